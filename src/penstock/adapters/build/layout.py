@@ -1,0 +1,108 @@
+"""The `Artifacts` port: an OCI image layout on disk, the artifact store of one machine.
+
+Called by the builders beside it (`Layout.put`) and through the port by whoever needs to know what an
+artifact says of itself. Blobs are named by their digest and written once; a blob is complete before
+anything names it, so a crash or a second writer leaves no half artifact.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from penstock.config import ServiceConfig
+from penstock.core.codec import decode
+from penstock.core.digest import canonical, digest, hex_of
+from penstock.core.image import (
+    CONFIG_LABEL,
+    MANIFEST_TYPE,
+    SERVICE_LABEL,
+    Blobs,
+    Described,
+    read_config,
+    read_manifest,
+)
+from penstock.errors import Broken, Invalid
+from penstock.ports import Image
+
+
+class Layout:
+    """*path* is the layout's folder; it is made when something is first put in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def describe(self, artifact: str) -> Image:
+        """See `Artifacts.describe`."""
+        found = self.read(artifact)
+        try:
+            config = decode(ServiceConfig, json.loads(found.labels[CONFIG_LABEL]), CONFIG_LABEL)
+        except (KeyError, ValueError, RecursionError, Invalid) as error:
+            raise Broken("the image does not hold its configuration", where=artifact) from error
+        return Image(found.command, config)
+
+    def read(self, artifact: str) -> Described:
+        """The image's own configuration; every byte is checked against its digest."""
+        if not self._blob(artifact).exists():
+            raise Invalid(
+                "the artifact store does not have this image",
+                where=artifact,
+                next_move="ship the commit again: the same commit gives the same artifact",
+            )
+        config, _ = read_manifest(self._checked(artifact))
+        return read_config(self._checked(config))
+
+    def put(self, blobs: Blobs, name: str) -> str:
+        """Store an image and list it as *name*; returns its digest. Storing it again changes nothing."""
+        for blob in blobs.all:
+            self._write(self._blob(digest(blob)), blob)
+        self._write(self._path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
+        # Two builds may end at once: the index is read, changed and replaced under a lock.
+        with (self._path / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            self._list(blobs, name)
+        return blobs.digest
+
+    def _list(self, blobs: Blobs, name: str) -> None:
+        index = self._path / "index.json"
+        listed = json.loads(index.read_bytes())["manifests"] if index.exists() else []
+        if any(entry["digest"] == blobs.digest for entry in listed):
+            return
+        entry = {
+            "mediaType": MANIFEST_TYPE,
+            "digest": blobs.digest,
+            "size": len(blobs.manifest),
+            "annotations": {SERVICE_LABEL: name},
+        }
+        _replace(index, canonical({"schemaVersion": 2, "manifests": [*listed, entry]}))
+
+    def _blob(self, name: str) -> Path:
+        return self._path / "blobs/sha256" / hex_of(name)
+
+    def _checked(self, name: str) -> bytes:
+        try:
+            data = self._blob(name).read_bytes()
+        except OSError as error:
+            raise Broken(f"a blob of the artifact store cannot be read: {error}", where=name) from error
+        if digest(data) != name:
+            raise Broken("a blob of the artifact store is damaged", where=name)
+        return data
+
+    def _write(self, path: Path, data: bytes) -> None:
+        if path.exists() and path.stat().st_size == len(data):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _replace(path, data)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    handle, fresh = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    Path(fresh).chmod(0o644)
+    Path(fresh).replace(path)

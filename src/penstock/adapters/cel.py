@@ -1,0 +1,125 @@
+"""Language: CEL, by Google's cel-cpp (`cel-expr-python`). Type-checked, bounded, no side effects.
+
+Found as ``penstock.language: cel``. Two traps are closed here. A missing variable evaluates to a value of
+type ERROR whose plain value is a truthy text: only BOOL and ``is True`` is a pass. And every fact is
+declared as a typed variable of its whole qualified name, so that a misspelt fact or a wrong type is
+refused when the policy is compiled, with line and column.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cel_expr_python import cel
+from cel_expr_python.ext import ext_strings
+
+from penstock.core.facts import FACTS, Fact, FactType
+from penstock.core.policy import PolicyDocument, RuleDocument, RuleVerdict
+from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
+from penstock.errors import Invalid
+
+MAX_EXPRESSION = 4000
+POSITION = re.compile(r"<input>:(\d+):(\d+): ([^\n]*)")
+
+TYPES = {
+    FactType.TEXT: cel.Type.STRING,
+    FactType.INT: cel.Type.INT,
+    FactType.NUMBER: cel.Type.DOUBLE,
+    FactType.BOOL: cel.Type.BOOL,
+    FactType.TEXTS: cel.Type.List(cel.Type.STRING),
+}
+
+
+class Cel:
+    """Compiles policies. One environment serves all of them: the facts are the same."""
+
+    def __init__(self) -> None:
+        variables = {name: TYPES[kind] for name, (kind, _) in FACTS.items()}
+        self._environment = cel.NewEnv(variables=variables, extensions=[ext_strings.ExtStrings()])
+
+    def compile(self, policy: PolicyDocument) -> _Compiled:
+        """Type-check every expression. `Invalid` with policy, rule, line and column."""
+        return _Compiled(tuple(self._rule(policy, rule) for rule in policy.rules))
+
+    def _rule(self, policy: PolicyDocument, rule: RuleDocument) -> _CompiledRule:
+        where = f"{policy.policy}: rule {rule.id}"
+        return _CompiledRule(
+            id=rule.id,
+            when=self._expression(rule.when, cel.Type.BOOL, f"{where}: when"),
+            say=self._expression(rule.say, cel.Type.STRING, f"{where}: say"),
+            otherwise=self._expression(rule.otherwise, cel.Type.STRING, f"{where}: else"),
+            facts=_mentioned(rule.when, rule.say, rule.otherwise),
+            needed=_mentioned(rule.when),
+        )
+
+    def _expression(self, text: str, wanted: Any, where: str) -> Any:
+        if len(text) > MAX_EXPRESSION:
+            raise Invalid(f"longer than {MAX_EXPRESSION} characters", where=where)
+        try:
+            expression = self._environment.compile(text)
+        except RuntimeError as error:
+            found = POSITION.search(str(error))
+            line, column, problem = found.groups() if found else ("1", "1", str(error))
+            known = "penstock policy facts lists what a policy may use"
+            raise Invalid(problem, where=f"{where}:{line}:{column}", next_move=known) from error
+        if expression.return_type() != wanted:
+            raise Invalid(f"gives {expression.return_type().name()}, not {wanted.name()}", where=where)
+        return expression
+
+
+def _mentioned(*texts: str) -> tuple[str, ...]:
+    """The facts that expressions name, sorted."""
+    whole = " ".join(texts)
+    return tuple(sorted(name for name in FACTS if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", whole)))
+
+
+@dataclass(frozen=True)
+class _CompiledRule:
+    id: str
+    when: Any
+    say: Any
+    otherwise: Any
+    facts: tuple[str, ...]
+    needed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    rules: tuple[_CompiledRule, ...]
+
+    def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
+        data = {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
+        return tuple(_decide(rule, facts, data) for rule in self.rules)
+
+
+def _decide(rule: _CompiledRule, facts: Mapping[str, Fact], data: dict[str, Any]) -> RuleVerdict:
+    values = {name: facts[name] for name in rule.facts if name in facts}
+    missing = [name for name in rule.needed if name not in facts]
+    verdict = _evaluate(rule, data, missing)
+    words = _words(rule.say if verdict.passed else rule.otherwise, data)
+    says = words or verdict.reason or f"{rule.id}: {verdict.result}"
+    return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values)
+
+
+def _evaluate(rule: _CompiledRule, data: dict[str, Any], missing: list[str]) -> Verdict:
+    try:
+        value = rule.when.eval(data=data)
+    except Exception as error:  # the engine's own failure must never be anything but UNKNOWN
+        return unknown(Cause.ERROR, f"{rule.id}: {error}")
+    if value.type() == cel.Type.BOOL:
+        return passing() if value.plain_value() is True else failing(rule.id)
+    if missing:
+        return unknown(Cause.MISSING, f"no evidence for {', '.join(missing)}")
+    return unknown(Cause.ERROR, f"{rule.id}: {value.plain_value()}")
+
+
+def _words(expression: Any, data: dict[str, Any]) -> str:
+    """The rule's own words; "" if they cannot be formed, which never changes the verdict."""
+    try:
+        value = expression.eval(data=data)
+    except Exception:
+        return ""
+    return str(value.plain_value()) if value.type() == cel.Type.STRING else ""

@@ -1,0 +1,58 @@
+"""Signer: an ed25519 key in a file of its own, readable by its owner alone.
+
+Found as ``penstock.signer: ed25519``. The file holds the raw 32-byte seed in hex. The private key never
+leaves this object.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from penstock.errors import Invalid, Unavailable
+from penstock.ports import Signature
+
+
+class Ed25519:
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+        self.public_key = key.public_key().public_bytes_raw()
+        self.keyid = hashlib.sha256(self.public_key).hexdigest()
+
+    @classmethod
+    def create(cls, path: Path) -> Ed25519:
+        """Make a key and keep it at *path* (0600). `Invalid` if something is there already."""
+        key = Ed25519PrivateKey.generate()
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise Invalid(f"cannot keep a new key: {error.strerror}", where=str(path)) from error
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key.private_bytes_raw().hex() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return cls(key)
+
+    @classmethod
+    def load(cls, path: Path) -> Ed25519:
+        """Read a key. `Invalid` if others may read the file, or it holds no key."""
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+            text = path.read_text()
+        except OSError as error:
+            raise Unavailable(f"cannot read the key: {error.strerror}", where=str(path)) from error
+        if mode & 0o077:
+            raise Invalid(
+                f"others may read this key (mode {mode:o})", where=str(path), next_move=f"chmod 600 {path}"
+            )
+        try:
+            return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text.strip())))
+        except ValueError as error:
+            raise Invalid("not an ed25519 seed of 32 bytes in hex", where=str(path)) from error
+
+    def sign(self, payload: bytes) -> Signature:
+        return Signature(self.keyid, self._key.sign(payload))

@@ -1,0 +1,122 @@
+"""Asks a running Envoy what it does, over its admin socket (0600).
+
+Called by the driver. Must not change anything but through the few verbs here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from penstock.core.traffic import Weight
+from penstock.errors import Unavailable
+
+
+class Admin:
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+        # One client, a connection for each request: Envoy may be another process by the next one.
+        transport = httpx.AsyncHTTPTransport(
+            uds=str(socket), verify=False, limits=httpx.Limits(max_keepalive_connections=0)
+        )
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=5.0)
+
+    async def get(self, path: str) -> httpx.Response:
+        return await self._ask("GET", path)
+
+    async def post(self, path: str) -> httpx.Response:
+        return await self._ask("POST", path)
+
+    async def _ask(self, method: str, path: str, *, absent: bool = False) -> httpx.Response:
+        try:
+            response = await self._client.request(method, path)
+            if not (absent and response.status_code == 404):
+                response.raise_for_status()
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"Envoy does not answer: {error or type(error).__name__}",
+                where=str(self._socket),
+                next_move="its last words are in envoy.log beside this socket",
+            ) from error
+        return response
+
+    async def answers(self) -> bool:
+        try:
+            return (await self.get("/ready")).status_code == 200
+        except Unavailable:
+            return False
+
+    async def dump(self, resource: str) -> list[dict[str, Any]]:
+        """Active resources of a kind, from the configuration dump."""
+        response = await self._ask("GET", f"/config_dump?resource={resource}", absent=True)
+        if response.status_code == 404:  # before the first listener there is no such section
+            return []
+        return list(response.json().get("configs", []))
+
+    async def routes(self, name: str) -> tuple[str, dict[str, Any]] | None:
+        """(version, active routes) of one service; None if Envoy has none."""
+        for item in await self.dump("dynamic_route_configs"):
+            found = item.get("route_config", {})
+            if found.get("name") == name:
+                return str(item.get("version_info", "")), found
+        return None
+
+    async def texts(self, pattern: str) -> dict[str, str]:
+        """Text readouts (the versions of configuration) whose name matches, by name."""
+        response = await self.get(f"/stats?format=json&type=TextReadouts&filter={pattern}")
+        return {stat["name"]: str(stat["value"]) for stat in response.json()["stats"] if "name" in stat}
+
+    async def counters(self, pattern: str) -> dict[str, int]:
+        """Counters and gauges whose name matches, by name."""
+        response = await self.get(f"/stats?format=json&type=Counters&filter={pattern}")
+        return {stat["name"]: int(stat["value"]) for stat in response.json()["stats"] if "value" in stat}
+
+    async def health(self) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
+        """(ready, total, addresses as JSON-free text) of each cluster, by name."""
+        response = await self.get("/clusters?format=json")
+        found = {}
+        for cluster in response.json().get("cluster_statuses", []):
+            hosts = cluster.get("host_statuses", [])
+            ready = sum(1 for host in hosts if _healthy(host.get("health_status", {})))
+            found[str(cluster["name"])] = (ready, len(hosts), tuple(_address(host) for host in hosts))
+        return found
+
+    async def latency(self, cluster: str) -> dict[str, int]:
+        """Cumulative counts by upper bound (ms) of user requests; empty before the first."""
+        name = f"cluster.{cluster}.external.upstream_rq_time"
+        escaped = name.replace(".", r"\.").replace("+", r"\%2B")
+        path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter=^{escaped}$"
+        response = await self.get(path)
+        for stat in response.json()["stats"]:
+            for histogram in stat.get("histograms", []):
+                if histogram["name"] == name:
+                    return _buckets(histogram)
+        return {}
+
+
+def weights(routes: Mapping[str, Any]) -> tuple[Weight, ...]:
+    """Who gets user traffic, as the active routes have it."""
+    last = routes["virtual_hosts"][0]["routes"][-1]
+    listed = last.get("route", {}).get("weighted_clusters", {}).get("clusters", [])
+    return tuple(Weight(item["name"], int(item["weight"])) for item in listed if item.get("weight"))
+
+
+def _healthy(status: Mapping[str, Any]) -> bool:
+    return status.get("eds_health_status", "HEALTHY") == "HEALTHY" and not status.get(
+        "failed_active_health_check", False
+    )
+
+
+def _address(host: Mapping[str, Any]) -> str:
+    found = host.get("address", {})
+    if "pipe" in found:
+        return f"unix:{found['pipe']['path']}"
+    inner = found.get("socket_address", {})
+    return f"{inner.get('address')}:{inner.get('port_value')}"
+
+
+def _buckets(histogram: Mapping[str, Any]) -> dict[str, int]:
+    return {f"{bucket['upper_bound']:g}": int(bucket["cumulative"]) for bucket in histogram["buckets"]}

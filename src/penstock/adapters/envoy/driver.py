@@ -1,0 +1,285 @@
+"""Moves traffic: the safe order, each step confirmed by Envoy before the next.
+
+Called by the node agent, which checks fences and looks after it (`tend`). The order, and why: clusters
+first and proven ready, or users meet a cluster that is not there (NC) or not up (UH); then listeners;
+then the routes, one rename for all of a service's listeners; only then are old clusters forgotten.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import secrets
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from penstock.adapters.envoy import config
+from penstock.adapters.envoy.admin import Admin, weights
+from penstock.adapters.envoy.process import Process
+from penstock.core.codec import decode, encode
+from penstock.core.traffic import Backend, BackendState, Counters, TrafficPlan, TrafficState
+from penstock.errors import Invalid, Unavailable
+from penstock.ports import Fence
+
+CONFIRM_SECONDS = 10.0
+READY_SECONDS = 10.0
+POLL_SECONDS = 0.005
+
+
+@dataclass
+class _State:
+    """What survives this process: plans and ports by route name, and the preview token."""
+
+    token: str = ""
+    version: int = 0
+    ports: dict[str, int] = field(default_factory=dict)
+    plans: dict[str, TrafficPlan] = field(default_factory=dict)
+
+
+class Envoy:
+    """Router and Metrics on one local Envoy, all of whose state is under *folder*."""
+
+    def __init__(self, folder: Path, first_port: int = 8600) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._first_port = first_port
+        self._admin = Admin(folder / "admin.sock")
+        self._process = Process(folder, self._admin)
+        self._lock = asyncio.Lock()
+        self._stopped = False
+        self._state = self._load()
+        for file in ("cds.json", "lds.json"):
+            if not (folder / file).exists():
+                self._write(file, self._next(), [])
+
+    # --- Router --------------------------------------------------------------------------------------
+
+    async def read(self, service: str, environment: str) -> TrafficState:
+        name = config.route_name(service, environment)
+        plan = self._state.plans.get(name)
+        active = await self._admin.routes(name)
+        if plan is None or active is None:
+            return TrafficState(service, environment)
+        health = await self._admin.health()
+        known = {backend.release: backend for backend in plan.backends}
+        states = []
+        for release, backend in known.items():
+            if release in health:
+                ready, total, addresses = health[release]
+                states.append(BackendState(replace(backend, addresses=addresses), ready, total))
+        return TrafficState(
+            service=service,
+            environment=environment,
+            weights=weights(active[1]),
+            backends=tuple(states),
+            address=f"http://127.0.0.1:{self._state.ports[name]}",
+            preview_token=self._state.token,
+        )
+
+    async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
+        name = config.route_name(plan.service, plan.environment)
+        async with self._lock:
+            self._stopped = False
+            await self._process.ready()
+            old = self._state.plans.get(name)
+            if old != plan or (await self._admin.routes(name)) is None:
+                await self._move(name, old, plan)
+        return await self.read(plan.service, plan.environment)
+
+    async def _move(self, name: str, old: TrafficPlan | None, plan: TrafficPlan) -> None:
+        before = dict(self._state.plans)
+        self._port(name)
+        both = _union(old, plan)
+        try:
+            await self._clusters({**before, name: both})
+            await self._await_ready(old, plan)
+            # The routes' file must be there before a listener asks for it.
+            await self._routes(name, plan, {**before, name: both})
+            self._state.plans[name] = plan
+            self._save()
+        except (Invalid, Unavailable):
+            await self._clusters(before)
+            raise
+        await self._listeners(self._state.plans)
+        await self._clusters(self._state.plans)
+
+    async def _routes(self, name: str, plan: TrafficPlan, plans: dict[str, TrafficPlan]) -> None:
+        rendered = config.routes(plan, self._state.token)
+        if await self._admin.routes(name) is None:
+            self._write(f"rds-{name}.json", self._next(), [rendered])
+            await self._listeners(plans)
+        await self._put(
+            f"rds-{name}.json", [rendered], lambda: self._route_version(name), f"http.*rds.{name}.update_"
+        )
+
+    async def _await_ready(self, old: TrafficPlan | None, plan: TrafficPlan) -> None:
+        """Nobody is sent to a release that Envoy itself cannot reach."""
+        had = {weight.release for weight in old.weights} if old else set()
+        wanted = {weight.release for weight in plan.weights} - had
+        deadline = time.monotonic() + READY_SECONDS
+        while wanted:
+            health = await self._admin.health()
+            waiting = [name for name in wanted if health.get(name, (0, 0, ()))[0] == 0]
+            if not waiting:
+                return
+            if time.monotonic() > deadline:
+                raise Unavailable(f"the proxy cannot reach {', '.join(waiting)}: no traffic was moved")
+            await asyncio.sleep(0.05)
+
+    async def _clusters(self, plans: dict[str, TrafficPlan]) -> None:
+        backends = [backend for plan in plans.values() for backend in plan.backends]
+        await self._put(
+            "cds.json", config.clusters(backends), lambda: self._version("cluster_manager.cds"), "cluster_manager.cds.update_"
+        )
+
+    async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
+        rendered = []
+        for name in plans:
+            rendered.append(self._listener(f"in.{name}", f"127.0.0.1:{self._state.ports[name]}", name))
+        for plan in plans.values():
+            for backend in plan.backends:
+                rendered += [self._egress(plan, backend, number) for number in range(len(backend.egress))]
+        await self._put(
+            "lds.json", rendered, lambda: self._version("listener_manager.lds"), "listener_manager.lds.update_"
+        )
+
+    def _egress(self, plan: TrafficPlan, backend: Backend, number: int) -> config.Json:
+        egress = backend.egress[number]
+        name = config.route_name(egress.callee, plan.environment)
+        if not (self._folder / f"rds-{name}.json").exists():
+            self._write(f"rds-{name}.json", self._next(), [config.no_routes(name)])
+        return self._listener(f"out.{backend.release}.{egress.callee}", egress.address, name)
+
+    def _listener(self, name: str, where: str, routes: str) -> config.Json:
+        file = self._folder / f"rds-{routes}.json"
+        return config.listener(name, where, file, routes, self._folder / "access.log")
+
+    # --- files that Envoy reads, and whether it did ----------------------------------------------------
+
+    async def _put(
+        self, file: str, resources: list[config.Json], version: Callable[[], object], failures: str
+    ) -> None:
+        """Replace a file and wait until Envoy has taken it; put the old one back if it refuses."""
+        path = self._folder / file
+        previous = path.read_text() if path.exists() else None
+        if previous is not None and json.loads(previous)["resources"] == resources:
+            return
+        failed = sum((await self._failures(failures)).values())
+        mine = self._next()
+        self._write(file, mine, resources)
+        deadline = time.monotonic() + CONFIRM_SECONDS
+        while time.monotonic() < deadline:
+            if await version() == mine:  # type: ignore[misc]
+                return
+            if sum((await self._failures(failures)).values()) > failed:
+                if previous is not None:
+                    self._replace(path, previous)
+                await asyncio.sleep(0.3)  # its log is written a moment later
+                raise Invalid(f"Envoy refuses {file}:\n{self._process.last_words()}", where=str(path))
+            await asyncio.sleep(POLL_SECONDS)
+        raise Unavailable(f"Envoy did not confirm {file} within {CONFIRM_SECONDS:.0f} s", where=str(path))
+
+    async def _version(self, scope: str) -> str:
+        return (await self._admin.texts(f"^{scope}.version_text$")).get(f"{scope}.version_text", "")
+
+    async def _route_version(self, name: str) -> str:
+        found = await self._admin.routes(name)
+        return found[0] if found else ""
+
+    async def _failures(self, pattern: str) -> dict[str, int]:
+        counters = await self._admin.counters(pattern.replace(".", r"\."))
+        return {n: v for n, v in counters.items() if n.endswith(("update_rejected", "update_failure"))}
+
+    def _write(self, file: str, version: str, resources: list[config.Json]) -> None:
+        self._replace(self._folder / file, config.document(version, resources))
+
+    def _replace(self, path: Path, text: str) -> None:
+        # Envoy notices renames only; a file written in place would be ignored.
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(text)
+        temporary.replace(path)
+
+    def _next(self) -> str:
+        self._state.version += 1
+        self._save()
+        return f"v{self._state.version}"
+
+    # --- Metrics -------------------------------------------------------------------------------------
+
+    async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
+        """Cumulative counts of user traffic for each release of a service."""
+        plan = self._state.plans.get(config.route_name(service, environment))
+        epoch = self._process.identity
+        found = []
+        for backend in plan.backends if plan else ():
+            found.append(await self._counters(backend.release, epoch))
+        return tuple(found)
+
+    async def _counters(self, release: str, epoch: str) -> Counters:
+        prefix = f"cluster.{release}.external.upstream_rq_"
+        counted = await self._admin.counters(f"^{prefix.replace('.', chr(92) + '.')}")
+        latency = await self._admin.latency(release)
+        return Counters(
+            release=release,
+            at=time.time(),
+            epoch=epoch,
+            requests=counted.get(f"{prefix}completed", 0),
+            errors=counted.get(f"{prefix}5xx", 0),
+            latency=latency,
+        )
+
+    # --- looked after by the agent ---------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        """Envoy runs whenever somebody has asked for traffic, with the last good files."""
+        if not self._stopped and self._state.plans:
+            self._process.ensure()
+            with contextlib.suppress(Unavailable):
+                await self._process.rotate()
+
+    async def stop(self) -> None:
+        self._stopped = True
+        async with self._lock:
+            await self._process.stop()
+
+    def _port(self, name: str) -> int:
+        if name not in self._state.ports:
+            taken = set(self._state.ports.values())
+            free = (port for port in range(self._first_port, 65536) if port not in taken and _bindable(port))
+            self._state.ports[name] = next(free)
+            self._save()
+        return self._state.ports[name]
+
+    def _load(self) -> _State:
+        file = self._folder / "state.json"
+        if file.exists():
+            return decode(_State, json.loads(file.read_text()), file.name)
+        state = _State(token=secrets.token_urlsafe(24))
+        self._state = state
+        self._save()
+        return state
+
+    def _save(self) -> None:
+        self._replace(self._folder / "state.json", json.dumps(encode(self._state)))
+        (self._folder / "state.json").chmod(0o600)
+
+
+def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:
+    """Every backend of both, the new one's version of it where both have it."""
+    names = {backend.release for backend in new.backends}
+    kept = tuple(b for b in old.backends if b.release not in names) if old else ()
+    return replace(new, backends=(*kept, *new.backends))
+
+
+def _bindable(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,227 @@
+"""Places releases as local processes, and keeps them as they should be.
+
+Called by the node agent, which checks fences and calls `tend` several times a second. Everything that
+must survive the agent is in one JSON file for each release; a new driver over the same folder adopts
+what runs, and starts what should run and does not (after a reboot: everything).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import shutil
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.adapters.processes.images import Images
+from penstock.adapters.processes.instance import (
+    BACKOFF,
+    MAX_CRASHES,
+    STEADY_SECONDS,
+    Place,
+    Record,
+    Runner,
+    as_instance,
+    free_port,
+    last_words,
+    rotate,
+)
+from penstock.core.codec import decode, encode
+from penstock.core.traffic import Egress
+from penstock.core.workload import Isolation, Phase, Placement, Workload
+from penstock.errors import Invalid
+from penstock.ports import Fence, Sandbox
+
+#: The longest path of a unix socket that every system takes.
+SOCKET_PATH = 103
+
+
+@dataclass
+class _Release:
+    """What is kept of one release. *egress* are host ports, used only without a sandbox."""
+
+    workload: Workload
+    instances: list[Record] = field(default_factory=list)
+    egress: tuple[int, ...] = ()
+
+
+class Processes:
+    """Platform on this machine. *folder* is ours alone; *artifacts* is an OCI image layout."""
+
+    def __init__(self, folder: Path, artifacts: Path, sandbox: Sandbox) -> None:
+        self._folder = folder
+        self._images = Images(artifacts, folder / "images")
+        self._runner = Runner(sandbox)
+        self._isolation = sandbox.isolation
+        self._stopped = False
+        self._lock = asyncio.Lock()
+        self._records = folder / "releases"
+        self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._releases = {path.stem: self._load(path) for path in sorted(self._records.glob("*.json"))}
+
+    # --- Platform ------------------------------------------------------------------------------------
+
+    async def place(self, workload: Workload, *, fence: Fence) -> Placement:
+        async with self._lock:
+            self._stopped = False
+            if workload.release not in self._releases:
+                self._check_length(workload.release)
+                await asyncio.to_thread(self._images.unpack, workload.artifact)
+                bare = self._isolation is Isolation.NONE
+                egress = tuple(free_port() for _ in workload.calls) if bare else ()
+                release = _Release(workload, [Record(str(n)) for n in range(workload.replicas)], egress)
+                self._place(workload.release).sockets.joinpath("out").mkdir(parents=True, exist_ok=True)
+                for record in release.instances:
+                    self._start(record, release)
+                self._releases[workload.release] = release
+                self._save(release)
+            return self._placement(self._releases[workload.release])
+
+    async def observe(self, release: str) -> Placement | None:
+        found = self._releases.get(release)
+        return self._placement(found) if found else None
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
+        async with self._lock:
+            found = self._known(release)
+            while len(found.instances) < replicas:
+                record = Record(str(max((int(r.id) for r in found.instances), default=-1) + 1))
+                self._start(record, found)
+                found.instances.append(record)
+            surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
+            self._save(found)
+            await asyncio.gather(*(self._runner.stop(record) for record in surplus))
+            return self._placement(found)
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        async with self._lock:
+            found = self._releases.pop(release, None)
+            if found is None:
+                return
+            # Forget it on disk last: a crash in between must not leave a process that nobody knows.
+            await asyncio.gather(*(self._runner.stop(record) for record in found.instances))
+            place = self._place(release)
+            for folder in (place.sockets, place.logs, place.data):
+                shutil.rmtree(folder, ignore_errors=True)
+            (self._records / f"{release}.json").unlink(missing_ok=True)
+            self._images.keep_only({kept.workload.artifact for kept in self._releases.values()})
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        found = self._releases.get(release)
+        if found is None:
+            return ()
+        place = self._place(release)
+        return tuple(
+            line for record in found.instances for line in last_words(place, record, lines).splitlines()
+        )[-lines:]
+
+    # --- looked after by the agent -------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        if self._stopped or self._lock.locked():
+            return
+        for release in list(self._releases.values()):
+            before = encode(release)
+            for record in list(release.instances):
+                await self._tend(record, release)
+            if encode(release) != before and release.workload.release in self._releases:
+                self._save(release)
+
+    async def stop(self) -> None:
+        """End everything, and remember that it should run: the next agent starts it again."""
+        self._stopped = True
+        async with self._lock:
+            records = [record for release in self._releases.values() for record in release.instances]
+            await asyncio.gather(*(self._runner.stop(record) for record in records))
+            for release in self._releases.values():
+                self._save(release)
+
+    async def _tend(self, record: Record, release: _Release) -> None:
+        place, workload, now = self._place(release.workload.release), release.workload, time.time()
+        if record.phase is Phase.FAILED:
+            return
+        if not self._runner.alive(record):
+            self._restart(record, release, place, now)
+        elif record.phase is Phase.STARTING:
+            if await self._runner.answers(record, place, workload.health_path):
+                record.phase, record.ready_since = Phase.READY, now
+            elif now > record.started + workload.start_seconds:
+                words = last_words(place, record)
+                record.phase = Phase.FAILED
+                record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
+                await self._runner.stop(record)
+        else:
+            rotate(place, record)
+
+    def _restart(self, record: Record, release: _Release, place: Place, now: float) -> None:
+        if record.pid:
+            self._runner.ended(record, place)
+            steady = record.ready_since and now - record.ready_since > STEADY_SECONDS
+            record.crashes = 1 if steady else record.crashes + 1
+            record.phase, record.started = Phase.STARTING, now
+            record.reason = f"ended with exit code {record.exit_code}; its output:\n{last_words(place, record)}"
+        if record.crashes >= MAX_CRASHES:
+            record.phase = Phase.FAILED
+            return
+        if not record.crashes or now >= record.started + BACKOFF[min(record.crashes, len(BACKOFF)) - 1]:
+            reason = record.reason
+            record.restarts += bool(record.crashes)
+            self._start(record, release)
+            record.reason = reason
+
+    # --- records -----------------------------------------------------------------------------------
+
+    def _start(self, record: Record, release: _Release) -> None:
+        image = self._images.unpack(release.workload.artifact)
+        place = self._place(release.workload.release)
+        self._runner.start(record, place, release.workload, image, release.egress)
+
+    def _place(self, release: str) -> Place:
+        short = hashlib.sha256(release.encode()).hexdigest()[:8]
+        return Place(self._folder / "s" / short, self._folder / "logs" / release, self._folder / "data" / release)
+
+    def _placement(self, release: _Release) -> Placement:
+        place = self._place(release.workload.release)
+        reasons = [record.reason for record in release.instances if record.reason]
+        return Placement(
+            release=release.workload.release,
+            instances=tuple(as_instance(record, place, self._isolation) for record in release.instances),
+            egress=tuple(
+                Egress(callee, self._egress(release, place, number))
+                for number, callee in enumerate(release.workload.calls)
+            ),
+            isolation=self._isolation,
+            reason=reasons[0] if reasons else "",
+            health_path=release.workload.health_path,
+        )
+
+    def _egress(self, release: _Release, place: Place, number: int) -> str:
+        if self._isolation is Isolation.NONE:
+            return f"127.0.0.1:{release.egress[number]}"
+        return f"unix:{place.sockets / 'out' / f'{number}.sock'}"
+
+    def _known(self, release: str) -> _Release:
+        if release not in self._releases:
+            known = ", ".join(sorted(self._releases)) or "none"
+            raise Invalid(f"{release} is not placed; placed: {known}")
+        return self._releases[release]
+
+    def _check_length(self, release: str) -> None:
+        longest = str(self._place(release).sockets / "out" / "10.sock.new")
+        if len(longest.encode()) > SOCKET_PATH:
+            raise Invalid(
+                "the folder's path is too long for unix sockets",
+                where=longest,
+                next_move="use a shorter data folder",
+            )
+
+    def _load(self, path: Path) -> _Release:
+        return decode(_Release, json.loads(path.read_text()), path.name)
+
+    def _save(self, release: _Release) -> None:
+        path = self._records / f"{release.workload.release}.json"
+        temporary = path.with_suffix(".new")
+        temporary.write_text(json.dumps(encode(release)))
+        temporary.replace(path)

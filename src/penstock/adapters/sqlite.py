@@ -1,0 +1,181 @@
+"""Store: one SQLite file (WAL, synchronous FULL) for one machine.
+
+Found as ``penstock.store: sqlite``. Statements are short, so SQLite is called directly from async code:
+a thread hop costs more than most of them. Writers of this process take turns by a lock; writers of other
+processes by SQLite's own, waited for in small sleeps.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+
+from penstock.errors import Broken, Conflict, PenstockError, Unavailable
+from penstock.ports import Row, Transaction
+
+BUSY_SECONDS = 15.0
+#: Another process's commits are noticed at this pace.
+POLL_SECONDS = 0.2
+
+CLOCK = "SELECT max((julianday('now') - 2440587.5) * 86400.0, (SELECT coalesce(max(at), 0) FROM clock))"
+
+
+class SqliteStore:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = asyncio.Lock()
+        self._committed = asyncio.Condition()
+        with _translated(path):
+            self._writer = self._connect()
+            self._reader = self._connect()
+            self._writer.execute("CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL)")
+            self._writer.execute(
+                "CREATE TABLE IF NOT EXISTS schema_version (component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+            )
+        self._path.chmod(0o600)
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.0)
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+            for _ in range(100):
+                try:
+                    connection.execute(f"PRAGMA {pragma}")
+                    break
+                except sqlite3.OperationalError as error:
+                    if "locked" not in str(error):
+                        raise
+                    time.sleep(0.02)
+        return connection
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, write: bool = True) -> AsyncIterator[Transaction]:
+        if not write:
+            # A snapshot of its own: a reader that awaits must not see half of somebody's transaction.
+            with _translated(self._path):
+                reader = self._connect()
+            try:
+                with _translated(self._path):
+                    reader.execute("BEGIN")
+                yield _SqliteTransaction(reader, self._path)
+            finally:
+                reader.close()
+            return
+        async with self._lock:
+            await self._begin()
+            transaction = _SqliteTransaction(self._writer, self._path)
+            try:
+                yield transaction
+                with _translated(self._path):
+                    now = await transaction.now()
+                    self._writer.execute("INSERT OR REPLACE INTO clock (id, at) VALUES (1, ?)", (now,))
+                    self._writer.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    self._writer.execute("ROLLBACK")
+                raise
+        async with self._committed:
+            self._committed.notify_all()
+
+    async def _begin(self) -> None:
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                with _translated(self._path):
+                    self._writer.execute("BEGIN IMMEDIATE")
+                return
+            except Unavailable:
+                if time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(0.01)
+
+    async def migrate(self, component: str, steps: Sequence[str]) -> None:
+        async with self.transaction() as tx:
+            rows = await tx.execute("SELECT version FROM schema_version WHERE component = ?", (component,))
+            version = int(str(rows[0][0])) if rows else 0
+            if version > len(steps):
+                raise Conflict(
+                    f"the {component} tables have version {version}; this release knows {len(steps)}",
+                    where=str(self._path),
+                    next_move="run the newer release that wrote them: going back would lose data",
+                )
+            for script in steps[version:]:
+                for statement in filter(str.strip, script.split(";")):
+                    await tx.execute(statement)
+            await tx.execute(
+                "INSERT OR REPLACE INTO schema_version (component, version) VALUES (?, ?)",
+                (component, len(steps)),
+            )
+
+    async def backup(self, destination: Path) -> None:
+        await asyncio.to_thread(self._backup, destination)
+
+    def _backup(self, destination: Path) -> None:
+        with _translated(destination):
+            source, copy = sqlite3.connect(self._path), sqlite3.connect(destination)
+            try:
+                source.backup(copy)
+            finally:
+                source.close()
+                copy.close()
+
+    async def wake(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        version = self._data_version()
+        while (left := deadline - time.monotonic()) > 0:
+            async with self._committed:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._committed.wait(), min(left, POLL_SECONDS))
+                    return
+            if self._data_version() != version:
+                return
+
+    def _data_version(self) -> int:
+        with _translated(self._path):
+            (version,) = self._reader.execute("PRAGMA data_version").fetchone()
+        return int(version)
+
+    async def close(self) -> None:
+        async with self._lock:
+            self._writer.close()
+            self._reader.close()
+
+
+class _SqliteTransaction:
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        with _translated(self._path):
+            return self._connection.execute(sql, tuple(parameters)).fetchall()  # type: ignore[arg-type]
+
+    async def changed(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        with _translated(self._path):
+            return self._connection.execute(sql, tuple(parameters)).rowcount  # type: ignore[arg-type]
+
+    async def now(self) -> float:
+        with _translated(self._path):
+            (now,) = self._connection.execute(CLOCK).fetchone()
+        return float(now)
+
+
+@contextlib.contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    """SQLite's errors in our five words."""
+    try:
+        yield
+    except PenstockError:
+        raise
+    except sqlite3.OperationalError as error:
+        text = str(error)
+        move = "free some space; nothing was lost" if "full" in text else "penstock doctor"
+        if "no such" in text or "syntax" in text or "has no column" in text:
+            raise Broken(f"SQL: {text}", where=path.name) from error
+        raise Unavailable(f"the database cannot answer: {text}", where=str(path), next_move=move) from error
+    except sqlite3.DatabaseError as error:
+        move = "restore the last backup, then penstock ledger verify"
+        raise Broken(f"the database: {error}", where=str(path), next_move=move) from error

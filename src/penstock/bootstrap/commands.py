@@ -1,0 +1,245 @@
+"""Starting and stopping the processes of one machine: node agent, control plane.
+
+Called by the CLI's ``up``, ``down``, ``node`` and ``serve``. Each process writes to a log of its own
+and outlives the terminal; the workloads and the proxy outlive the node agent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO
+
+import uvicorn
+
+from penstock.bootstrap.control import ControlPlane, open_control_plane, open_sandbox
+from penstock.bootstrap.home import Home, Settings
+from penstock.bootstrap.plugins import find
+from penstock.errors import Conflict, PenstockError, Refused, Unavailable
+from penstock.node.agent import Agent
+from penstock.node.client import NodeClient
+from penstock.server.app import create_app
+
+START_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Started:
+    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash."""
+
+    url: str
+    home: str
+    isolation: str
+    token: str | None
+
+
+def up(home: Home, *, unsandboxed: bool = False, port: int | None = None, ingress: int | None = None) -> Started:
+    """Start node agent and control plane for a data folder, and wait until both answer."""
+    home.create()
+    with locked(home.run / "up.lock", "another `penstock up` is at work here"):
+        if is_held(home.run / "server.lock"):
+            raise Conflict(
+                "the control plane is running already",
+                where=str(home.path),
+                next_move="penstock status, or penstock down first",
+            )
+        settings = _choose(home, unsandboxed, port, ingress)
+        home.keep(settings)
+        if not is_held(home.node / "agent.lock"):
+            spawn(home, "node")
+        spawn(home, "serve")
+        _await_answer(home, settings)
+    once = home.run / "token.once"
+    token = once.read_text() if once.exists() else None
+    once.unlink(missing_ok=True)
+    return Started(f"http://127.0.0.1:{settings.port}", str(home.path), settings.sandbox, token)
+
+
+def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:
+    settings = home.settings
+    sandbox = "none" if unsandboxed else "bubblewrap"
+    if not unsandboxed:
+        try:
+            open_sandbox(sandbox)
+        except PenstockError as error:
+            raise Refused(
+                f"workloads cannot be kept apart on this machine: {error.what}",
+                next_move=f"{error.next_move or 'install bubblewrap'}; or, giving up the promise that workloads "
+                "cannot read keys and one another's data: penstock up --unsandboxed-workloads",
+            ) from error
+    chosen = replace(
+        settings,
+        sandbox=sandbox,
+        port=port or settings.port,
+        ingress_port=ingress or settings.ingress_port,
+    )
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", chosen.port))
+        except OSError as error:
+            raise Conflict(
+                f"port {chosen.port} is taken", next_move="penstock up --port <another one>"
+            ) from error
+    return chosen
+
+
+def spawn(home: Home, command: str) -> int:
+    """Start ``penstock <command>`` in a session of its own, writing to its log. Returns the pid."""
+    log = home.logs / f"{command}.log"
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "penstock.cli.main", command],
+            env={**os.environ, "PENSTOCK_HOME": str(home.path)},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    return process.pid
+
+
+def _await_answer(home: Home, settings: Settings) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if _answers(home.api_socket) and _answers(home.node_socket):
+            return
+        time.sleep(0.05)
+    tails = "\n".join(f"--- {name}\n{_tail(home.logs / name)}" for name in ("node.log", "serve.log"))
+    raise Unavailable(f"not up after {START_SECONDS:.0f} s on port {settings.port}:\n{tails}", next_move="penstock doctor")
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
+def _tail(path: Path, characters: int = 1500) -> str:
+    return path.read_text(errors="replace")[-characters:] if path.exists() else "(no log)"
+
+
+def down(home: Home) -> None:
+    """Stop the control plane, then workloads, proxy and node agent. Data stays."""
+    _stop_holder(home.run / "server.lock")
+    if is_held(home.node / "agent.lock"):
+        with contextlib.suppress(Unavailable):
+            asyncio.run(NodeClient(home.node_socket).stop_everything())
+    _stop_holder(home.node / "agent.lock")
+
+
+def _stop_holder(lock: Path, seconds: float = 15.0) -> None:
+    if not is_held(lock):
+        return
+    pid = int(lock.read_text() or 0)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if not is_held(lock):
+                return
+            time.sleep(0.05)
+
+
+def run_node(home: Home) -> None:
+    """The node agent's process: local drivers, handed to the agent."""
+    home.create()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    settings = home.settings
+    sandbox = open_sandbox(settings.sandbox)
+    platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
+    proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
+    asyncio.run(Agent(home.node, platform=platform, router=proxy, metrics=proxy).serve())
+
+
+def serve(home: Home) -> None:
+    """The control plane's process: API, pages and one worker, on a unix socket and a loopback port."""
+    home.create()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with locked(home.run / "server.lock", "the control plane is running already"):
+        asyncio.run(_serve(home))
+
+
+async def _serve(home: Home) -> None:
+    control = await open_control_plane(home)
+    await _first_token(control)
+    # The lock says that every worker before us is dead: nobody has to wait for their leases.
+    await control.journal.orphan()
+    config = uvicorn.Config(create_app(control), log_level="warning", lifespan="off", access_log=False)
+    server = uvicorn.Server(config)
+    worker = asyncio.create_task(control.worker.run())
+    try:
+        await server.serve(sockets=[_tcp(home.settings.port), _unix(home.api_socket)])
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        await control.store.close()
+
+
+async def _first_token(control: ControlPlane) -> None:
+    token = f"pst_{secrets.token_urlsafe(32)}"
+    hashed = hashlib.sha256(token.encode()).hexdigest()
+    if await control.journal.first_token(hashed, "operator"):
+        once = control.home.run / "token.once"
+        once.touch(mode=0o600)
+        once.write_text(token)
+
+
+def _tcp(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
+
+
+def _unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    return listener
+
+
+@contextlib.contextmanager
+def locked(path: Path, problem: str) -> Iterator[IO[str]]:
+    """Hold a file lock with our pid in it; `Conflict` if somebody else does."""
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            holder = file.read().strip() or "?"
+            raise Conflict(f"{problem} (pid {holder})", where=str(path.parent)) from error
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield file
+
+
+def is_held(path: Path) -> bool:
+    """Whether a running process holds the lock file."""
+    if not path.exists():
+        return False
+    with path.open("r") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False

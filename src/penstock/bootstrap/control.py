@@ -1,0 +1,101 @@
+"""The control plane, wired: store, ledger, journal, worker, and the ports that they use.
+
+Called by `bootstrap.commands` (the server process) and by tests. Adapters are named here by
+entry-point name and nowhere else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.bootstrap.home import Home
+from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
+from penstock.bootstrap.plugins import find, names
+from penstock.core.workload import Isolation
+from penstock.engine.journal import Journal
+from penstock.engine.performer import Engine
+from penstock.engine.ship import Shipping
+from penstock.engine.worker import Worker
+from penstock.ledger.log import Ledger
+from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
+from penstock.ports import Artifacts, Builder, Language, Metrics, Platform, Router, Sandbox, Store
+
+
+@dataclass(frozen=True)
+class ControlPlane:
+    """Everything that the server and the worker share in one process."""
+
+    home: Home
+    keys: Keys
+    store: Store
+    ledger: Ledger
+    journal: Journal
+    engine: Engine
+    shipping: Shipping
+    worker: Worker
+    platform: Platform
+    router: Router
+    metrics: Metrics
+    artifacts: Artifacts
+    languages: Mapping[str, Language]
+    isolation: Isolation
+
+
+async def open_control_plane(home: Home) -> ControlPlane:
+    """Wire everything for one data folder, and found its ledger if it is new."""
+    keys = load_keys(home)
+    store: Store = find("store", "sqlite")(home.store)
+    ledger = Ledger(store, keys.log, ORIGIN)
+    journal = Journal(store)
+    await ledger.migrate()
+    await journal.migrate()
+    await found(store, ledger, keys, home)
+    node = NodeClient(home.node_socket)
+    router, metrics, platform = NodeRouter(node), NodeMetrics(node), NodePlatform(node)
+    sandbox = open_sandbox(home.settings.sandbox)
+    builders = open_builders(home, sandbox)
+    artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
+    languages: dict[str, Language] = {name: find("language", name)() for name in names("language")}
+    source = find("source", "git")(home.cache / "git")
+    powers: dict[str, object] = {
+        "store": store,
+        "ledger": ledger,
+        "languages": languages,
+        "signer": keys.worker,
+        "router": router,
+        "metrics": metrics,
+        "platform": platform,
+        "sandbox": sandbox,
+        "builders": builders,
+        "artifacts": artifacts,
+    }
+    engine = Engine(powers, source, home.work, home.logs / "deliveries")
+    return ControlPlane(
+        home=home,
+        keys=keys,
+        store=store,
+        ledger=ledger,
+        journal=journal,
+        engine=engine,
+        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        worker=Worker(store, journal, ledger, engine, keys.worker),
+        platform=platform,
+        router=router,
+        metrics=metrics,
+        artifacts=artifacts,
+        languages=languages,
+        isolation=sandbox.isolation,
+    )
+
+
+def open_sandbox(name: str) -> Sandbox:
+    """The sandbox adapter with this name, tried once so that it does what it says."""
+    sandbox: Sandbox = find("sandbox", name).detect()
+    return sandbox
+
+
+def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:
+    """Every installed builder, in alphabetical order of their names reversed: python before node."""
+    ordered = sorted(names("builder"), reverse=True)
+    return {name: find("builder", name)(sandbox, home.artifacts) for name in ordered}

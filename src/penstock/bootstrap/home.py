@@ -1,0 +1,102 @@
+"""The data folder: where everything that Penstock writes is kept. One table of names, nothing else.
+
+Called by bootstrap and the CLI. Sockets live under it, so its path must be short.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.core.codec import decode, encode
+from penstock.errors import Invalid
+
+#: A unix socket's whole path may have 104 bytes (macOS) to 108 (Linux); the longest name below needs 40.
+LONGEST = 60
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name."""
+
+    sandbox: str = "bubblewrap"
+    port: int = 7070
+    ingress_port: int = 8600
+
+
+@dataclass(frozen=True)
+class Home:
+    path: Path
+
+    @classmethod
+    def find(cls) -> Home:
+        """``PENSTOCK_HOME``, or ``~/.local/share/penstock``."""
+        given = os.environ.get("PENSTOCK_HOME")
+        return cls(Path(given).expanduser().absolute() if given else Path.home() / ".local/share/penstock")
+
+    def create(self) -> None:
+        """Make the folders, readable by their owner alone. `Invalid` if the path cannot hold sockets."""
+        if len(os.fsencode(self.path)) > LONGEST:
+            raise Invalid(
+                f"the data folder's path is longer than {LONGEST} bytes, too long for unix sockets",
+                where=str(self.path),
+                next_move="set PENSTOCK_HOME to a shorter one",
+            )
+        for folder in (self.path, self.keys, self.artifacts, self.node, self.run, self.logs, self.work):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    @property
+    def keys(self) -> Path:
+        return self.path / "keys"
+
+    @property
+    def store(self) -> Path:
+        return self.path / "penstock.db"
+
+    @property
+    def trust(self) -> Path:
+        return self.path / "trust.json"
+
+    @property
+    def artifacts(self) -> Path:
+        return self.path / "artifacts"
+
+    @property
+    def node(self) -> Path:
+        return self.path / "node"
+
+    @property
+    def node_socket(self) -> Path:
+        return self.node / "agent.sock"
+
+    @property
+    def run(self) -> Path:
+        return self.path / "run"
+
+    @property
+    def api_socket(self) -> Path:
+        return self.run / "api.sock"
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def work(self) -> Path:
+        return self.path / "work"
+
+    @property
+    def cache(self) -> Path:
+        return self.path / "cache"
+
+    @property
+    def settings(self) -> Settings:
+        file = self.path / "settings.json"
+        return decode(Settings, json.loads(file.read_text()), file.name) if file.exists() else Settings()
+
+    def keep(self, settings: Settings) -> None:
+        temporary = self.path / "settings.json.new"
+        temporary.write_text(json.dumps(encode(settings)))
+        temporary.replace(self.path / "settings.json")

@@ -1,0 +1,35 @@
+"""Finds adapters by entry-point name: ours like everyone's.
+
+Called by the rest of bootstrap. An unknown name raises and lists the known ones.
+"""
+
+from __future__ import annotations
+
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from penstock.errors import Invalid
+
+
+def names(port: str) -> tuple[str, ...]:
+    """The adapters that are installed for a port, in alphabetical order."""
+    return tuple(sorted(point.name for point in entry_points(group=f"penstock.{port}")))
+
+
+def find(port: str, name: str) -> Any:
+    """The adapter's class. Any, because each takes its own settings; bootstrap checks it into its port."""
+    for point in entry_points(group=f"penstock.{port}"):
+        if point.name == name:
+            return _load(port, point)
+    known = ", ".join(names(port)) or "none"
+    raise Invalid(f"no {port} adapter is called {name!r}; known: {known}")
+
+
+def _load(port: str, point: EntryPoint) -> Any:
+    try:
+        return point.load()
+    except ImportError as error:
+        raise Invalid(
+            f"the {port} adapter {point.name!r} needs {error.name or error}, which is not installed",
+            next_move=f'pip install "penstock[{point.name}]", or "penstock[local]" for one machine',
+        ) from error

@@ -1,0 +1,133 @@
+"""Acceptance: tests in production, against the dark release, before any user sees it.
+
+Called by the engine. Two parts: the service's own acceptance command (its JUnit report is read), and
+generated requests, one after another, so that a service without traffic or tests is looked at too.
+Must not send a request without the preview headers: it would reach the stable release.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import shutil
+from pathlib import Path
+
+import httpx
+
+from penstock.checks.reports import JUnit, parse_junit
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import State
+from penstock.core.predicates import Accepted
+from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
+from penstock.core.workload import Mount, Step
+from penstock.errors import Broken, Invalid, Unavailable
+from penstock.ports import Outcome, Router, Sandbox, Task, Tools
+
+REQUEST_SECONDS = 10.0
+
+
+async def perform(task: Task, /, *, router: Router, sandbox: Sandbox, tools: Tools) -> Outcome:
+    """Run both parts; the policies decide on the counts, this check only refuses to invent them."""
+    if task.release is None:
+        raise Broken("acceptance without a release", where=task.delivery)
+    state = await router.read(task.change.service, task.change.environment)
+    if not state.ready(task.release.id):
+        raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
+    suite = await _suite(task, state, sandbox, tools)
+    if isinstance(suite, str):
+        return Outcome(State.ERROR, suite)
+    latencies, errors = await _generate(task, state)
+    accepted = Accepted(
+        passed=suite.passed,
+        failed=suite.failed,
+        failed_tests=suite.failing,
+        requests=len(latencies) + errors,
+        errors=errors,
+        p95_ms=round(percentile(latencies, 0.95), 1),
+        p95_limit_ms=task.config.acceptance.p95_ms,
+    )
+    words = (
+        f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
+        f"{errors} errors, p95 {accepted.p95_ms:g} ms"
+    )
+    subjects = (Subject(task.release.id, task.release.digest),)
+    return Outcome(State.SUCCESS, words, (Statement(subjects, accepted),))
+
+
+def preview_headers(state: TrafficState, release: str) -> dict[str, str]:
+    """The headers that lead to a dark release."""
+    return {PREVIEW_HEADER: release, TOKEN_HEADER: state.preview_token}
+
+
+async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools) -> JUnit | str:
+    """The service's own acceptance tests; a text says why their result cannot be told."""
+    config = task.config.acceptance
+    if config.run is None:
+        return JUnit(0, 0, 0, ())
+    if task.source is None:
+        return JUnit(0, 0, 0, ())  # a configuration change: the tests are in the code's repository
+    copy = task.work / "acceptance"
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(task.tree, copy, symlinks=True)
+    prepared = await tools.prepare(task)
+    release = task.release.id if task.release else ""
+    step = Step(
+        argv=tuple(shlex.split(config.run)),
+        cwd="/app",
+        mounts=(Mount(str(copy), "/app", writable=True), *prepared.mounts),
+        env={
+            **prepared.env,
+            "PENSTOCK_BASE_URL": state.address,
+            "PENSTOCK_PREVIEW_HEADERS": json.dumps(preview_headers(state, release)),
+        },
+        network=True,
+        seconds=config.seconds,
+    )
+    result = await sandbox.run(step, task.log)
+    if config.junit is None:
+        failing = () if result.exit_code == 0 else (f"{config.run}: exited with {result.exit_code}",)
+        return JUnit(int(not failing), len(failing), 0, failing)
+    return _read_report(copy / config.junit, result.exit_code, result.tail)
+
+
+def _read_report(report: Path, exit_code: int, tail: str) -> JUnit | str:
+    if not report.is_file():
+        return f"the acceptance command wrote no {report.name} (exit {exit_code}):\n{tail[-1500:]}"
+    try:
+        junit = parse_junit(report.read_bytes(), report.name)
+    except Invalid as error:
+        return str(error)
+    if exit_code != 0 and not junit.failed:
+        return f"the acceptance command exited with {exit_code} though no test failed:\n{tail[-1500:]}"
+    return junit
+
+
+async def _generate(task: Task, state: TrafficState) -> tuple[list[float], int]:
+    """Latencies (ms) of the generated requests that were answered below 500, and how many were not."""
+    config = task.config.acceptance
+    release = task.release.id if task.release else ""
+    latencies: list[float] = []
+    errors = 0
+    timeout = httpx.Timeout(REQUEST_SECONDS)
+    headers = preview_headers(state, release)
+    async with httpx.AsyncClient(base_url=state.address, headers=headers, timeout=timeout) as client:
+        for number in range(config.requests):
+            path = config.paths[number % len(config.paths)] if config.paths else "/"
+            try:
+                response = await client.get(path)
+            except httpx.HTTPError:
+                errors += 1
+                continue
+            if response.status_code >= 500:
+                errors += 1
+            else:
+                latencies.append(response.elapsed.total_seconds() * 1000)
+    return latencies, errors
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The smallest value that at least *share* of the values do not exceed; 0 of nothing."""
+    if not values:
+        return 0.0
+    return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]

@@ -1,0 +1,84 @@
+"""The canary: does the new release serve users as well as the stable one beside it?
+
+Called by the engine for the verbs ``measure`` (readings when it begins) and ``look`` (one comparison
+since then). Must not move traffic. Doubtful counts are UNKNOWN, never PASS.
+"""
+
+from __future__ import annotations
+
+from penstock.analysis.judge import NEEDED, Window, judge
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import Looked, Measured, State
+from penstock.core.predicates import Look
+from penstock.core.traffic import Counters
+from penstock.core.verdict import Cause, Result, Verdict, unknown
+from penstock.errors import Broken
+from penstock.ports import Metrics, Outcome, Task
+
+
+async def measure(task: Task, /, *, metrics: Metrics) -> Outcome:
+    """Read both releases' counters before the new one sees its first user."""
+    new, stable = await _read(task, metrics)
+    return Outcome(State.SUCCESS, "", (), Measured("measured", new, stable))
+
+
+async def look(task: Task, /, *, metrics: Metrics) -> Outcome:
+    """Compare what both releases did since the canary began. FAIL ends the canary."""
+    if task.release is None or task.measured is None:
+        raise Broken("a look before anything was measured", where=task.delivery)
+    start = task.measured
+    new, stable = await _read(task, metrics)
+    plan = task.canary
+    verdict, total = _verdict(start, new, stable, plan.looks)
+    predicate = Look(
+        verdict=verdict.result.value,
+        explanation=verdict.reason,
+        look=task.intent.number,
+        looks=plan.looks,
+        needed=NEEDED,
+        quiet=total < NEEDED,
+        new_from=start.new,
+        new_to=new,
+        stable_from=start.stable,
+        stable_to=stable,
+    )
+    statement = Statement((Subject(task.release.id, task.release.digest),), predicate)
+    state = State.FAILURE if verdict.result is Result.FAIL else State.SUCCESS
+    detail = Looked("looked", verdict.result.value, total < NEEDED)
+    return Outcome(state, verdict.reason, (statement,), detail)
+
+
+def window(since: Counters, until: Counters) -> Window | Verdict:
+    """What happened between two readings, or why that cannot be told."""
+    if since.epoch != until.epoch:
+        return unknown(Cause.ERROR, f"the counters of {until.release} restarted during the canary")
+    requests, errors = until.requests - since.requests, until.errors - since.errors
+    latency = {_bound(b): n - since.latency.get(b, 0) for b, n in until.latency.items()}
+    if requests < 0 or not 0 <= errors <= requests or any(n < 0 for n in latency.values()):
+        return unknown(Cause.ERROR, f"the counters of {until.release} ran backwards")
+    return Window(requests, errors, latency)
+
+
+def _verdict(start: Measured, new: Counters, stable: Counters, looks: int) -> tuple[Verdict, int]:
+    new_window, stable_window = window(start.new, new), window(start.stable, stable)
+    if isinstance(new_window, Verdict):
+        return new_window, NEEDED
+    if isinstance(stable_window, Verdict):
+        return stable_window, NEEDED
+    total = new_window.requests + stable_window.requests
+    return judge(new_window, stable_window, looks).verdict, total
+
+
+async def _read(task: Task, metrics: Metrics) -> tuple[Counters, Counters]:
+    if task.release is None or task.baseline is None:
+        raise Broken("a canary without two releases", where=task.delivery)
+    readings = await metrics.counters(task.change.service, task.change.environment)
+    found = {counters.release: counters for counters in readings}
+    return tuple(  # type: ignore[return-value]
+        found.get(release.id) or Counters(release.id, 0.0, "absent", 0, 0)
+        for release in (task.release, task.baseline)
+    )
+
+
+def _bound(text: str) -> float:
+    return float("inf") if text == "+Inf" else float(text)

@@ -1,0 +1,320 @@
+"""``penstock.yaml`` and ``environments/*.yaml``: reading them, with file and line in every error.
+
+Called by the server when something is shipped, and by builders and checks, which receive the values.
+The documented reference is ``penstock.reference.yaml`` beside this file: it is decoded by these very
+classes in the tests, so it cannot drift. Must not look at the rest of the repository.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+
+from penstock.core.codec import decode, json_name
+from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
+from penstock.core.release import EnvironmentData, Value
+from penstock.errors import Invalid
+
+T = TypeVar("T")
+
+FILE = "penstock.yaml"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+MAX_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One value that must be given at run time. Without a default it has no fallback."""
+
+    type: Literal["string", "integer", "number", "boolean"] = "string"
+    default: str | int | float | bool | None = None
+
+
+@dataclass(frozen=True)
+class SuiteConfig:
+    """A command of the project's own that writes reports; paths are relative to the repository."""
+
+    run: str
+    junit: str | None = None
+    coverage: str | None = None
+    sarif: str | None = None
+    seconds: float = 600.0
+
+
+@dataclass(frozen=True)
+class AcceptanceConfig:
+    """Tests in production. *run* gets PENSTOCK_BASE_URL and PENSTOCK_PREVIEW_HEADERS.
+
+    *paths* are requested by Penstock itself, *requests* times in all, one after another; each
+    answer must be below 500, and 95% of them must take at most *p95_ms* milliseconds.
+    """
+
+    run: str | None = None
+    junit: str | None = None
+    paths: tuple[str, ...] = ("/",)
+    requests: int = 100
+    p95_ms: float = 1000.0
+    seconds: float = 300.0
+
+
+@dataclass(frozen=True)
+class CanaryConfig:
+    """*steps* are per cent of user traffic, rising; each lasts *seconds_per_step*.
+
+    The releases are compared every *look_every* seconds. If the last step ends before there were
+    enough requests to tell, it is extended up to *patience* seconds.
+    """
+
+    steps: tuple[float, ...] = (5.0, 25.0, 50.0)
+    seconds_per_step: float = 20.0
+    look_every: float = 5.0
+    patience: float = 60.0
+
+
+@dataclass(frozen=True)
+class ServiceConfig:
+    """All of ``penstock.yaml``; every field may be absent."""
+
+    service: str = ""
+    team: str | None = None
+    run: str | None = None
+    health: str = ""
+    replicas: int = 1
+    start_seconds: float = 30.0
+    calls: tuple[str, ...] = ()
+    environment: Mapping[str, Variable] = field(default_factory=dict)
+    checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
+    acceptance: AcceptanceConfig = AcceptanceConfig()
+    canary: CanaryConfig = CanaryConfig()
+
+    @property
+    def command(self) -> tuple[str, ...] | None:
+        """*run* as words, or None where a builder must find the start command."""
+        return tuple(shlex.split(self.run)) if self.run else None
+
+
+@dataclass(frozen=True)
+class ServiceValues:
+    """The values of one service in an environment document."""
+
+    values: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EnvironmentConfig:
+    """All of one ``environments/<name>.yaml`` in an organisation repository."""
+
+    environment: str
+    services: Mapping[str, ServiceValues] = field(default_factory=dict)
+
+
+def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
+    """The configuration of a checked-out repository; defaults if it has no ``penstock.yaml``.
+
+    *fallback_name* names the service if the file does not. Raises `Invalid` with file and line.
+    """
+    path = tree / FILE
+    config = load(ServiceConfig, path) if path.is_file() else ServiceConfig()
+    named = ServiceConfig(**{**vars(config), "service": config.service or _slug(fallback_name)})
+    _check_service(named)
+    return named
+
+
+def load_environments(tree: Path) -> tuple[EnvironmentConfig, ...]:
+    """Every environment document of an organisation repository; empty if it has none."""
+    found = sorted((tree / "environments").glob("*.yaml"))
+    return tuple(load(EnvironmentConfig, path) for path in found)
+
+
+def load(kind: type[T], path: Path) -> T:
+    """Read one YAML file as *kind*. Raises `Invalid`: file, line, what was expected."""
+    if path.stat().st_size > MAX_BYTES:
+        raise Invalid(f"larger than {MAX_BYTES} bytes", where=path.name)
+    return parse(kind, path.read_bytes(), path.name)
+
+
+def parse(kind: type[T], data: bytes, name: str) -> T:
+    """Decode YAML bytes as *kind*; *name* is the file named in errors."""
+    try:
+        node = yaml.compose(data, Loader=yaml.SafeLoader)
+        _refuse_aliases(node, name)
+        value = yaml.load(data, Loader=yaml.SafeLoader)  # noqa: S506 (SafeLoader is the safe one)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise Invalid(f"not valid YAML: {error.problem}", where=f"{name}:{line}") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise Invalid(f"not valid YAML: {error}", where=name) from error
+    try:
+        return decode(kind, {} if value is None else value)
+    except Invalid as error:
+        line = _line_of(node, error.where)
+        raise Invalid(
+            f"{error.where + ': ' if error.where else ''}{error.what}",
+            where=f"{name}:{line}",
+            next_move="the documented reference: penstock doctor --reference",
+        ) from error
+
+
+@dataclass(frozen=True)
+class RuleConfig:
+    """One rule as written. *when* decides; *say* and *else* give the words."""
+
+    id: str
+    when: str
+    say: str
+    otherwise: str = json_name("else")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """All of one ``policies/<name>.yaml``."""
+
+    policy: str
+    owner: str
+    guards: tuple[str, ...]
+    environments: tuple[str, ...]
+    rules: tuple[RuleConfig, ...]
+    scope: str = "organisation"
+    language: str = "cel"
+    expires_after: float = 86400.0
+
+
+def parse_policy(source: bytes, name: str) -> PolicyDocument:
+    """A policy from its exact text. `Invalid` with file and line."""
+    given = parse(PolicyConfig, source, name)
+    if not NAME.fullmatch(given.policy) or not NAME.fullmatch(given.owner):
+        raise Invalid("policy and owner must be names (lower case, digits, dashes)", where=name)
+    unknown = [action for action in given.guards if action not in ACTIONS]
+    if unknown or not given.guards:
+        raise Invalid(f"guards {unknown or 'nothing'}; it may guard: {', '.join(ACTIONS)}", where=name)
+    ids = [rule.id for rule in given.rules]
+    if not ids or len(ids) != len(set(ids)) or not given.environments:
+        raise Invalid("a policy needs an environment, and rules with distinct ids", where=name)
+    rules = tuple(RuleDocument(rule.id, rule.when, rule.say, rule.otherwise) for rule in given.rules)
+    return PolicyDocument(
+        policy=given.policy,
+        owner=given.owner,
+        guards=given.guards,
+        environments=given.environments,
+        rules=rules,
+        source=source.decode(),
+        scope=given.scope,
+        language=given.language,
+        expires_after=given.expires_after,
+    )
+
+
+def environment_data(config: ServiceConfig, environment: str, given: Mapping[str, Value]) -> EnvironmentData:
+    """The typed document for one release: defaults filled in, every value checked against its type."""
+    values: dict[str, Value] = {}
+    for name, variable in sorted(config.environment.items()):
+        value = given.get(name, variable.default)
+        if value is None:
+            raise Invalid(
+                f"{name} has no value in {environment} and no default",
+                where=f"environment of {config.service}",
+                next_move=f"set it in environments/{environment}.yaml, or give {FILE} a default",
+            )
+        values[name] = _typed(name, variable, value)
+    for name in given:
+        if name not in config.environment:
+            known = ", ".join(sorted(config.environment)) or "none"
+            raise Invalid(
+                f"{name} is not declared by {config.service} (declared: {known})",
+                where=f"environments/{environment}.yaml",
+            )
+    return EnvironmentData(config.service, environment, values)
+
+
+def _typed(name: str, variable: Variable, value: Value) -> Value:
+    kinds: dict[str, tuple[type, ...]] = {
+        "string": (str,),
+        "integer": (int,),
+        "number": (int, float),
+        "boolean": (bool,),
+    }
+    if type(value) not in kinds[variable.type]:
+        raise Invalid(f"{name} must be of type {variable.type}, found {value!r}", where="environment")
+    return value
+
+
+def _check_service(config: ServiceConfig) -> None:
+    for name in (config.service, *config.calls):
+        if not NAME.fullmatch(name):
+            raise Invalid(
+                f"{name!r} is not a service name",
+                where=FILE,
+                next_move="lower-case letters, digits and dashes, at most 40, beginning with a letter",
+            )
+    steps = config.canary.steps
+    if not steps or any(not 0.1 <= step < 100 for step in steps) or list(steps) != sorted(set(steps)):
+        raise Invalid("canary.steps must rise, each from 0.1 to below 100 per cent", where=FILE)
+    if config.canary.look_every <= 0 or config.canary.seconds_per_step <= 0:
+        raise Invalid("canary times must be above zero", where=FILE)
+    if not 1 <= config.replicas <= 64:
+        raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
+    for name, suite in config.checks.items():
+        for report in (suite.junit, suite.coverage, suite.sarif):
+            if report and (report.startswith("/") or ".." in Path(report).parts):
+                raise Invalid(f"{report!r} leaves the repository", where=f"{FILE}: checks.{name}")
+    for text in (config.run, *(suite.run for suite in config.checks.values())):
+        _check_command(text)
+
+
+def _check_command(text: str | None) -> None:
+    try:
+        words = shlex.split(text) if text is not None else ["."]
+    except ValueError as error:
+        raise Invalid(f"cannot be split into words: {error}", where=f"{FILE}: {text!r}") from error
+    if not words:
+        raise Invalid("an empty command", where=FILE)
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-0123456789")[:40] or "service"
+
+
+def _refuse_aliases(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
+    # A few nested aliases expand to gigabytes; nobody needs them here.
+    seen = set() if seen is None else seen
+    if node is None:
+        return
+    if id(node) in seen:
+        raise Invalid("YAML aliases are not supported", where=f"{name}:{node.start_mark.line + 1}")
+    seen.add(id(node))
+    for child in _children(node):
+        _refuse_aliases(child, name, seen)
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
+
+
+def _line_of(node: yaml.Node | None, path: str) -> int:
+    """The line of the deepest part of *path* that the document has."""
+    line = node.start_mark.line + 1 if node else 1
+    for part in re.findall(r"[^.\[\]]+", path):
+        found = _step(node, part)
+        if found is None:
+            break
+        line, node = found
+    return line
+
+
+def _step(node: Any, part: str) -> tuple[int, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+        child = node.value[int(part)]
+        return child.start_mark.line + 1, child
+    return None

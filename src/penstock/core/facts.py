@@ -1,0 +1,58 @@
+"""The typed facts that policies may use: one flat name for each, with its type.
+
+This table is the schema: a policy that misspells a name or mistakes a type is refused when it is
+published. Called by `core.policy` (to build facts from evidence) and by the languages (to declare
+variables). A fact that no evidence gives is simply absent, and a rule that needs it is UNKNOWN(MISSING).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+Fact = str | int | float | bool | tuple[str, ...]
+
+
+class FactType(StrEnum):
+    TEXT = "text"
+    INT = "int"
+    NUMBER = "number"
+    BOOL = "bool"
+    TEXTS = "texts"
+
+
+#: Name, type, and what it says.
+FACTS: dict[str, tuple[FactType, str]] = {
+    "change.kind": (FactType.TEXT, "code, configuration or rollback"),
+    "change.author": (FactType.TEXT, "the commit's author, as the commit claims"),
+    "change.revision": (FactType.TEXT, "the full commit id"),
+    "artifact.name": (FactType.TEXT, "the service whose artifact this is"),
+    "artifact.digest": (FactType.TEXT, "sha256:… of the image manifest"),
+    "release.digest": (FactType.TEXT, "sha256:… of the pair (artifact, environment data)"),
+    "release.first": (FactType.BOOL, "true while the service has never been promoted here"),
+    "evidence.provenance.builder": (FactType.TEXT, "who built the artifact"),
+    "evidence.provenance.isolation": (FactType.TEXT, "bubblewrap, or none"),
+    "evidence.tests.passed": (FactType.INT, "tests that passed, over all suites"),
+    "evidence.tests.failed": (FactType.INT, "tests that failed or ended in an error"),
+    "evidence.tests.skipped": (FactType.INT, "tests that were skipped"),
+    "evidence.tests.failing": (FactType.TEXTS, "the names of the failed tests, at most 50"),
+    "evidence.coverage.lines": (FactType.NUMBER, "share of lines covered, 0 to 1"),
+    "evidence.findings.scanners": (FactType.INT, "scanners from outside the change's own code that reported"),
+    "evidence.findings.critical": (FactType.INT, "critical findings, over all reports"),
+    "evidence.findings.high": (FactType.INT, "high findings, over all reports"),
+    "evidence.findings.ids": (FactType.TEXTS, "identifiers of the critical findings, at most 50"),
+    "evidence.acceptance.passed": (FactType.INT, "acceptance tests that passed against the dark release"),
+    "evidence.acceptance.failed": (FactType.INT, "acceptance tests that failed"),
+    "evidence.acceptance.failing": (FactType.TEXTS, "the names of the failed acceptance tests"),
+    "evidence.acceptance.requests": (FactType.INT, "generated requests against the dark release"),
+    "evidence.acceptance.errors": (FactType.INT, "generated requests answered 5xx or not at all"),
+    "evidence.acceptance.p95_ms": (FactType.NUMBER, "95th percentile of their latency, milliseconds"),
+    "evidence.acceptance.p95_limit_ms": (FactType.NUMBER, "the limit the service declares for it"),
+    "evidence.canary.verdict": (FactType.TEXT, "PASS, FAIL or UNKNOWN: the last look of the canary"),
+    "evidence.canary.requests": (FactType.INT, "user requests that the new release answered in the canary"),
+    "evidence.canary.needed": (FactType.INT, "user requests that the judge needs for a verdict"),
+    "evidence.canary.quiet": (FactType.BOOL, "true if all the service's traffic was too little to tell"),
+    "evidence.canary.explanation": (FactType.TEXT, "the judge's words"),
+}
+
+#: Facts that name many things are cut here; the counts beside them are never cut.
+MAX_NAMES = 50

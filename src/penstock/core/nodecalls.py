@@ -1,0 +1,99 @@
+"""What the control plane may ask of a node agent: one frozen value for each call.
+
+Called by ``node`` on both ends of its socket: a call is one line of JSON, told apart by ``kind``, and so
+is its answer. Must not know how calls travel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.core.fence import Fence
+from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.workload import Placement, Workload
+
+
+@dataclass(frozen=True)
+class Place:
+    kind: Literal["place"]
+    workload: Workload
+    fence: Fence
+
+
+@dataclass(frozen=True)
+class Observe:
+    kind: Literal["observe"]
+    release: str
+
+
+@dataclass(frozen=True)
+class Scale:
+    kind: Literal["scale"]
+    release: str
+    replicas: int
+    fence: Fence
+
+
+@dataclass(frozen=True)
+class Remove:
+    kind: Literal["remove"]
+    release: str
+    fence: Fence
+
+
+@dataclass(frozen=True)
+class Logs:
+    kind: Literal["logs"]
+    release: str
+    lines: int
+
+
+@dataclass(frozen=True)
+class ReadTraffic:
+    kind: Literal["read-traffic"]
+    service: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class ApplyTraffic:
+    kind: Literal["apply-traffic"]
+    plan: TrafficPlan
+    fence: Fence
+
+
+@dataclass(frozen=True)
+class ReadCounters:
+    kind: Literal["read-counters"]
+    service: str
+    environment: str
+
+
+@dataclass(frozen=True)
+class StopEverything:
+    """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
+
+    kind: Literal["stop-everything"]
+
+
+Call = (
+    Place | Observe | Scale | Remove | Logs | ReadTraffic | ApplyTraffic | ReadCounters | StopEverything
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Exactly one field is set; all of them None answers a call that gives nothing."""
+
+    placement: Placement | None = None
+    traffic: TrafficState | None = None
+    counters: tuple[Counters, ...] | None = None
+    lines: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """A call on its way."""
+
+    call: Call

@@ -1,0 +1,374 @@
+"""What evidence can say: one frozen class for each in-toto predicate type.
+
+Called by whoever makes evidence (actions, checks, ledger) and by `core.policy`, which reads it.
+The field's own predicate types are used wherever one exists; the others are URNs with a version.
+A class never changes once released: a new version is a new class with a new type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from penstock.core.codec import json_name
+from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.traffic import Counters, Weight
+
+#: Who stands behind a report: the code under test itself, or a tool that the change cannot alter.
+Origin = Literal["self-reported", "platform"]
+
+
+@dataclass(frozen=True)
+class Resource:
+    """An in-toto resource descriptor."""
+
+    uri: str
+    digest: Mapping[str, str] = field(default_factory=dict)
+
+
+# --- the organisation -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Genesis:
+    """Entry 0: the log's key, and the operator who holds every role at first. Keys are raw, in hex."""
+
+    TYPE: ClassVar[str] = "urn:penstock:genesis:v1"
+    origin: str
+    log_key: str = json_name("logKey")
+    operator: str
+    operator_key: str = json_name("operatorKey")
+    roles: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class KeyGrant:
+    """The key *public_key* (raw, hex) signs as *identity*; *purpose* is person or worker."""
+
+    TYPE: ClassVar[str] = "urn:penstock:key-grant:v1"
+    identity: str
+    public_key: str = json_name("publicKey")
+    purpose: Literal["person", "worker"]
+
+
+@dataclass(frozen=True)
+class RoleGrant:
+    """*identity* holds *role* from this entry on."""
+
+    TYPE: ClassVar[str] = "urn:penstock:role-grant:v1"
+    identity: str
+    role: str
+
+
+@dataclass(frozen=True)
+class PolicyVersion:
+    """The source text of a policy, published by a holder of its owning role. *digest* is of the text."""
+
+    TYPE: ClassVar[str] = "urn:penstock:policy:v1"
+    name: str
+    owner: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Binding:
+    """The catalog: *service* belongs to *team*."""
+
+    TYPE: ClassVar[str] = "urn:penstock:binding:v1"
+    service: str
+    team: str
+
+
+# --- a delivery -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Proposed:
+    """A delivery began. *baseline* is the release (pair) that was live then, if any."""
+
+    TYPE: ClassVar[str] = "urn:penstock:change:v1"
+    delivery: str
+    change: Change
+    baseline: Release | None = None
+
+
+@dataclass(frozen=True)
+class Deployed:
+    """The pair is placed and proven ready at the data plane, without user traffic."""
+
+    TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
+    delivery: str
+    release: Release
+    data: EnvironmentData
+    isolation: str
+    instances: int
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """User traffic of the service as read back after a change of weights."""
+
+    TYPE: ClassVar[str] = "urn:penstock:traffic:v1"
+    delivery: str
+    weights: tuple[Weight, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Promoted:
+    """The pair took all traffic and is now the one to come back to."""
+
+    TYPE: ClassVar[str] = "urn:penstock:promotion:v1"
+    delivery: str
+    release: Release
+    data: EnvironmentData
+    replaced: Release | None = None
+
+
+@dataclass(frozen=True)
+class RolledBack:
+    """The pair *release* was taken out; *restored* serves again (None: nothing was live before).
+
+    *exposed* of *requests* user requests, from the first shift to the last, were answered by it.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:rollback:v1"
+    delivery: str
+    release: Release
+    restored: Release | None
+    reason: str
+    requests: int = 0
+    exposed: int = 0
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A delivery ended. *outcome* is for people: promoted, refused, rolled-back, error, aborted."""
+
+    TYPE: ClassVar[str] = "urn:penstock:delivery-end:v1"
+    delivery: str
+    state: str
+    outcome: str
+    reason: str
+
+
+# --- what checks found -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """SLSA provenance v1, the parts that Penstock can vouch for."""
+
+    TYPE: ClassVar[str] = "https://slsa.dev/provenance/v1"
+    build_definition: BuildDefinition = json_name("buildDefinition")
+    run_details: RunDetails = json_name("runDetails")
+
+
+@dataclass(frozen=True)
+class BuildDefinition:
+    build_type: str = json_name("buildType")
+    external_parameters: Mapping[str, str] = json_name("externalParameters")
+    internal_parameters: Mapping[str, str] = json_name("internalParameters")
+    resolved_dependencies: tuple[Resource, ...] = json_name("resolvedDependencies")
+
+
+@dataclass(frozen=True)
+class RunDetails:
+    builder: BuilderId
+    metadata: BuildMetadata
+
+
+@dataclass(frozen=True)
+class BuilderId:
+    id: str
+
+
+@dataclass(frozen=True)
+class BuildMetadata:
+    invocation_id: str = json_name("invocationId")
+
+
+@dataclass(frozen=True)
+class TestResult:
+    """in-toto test-result v0.1, with counts and the origin beside it."""
+
+    __test__: ClassVar[bool] = False  # the name is in-toto's; pytest must not collect it
+    TYPE: ClassVar[str] = "https://in-toto.io/attestation/test-result/v0.1"
+    result: Literal["PASSED", "WARNED", "FAILED"]
+    suite: str
+    configuration: tuple[Resource, ...]
+    passed: int
+    failed: int
+    skipped: int
+    failed_tests: tuple[str, ...] = json_name("failedTests")
+    origin: Origin = "self-reported"
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Lines *covered* of *total*, from a Cobertura or LCOV report."""
+
+    TYPE: ClassVar[str] = "urn:penstock:coverage:v1"
+    suite: str
+    covered: int
+    total: int
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One result of a scanner. *severity* follows CVSS: critical from 9.0, high from 7.0."""
+
+    id: str
+    severity: Literal["critical", "high", "medium", "low"]
+    message: str
+    location: str = ""
+
+
+@dataclass(frozen=True)
+class Findings:
+    """A scanner's report, from SARIF. *findings* holds the worst first and at most 200; counts are whole."""
+
+    TYPE: ClassVar[str] = "urn:penstock:findings:v1"
+    tool: str
+    origin: Origin
+    critical: int
+    high: int
+    medium: int
+    low: int
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Tests in production against the dark release, and sequential generated traffic."""
+
+    TYPE: ClassVar[str] = "urn:penstock:acceptance:v1"
+    passed: int
+    failed: int
+    failed_tests: tuple[str, ...] = json_name("failedTests")
+    requests: int = 0
+    errors: int = 0
+    p95_ms: float = 0.0
+    p95_limit_ms: float = 0.0
+    traffic: Literal["generated"] = "generated"
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look of the canary judge at both releases since the canary began. Counts, not shares.
+
+    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now:
+    the verdict can be recomputed from them.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:canary:v1"
+    verdict: Literal["PASS", "FAIL", "UNKNOWN"]
+    explanation: str
+    look: int
+    looks: int
+    needed: int
+    quiet: bool
+    new_from: Counters = json_name("newFrom")
+    new_to: Counters = json_name("newTo")
+    stable_from: Counters = json_name("stableFrom")
+    stable_to: Counters = json_name("stableTo")
+
+
+# --- sign-offs -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SignOff:
+    """SLSA verification summary v1, with what it takes to compute it again under *penstock*."""
+
+    TYPE: ClassVar[str] = "https://slsa.dev/verification_summary/v1"
+    verifier: BuilderId
+    time_verified: str = json_name("timeVerified")
+    resource_uri: str = json_name("resourceUri")
+    policy: Resource
+    input_attestations: tuple[Resource, ...] = json_name("inputAttestations")
+    verification_result: Literal["PASSED", "FAILED"] = json_name("verificationResult")
+    verified_levels: tuple[str, ...] = json_name("verifiedLevels")
+    penstock: Decision = json_name("urn:penstock:decision:v1")
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a sign-off came about. *size* is the ledger's size that the gate looked at."""
+
+    delivery: str
+    policy: str
+    owner: str
+    action: str
+    environment: str
+    verdict: Literal["PASS", "FAIL", "UNKNOWN"]
+    explanation: str
+    rules: tuple[RuleDecision, ...]
+    size: int
+    now: float
+    expires: float
+    engine: str
+    first: bool
+    change: Change
+    artifact: Artifact
+    release: Release
+    cause: Literal["MISSING", "STALE", "ERROR"] | None = None
+
+
+@dataclass(frozen=True)
+class RuleDecision:
+    """One rule's verdict, the words for it, and the values that decided it (as JSON text)."""
+
+    id: str
+    verdict: Literal["PASS", "FAIL", "UNKNOWN"]
+    says: str
+    values: Mapping[str, str] = field(default_factory=dict)
+    cause: Literal["MISSING", "STALE", "ERROR"] | None = None
+
+
+Predicate = (
+    Genesis
+    | KeyGrant
+    | RoleGrant
+    | PolicyVersion
+    | Binding
+    | Proposed
+    | Deployed
+    | Shifted
+    | Promoted
+    | RolledBack
+    | Ended
+    | Provenance
+    | TestResult
+    | Coverage
+    | Findings
+    | Accepted
+    | Look
+    | SignOff
+)
+
+PREDICATES: dict[str, type[Predicate]] = {
+    kind.TYPE: kind
+    for kind in (
+        Genesis,
+        KeyGrant,
+        RoleGrant,
+        PolicyVersion,
+        Binding,
+        Proposed,
+        Deployed,
+        Shifted,
+        Promoted,
+        RolledBack,
+        Ended,
+        Provenance,
+        TestResult,
+        Coverage,
+        Findings,
+        Accepted,
+        Look,
+        SignOff,
+    )
+}

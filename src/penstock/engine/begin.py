@@ -1,0 +1,53 @@
+"""Begin: fix what a delivery starts from. The pair that is live, and the given half of the new one.
+
+Called by the engine as the first stage. What is live follows from the ledger (the last promotion or
+rollback), never from the journal.
+"""
+
+from __future__ import annotations
+
+from penstock.config import environment_data
+from penstock.core.digest import digest
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import Begun, State
+from penstock.core.predicates import Proposed
+from penstock.core.release import Artifact, EnvironmentData
+from penstock.ledger.log import Ledger
+from penstock.ledger.live import Live, live
+from penstock.errors import Invalid
+from penstock.ports import Artifacts, Outcome, Store, Task
+
+
+async def perform(task: Task, /, *, store: Store, ledger: Ledger, artifacts: Artifacts) -> Outcome:
+    """Read what is live and decide both halves that are given already."""
+    change = task.change
+    async with store.transaction(write=False) as tx:
+        now_live = await live(ledger, tx, change.service, change.environment)
+    artifact = task.artifact
+    if change.kind == "configuration":
+        if now_live is None:
+            raise Invalid(
+                f"{change.service} is not live in {change.environment}: configuration needs an artifact",
+                next_move="ship the service first",
+            )
+        artifact = Artifact(change.service, now_live.release.artifact)
+        image = await artifacts.describe(artifact.digest)
+        given = task.data.values if task.data else {}
+        data = environment_data(image.config, change.environment, given)
+    else:
+        data = task.data or _carried_over(task, now_live)
+    baseline = now_live.release if now_live else None
+    proposed = Proposed(task.delivery, change, baseline)
+    subjects = (Subject(task.delivery, digest(task.delivery.encode())),)
+    words = f"live: {baseline.id}" if baseline else "nothing is live yet"
+    return Outcome(
+        State.SUCCESS, words, (Statement(subjects, proposed),), Begun("begun", data, baseline, artifact)
+    )
+
+
+def _carried_over(task: Task, now_live: Live | None) -> EnvironmentData:
+    """New code keeps the live values of the variables it still declares; new ones get their defaults."""
+    declared = task.config.environment
+    values = now_live.data.values if now_live else {}
+    kept = {name: value for name, value in values.items() if name in declared}
+    return environment_data(task.config, task.change.environment, kept)

@@ -1,0 +1,101 @@
+"""Performs one intent: looks its verb up, hands it its powers, gives back the outcome.
+
+Called by the worker. It must not record anything: outcome and evidence are committed together by the
+worker. Every verb that Penstock knows is a row in `VERBS`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from penstock.actions import build, deploy, promote, rollback, shift
+from penstock.checks import acceptance, canary, scan, suite
+from penstock.core.pipeline import Intent, Pipeline
+from penstock.engine import begin, gate
+from penstock.engine.journal import Delivery
+from penstock.errors import Broken
+from penstock.ports import Fence, Outcome, Source, Task
+
+VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
+    "begin": begin.perform,
+    "gate": gate.perform,
+    "build": build.perform,
+    "suite": suite.perform,
+    "scan": scan.perform,
+    "deploy": deploy.perform,
+    "acceptance": acceptance.perform,
+    "measure": canary.measure,
+    "shift": shift.perform,
+    "look": canary.look,
+    "promote": promote.perform,
+    "rollback": rollback.undo,
+    "restore": rollback.restore,
+}
+
+#: Verbs that read the checked-out commit.
+NEED_TREE = ("build", "suite", "scan", "acceptance")
+
+
+class Engine:
+    """The verbs with the ports that they may ask for by name (``router=``, ``metrics=`` …)."""
+
+    def __init__(self, powers: Mapping[str, object], source: Source, work: Path, logs: Path) -> None:
+        self._powers = powers
+        self._source = source
+        self._work = work
+        self._logs = logs
+
+    async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
+        """Do it. `Unavailable` may be tried again; other errors are final."""
+        task = self._task(delivery, pipeline, intent)
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        if intent.verb in NEED_TREE and task.source is not None:
+            await self._check_out(task)
+        verb = VERBS[intent.verb]
+        return await verb(task, **self._granted(verb))
+
+    def log_of(self, delivery: str, stage: str) -> Path:
+        return self._logs / delivery / f"{stage}.log"
+
+    def _granted(self, verb: Callable[..., Any]) -> dict[str, object]:
+        asked = inspect.signature(verb).parameters.values()
+        names = [p.name for p in asked if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        unknown = set(names) - set(self._powers)
+        if unknown:
+            known = ", ".join(sorted(self._powers))
+            raise Broken(f"{verb.__module__} asks for {sorted(unknown)}; there are: {known}")
+        return {name: self._powers[name] for name in names}
+
+    def _task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
+        facts, header = delivery.facts, delivery.header
+        trouble = facts.failed
+        return Task(
+            delivery=delivery.id,
+            intent=intent,
+            change=header.change,
+            config=header.config,
+            fence=Fence(delivery.scope, delivery.fence, f"{delivery.id}/{intent.key}"),
+            work=self._work / delivery.id,
+            log=self.log_of(delivery.id, intent.stage),
+            source=header.source,
+            data=facts.begun.data if facts.begun else header.data,
+            artifact=facts.artifact or header.artifact,
+            release=facts.release,
+            baseline=facts.begun.baseline if facts.begun else None,
+            measured=facts.measured,
+            canary=pipeline.canary,
+            reason=trouble.reason if trouble else facts.request,
+        )
+
+    async def _check_out(self, task: Task) -> None:
+        complete = task.work / "tree.complete"
+        if task.source is None or complete.exists():
+            return
+        shutil.rmtree(task.tree, ignore_errors=True)
+        task.tree.mkdir(parents=True)
+        await self._source.checkout(task.source, task.tree)
+        complete.touch()

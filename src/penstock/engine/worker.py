@@ -1,0 +1,197 @@
+"""The worker: claim → decide → perform → commit, until there is nothing to do; then it sleeps.
+
+Started by bootstrap, one or more to a store. Level-triggered: it holds nothing in memory that a
+restart would lose, and whoever claims a delivery next goes on from its records. A record and its
+evidence are committed in one transaction; if the lease was lost meanwhile, neither is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable
+
+from penstock.core.digest import digest
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import (
+    Canary,
+    Finish,
+    Intent,
+    Perform,
+    Pipeline,
+    Record,
+    State,
+    Wait,
+    decide,
+    pipeline_for,
+    thousandths,
+)
+from penstock.core.predicates import Ended
+from penstock.engine.journal import MAX_ATTEMPTS, Delivery, Journal
+from penstock.engine.performer import Engine
+from penstock.errors import Conflict, PenstockError, Unavailable
+from penstock.ledger.log import Ledger, attest
+from penstock.ports import Outcome, Signer, Store
+
+log = logging.getLogger(__name__)
+
+#: How long a sleeping worker trusts its last look at the journal.
+IDLE_SECONDS = 1.0
+
+
+class Worker:
+    """One worker; up to *slots* deliveries at a time, each in a task of its own."""
+
+    def __init__(
+        self, store: Store, journal: Journal, ledger: Ledger, engine: Engine, signer: Signer, *, slots: int = 4
+    ) -> None:
+        self._store = store
+        self._journal = journal
+        self._ledger = ledger
+        self._engine = engine
+        self._signer = signer
+        self._slots = slots
+        self._running: set[asyncio.Task[None]] = set()
+
+    @property
+    def owner(self) -> str:
+        return self._signer.keyid
+
+    async def run(self) -> None:
+        """Work until cancelled; then let go of what is held, for the next worker."""
+        try:
+            while True:
+                await self._fill()
+                await self._rest()
+        finally:
+            for task in self._running:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def _fill(self) -> None:
+        while len(self._running) < self._slots:
+            delivery = await self._claim()
+            if delivery is None:
+                return
+            task = asyncio.create_task(self._drive(delivery))
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
+
+    async def _claim(self) -> Delivery | None:
+        try:
+            return await self._journal.claim(self.owner)
+        except Unavailable as error:
+            log.warning("cannot claim: %s", error)
+            await asyncio.sleep(IDLE_SECONDS)
+            return None
+
+    async def _rest(self) -> None:
+        try:
+            due = await self._journal.next_wake()
+        except Unavailable:
+            due = None
+        await self._store.wake(min(IDLE_SECONDS, IDLE_SECONDS if due is None else max(due, 0.01)))
+
+    async def _drive(self, delivery: Delivery) -> None:
+        """Take a claimed delivery as far as it goes now."""
+        try:
+            while await self._advance(delivery):
+                async with self._store.transaction(write=False) as tx:
+                    delivery = await self._journal.find(tx, delivery.id)
+        except Conflict as error:
+            log.info("let go: %s", error)
+        except Unavailable as error:
+            log.warning("%s: %s", delivery.id, error)
+        except Exception:
+            log.exception("delivery %s stopped; its lease will end", delivery.id)
+
+    async def _advance(self, delivery: Delivery) -> bool:
+        """One turn of the loop. True if there may be more to do at once."""
+        pipeline = plan(delivery)
+        async with self._store.transaction(write=False) as tx:
+            now = await tx.now()
+        following = decide(pipeline, delivery.facts, now)
+        match following:
+            case Perform(intent):
+                return await self._perform(delivery, pipeline, intent)
+            case Wait(until):
+                await self._journal.release(delivery, self.owner, until)
+                return False
+            case Finish():
+                await self._finish(delivery, following)
+                return False
+
+    async def _perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> bool:
+        async with self._store.transaction(write=False) as tx:
+            began = await tx.now()
+        try:
+            outcome = await self._interruptible(delivery, self._engine.perform(delivery, pipeline, intent))
+        except Unavailable as error:
+            count = await self._journal.postpone(delivery, self.owner, intent, str(error))
+            if count < MAX_ATTEMPTS:
+                return False
+            return await self._give_up(delivery, intent, began, str(error))
+        except Conflict:
+            raise
+        except PenstockError as error:
+            outcome = Outcome(State.ERROR, str(error))
+        if outcome is None:
+            return True  # interrupted by a request: decide again
+        await self._commit(delivery, intent, began, outcome)
+        return True
+
+    async def _give_up(self, delivery: Delivery, intent: Intent, began: float, error: str) -> bool:
+        reason = f"gave up after {MAX_ATTEMPTS} attempts: {error}"
+        await self._commit(delivery, intent, began, Outcome(State.ERROR, reason))
+        return False  # the lease was given back with the last attempt
+
+    async def _interruptible(self, delivery: Delivery, work: Awaitable[Outcome]) -> Outcome | None:
+        """Await *work* while keeping the lease; None if an abort request cancelled it."""
+        task = asyncio.ensure_future(work)
+        try:
+            while True:
+                done, _ = await asyncio.wait({task}, timeout=min(1.0, self._journal.lease_seconds / 4))
+                if done:
+                    return task.result()
+                word = await self._journal.renew(delivery, self.owner)
+                if word == "abort" and delivery.request != "abort":
+                    return None
+        finally:
+            if not task.done():
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError, PenstockError):
+                    await task
+
+    async def _commit(self, delivery: Delivery, intent: Intent, began: float, outcome: Outcome) -> None:
+        envelopes = [attest(self._signer, statement) for statement in outcome.statements]
+        async with self._store.transaction() as tx:
+            ended = await tx.now()
+            # The lease is checked before the ledger's head is locked, and again when the record is kept.
+            await self._journal.hold(tx, delivery, self.owner)
+            entries = await self._ledger.append(tx, envelopes)
+            indices = tuple(entry.index for entry in entries)
+            record = Record(intent, outcome.state, began, ended, outcome.reason, indices, outcome.detail)
+            await self._journal.record(tx, delivery, record)
+        log.info("%s %s: %s %s", delivery.id, intent.key, outcome.state, outcome.reason)
+
+    async def _finish(self, delivery: Delivery, end: Finish) -> None:
+        subject = Subject(delivery.id, digest(delivery.id.encode()))
+        ended = Ended(delivery.id, end.state.value, end.outcome, end.reason)
+        envelope = attest(self._signer, Statement((subject,), ended))
+        async with self._store.transaction() as tx:
+            await self._journal.finish(tx, delivery, self.owner, end)
+            await self._ledger.append(tx, [envelope])
+        log.info("%s ended: %s %s %s", delivery.id, end.state, end.outcome, end.reason)
+
+
+def plan(delivery: Delivery) -> Pipeline:
+    """The pipeline of a delivery: a pure function of its header."""
+    given = delivery.header.config.canary
+    canary = Canary(
+        tuple(thousandths(step) for step in given.steps),
+        given.seconds_per_step,
+        given.look_every,
+        given.patience,
+    )
+    return pipeline_for(delivery.header.change.kind, canary)

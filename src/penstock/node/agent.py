@@ -1,0 +1,245 @@
+"""The node agent: keeps workloads and proxy alive on one machine, also while nobody controls them.
+
+Started by bootstrap in a process of its own, with the local drivers handed to it. It answers calls on a
+unix socket that only its own user can open, one JSON line each. Every mutating call passes the fences
+first. It must not decide anything about deliveries: it keeps what it was last told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import struct
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from penstock.core import nodecalls as calls
+from penstock.core.codec import decode, encode
+from penstock.core.fence import Fence
+from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused
+from penstock.node.fences import Fences
+from penstock.ports import Metrics, Platform, Router, Tended
+
+log = logging.getLogger(__name__)
+
+LINE_BYTES = 4 * 1024 * 1024
+TEND_SECONDS = 0.2
+REPEAT_SECONDS = 10.0
+
+
+class LocalPlatform(Platform, Tended, Protocol):
+    """What runs workloads on this machine."""
+
+
+class LocalRouter(Router, Tended, Protocol):
+    """What moves traffic on this machine."""
+
+
+class Agent:
+    """*folder* holds its lock, socket and fences. The drivers keep their own state elsewhere."""
+
+    def __init__(self, folder: Path, *, platform: LocalPlatform, router: LocalRouter, metrics: Metrics) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
+        self._platform = platform
+        self._router = router
+        self._metrics = metrics
+        self._fences = Fences(folder / "fences.json")
+        self._scopes: dict[str, str] = self._load_scopes()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._complained: dict[str, float] = {}
+        self._stopping = asyncio.Event()
+
+    async def serve(self) -> None:
+        """Answer calls and tend the drivers until SIGTERM. Workloads and proxy stay up."""
+        with self._only_one():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, self._stopping.set)
+            tending = [asyncio.create_task(self._tend(driver)) for driver in (self._platform, self._router)]
+            server = await asyncio.start_unix_server(self._talk, sock=self._listen(), limit=LINE_BYTES)
+            try:
+                await self._stopping.wait()
+            finally:
+                server.close()
+                for task in tending:
+                    task.cancel()
+                await asyncio.gather(*tending, return_exceptions=True)
+
+    # --- the socket ----------------------------------------------------------------------------------
+
+    def _listen(self) -> socket.socket:
+        path = self._folder / "agent.sock"
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        return listener
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            if not _is_ours(writer):
+                writer.write(_line(_failed(Refused("only the user who runs the node agent may ask it"))))
+                return
+            while True:
+                try:
+                    line = await reader.readuntil(b"\n")
+                except asyncio.LimitOverrunError:
+                    writer.write(_line(_failed(Invalid(f"a call is at most {LINE_BYTES} bytes"))))
+                    return
+                writer.write(_line(await self._answer(line)))
+                await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, line: bytes) -> dict[str, Any]:
+        try:
+            call = decode(calls.Envelope, {"call": json.loads(line)}, "").call
+            return {"ok": encode(await self._perform(call))}
+        except PenstockError as error:
+            return _failed(error)
+        except ValueError as error:
+            return _failed(Invalid(f"not a call: {error}"))
+        except Exception as error:
+            log.exception("a call failed")
+            return _failed(Broken(f"{type(error).__name__}: {error}", where="node agent"))
+
+    async def _perform(self, call: calls.Call) -> calls.Answer:
+        match call:
+            case calls.Observe(release=release):
+                return calls.Answer(placement=await self._platform.observe(release))
+            case calls.Logs(release=release, lines=lines):
+                return calls.Answer(lines=await self._platform.logs(release, lines))
+            case calls.ReadTraffic(service=service, environment=environment):
+                return calls.Answer(traffic=await self._router.read(service, environment))
+            case calls.ReadCounters(service=service, environment=environment):
+                return calls.Answer(counters=await self._metrics.counters(service, environment))
+            case calls.StopEverything():
+                await self._platform.stop()
+                await self._router.stop()
+                return calls.Answer()
+            case _:
+                return await self._change(call)
+
+    # --- changes, behind the fences --------------------------------------------------------------------
+
+    async def _change(self, call: calls.Place | calls.Scale | calls.Remove | calls.ApplyTraffic) -> calls.Answer:
+        match call:
+            case calls.Place(workload=workload, fence=fence):
+                self._remember(workload.release, f"{workload.service}/{workload.environment}", fence)
+                return await self._fenced(fence, lambda: self._place(call))
+            case calls.Scale(release=release, replicas=replicas, fence=fence):
+                self._check_scope(release, fence)
+                return await self._fenced(fence, lambda: self._scale(release, replicas, fence))
+            case calls.Remove(release=release, fence=fence):
+                self._check_scope(release, fence)
+                return await self._fenced(fence, lambda: self._remove(release, fence))
+            case calls.ApplyTraffic(plan=plan, fence=fence):
+                if fence.scope != f"{plan.service}/{plan.environment}":
+                    raise Conflict(f"a fence for {fence.scope}", where=f"{plan.service}/{plan.environment}")
+                return await self._fenced(fence, lambda: self._apply(call))
+
+    async def _fenced(self, fence: Fence, effect: Callable[[], Awaitable[calls.Answer]]) -> calls.Answer:
+        # Check and effect under one lock: a stale call that waited must find itself stale.
+        async with self._locks.setdefault(fence.scope, asyncio.Lock()):
+            self._fences.pass_through(fence)
+            return await effect()
+
+    async def _place(self, call: calls.Place) -> calls.Answer:
+        return calls.Answer(placement=await self._platform.place(call.workload, fence=call.fence))
+
+    async def _scale(self, release: str, replicas: int, fence: Fence) -> calls.Answer:
+        return calls.Answer(placement=await self._platform.scale(release, replicas, fence=fence))
+
+    async def _remove(self, release: str, fence: Fence) -> calls.Answer:
+        await self._platform.remove(release, fence=fence)
+        self._scopes.pop(release, None)
+        self._save_scopes()
+        return calls.Answer()
+
+    async def _apply(self, call: calls.ApplyTraffic) -> calls.Answer:
+        return calls.Answer(traffic=await self._router.apply(call.plan, fence=call.fence))
+
+    def _remember(self, release: str, scope: str, fence: Fence) -> None:
+        if fence.scope != scope:
+            raise Conflict(f"a fence for {fence.scope}", where=scope)
+        self._check_scope(release, fence)
+        if release not in self._scopes:
+            self._scopes[release] = scope
+            self._save_scopes()
+
+    def _check_scope(self, release: str, fence: Fence) -> None:
+        scope = self._scopes.get(release, fence.scope)
+        if scope != fence.scope:
+            raise Conflict(f"{release} belongs to {scope}, the fence to {fence.scope}", where=release)
+
+    def _load_scopes(self) -> dict[str, str]:
+        path = self._folder / "scopes.json"
+        return decode(dict[str, str], json.loads(path.read_text()), path.name) if path.exists() else {}
+
+    def _save_scopes(self) -> None:
+        temporary = self._folder / "scopes.new"
+        temporary.write_text(json.dumps(self._scopes))
+        temporary.replace(self._folder / "scopes.json")
+
+    # --- tending -------------------------------------------------------------------------------------
+
+    async def _tend(self, driver: Tended) -> None:
+        while True:
+            try:
+                await driver.tend()
+            except Exception as error:  # one driver's trouble must not end the other's care
+                self._complain(f"{type(driver).__name__}: {error}")
+            await asyncio.sleep(TEND_SECONDS)
+
+    def _complain(self, message: str) -> None:
+        now = time.monotonic()
+        if now > self._complained.get(message, -REPEAT_SECONDS) + REPEAT_SECONDS:
+            self._complained = {message: now}
+            log.error("%s", message)
+
+    @contextlib.contextmanager
+    def _only_one(self):  # type: ignore[no-untyped-def]
+        path = self._folder / "agent.lock"
+        with path.open("a+") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                pid = file.read() or "?"
+                raise Conflict(f"a node agent is at work here already (pid {pid})", where=str(path)) from error
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            yield
+
+
+def _is_ours(writer: asyncio.StreamWriter) -> bool:
+    """Whether the peer is our own user (or root), where the system can tell."""
+    raw = writer.get_extra_info("socket")
+    if raw is None or not hasattr(socket, "SO_PEERCRED"):
+        return True  # the socket's mode is what remains
+    credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    _, uid, _ = struct.unpack("3i", credentials)
+    return uid in (0, os.getuid())
+
+
+def _failed(error: PenstockError) -> dict[str, Any]:
+    return {"error": error.to_wire()}
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value).encode() + b"\n"

@@ -1,0 +1,109 @@
+"""The control plane's side of the node agent: the same ports, over its socket.
+
+Called by whoever was handed a `Platform`, `Router` or `Metrics` by bootstrap; nobody can tell that the
+driver is in another process, but by `Unavailable` when that process is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from penstock.core import nodecalls as calls
+from penstock.core.codec import decode, encode
+from penstock.core.fence import Fence
+from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.workload import Placement, Workload
+from penstock.errors import Broken, Unavailable, from_wire
+from penstock.node.agent import LINE_BYTES
+
+READ_SECONDS = 10.0
+CHANGE_SECONDS = 60.0
+
+
+class NodeClient:
+    """One connection for each call: the agent may be another process by the next one."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    async def ask(self, call: calls.Call, seconds: float) -> calls.Answer:
+        try:
+            raw = await asyncio.wait_for(self._exchange(call), seconds)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            raise Unavailable(
+                f"the node agent does not answer: {error or type(error).__name__}",
+                where=str(self._socket),
+                next_move="penstock up starts it; its log is log/node.log in the data folder",
+            ) from error
+        answer = json.loads(raw)
+        if "error" in answer:
+            raise from_wire(answer["error"])
+        return decode(calls.Answer, answer["ok"], "node agent")
+
+    async def _exchange(self, call: calls.Call) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_BYTES)
+        try:
+            writer.write(json.dumps(encode(call)).encode() + b"\n")
+            await writer.drain()
+            return await reader.readuntil(b"\n")
+        finally:
+            writer.close()
+
+    async def stop_everything(self) -> None:
+        """End workloads and proxy; everything stays on record for the next start."""
+        await self.ask(calls.StopEverything("stop-everything"), CHANGE_SECONDS)
+
+
+class NodePlatform:
+    def __init__(self, client: NodeClient) -> None:
+        self._client = client
+
+    async def place(self, workload: Workload, *, fence: Fence) -> Placement:
+        return _placed(await self._client.ask(calls.Place("place", workload, fence), CHANGE_SECONDS))
+
+    async def observe(self, release: str) -> Placement | None:
+        return (await self._client.ask(calls.Observe("observe", release), READ_SECONDS)).placement
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
+        return _placed(await self._client.ask(calls.Scale("scale", release, replicas, fence), CHANGE_SECONDS))
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        await self._client.ask(calls.Remove("remove", release, fence), CHANGE_SECONDS)
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        return (await self._client.ask(calls.Logs("logs", release, lines), READ_SECONDS)).lines or ()
+
+
+class NodeRouter:
+    def __init__(self, client: NodeClient) -> None:
+        self._client = client
+
+    async def read(self, service: str, environment: str) -> TrafficState:
+        call = calls.ReadTraffic("read-traffic", service, environment)
+        return _traffic(await self._client.ask(call, READ_SECONDS))
+
+    async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
+        return _traffic(await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), CHANGE_SECONDS))
+
+
+class NodeMetrics:
+    def __init__(self, client: NodeClient) -> None:
+        self._client = client
+
+    async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
+        call = calls.ReadCounters("read-counters", service, environment)
+        return (await self._client.ask(call, READ_SECONDS)).counters or ()
+
+
+def _placed(answer: calls.Answer) -> Placement:
+    if answer.placement is None:
+        raise Broken("the node agent answered without a placement")
+    return answer.placement
+
+
+def _traffic(answer: calls.Answer) -> TrafficState:
+    if answer.traffic is None:
+        raise Broken("the node agent answered without traffic")
+    return answer.traffic

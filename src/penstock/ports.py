@@ -1,0 +1,297 @@
+"""Every socket that Penstock plugs something into. Read this file first.
+
+An adapter implements one of these protocols and is found by entry-point name in the group
+``penstock.<port>`` (``penstock.platform``, ``penstock.router`` …): ours like everyone's. Adapters
+import only this file, ``config``, ``core`` and ``errors``; they do not know one another.
+
+Rules that hold for every port:
+ * values that cross are frozen ``core`` values; no ``dict[str, Any]``;
+ * a mutating call carries a `Fence`; a lower number than one already seen for the same scope raises
+   `Conflict`, and the same idempotency key twice has the effect of once;
+ * errors are the five words of ``errors``; the lower library's errors do not leave the adapter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from penstock.config import ServiceConfig
+from penstock.core.evidence import Statement
+from penstock.core.fence import Fence
+from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, State
+from penstock.core.policy import PolicyDocument, Rules
+from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.workload import Isolation, Placement, Step, StepResult, Workload
+
+
+class Source(Protocol):
+    """Where changes come from."""
+
+    async def resolve(self, location: str, revision: str) -> SourceRevision:
+        """The commit that *revision* ("" = the default branch's head) names at *location* (path or URL).
+
+        Raises `Invalid` if there is no such repository or commit, `Unavailable` if it cannot be reached.
+        """
+
+    async def checkout(self, found: SourceRevision, destination: Path) -> None:
+        """Write the commit's tree (no git metadata) into the empty folder *destination*."""
+
+
+@dataclass(frozen=True)
+class SourceRevision:
+    """One commit, and what it says of itself (the claims of `core.release.Change`).
+
+    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal.
+    """
+
+    location: str
+    revision: str
+    tree_digest: str
+    author: str
+    title: str
+    authored_at: str
+    committed_epoch: int
+    reviewers: tuple[str, ...] = ()
+    work_items: tuple[str, ...] = ()
+
+
+class Sandbox(Protocol):
+    """Runs other people's code. `isolation` says what it really enforces."""
+
+    isolation: Isolation
+
+    def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
+        """The host command line that runs *step* inside. Nothing is started. A step ends with this
+        process unless it *outlives_us*.
+
+        Without a real sandbox the mounts cannot be made; paths under a mount's target are then
+        rewritten to its source in argv, cwd and env.
+        """
+
+    async def run(self, step: Step, log: Path) -> StepResult:
+        """Run *step* to its end, appending its merged output to *log*.
+
+        A command that fails is a result, not an error. The whole process group ends with the step,
+        and with this process.
+        """
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build: the checked-out *tree*, and the folder *work* for scratch files and caches.
+
+    *epoch* is the commit's time in seconds: it is the only clock a build may see.
+    """
+
+    change: Change
+    config: ServiceConfig
+    tree: Path
+    work: Path
+    log: Path
+    epoch: int
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image in the artifact store. *lock* holds the resolved dependencies by name, for the provenance."""
+
+    digest: str
+    builder: str
+    isolation: Isolation
+    lock: Mapping[str, str]
+    network: bool
+
+
+class Builder(Protocol):
+    """Makes one immutable image of a source tree."""
+
+    def detect(self, tree: Path, config: ServiceConfig) -> str | None:
+        """What this builder would do with the tree, in words ("Python, Procfile"); None if nothing."""
+
+    async def build(self, request: BuildRequest) -> Built:
+        """Build the image and put it in the artifact store.
+
+        The digest is a function of commit, resolved lock, builder, base and platform. Raises `Invalid`
+        with the last lines of the log if the project's own build fails.
+        """
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an artifact says of itself; all of it is covered by the artifact's digest."""
+
+    command: tuple[str, ...]
+    config: ServiceConfig
+
+
+class Artifacts(Protocol):
+    """Reads the artifact store."""
+
+    async def describe(self, artifact: str) -> Image:
+        """The image with this digest; `Invalid` if the store does not have it, `Broken` if it is damaged."""
+
+
+class Language(Protocol):
+    """A policy language. The one port that is not async: it is arithmetic."""
+
+    def compile(self, policy: PolicyDocument) -> Rules:
+        """Check and compile. Raises `Invalid` with rule, line and column."""
+
+
+class Platform(Protocol):
+    """Runs releases."""
+
+    async def place(self, workload: Workload, *, fence: Fence) -> Placement:
+        """Start the release if it is not there yet, and return at once with what is there."""
+
+    async def observe(self, release: str) -> Placement | None:
+        """The release as it is now; None if it is not placed."""
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
+        """Change the number of instances; `Invalid` if the release is not placed."""
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        """Stop and forget the release. Removing one that is not there is done already."""
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        """The last *lines* lines that its instances wrote; empty if it is not placed."""
+
+
+class Router(Protocol):
+    """Moves user traffic."""
+
+    async def read(self, service: str, environment: str) -> TrafficState:
+        """What the data plane does now. `Unavailable` if it cannot be asked."""
+
+    async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
+        """Make the data plane do *plan*, in an order that loses no request, each step confirmed.
+
+        Returns what was read back. Raises `Invalid` if the data plane rejects it (it then keeps the
+        last good configuration), `Unavailable` if it did not confirm in time.
+        """
+
+
+class Tended(Protocol):
+    """A local driver that needs looking after: the node agent calls it several times a second."""
+
+    async def tend(self) -> None:
+        """Bring what should run back to life: adopt, restart with backoff, give up when told so."""
+
+    async def stop(self) -> None:
+        """End what runs, and remember that it should run: the next agent starts it again."""
+
+
+class Metrics(Protocol):
+    """Counts what users saw."""
+
+    async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
+        """Cumulative counters of every release of the service that the data plane knows.
+
+        A window is the difference of two readings; the caller keeps both as evidence.
+        """
+
+
+@dataclass(frozen=True)
+class Signature:
+    """*keyid* is the SHA-256 of the raw public key, in hex."""
+
+    keyid: str
+    value: bytes
+
+
+class Signer(Protocol):
+    """Signs as one identity; the private key never leaves it."""
+
+    keyid: str
+    public_key: bytes
+
+    def sign(self, payload: bytes) -> Signature:
+        """Sign the exact bytes."""
+
+
+Row = tuple[object, ...]
+
+
+class Transaction(Protocol):
+    """One open transaction. SQL uses ``?`` for parameters; only ``ledger`` and ``engine.journal`` write SQL."""
+
+    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        """Run one statement and return its rows."""
+
+    async def changed(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        """Run one statement and return how many rows it changed."""
+
+    async def now(self) -> float:
+        """Seconds since 1970: the later of the database's clock and the last committed time."""
+
+
+class Store(Protocol):
+    """The one database: ledger and journal live in it together."""
+
+    def transaction(self, *, write: bool = True) -> AbstractAsyncContextManager[Transaction]:
+        """Commit on leaving the block, roll back on an error. Writers exclude one another."""
+
+    async def migrate(self, component: str, steps: Sequence[str]) -> None:
+        """Bring *component*'s tables forward; a newer schema than *steps* knows is `Conflict`."""
+
+    async def backup(self, destination: Path) -> None:
+        """A consistent copy, also while transactions run."""
+
+    async def wake(self, seconds: float) -> None:
+        """Return when somebody committed something, or after *seconds*."""
+
+    async def close(self) -> None:
+        """Release files and connections."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that an action or check may know of its delivery.
+
+    *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
+    are None are not known yet at that stage of the pipeline.
+    """
+
+    delivery: str
+    intent: Intent
+    change: Change
+    config: ServiceConfig
+    fence: Fence
+    work: Path
+    log: Path
+    source: SourceRevision | None = None
+    data: EnvironmentData | None = None
+    artifact: Artifact | None = None
+    release: Release | None = None
+    baseline: Release | None = None
+    measured: Measured | None = None
+    canary: Canary = NO_CANARY
+    reason: str = ""
+
+    @property
+    def tree(self) -> Path:
+        """The checked-out commit of a code change; read-only for everybody."""
+        return self.work / "tree"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an intent ended: *state*, words for people, what is now evidence, and what later stages need."""
+
+    state: State
+    reason: str = ""
+    statements: tuple[Statement, ...] = ()
+    detail: Detail | None = None
+
+
+class Performer(Protocol):
+    """An action or a check. Its keyword-only parameters are its powers: the engine injects those ports
+    by name, and no others."""
+
+    async def __call__(self, task: Task, /, **powers: object) -> Outcome:
+        """Do it. Idempotent: it is called again if nobody could record that it was done."""
