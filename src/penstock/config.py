@@ -144,7 +144,7 @@ def parse(kind: type[T], data: bytes, name: str) -> T:
     try:
         node = yaml.compose(data, Loader=yaml.SafeLoader)
         _refuse_aliases(node, name)
-        value = yaml.load(data, Loader=yaml.SafeLoader)  # noqa: S506 (SafeLoader is the safe one)
+        value = yaml.load(data, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Invalid(f"not valid YAML: {error.problem}", where=f"{name}:{line}") from error
@@ -168,7 +168,7 @@ class RuleConfig:
     id: str
     when: str
     say: str
-    otherwise: str = json_name("else")
+    otherwise: str = field(metadata=json_name("else"))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -26,7 +26,7 @@ from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, 
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Isolation, Placement, Step, StepResult, Workload
+from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
 
 
 class Source(Protocol):
@@ -218,7 +218,7 @@ Row = tuple[object, ...]
 
 
 class Transaction(Protocol):
-    """One open transaction. SQL uses ``?`` for parameters; only ``ledger`` and ``engine.journal`` write SQL."""
+    """One open transaction. Parameters are ``?``. Only ``ledger`` and ``engine.journal`` write SQL."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return its rows."""
@@ -287,6 +287,27 @@ class Outcome:
     reason: str = ""
     statements: tuple[Statement, ...] = ()
     detail: Detail | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What a command of the project's own needs beside its tree at ``/app``: to be added to its `Step`."""
+
+    mounts: tuple[Mount, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+class Tools(Protocol):
+    """What checks may use that outlives their delivery."""
+
+    async def prepare(self, task: Task) -> Prepared:
+        """The project's dependencies and those of its tests, installed; no network if they are known.
+
+        Raises `Invalid` with the last lines of the log if they cannot be resolved or installed.
+        """
+
+    def cache(self, name: str) -> Path:
+        """A folder for a tool of the platform's own (never for code of the change), kept for next time."""
 
 
 class Performer(Protocol):

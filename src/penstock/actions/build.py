@@ -20,7 +20,7 @@ from penstock.core.predicates import (
 )
 from penstock.core.release import Artifact
 from penstock.errors import Broken, Invalid
-from penstock.ports import Builder, Built, BuildRequest, Outcome, Task
+from penstock.ports import Builder, BuildRequest, Built, Outcome, Task
 
 BUILD_TYPE = "urn:penstock:build:v1"
 

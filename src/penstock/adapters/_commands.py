@@ -52,5 +52,3 @@ async def run_command(
     if timed_out:
         said += f"\n(ended after {seconds:.0f} s)"
     return StepResult(code, said, time.monotonic() - began, timed_out)
-
-

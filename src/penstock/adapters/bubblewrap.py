@@ -15,9 +15,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from penstock.adapters._commands import run_command
 from penstock.core.workload import Isolation, Step, StepResult
 from penstock.errors import Unavailable
-from penstock.adapters._commands import run_command
 
 INSTALL = "install bubblewrap (Debian: apt install bubblewrap), and allow unprivileged user namespaces"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -116,7 +116,9 @@ def _toolchains() -> list[Path]:
     node = shutil.which("node")
     if node:
         found.append(Path(node).resolve().parent.parent)
-    return [path for path in found if path.is_absolute() and path.parts[1:2] != ("usr",) and path != Path("/")]
+    return [
+        path for path in found if path.is_absolute() and path.parts[1:2] != ("usr",) and path != Path("/")
+    ]
 
 
 def _named_by_environment() -> list[Path]:
@@ -140,6 +142,8 @@ def _inherited() -> dict[str, str]:
 
 
 def _environment(step: Step) -> dict[str, str]:
-    path = ":".join(dict.fromkeys([f"{prefix}/bin" for prefix in _toolchains()] + ["/usr/local/bin", "/usr/bin", "/bin"]))
+    path = ":".join(
+        dict.fromkeys([f"{prefix}/bin" for prefix in _toolchains()] + ["/usr/local/bin", "/usr/bin", "/bin"])
+    )
     base = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
     return {**base, **(_inherited() if step.network else {}), **step.env}

@@ -169,7 +169,9 @@ class Git:
             return ran.out.strip()
         known = ", ".join(heads[:8]) + (" …" if len(heads) > 8 else "")
         what = f"no commit is called {revision!r}" if revision else "its default branch has no commits"
-        raise Invalid(what, where=place, next_move=f"name a branch, tag or commit; branches: {known or 'none'}")
+        raise Invalid(
+            what, where=place, next_move=f"name a branch, tag or commit; branches: {known or 'none'}"
+        )
 
     async def _describe(self, place: str, mirror: Path, commit: str) -> SourceRevision:
         form = "%x00".join((*FIELDS, WORK_ITEMS))
@@ -263,7 +265,9 @@ def _place(location: str) -> str:
         )
     path = Path(location).expanduser().absolute()
     if not path.exists():
-        raise Invalid("no such path", where=str(path), next_move="give the path or the URL of a git repository")
+        raise Invalid(
+            "no such path", where=str(path), next_move="give the path or the URL of a git repository"
+        )
     return str(path.resolve())
 
 

@@ -32,7 +32,9 @@ class SqliteStore:
         with _translated(path):
             self._writer = self._connect()
             self._reader = self._connect()
-            self._writer.execute("CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL)")
+            self._writer.execute(
+                "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL)"
+            )
             self._writer.execute(
                 "CREATE TABLE IF NOT EXISTS schema_version (component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
             )
@@ -151,11 +153,11 @@ class _SqliteTransaction:
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         with _translated(self._path):
-            return self._connection.execute(sql, tuple(parameters)).fetchall()  # type: ignore[arg-type]
+            return self._connection.execute(sql, tuple(parameters)).fetchall()
 
     async def changed(self, sql: str, parameters: Sequence[object] = ()) -> int:
         with _translated(self._path):
-            return self._connection.execute(sql, tuple(parameters)).rowcount  # type: ignore[arg-type]
+            return self._connection.execute(sql, tuple(parameters)).rowcount
 
     async def now(self) -> float:
         with _translated(self._path):

@@ -14,7 +14,18 @@ from pathlib import Path
 from penstock.adapters._commands import run_command
 from penstock.core.workload import Isolation, Mount, Step, StepResult
 
-KEPT = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "HTTP", "http", "NO_PROXY", "no_proxy")
+KEPT = (
+    "UV_",
+    "PIP_",
+    "NPM_CONFIG_",
+    "npm_config_",
+    "SSL_CERT_",
+    "REQUESTS_CA_",
+    "HTTP",
+    "http",
+    "NO_PROXY",
+    "no_proxy",
+)
 
 
 class Unsandboxed:

@@ -46,7 +46,9 @@ class Started:
     token: str | None
 
 
-def up(home: Home, *, unsandboxed: bool = False, port: int | None = None, ingress: int | None = None) -> Started:
+def up(
+    home: Home, *, unsandboxed: bool = False, port: int | None = None, ingress: int | None = None
+) -> Started:
     """Start node agent and control plane for a data folder, and wait until both answer."""
     home.create()
     with locked(home.run / "up.lock", "another `penstock up` is at work here"):
@@ -119,7 +121,9 @@ def _await_answer(home: Home, settings: Settings) -> None:
             return
         time.sleep(0.05)
     tails = "\n".join(f"--- {name}\n{_tail(home.logs / name)}" for name in ("node.log", "serve.log"))
-    raise Unavailable(f"not up after {START_SECONDS:.0f} s on port {settings.port}:\n{tails}", next_move="penstock doctor")
+    raise Unavailable(
+        f"not up after {START_SECONDS:.0f} s on port {settings.port}:\n{tails}", next_move="penstock doctor"
+    )
 
 
 def _answers(path: Path) -> bool:

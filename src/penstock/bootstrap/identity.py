@@ -57,9 +57,7 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
         if await ledger.size(tx):
             return
         roles = tuple(ROLES)
-        genesis = Genesis(
-            ORIGIN, keys.log.public_key.hex(), OPERATOR, keys.operator.public_key.hex(), roles
-        )
+        genesis = Genesis(ORIGIN, keys.log.public_key.hex(), OPERATOR, keys.operator.public_key.hex(), roles)
         first = attest(keys.operator, about(ORIGIN, genesis))
         granted = KeyGrant(WORKER, keys.worker.public_key.hex(), "worker")
         entries = [first, attest(keys.operator, about(WORKER, granted))]
@@ -69,7 +67,9 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
     home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
 
 
-async def appoint(store: Store, ledger: Ledger, operator: Signer, identity: str, role: str, lead: Signer) -> None:
+async def appoint(
+    store: Store, ledger: Ledger, operator: Signer, identity: str, role: str, lead: Signer
+) -> None:
     """Grant *lead*'s key to *identity*, and the role with it."""
     grants: tuple[Predicate, ...] = (
         KeyGrant(identity, lead.public_key.hex(), "person"),
@@ -96,5 +96,3 @@ def shipped_policies() -> tuple[str, ...]:
     """The texts of the policies that come with Penstock."""
     folder = files("penstock") / "policies"
     return tuple(folder.joinpath(f"{lead}.yaml").read_text(encoding="utf-8") for lead in LEADS)
-
-

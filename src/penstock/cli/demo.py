@@ -99,9 +99,7 @@ def _home() -> tuple[Home, bool]:
 
 
 @contextlib.contextmanager
-def _machine(
-    home: Home, keep: bool, temporary: bool, unsandboxed: bool
-) -> Iterator[tuple[Started, Client]]:
+def _machine(home: Home, keep: bool, temporary: bool, unsandboxed: bool) -> Iterator[tuple[Started, Client]]:
     """Everything up; on the way out, however that comes about, everything down."""
     finished = False
     try:
@@ -129,7 +127,9 @@ def _tell(home: Home, client: Client) -> dict[str, Any]:
     traffic = counts()
     ledger = client.post("/v1/ledger/verify")
     if traffic["failed_by_switching"]:
-        told.wrong.append(f"{traffic['failed_by_switching']} requests failed by switching: {traffic['errors']}")
+        told.wrong.append(
+            f"{traffic['failed_by_switching']} requests failed by switching: {traffic['errors']}"
+        )
     if not ledger["verified"]:
         told.wrong.append(f"the ledger does not verify: {ledger['problems'][:3]}")
     document = {
@@ -174,7 +174,10 @@ def _follow(told: Told, client: Client, delivery: str, story: Story, revision: s
 
 
 def wait(
-    client: Client, delivery: str, stage_done: Callable[[dict[str, Any]], None], seconds: float = DELIVERY_SECONDS
+    client: Client,
+    delivery: str,
+    stage_done: Callable[[dict[str, Any]], None],
+    seconds: float = DELIVERY_SECONDS,
 ) -> dict[str, Any]:
     """Poll a delivery until it ends, showing each stage once. Survives a restart of the control plane."""
     shown: set[str] = set()
@@ -222,13 +225,24 @@ def _repository(path: Path, source: str, version: str) -> str:
 
 
 def _message(source: str, version: str) -> str:
-    return f"{source} {version}\n\nRefs: DEMO-{version.split('-')[0]}\nReviewed-by: Rae Viewer <rae@example.com>"
+    return (
+        f"{source} {version}\n\nRefs: DEMO-{version.split('-')[0]}\nReviewed-by: Rae Viewer <rae@example.com>"
+    )
 
 
 def _git(path: Path, *arguments: str) -> str:
     identity = {"NAME": "Dana Developer", "EMAIL": "dana@example.com"}
     env = {f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER") for what, value in identity.items()}
-    command = ["git", "-C", str(path), "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null", *arguments]
+    command = [
+        "git",
+        "-C",
+        str(path),
+        "-c",
+        "commit.gpgsign=false",
+        "-c",
+        "core.hooksPath=/dev/null",
+        *arguments,
+    ]
     done = subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise Broken(f"git {arguments[0]} failed: {done.stderr.strip()}", where=str(path))
@@ -274,7 +288,13 @@ def _free_port(first: int) -> int:
 def _print(report: dict[str, Any], started: Started, seconds: float) -> None:
     document = report["document"]
     rows = [
-        (row["service"], row["revision"][:12], row["outcome"], row["refused_by"] or "", f"{row['seconds']:.1f} s")
+        (
+            row["service"],
+            row["revision"][:12],
+            row["outcome"],
+            row["refused_by"] or "",
+            f"{row['seconds']:.1f} s",
+        )
         for row in document["deliveries"]
     ]
     say("\n" + table(("service", "revision", "outcome", "refused by", "time"), rows))

@@ -78,7 +78,9 @@ class Authority:
         wanted = "person" if isinstance(predicate, BY_PEOPLE) else "worker"
         if signer.purpose != wanted:
             what = predicate.TYPE
-            raise Refused(f"{signer.identity} is a {signer.purpose}; {what} is signed by a {wanted}", where=where)
+            raise Refused(
+                f"{signer.identity} is a {signer.purpose}; {what} is signed by a {wanted}", where=where
+            )
         if isinstance(predicate, (KeyGrant, RoleGrant, Binding)):
             self._demand(signer, ADMINISTRATOR, where)
         if isinstance(predicate, PolicyVersion):

@@ -6,7 +6,7 @@ is `Invalid`, naming the path (``stages[2].needs``).
 
 Supported hints: str int float bool None, ``X | None``, ``tuple[T, ...]``, ``list[T]``, ``Mapping[str, T]``,
 ``Literal``, ``Enum`` and dataclasses. A union of dataclasses is told apart by its field ``kind``
-(a ``Literal``). ``field(metadata={"json": "buildType"})`` gives a field another name in JSON.
+(a ``Literal``).
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ T = TypeVar("T")
 Json = Any
 
 
-def json_name(name: str) -> Any:
-    """A dataclass field whose JSON name differs: ``build_type: str = json_name("buildType")``."""
-    return dataclasses.field(metadata={"json": name})
+def json_name(name: str) -> Mapping[str, str]:
+    """Metadata of a dataclass field whose JSON name differs: ``field(metadata=json_name("buildType"))``."""
+    return {"json": name}
 
 
 def encode(value: object) -> Json:

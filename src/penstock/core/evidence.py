@@ -130,7 +130,7 @@ def parse_statement(payload: bytes) -> Statement:
 
 
 def _subjects(value: Json) -> tuple[Subject, ...]:
-    listed = decode(tuple[_WireSubject, ...], value, "subject")  # type: ignore[valid-type]
+    listed = decode(tuple[_WireSubject, ...], value, "subject")
     if not listed:
         raise Invalid("a statement about nothing", where="subject")
     return tuple(Subject(item.name, "sha256:" + item.digest.get("sha256", "")) for item in listed)

@@ -77,9 +77,7 @@ class StopEverything:
     kind: Literal["stop-everything"]
 
 
-Call = (
-    Place | Observe | Scale | Remove | Logs | ReadTraffic | ApplyTraffic | ReadCounters | StopEverything
-)
+Call = Place | Observe | Scale | Remove | Logs | ReadTraffic | ApplyTraffic | ReadCounters | StopEverything
 
 
 @dataclass(frozen=True)

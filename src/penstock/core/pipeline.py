@@ -241,7 +241,7 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
 
 def _give_up(facts: Facts, trouble: Record | None) -> Next:
     # A gate that passed may have been followed by a placement that was never recorded.
-    touched = any(r.intent.verb == "deploy" or r.intent.key == "deploy/gate/0" and r.state in GOOD
+    touched = any(r.intent.verb == "deploy" or (r.intent.key == "deploy/gate/0" and r.state in GOOD)
                   for r in facts.records)  # fmt: skip
     undone = facts.of("rollback")
     if touched and not undone:

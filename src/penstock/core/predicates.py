@@ -36,9 +36,9 @@ class Genesis:
 
     TYPE: ClassVar[str] = "urn:penstock:genesis:v1"
     origin: str
-    log_key: str = json_name("logKey")
+    log_key: str = field(metadata=json_name("logKey"))
     operator: str
-    operator_key: str = json_name("operatorKey")
+    operator_key: str = field(metadata=json_name("operatorKey"))
     roles: tuple[str, ...]
 
 
@@ -48,7 +48,7 @@ class KeyGrant:
 
     TYPE: ClassVar[str] = "urn:penstock:key-grant:v1"
     identity: str
-    public_key: str = json_name("publicKey")
+    public_key: str = field(metadata=json_name("publicKey"))
     purpose: Literal["person", "worker"]
 
 
@@ -161,16 +161,16 @@ class Provenance:
     """SLSA provenance v1, the parts that Penstock can vouch for."""
 
     TYPE: ClassVar[str] = "https://slsa.dev/provenance/v1"
-    build_definition: BuildDefinition = json_name("buildDefinition")
-    run_details: RunDetails = json_name("runDetails")
+    build_definition: BuildDefinition = field(metadata=json_name("buildDefinition"))
+    run_details: RunDetails = field(metadata=json_name("runDetails"))
 
 
 @dataclass(frozen=True)
 class BuildDefinition:
-    build_type: str = json_name("buildType")
-    external_parameters: Mapping[str, str] = json_name("externalParameters")
-    internal_parameters: Mapping[str, str] = json_name("internalParameters")
-    resolved_dependencies: tuple[Resource, ...] = json_name("resolvedDependencies")
+    build_type: str = field(metadata=json_name("buildType"))
+    external_parameters: Mapping[str, str] = field(metadata=json_name("externalParameters"))
+    internal_parameters: Mapping[str, str] = field(metadata=json_name("internalParameters"))
+    resolved_dependencies: tuple[Resource, ...] = field(metadata=json_name("resolvedDependencies"))
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ class BuilderId:
 
 @dataclass(frozen=True)
 class BuildMetadata:
-    invocation_id: str = json_name("invocationId")
+    invocation_id: str = field(metadata=json_name("invocationId"))
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class TestResult:
     passed: int
     failed: int
     skipped: int
-    failed_tests: tuple[str, ...] = json_name("failedTests")
+    failed_tests: tuple[str, ...] = field(metadata=json_name("failedTests"))
     origin: Origin = "self-reported"
 
 
@@ -247,7 +247,7 @@ class Accepted:
     TYPE: ClassVar[str] = "urn:penstock:acceptance:v1"
     passed: int
     failed: int
-    failed_tests: tuple[str, ...] = json_name("failedTests")
+    failed_tests: tuple[str, ...] = field(metadata=json_name("failedTests"))
     requests: int = 0
     errors: int = 0
     p95_ms: float = 0.0
@@ -270,10 +270,10 @@ class Look:
     looks: int
     needed: int
     quiet: bool
-    new_from: Counters = json_name("newFrom")
-    new_to: Counters = json_name("newTo")
-    stable_from: Counters = json_name("stableFrom")
-    stable_to: Counters = json_name("stableTo")
+    new_from: Counters = field(metadata=json_name("newFrom"))
+    new_to: Counters = field(metadata=json_name("newTo"))
+    stable_from: Counters = field(metadata=json_name("stableFrom"))
+    stable_to: Counters = field(metadata=json_name("stableTo"))
 
 
 # --- sign-offs -------------------------------------------------------------------------------------
@@ -285,13 +285,13 @@ class SignOff:
 
     TYPE: ClassVar[str] = "https://slsa.dev/verification_summary/v1"
     verifier: BuilderId
-    time_verified: str = json_name("timeVerified")
-    resource_uri: str = json_name("resourceUri")
+    time_verified: str = field(metadata=json_name("timeVerified"))
+    resource_uri: str = field(metadata=json_name("resourceUri"))
     policy: Resource
-    input_attestations: tuple[Resource, ...] = json_name("inputAttestations")
-    verification_result: Literal["PASSED", "FAILED"] = json_name("verificationResult")
-    verified_levels: tuple[str, ...] = json_name("verifiedLevels")
-    penstock: Decision = json_name("urn:penstock:decision:v1")
+    input_attestations: tuple[Resource, ...] = field(metadata=json_name("inputAttestations"))
+    verification_result: Literal["PASSED", "FAILED"] = field(metadata=json_name("verificationResult"))
+    verified_levels: tuple[str, ...] = field(metadata=json_name("verifiedLevels"))
+    penstock: Decision = field(metadata=json_name("urn:penstock:decision:v1"))
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,9 @@ from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import Begun, State
 from penstock.core.predicates import Proposed
 from penstock.core.release import Artifact, EnvironmentData
-from penstock.ledger.log import Ledger
-from penstock.ledger.live import Live, live
 from penstock.errors import Invalid
+from penstock.ledger.live import Live, live
+from penstock.ledger.log import Ledger
 from penstock.ports import Artifacts, Outcome, Store, Task
 
 

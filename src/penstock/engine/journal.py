@@ -254,7 +254,9 @@ class Journal:
         async with self._store.transaction() as tx:
             await tx.execute("UPDATE deliveries SET lease = 0 WHERE state = 'executing'")
 
-    async def _hold(self, tx: Transaction, delivery: Delivery, owner: str, change: str, *values: object) -> None:
+    async def _hold(
+        self, tx: Transaction, delivery: Delivery, owner: str, change: str, *values: object
+    ) -> None:
         changed = await tx.changed(
             f"UPDATE deliveries SET {change} WHERE id = ? AND owner = ? AND fence = ? AND state = 'executing'",
             (*values, delivery.id, owner, delivery.fence),

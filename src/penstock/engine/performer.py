@@ -14,11 +14,12 @@ from typing import Any
 
 from penstock.actions import build, deploy, promote, rollback, shift
 from penstock.checks import acceptance, canary, scan, suite
+from penstock.core.fence import Fence
 from penstock.core.pipeline import Intent, Pipeline
 from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
 from penstock.errors import Broken
-from penstock.ports import Fence, Outcome, Source, Task
+from penstock.ports import Outcome, Source, Task
 
 VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
     "begin": begin.perform,

@@ -27,7 +27,7 @@ from penstock.ports import Artifacts, Builder, Source, SourceRevision, Store, Tr
 
 
 class Shipping:
-    def __init__(  # noqa: PLR0913 (the ports that starting a delivery needs, each used below)
+    def __init__(
         self,
         store: Store,
         journal: Journal,
@@ -116,7 +116,7 @@ class Shipping:
                     headers.append(header)
         return tuple([await self._queue(header) for header in headers])
 
-    async def _data_header(  # noqa: PLR0913 (one row of a document, and where it came from)
+    async def _data_header(
         self,
         tx: Transaction,
         found: SourceRevision,

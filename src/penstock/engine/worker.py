@@ -44,7 +44,14 @@ class Worker:
     """One worker; up to *slots* deliveries at a time, each in a task of its own."""
 
     def __init__(
-        self, store: Store, journal: Journal, ledger: Ledger, engine: Engine, signer: Signer, *, slots: int = 4
+        self,
+        store: Store,
+        journal: Journal,
+        ledger: Ledger,
+        engine: Engine,
+        signer: Signer,
+        *,
+        slots: int = 4,
     ) -> None:
         self._store = store
         self._journal = journal

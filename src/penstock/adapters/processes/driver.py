@@ -29,10 +29,11 @@ from penstock.adapters.processes.instance import (
     rotate,
 )
 from penstock.core.codec import decode, encode
+from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
 from penstock.core.workload import Isolation, Phase, Placement, Workload
 from penstock.errors import Invalid
-from penstock.ports import Fence, Sandbox
+from penstock.ports import Sandbox
 
 #: The longest path of a unix socket that every system takes.
 SOCKET_PATH = 103
@@ -161,7 +162,9 @@ class Processes:
             steady = record.ready_since and now - record.ready_since > STEADY_SECONDS
             record.crashes = 1 if steady else record.crashes + 1
             record.phase, record.started = Phase.STARTING, now
-            record.reason = f"ended with exit code {record.exit_code}; its output:\n{last_words(place, record)}"
+            record.reason = (
+                f"ended with exit code {record.exit_code}; its output:\n{last_words(place, record)}"
+            )
         if record.crashes >= MAX_CRASHES:
             record.phase = Phase.FAILED
             return
@@ -180,7 +183,9 @@ class Processes:
 
     def _place(self, release: str) -> Place:
         short = hashlib.sha256(release.encode()).hexdigest()[:8]
-        return Place(self._folder / "s" / short, self._folder / "logs" / release, self._folder / "data" / release)
+        return Place(
+            self._folder / "s" / short, self._folder / "logs" / release, self._folder / "data" / release
+        )
 
     def _placement(self, release: _Release) -> Placement:
         place = self._place(release.workload.release)

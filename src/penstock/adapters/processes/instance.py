@@ -81,7 +81,9 @@ class Runner:
         self.sandbox = sandbox
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
-    def start(self, record: Record, place: Place, workload: Workload, image: Unpacked, egress: tuple[int, ...]) -> None:
+    def start(
+        self, record: Record, place: Place, workload: Workload, image: Unpacked, egress: tuple[int, ...]
+    ) -> None:
         folder = place.instance(record)
         shutil.rmtree(folder, ignore_errors=True)
         for path in (folder / "out", place.logs, place.data):
@@ -123,7 +125,16 @@ class Runner:
             ]
             bridges = [f"{n}={port}" for n, port in enumerate(ports)]
             python = sys.executable if Path(sys.executable).is_relative_to(sys.base_prefix) else "python3"
-            command = (python, "-I", "/run/shim.py", "/run/penstock", str(INNER_PORT), *bridges, "--", *command)
+            command = (
+                python,
+                "-I",
+                "/run/shim.py",
+                "/run/penstock",
+                str(INNER_PORT),
+                *bridges,
+                "--",
+                *command,
+            )
         return Step(argv=command, cwd="/app", mounts=tuple(mounts), env=env)
 
     def alive(self, record: Record) -> bool:
@@ -143,7 +154,7 @@ class Runner:
         record.pid = 0
 
     async def answers(self, record: Record, place: Place, health_path: str) -> bool:
-        """Whether it answers at its address: below 500 at *health_path*, or merely accepts if "". """
+        """Whether it answers at its address: below 500 at *health_path*, or merely accepts if ""."""
         address = place.address(record, self.sandbox.isolation)
         if not health_path:
             return await asyncio.to_thread(_accepts, address)

@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
 import sys
-from typing import Callable, Coroutine, Optional
+from collections.abc import Callable, Coroutine
 
 LIMIT = 1 << 18
 
@@ -24,10 +25,10 @@ LIMIT = 1 << 18
 class Pipe(asyncio.Protocol):
     """One direction's receiver: what it reads it writes to *peer*, with back pressure."""
 
-    def __init__(self, connect: Optional[Callable[["Pipe"], Coroutine[None, None, "Pipe"]]] = None) -> None:
+    def __init__(self, connect: Callable[[Pipe], Coroutine[None, None, Pipe]] | None = None) -> None:
         self.connect = connect
-        self.transport: Optional[asyncio.Transport] = None
-        self.peer: Optional[Pipe] = None
+        self.transport: asyncio.Transport | None = None
+        self.peer: Pipe | None = None
         self.early: list[bytes] = []
         self.ended = False
 
@@ -43,7 +44,7 @@ class Pipe(asyncio.Protocol):
             TASKS.add(task)
             task.add_done_callback(TASKS.discard)
 
-    async def join(self, connect: Callable[["Pipe"], Coroutine[None, None, "Pipe"]]) -> None:
+    async def join(self, connect: Callable[[Pipe], Coroutine[None, None, Pipe]]) -> None:
         try:
             self.peer = await connect(self)
         except OSError:
@@ -78,7 +79,7 @@ class Pipe(asyncio.Protocol):
             with contextlib.suppress(OSError):
                 peer.write_eof()
 
-    def connection_lost(self, exc: Optional[Exception]) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:
         if self.peer is not None and self.peer.transport is not None:
             self.peer.transport.close()
 
@@ -91,7 +92,7 @@ class Pipe(asyncio.Protocol):
             self.peer.transport.resume_reading()
 
 
-TASKS: set["asyncio.Future[None]"] = set()
+TASKS: set[asyncio.Future[None]] = set()
 
 
 def paired(caller: Pipe) -> Pipe:
@@ -135,8 +136,8 @@ async def serve(sockets: str, port: int) -> None:
 async def main(sockets: str, port: int, callees: dict[str, int], command: list[str]) -> int:
     loop = asyncio.get_running_loop()
     for callee, local in callees.items():
-        path = f"{sockets}/out/{callee}.sock"
-        await loop.create_server(lambda p=path: Pipe(lambda c: to_socket(c, p)), "127.0.0.1", local, backlog=1024)
+        leave = functools.partial(to_socket, path=f"{sockets}/out/{callee}.sock")
+        await loop.create_server(functools.partial(Pipe, leave), "127.0.0.1", local, backlog=1024)
     child = await asyncio.create_subprocess_exec(*command)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, child.terminate)

@@ -1,0 +1,142 @@
+"""What both builders do alike: read a tree, run a build step, find the declared start command.
+
+Called by the files beside it. Must not follow a link: the tree is other people's.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.config import FILE, ServiceConfig
+from penstock.core.digest import canonical
+from penstock.core.image import (
+    ABI_LABEL,
+    BASE_LABEL,
+    CONFIG_LABEL,
+    REVISION_LABEL,
+    SERVICE_LABEL,
+    File,
+    Recipe,
+)
+from penstock.core.workload import Step
+from penstock.errors import Invalid
+from penstock.ports import BuildRequest, Sandbox
+
+APP = "/app"
+BESIDE = "/penstock"  # where a step finds what is not the project's: tools, caches, results
+
+SHELL = re.compile(r"[$&|;<>()`*?~\n]|^\s*\w+=")
+ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+
+EXAMPLE = f"""\
+write {FILE}:
+    service: shop
+    run: python3 app.py        # listens on 127.0.0.1:$PORT
+    health: /health            # answered when it is ready
+    replicas: 1
+    checks:
+      unit:
+        run: python3 -m pytest -q --junitxml=report.xml
+        junit: report.xml
+    environment:
+      GREETING: {{type: string, default: hello}}"""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the service is started, and *words* on where that was found."""
+
+    text: str
+    words: str
+
+
+def declared(tree: Path, config: ServiceConfig) -> Start | None:
+    """The start command that the project itself names: ``run:``, or a Procfile's ``web:``."""
+    if config.run:
+        return Start(config.run, f"run: in {FILE}")
+    procfile = tree / "Procfile"
+    if procfile.is_file():
+        for line in read_text(procfile).splitlines():
+            kind, colon, command = line.partition(":")
+            if colon and kind.strip() == "web" and command.strip():
+                return Start(command.strip(), "Procfile")
+    return None
+
+
+def words_of(text: str, bin_folder: str) -> tuple[str, ...]:
+    """The command as argv. One that needs a shell gets it, with *bin_folder* (under /app) on its PATH."""
+    if SHELL.search(text):
+        return ("sh", "-c", f'PATH="$PWD/{bin_folder}:$PATH"; {text}')
+    try:
+        words = tuple(shlex.split(text))
+    except ValueError as error:
+        raise Invalid(f"cannot be split into words: {error}", where=text[:200]) from error
+    if not words:
+        raise Invalid("an empty start command", where=text[:200])
+    return words
+
+
+def read_text(path: Path, limit: int = 1024 * 1024) -> str:
+    """A file of the project as text; `Invalid` if it is too large or not UTF-8."""
+    try:
+        if path.stat().st_size > limit:
+            raise Invalid(f"larger than {limit} bytes", where=path.name)
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise Invalid("not UTF-8 text", where=path.name) from error
+    except OSError as error:
+        raise Invalid(f"cannot be read: {error.strerror}", where=path.name) from error
+
+
+def files_of(folder: Path, prefix: str = "") -> Iterator[File]:
+    """The folder as entries of an image, links as links. Git's own metadata is left out."""
+    for where, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if name != ".git"]
+        links = [name for name in folders if (Path(where) / name).is_symlink()]
+        for name in (*names, *links):
+            path = Path(where) / name
+            inside = prefix + path.relative_to(folder).as_posix()
+            if path.is_symlink():
+                yield File(inside, link=path.readlink().as_posix())
+            elif path.is_file():
+                yield File(inside, path.read_bytes(), executable=bool(path.stat().st_mode & 0o100))
+
+
+async def must(sandbox: Sandbox, step: Step, log: Path, doing: str) -> str:
+    """Run a build step; one that fails is `Invalid` with the last lines it wrote. Returns those lines."""
+    result = await sandbox.run(step, log)
+    if result.timed_out:
+        raise Invalid(f"{doing}: not done after {step.seconds:.0f} s\n{last_lines(result.tail)}")
+    if result.exit_code:
+        raise Invalid(f"{doing}: failed with {result.exit_code}\n{last_lines(result.tail)}")
+    return result.tail
+
+
+def last_lines(text: str, count: int = 15) -> str:
+    return "\n".join(text.strip().splitlines()[-count:])
+
+
+def recipe(
+    request: BuildRequest, command: tuple[str, ...], abi: str, base: str, env: dict[str, str]
+) -> Recipe:
+    """What the image says of itself. Its configuration is in it, so the digest covers that too."""
+    machine = platform.machine()
+    return Recipe(
+        command=command,
+        env=env,
+        labels={
+            SERVICE_LABEL: request.config.service,
+            ABI_LABEL: abi,
+            BASE_LABEL: base,
+            REVISION_LABEL: request.change.revision,
+            CONFIG_LABEL: canonical(request.config).decode(),
+        },
+        platform=f"linux/{ARCHITECTURES.get(machine, machine)}",
+        epoch=request.epoch,
+    )

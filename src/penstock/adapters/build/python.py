@@ -1,0 +1,110 @@
+"""The `Builder` port for Python services.
+
+Called through the port by the build action. The image holds the tree and, under ``.penstock/deps``,
+its dependencies (and itself, if it is a package), ready for the ``python3`` of the base that its label
+names. Nothing of the project runs outside the sandbox.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from penstock.adapters.build.common import APP, EXAMPLE, declared, files_of, recipe, words_of
+from penstock.adapters.build.layout import Layout
+from penstock.adapters.build.project import ENTRY_FILES, Project, is_python, read_project
+from penstock.adapters.build.uv import Interpreter, Scratch, Uv, versions
+from penstock.config import ServiceConfig
+from penstock.core.image import File, assemble
+from penstock.errors import Invalid
+from penstock.ports import BuildRequest, Built, Sandbox
+
+BUILDER = "urn:penstock:builder:python:v1"
+DEPS = ".penstock/deps"
+
+
+class PythonBuilder:
+    """*artifacts* is the artifact store's folder; locks and installed dependencies are kept in it too."""
+
+    def __init__(self, sandbox: Sandbox, artifacts: Path) -> None:
+        self._sandbox = sandbox
+        self._layout = Layout(artifacts)
+        self._uv = Uv(sandbox, artifacts)
+
+    def detect(self, tree: Path, config: ServiceConfig) -> str | None:
+        """See `Builder.detect`. A tree of no language but with a start command is taken as well."""
+        if not is_python(tree):
+            plain = None if (tree / "package.json").exists() else declared(tree, config)
+            return f"a command, {plain.words}" if plain else None
+        start = read_project(tree, config).start
+        return f"Python, {start.words}" if start else None
+
+    async def build(self, request: BuildRequest) -> Built:
+        """See `Builder.build`."""
+        project = read_project(request.tree, request.config)
+        if project.start is None:
+            raise Invalid(
+                "nothing here says how to start the service (looked for: run: in penstock.yaml, web: in "
+                f"Procfile, [project.scripts], {', '.join(ENTRY_FILES)})",
+                where=request.change.repository,
+                next_move=EXAMPLE,
+            )
+        scratch = Scratch(request.work / "build", request.log, request.epoch)
+        python = await self._uv.interpreter(scratch)
+        lock, folders = await self._dependencies(project, request, python, scratch)
+        command = _command(project.start.text, folders)
+        paths = [f"{APP}/{DEPS}"] * bool(folders) + [f"{APP}/src"] * (request.tree / "src").is_dir()
+        env = {"PYTHONPATH": ":".join(paths)} if paths else {}
+        made = recipe(request, command, python.abi, f"python3 ({python.abi})", env)
+        return Built(
+            digest=self._layout.put(assemble(_files(request.tree, folders), made), request.config.service),
+            builder=BUILDER,
+            isolation=self._sandbox.isolation,
+            lock=versions(lock),
+            network=bool(folders),
+        )
+
+    async def _dependencies(
+        self, project: Project, request: BuildRequest, python: Interpreter, scratch: Scratch
+    ) -> tuple[str, tuple[Path, ...]]:
+        """What was resolved, and the folders to lay over one another: the dependencies, then itself."""
+        lock, folders = "", []
+        if project.requires:
+            lock = await self._uv.lock(project.requires, request.tree, python, scratch)
+            folders.append(await self._uv.install(lock, request.tree, python, scratch))
+        if project.build_requires is not None:
+            tools = ""
+            if project.build_requires:
+                tools = await self._uv.lock(project.build_requires, request.tree, python, scratch)
+            source = scratch.work / "source"
+            shutil.rmtree(source, ignore_errors=True)
+            shutil.copytree(request.tree, source, symlinks=True)
+            folders.append(await self._uv.install_project(source, tools, scratch))
+        return lock, tuple(folders)
+
+
+def _files(tree: Path, folders: tuple[Path, ...]) -> Iterator[File]:
+    """The tree and what was installed; of a file that is in several, the last one counts."""
+    origins = {"": tree}
+    found: dict[str, tuple[Path, File]] = {}
+    for file in files_of(origins[""]):
+        if not file.path.startswith(".penstock/"):
+            found[file.path] = (tree, file)
+    for folder in folders:
+        for file in files_of(folder, f"{DEPS}/"):
+            found[file.path] = (folder, file)
+    return (file for _, file in found.values())
+
+
+def _command(text: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
+    """The start command; a console script that was installed is run by the interpreter."""
+    # Procfiles say `python`, which Debian does not have.
+    text = "python3" + text.removeprefix("python") if text.startswith("python ") else text
+    words = words_of(text, f"{DEPS}/bin")
+    for folder in folders:
+        script = folder / "bin" / words[0]
+        if "/" not in words[0] and script.is_file():
+            given = (f"{DEPS}/bin/{words[0]}", *words[1:])
+            return ("python3", *given) if script.read_bytes().startswith(b"#!/usr/bin/env python3") else given
+    return words

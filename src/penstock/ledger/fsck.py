@@ -1,0 +1,239 @@
+"""Re-checks every byte of the ledger: what ``penstock ledger verify`` runs.
+
+Called by the server and by the CLI. It trusts nothing but the trust file: entries are decoded strictly,
+signatures and authority are checked in order, every stored node, tag and checkpoint is computed again
+and compared, and every sign-off is decided again to the same bytes. It changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from penstock.config import parse_policy
+from penstock.core import merkle
+from penstock.core.authority import Authority
+from penstock.core.evidence import Entry, Statement, open_envelope, pre_authentication_encoding
+from penstock.core.notes import Checkpoint, open_note
+from penstock.core.policy import Question, guarding, sign_off
+from penstock.core.predicates import SignOff
+from penstock.core.selection import select
+from penstock.errors import PenstockError
+from penstock.ledger.log import PAGE, signed_by
+from penstock.ledger.tags import tags
+from penstock.ports import Language, Store, Transaction
+
+MAX_PROBLEMS = 50
+
+
+@dataclass(frozen=True)
+class Trust:
+    """What somebody outside keeps: the log's name and key (raw, hex), and the digest of entry 0."""
+
+    origin: str
+    log_key: str
+    genesis: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """*problems* say where and what; the ledger is verified if there are none and it is not empty."""
+
+    entries: int
+    sign_offs: int
+    checkpoints: int
+    root: str
+    problems: tuple[str, ...]
+
+    @property
+    def verified(self) -> bool:
+        return not self.problems and self.entries > 0
+
+
+@dataclass
+class _Check:
+    """One run: what has been folded so far."""
+
+    trust: Trust | None
+    languages: Mapping[str, Language]
+    authority: Authority = field(default_factory=Authority)
+    nodes: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    tagged: set[tuple[str, int]] = field(default_factory=set)
+    by_tag: dict[str, list[Entry]] = field(default_factory=dict)
+    sign_offs: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def wrong(self, where: str, what: object) -> None:
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(f"{where}: {what}")
+
+
+async def verify(store: Store, trust: Trust | None, languages: Mapping[str, Language]) -> Report:
+    """Check everything that the ledger's answers rest on, in one snapshot."""
+    check = _Check(trust, languages)
+    async with store.transaction(write=False) as tx:
+        size = await _entries(check, tx)
+        await _nodes(check, tx)
+        await _tags(check, tx)
+        checkpoints = await _checkpoints(check, tx, size)
+    complete = size > 0 and not check.problems
+    root = merkle.root(size, lambda *place: check.nodes[place]).hex() if complete else ""
+    return Report(size, check.sign_offs, checkpoints, root, tuple(check.problems))
+
+
+async def _entries(check: _Check, tx: Transaction) -> int:
+    """Steps 1 to 4, for each entry in order."""
+    expected = 0
+    while True:
+        rows = await tx.execute(
+            "SELECT idx, envelope FROM entries WHERE idx >= ? ORDER BY idx LIMIT ?", (expected, PAGE)
+        )
+        for index, raw in rows:
+            if index != expected or not isinstance(raw, bytes):
+                check.wrong(f"entry {expected}", "is missing, or is not bytes")
+                return expected
+            if not _entry(check, expected, raw):
+                return expected
+            expected += 1
+        if len(rows) < PAGE:
+            break
+    for row in await tx.execute("SELECT idx FROM entries WHERE idx < 0"):
+        check.wrong(f"entry {row[0]}", "an index below zero")
+    return expected
+
+
+def _entry(check: _Check, index: int, raw: bytes) -> bool:
+    try:
+        # 1. The bytes decode, and encode again to the same bytes.
+        envelope = open_envelope(raw)
+        entry = Entry(index, envelope, envelope.statement())
+        # 2. The signature is by a key that was granted before.
+        key = check.authority.key(envelope.keyid, entry.statement)
+        message = pre_authentication_encoding(envelope.payload)
+        if not signed_by(key.public_key, message, envelope.signature):
+            check.wrong(f"entry {index}", f"the signature is not {key.identity}'s")
+            return False
+        # 3. Whoever signed may say this.
+        check.authority.admit(entry)
+        if index == 0 and check.trust and envelope.digest != check.trust.genesis:
+            check.wrong("entry 0", "is not the genesis that the trust file names")
+        # 4. A sign-off is what its inputs give.
+        if isinstance(entry.statement.predicate, SignOff):
+            check.sign_offs += 1
+            for problem in _recompute(check, entry, entry.statement.predicate):
+                check.wrong(f"entry {index}", problem)
+    except (PenstockError, ValueError) as error:
+        check.wrong(f"entry {index}", error)
+        return False
+    for place in merkle.completed_by(index, merkle.leaf_hash(raw), lambda *at: check.nodes[at]):
+        check.nodes[place[0], place[1]] = place[2]
+    for tag in tags(entry):
+        check.tagged.add((tag, index))
+        check.by_tag.setdefault(tag, []).append(entry)
+    return True
+
+
+def _recompute(check: _Check, entry: Entry, signed: SignOff) -> list[str]:
+    """Decide again from what was in the ledger then; the payload must come out the same."""
+    decision = signed.penstock
+    if decision.size > entry.index:
+        return ["it claims to have seen entries after itself"]
+    index = int(signed.policy.uri.rpartition(":")[2])
+    source = _policy_source(check, index)
+    if source is None or index >= decision.size:
+        return [f"policy {decision.policy} was not in the ledger at entry {index}"]
+    document = parse_policy(source.encode(), decision.policy)
+    rules = check.languages[document.language].compile(document)
+    question = question_of(signed)
+    inputs = _inputs(check, question)
+    again = sign_off(question, document, signed.policy.uri, rules, inputs)
+    same = Statement(entry.statement.subjects, again).payload() == entry.envelope.payload
+    problems = [] if same else ["it does not recompute: its inputs give other bytes"]
+    if not guarding([document], question.action, *_scope(check, question)):
+        problems.append(f"policy {document.policy} does not guard {question.action} here")
+    return problems
+
+
+def question_of(signed: SignOff) -> Question:
+    """What a sign-off says that it was asked."""
+    decision = signed.penstock
+    return Question(
+        delivery=decision.delivery,
+        action=decision.action,
+        change=decision.change,
+        artifact=decision.artifact,
+        release=decision.release,
+        first=decision.first,
+        size=decision.size,
+        now=decision.now,
+    )
+
+
+def _scope(check: _Check, question: Question) -> tuple[str, str | None, str]:
+    change = question.change
+    return change.service, check.authority.teams.get(change.service), change.environment
+
+
+def _policy_source(check: _Check, index: int) -> str | None:
+    for held in check.by_tag.get("type:urn:penstock:policy:v1", []):
+        if held.index == index:
+            return str(getattr(held.statement.predicate, "source", ""))
+    return None
+
+
+def _inputs(check: _Check, question: Question) -> tuple[Entry, ...]:
+    wanted = (
+        f"about:{question.artifact.digest}",
+        f"about:{question.release.digest}",
+        f"delivery:{question.delivery}",
+    )
+    return select(
+        (entry for tag in wanted for entry in check.by_tag.get(tag, ())),
+        artifact=question.artifact,
+        release=question.release,
+        delivery=question.delivery,
+        size=question.size,
+    )
+
+
+async def _nodes(check: _Check, tx: Transaction) -> None:
+    """Every stored node is the one computed from the leaves, and none is missing."""
+    seen = set()
+    for level, index, value in await tx.execute("SELECT level, idx, hash FROM nodes"):
+        place = (int(str(level)), int(str(index)))
+        seen.add(place)
+        if check.nodes.get(place) != value:
+            check.wrong(f"node {level}/{index}", "is not what the entries give")
+    for level, index in sorted(set(check.nodes) - seen)[:MAX_PROBLEMS]:
+        check.wrong(f"node {level}/{index}", "is missing")
+
+
+async def _tags(check: _Check, tx: Transaction) -> None:
+    stored = {(tag, index) for tag, index in await tx.execute("SELECT tag, idx FROM tags")}
+    for tag, index in sorted(stored ^ check.tagged, key=str)[:MAX_PROBLEMS]:
+        check.wrong(f"tag {tag} of entry {index}", "stored and computed tags differ")
+
+
+async def _checkpoints(check: _Check, tx: Transaction, size: int) -> int:
+    """Each is signed by the log's key and has the root of that many entries; the last covers all."""
+    key = bytes.fromhex(check.trust.log_key) if check.trust else check.authority.log_key
+    rows = await tx.execute("SELECT size, note FROM checkpoints ORDER BY size")
+    last = 0
+    for stored, note in rows:
+        try:
+            head = _open(str(note), key, check)
+            if head.size != stored or head.size > size:
+                check.wrong(f"checkpoint {stored}", f"is of {head.size} entries; there are {size}")
+            elif head.root != merkle.root(head.size, lambda *place: check.nodes[place]):
+                check.wrong(f"checkpoint {stored}", "is not of these entries")
+            last = head.size
+        except (PenstockError, KeyError) as error:
+            check.wrong(f"checkpoint {stored}", error)
+    if last != size:
+        check.wrong("checkpoints", f"the last is of {last} entries; there are {size}")
+    return len(rows)
+
+
+def _open(note: str, key: bytes, check: _Check) -> Checkpoint:
+    origin = check.trust.origin if check.trust else note.partition("\n")[0]
+    return open_note(note, origin, key, lambda *given: signed_by(*given))
