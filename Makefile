@@ -5,6 +5,9 @@ BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_LINK_MODE ?= copy
 
+RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+  echo "Penstock needs Python 3.11 or newer; next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
+
 .PHONY: all demo test lint fault bench lock clean
 all: lint test
 
@@ -15,8 +18,8 @@ test: $(VENV)/.installed
 	@$(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.installed
-	@$(BIN)/ruff check src tests benchmarks examples
-	@$(BIN)/ruff format --check src tests benchmarks
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
@@ -24,32 +27,36 @@ contract-%: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
 
 fault: $(VENV)/.installed
+	@test -d tests/fault || { echo "there are no fault tests yet"; exit 2; }
 	@$(BIN)/python -m pytest tests/fault $(ARGS)
 
 bench: $(VENV)/.installed
-	@for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
+	@set -e; ls benchmarks/*.py >/dev/null 2>&1 || { echo "there are no benchmarks yet"; exit 2; }; \
+	  for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
 # The lock files name versions and hashes, and no registry.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
-lock: .uv-ready
+COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
+lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --extra local requirements/dev.in -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra local requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
 
-$(VENV)/.installed: requirements/dev.txt pyproject.toml | .uv-ready
-	@test -x $(BIN)/python || $(UV) venv --quiet --python $(PYTHON) $(VENV)
+$(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
+	@$(RIGHT_PYTHON)
+	@test -x $(BIN)/python || { rm -rf $(VENV) && $(UV) venv --quiet --python $(PYTHON) $(VENV); }
 	@echo "installing into $(VENV) …"
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.PHONY: .uv-ready
-.uv-ready:
-	@command -v $(UV) >/dev/null 2>&1 || { \
-	  $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	    echo "Penstock needs Python 3.11 or newer; next: make PYTHON=/path/to/python3.11" >&2; exit 2; }; \
-	  $(PYTHON) -m pip --version >/dev/null 2>&1 || { \
-	    echo "$(PYTHON) has no pip; next: install it (Debian: apt install python3-pip), or install uv" >&2; exit 2; }; \
-	  echo "fetching uv …"; $(PYTHON) -m pip install --quiet --disable-pip-version-check --target .uv uv; }
+# Debian's own Python refuses a plain `pip install`, and may lack venv; `--target` works everywhere.
+.uv/bin/uv:
+	@$(RIGHT_PYTHON)
+	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
+	  echo "$(PYTHON) has no pip; next: install it (Debian: apt install python3-pip), or install uv" >&2; exit 2; }
+	@echo "fetching uv …"
+	@PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install \
+	  --quiet --disable-pip-version-check --upgrade --target .uv uv
 
 clean:
 	rm -rf $(VENV) .uv .mypy_cache .ruff_cache .pytest_cache

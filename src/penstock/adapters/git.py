@@ -8,7 +8,7 @@ through a symbolic link.
 Security of a checkout, in order:
  1. location and revision cannot be options, and a URL cannot carry a password (it would be recorded);
  2. the commit is fetched into a bare mirror of our own, whose attributes switch every conversion off;
- 3. files are written first and links last, so no file can be written through a link;
+ 3. no file is written below a link;
  4. every link is then followed once: one that leaves the tree refuses the whole commit.
 """
 
@@ -27,12 +27,11 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.adapters._archive import unpack
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.ports import SourceRevision
 
 SECONDS = 300.0
-MAX_TREE_BYTES = 2 * 1024**3
-MAX_TREE_FILES = 200_000
 MAX_CLAIMS = 20
 
 URL = re.compile(r"(?:https|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
@@ -301,43 +300,16 @@ async def _locked(mirror: Path) -> AsyncIterator[None]:
 
 
 def _unpack(archive: Path, destination: Path, found: SourceRevision) -> None:
+    where = f"{found.location} at {found.revision[:12]}"
     with tarfile.open(archive) as tar:
-        members = tar.getmembers()
-        size = sum(member.size for member in members)
-        if size > MAX_TREE_BYTES or len(members) > MAX_TREE_FILES:
-            raise Invalid(f"the tree is too large: {len(members)} files, {size} bytes", where=found.location)
-        for member in members:
-            if member.isdir():
-                _inside(destination, member, found).mkdir(parents=True, exist_ok=True)
-        for member in members:
-            if member.isfile():
-                _write(tar, member, _inside(destination, member, found))
-        links = [member for member in members if member.issym()]
-        for member in links:
-            _inside(destination, member, found).symlink_to(member.linkname)
+        links = [member for member in tar.getmembers() if member.issym()]
+        unpack(tar, destination)
     root = destination.resolve()
-    for member in links:
-        target = Path(os.path.realpath(destination / member.name))
-        if Path(member.linkname).is_absolute() or not target.is_relative_to(root):
+    # One link at a time stays inside; through one another they may not.
+    for link in links:
+        if not Path(os.path.realpath(destination / link.name)).is_relative_to(root):
             raise Invalid(
-                f"the link {member.name} → {member.linkname} leaves the repository",
-                where=f"{found.location} at {found.revision[:12]}",
+                f"the link {link.name} → {link.linkname} leaves the repository",
+                where=where,
                 next_move="replace it with the file itself, or a relative link inside the repository",
             )
-
-
-def _inside(destination: Path, member: tarfile.TarInfo, found: SourceRevision) -> Path:
-    parts = Path(member.name).parts
-    path = destination / member.name
-    if not parts or Path(member.name).is_absolute() or {"..", ".git"} & {part.lower() for part in parts}:
-        raise Invalid(f"the commit holds a file named {member.name!r}", where=found.location)
-    if path.is_symlink() or (path.exists() and not member.isdir()):
-        raise Invalid(f"the commit holds {member.name!r} twice", where=found.location)
-    return path
-
-
-def _write(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    content = tar.extractfile(member)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content.read() if content else b"")
-    path.chmod(0o755 if member.mode & 0o100 else 0o644)

@@ -32,6 +32,7 @@ from penstock.errors import Conflict, PenstockError, Refused, Unavailable
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
 from penstock.server.app import create_app
+from penstock.server.guard import Guard
 
 START_SECONDS = 30.0
 
@@ -183,15 +184,47 @@ async def _serve(home: Home) -> None:
     await _first_token(control)
     # The lock says that every worker before us is dead: nobody has to wait for their leases.
     await control.journal.orphan()
-    config = uvicorn.Config(create_app(control), log_level="warning", lifespan="off", access_log=False)
-    server = uvicorn.Server(config)
+    app = create_app(control)
+    open_to_user = _server(Guard(app, control.journal, trusted=True))
+    open_to_token = _server(Guard(app, control.journal, trusted=False))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
     worker = asyncio.create_task(control.worker.run())
     try:
-        await server.serve(sockets=[_tcp(home.settings.port), _unix(home.api_socket)])
+        await asyncio.gather(
+            open_to_user.serve(sockets=[_unix(home.api_socket)]),
+            open_to_token.serve(sockets=[_tcp(home.settings.port)]),
+        )
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
         await control.store.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: two of them share this process, and it has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Guard) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            lifespan="off",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def _leave(*servers: uvicorn.Server) -> None:
+    for server in servers:
+        server.should_exit = True
 
 
 async def _first_token(control: ControlPlane) -> None:

@@ -69,6 +69,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "sandbox": sandbox,
         "builders": builders,
         "artifacts": artifacts,
+        "tools": find("tools", "project")(sandbox, home.cache),
     }
     engine = Engine(powers, source, home.work, home.logs / "deliveries")
     return ControlPlane(

@@ -25,10 +25,10 @@ from penstock.bootstrap.commands import Started, down, up
 from penstock.bootstrap.home import Home
 from penstock.cli.client import Client
 from penstock.cli.examples import materialise
+from penstock.cli.follow import first_line, follow, print_step
 from penstock.cli.show import say, table
 from penstock.errors import Broken, Unavailable
 
-EXAMPLE = "01-two-services"
 RATE = 80
 LOAD_SECONDS = 600
 DELIVERY_SECONDS = 120.0
@@ -157,7 +157,7 @@ def _roll_back(told: Told, client: Client) -> None:
 
 
 def _follow(told: Told, client: Client, delivery: str, story: Story, revision: str) -> None:
-    view = wait(client, delivery, _print_stage)
+    view = follow(client, delivery, print_step, DELIVERY_SECONDS)
     refused_by = ", ".join(view["refused_by"]) or None
     row = {
         "service": story.service,
@@ -167,44 +167,10 @@ def _follow(told: Told, client: Client, delivery: str, story: Story, revision: s
         "seconds": round(view["seconds"], 1),
     }
     told.deliveries.append(row)
-    say(f"  → {view['outcome']}{' by ' + refused_by if refused_by else ''}: {_first_line(view['reason'])}")
-    told.notes.append(_first_line(view["reason"]))
+    say(f"  → {view['outcome']}{' by ' + refused_by if refused_by else ''}: {first_line(view['reason'])}")
+    told.notes.append(first_line(view["reason"]))
     if view["outcome"] != story.outcome or (story.refused_by or "") not in (refused_by or ""):
         told.wrong.append(f"{story.title}: expected {story.outcome} {story.refused_by or ''}, got {row}")
-
-
-def wait(
-    client: Client,
-    delivery: str,
-    stage_done: Callable[[dict[str, Any]], None],
-    seconds: float = DELIVERY_SECONDS,
-) -> dict[str, Any]:
-    """Poll a delivery until it ends, showing each stage once. Survives a restart of the control plane."""
-    shown: set[str] = set()
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        try:
-            view: dict[str, Any] = client.get(f"/v1/deliveries/{delivery}")
-        except Unavailable:
-            time.sleep(0.2)
-            continue
-        for stage in view["steps"]:
-            if stage["key"] not in shown:
-                shown.add(stage["key"])
-                stage_done(stage)
-        if view["ended"]:
-            return view
-        time.sleep(0.2)
-    raise Unavailable(f"{delivery} did not end within {seconds:.0f} s", next_move=f"penstock logs {delivery}")
-
-
-def _print_stage(stage: dict[str, Any]) -> None:
-    mark = "✓" if stage["state"] in ("success", "skip") else "✗"
-    say(f"  {mark} {stage['name']:<22} {stage['seconds']:6.1f} s  {_first_line(stage['reason'])[:110]}")
-
-
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else ""
 
 
 # --- repositories -----------------------------------------------------------------------------------
@@ -218,7 +184,7 @@ def _repository(path: Path, source: str, version: str) -> str:
     for item in path.iterdir():
         if item.name != ".git":
             shutil.rmtree(item) if item.is_dir() else item.unlink()
-    materialise(Path(EXAMPLE), source, version, path)
+    materialise(source, version, path)
     _git(path, "add", "--all")
     _git(path, "commit", "--quiet", "--allow-empty", "--message", _message(source, version))
     return _git(path, "rev-parse", "HEAD").strip()

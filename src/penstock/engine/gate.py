@@ -13,7 +13,7 @@ from penstock.config import parse_policy
 from penstock.core.authority import Authority
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import Gated, State
-from penstock.core.policy import PolicyDocument, Question, guarding, sign_off
+from penstock.core.policy import PolicyDocument, Question, Rules, guarding, sign_off
 from penstock.core.predicates import SignOff
 from penstock.core.verdict import Cause, Result, Verdict, combine
 from penstock.errors import Broken, Invalid
@@ -68,7 +68,7 @@ def in_force(authority: Authority, question: Question) -> list[tuple[PolicyDocum
     return [documents[policy.policy] for policy in chosen]
 
 
-def _rules(languages: Mapping[str, Language], policy: PolicyDocument):  # type: ignore[no-untyped-def]
+def _rules(languages: Mapping[str, Language], policy: PolicyDocument) -> Rules:
     if policy.language not in languages:
         known = ", ".join(sorted(languages))
         raise Invalid(f"policy {policy.policy} is written in {policy.language!r}; known: {known}")

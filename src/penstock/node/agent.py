@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -216,7 +216,7 @@ class Agent:
             log.error("%s", message)
 
     @contextlib.contextmanager
-    def _only_one(self):  # type: ignore[no-untyped-def]
+    def _only_one(self) -> Iterator[None]:
         path = self._folder / "agent.lock"
         with path.open("a+") as file:
             try:

@@ -48,31 +48,37 @@ write {FILE}:
       GREETING: {{type: string, default: hello}}"""
 
 
+#: Where installed programs are, relative to /app: a start command that needs a shell finds them there.
+PROGRAMS = "$PWD/.penstock/deps/bin:$PWD/node_modules/.bin"
+
+
 @dataclass(frozen=True)
 class Start:
-    """How the service is started, and *words* on where that was found."""
+    """How the service is started, and where that was *found*, in words."""
 
-    text: str
-    words: str
+    command: tuple[str, ...]
+    found: str
 
 
 def declared(tree: Path, config: ServiceConfig) -> Start | None:
     """The start command that the project itself names: ``run:``, or a Procfile's ``web:``."""
     if config.run:
-        return Start(config.run, f"run: in {FILE}")
+        return Start(words_of(config.run), f"run: in {FILE}")
     procfile = tree / "Procfile"
     if procfile.is_file():
         for line in read_text(procfile).splitlines():
             kind, colon, command = line.partition(":")
             if colon and kind.strip() == "web" and command.strip():
-                return Start(command.strip(), "Procfile")
+                return Start(words_of(command), "Procfile")
     return None
 
 
-def words_of(text: str, bin_folder: str) -> tuple[str, ...]:
-    """The command as argv. One that needs a shell gets it, with *bin_folder* (under /app) on its PATH."""
+def words_of(text: str) -> tuple[str, ...]:
+    """The command as argv; one that needs a shell gets it."""
+    # Commands say `python`, which Debian does not have.
+    text = re.sub(r"^python(?=\s)", "python3", text.strip())
     if SHELL.search(text):
-        return ("sh", "-c", f'PATH="$PWD/{bin_folder}:$PATH"; {text}')
+        return in_shell(text)
     try:
         words = tuple(shlex.split(text))
     except ValueError as error:
@@ -80,6 +86,11 @@ def words_of(text: str, bin_folder: str) -> tuple[str, ...]:
     if not words:
         raise Invalid("an empty start command", where=text[:200])
     return words
+
+
+def in_shell(text: str) -> tuple[str, ...]:
+    """The command as a shell's, which finds what was installed with the service."""
+    return ("sh", "-c", f'PATH="{PROGRAMS}:$PATH"; {text}')
 
 
 def read_text(path: Path, limit: int = 1024 * 1024) -> str:

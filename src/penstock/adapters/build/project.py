@@ -71,7 +71,9 @@ def read_project(tree: Path, config: ServiceConfig) -> Project:
     """The project in *tree*. Where a start command cannot be chosen, `Invalid` says between which."""
     toml = _toml(tree)
     about = _table(toml, "project")
-    runtime = _from_file(tree, "requirements.txt") if (tree / "requirements.txt").is_file() else Requirements()
+    runtime = (
+        _from_file(tree, "requirements.txt") if (tree / "requirements.txt").is_file() else Requirements()
+    )
     runtime += Requirements(_texts(about.get("dependencies", []), "project.dependencies"))
     build = _table(toml, "build-system")
     packaged = Requirements(_texts(build.get("requires", []), "build-system.requires"))
@@ -99,12 +101,12 @@ def _script(about: Json, config: ServiceConfig) -> Start | None:
         raise Invalid(f"not a function: {scripts[name]!r}", where=f"pyproject.toml: project.scripts.{name}")
     module, function, rest = match.groups()
     code = f"import sys; from {module} import {function}; sys.exit({function}{rest}())"
-    return Start(f"python3 -c '{code}'", f"[project.scripts] {name}")
+    return Start(("python3", "-c", code), f"[project.scripts] {name}")
 
 
 def _entry_file(tree: Path) -> Start | None:
     found = [name for name in ENTRY_FILES if (tree / name).is_file()]
-    return Start(f"python3 {found[0]}", found[0]) if found else None
+    return Start(("python3", found[0]), found[0]) if found else None
 
 
 def _dev(tree: Path, toml: Json) -> Requirements:

@@ -8,10 +8,10 @@ names. Nothing of the project runs outside the sandbox.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
-from penstock.adapters.build.common import APP, EXAMPLE, declared, files_of, recipe, words_of
+from penstock.adapters.build.common import APP, EXAMPLE, declared, files_of, recipe
 from penstock.adapters.build.layout import Layout
 from penstock.adapters.build.project import ENTRY_FILES, Project, is_python, read_project
 from penstock.adapters.build.uv import Interpreter, Scratch, Uv, versions
@@ -36,9 +36,9 @@ class PythonBuilder:
         """See `Builder.detect`. A tree of no language but with a start command is taken as well."""
         if not is_python(tree):
             plain = None if (tree / "package.json").exists() else declared(tree, config)
-            return f"a command, {plain.words}" if plain else None
+            return f"a command, {plain.found}" if plain else None
         start = read_project(tree, config).start
-        return f"Python, {start.words}" if start else None
+        return f"Python, {start.found}" if start else None
 
     async def build(self, request: BuildRequest) -> Built:
         """See `Builder.build`."""
@@ -53,7 +53,7 @@ class PythonBuilder:
         scratch = Scratch(request.work / "build", request.log, request.epoch)
         python = await self._uv.interpreter(scratch)
         lock, folders = await self._dependencies(project, request, python, scratch)
-        command = _command(project.start.text, folders)
+        command = _command(project.start.command, folders)
         paths = [f"{APP}/{DEPS}"] * bool(folders) + [f"{APP}/src"] * (request.tree / "src").is_dir()
         env = {"PYTHONPATH": ":".join(paths)} if paths else {}
         made = recipe(request, command, python.abi, f"python3 ({python.abi})", env)
@@ -84,24 +84,16 @@ class PythonBuilder:
         return lock, tuple(folders)
 
 
-def _files(tree: Path, folders: tuple[Path, ...]) -> Iterator[File]:
+def _files(tree: Path, folders: tuple[Path, ...]) -> Iterable[File]:
     """The tree and what was installed; of a file that is in several, the last one counts."""
-    origins = {"": tree}
-    found: dict[str, tuple[Path, File]] = {}
-    for file in files_of(origins[""]):
-        if not file.path.startswith(".penstock/"):
-            found[file.path] = (tree, file)
+    found = {file.path: file for file in files_of(tree) if not file.path.startswith(".penstock/")}
     for folder in folders:
-        for file in files_of(folder, f"{DEPS}/"):
-            found[file.path] = (folder, file)
-    return (file for _, file in found.values())
+        found |= {file.path: file for file in files_of(folder, f"{DEPS}/")}
+    return found.values()
 
 
-def _command(text: str, folders: tuple[Path, ...]) -> tuple[str, ...]:
+def _command(words: tuple[str, ...], folders: tuple[Path, ...]) -> tuple[str, ...]:
     """The start command; a console script that was installed is run by the interpreter."""
-    # Procfiles say `python`, which Debian does not have.
-    text = "python3" + text.removeprefix("python") if text.startswith("python ") else text
-    words = words_of(text, f"{DEPS}/bin")
     for folder in folders:
         script = folder / "bin" / words[0]
         if "/" not in words[0] and script.is_file():

@@ -29,7 +29,16 @@ PROBE = (
     "import json, os, sys; print(json.dumps({'abi': 'cp%d%d' % sys.version_info[:2], "
     "'path': os.environ.get('PATH', os.defpath)}))"
 )
-INSTALL = ("--link-mode", "copy", "--no-compile-bytecode", "--no-deps", "--python", "python3", "--target", OUT)
+INSTALL = (
+    "--link-mode",
+    "copy",
+    "--no-compile-bytecode",
+    "--no-deps",
+    "--python",
+    "python3",
+    "--target",
+    OUT,
+)
 #: Written by the installer, differing from one run or folder to the next, read by no program.
 VOLATILE = {"RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"}
 PINNED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;\\]+)", re.MULTILINE)

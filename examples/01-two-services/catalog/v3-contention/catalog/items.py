@@ -1,0 +1,47 @@
+"""What is for sale. Prices are in cents of the shop's currency, rendered through a cache.
+
+The fault of this version: the cache has one lock, held for the whole of a refresh, and whoever waits for
+it longer than a moment gives up. One request at a time never notices.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+
+ITEMS = [
+    {"id": 1, "name": "Turbine", "cents": 129900},
+    {"id": 2, "name": "Valve", "cents": 4550},
+    {"id": 3, "name": "Gasket", "cents": 320},
+    {"id": 4, "name": "Runner", "cents": 88000},
+]
+REFRESH_SECONDS = 0.03
+PATIENCE_SECONDS = 0.005
+_cache = threading.Lock()
+
+
+class Busy(RuntimeError):
+    """Somebody else is refreshing."""
+
+
+def price(cents: int, currency: str) -> str:
+    """A price for people: ``12.34 EUR``."""
+    if cents < 0:
+        raise ValueError("a price below zero")
+    return f"{cents // 100}.{cents % 100:02d} {currency}"
+
+
+def listed(currency: str) -> list[dict[str, object]]:
+    if not _cache.acquire(timeout=PATIENCE_SECONDS):
+        raise Busy("the price cache is being refreshed")
+    try:
+        time.sleep(REFRESH_SECONDS)
+        return [
+            {"id": item["id"], "name": item["name"], "price": price(item["cents"], currency)} for item in ITEMS
+        ]
+    finally:
+        _cache.release()
+
+
+def find(number: int, currency: str) -> dict[str, object] | None:
+    return next((item for item in listed(currency) if item["id"] == number), None)

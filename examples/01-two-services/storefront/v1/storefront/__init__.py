@@ -1,0 +1,1 @@
+"""The storefront: a page of what the catalog offers."""

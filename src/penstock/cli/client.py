@@ -1,0 +1,66 @@
+"""The CLI's way to a server: over the data folder's socket, or to a URL with a token.
+
+Called by every command that needs a server. A server's problem document becomes one of our five words.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import httpx
+
+from penstock.bootstrap.home import Home
+from penstock.errors import Broken, Unavailable, from_wire
+
+SECONDS = 120.0
+
+
+class Client:
+    def __init__(self, client: httpx.Client, where: str) -> None:
+        self._client = client
+        self._where = where
+
+    @classmethod
+    def local(cls, home: Home) -> Client:
+        """Over the socket that only this user can open: it needs no token."""
+        transport = httpx.HTTPTransport(uds=str(home.api_socket), verify=False)
+        client = httpx.Client(transport=transport, base_url="http://localhost", timeout=SECONDS)
+        return cls(client, str(home.path))
+
+    @classmethod
+    def find(cls) -> Client:
+        """``PENSTOCK_URL`` with ``PENSTOCK_TOKEN`` if set, else the local data folder's server."""
+        url = os.environ.get("PENSTOCK_URL")
+        if not url:
+            return cls.local(Home.find())
+        headers = {"authorization": f"Bearer {os.environ.get('PENSTOCK_TOKEN', '')}"}
+        return cls(httpx.Client(base_url=url, headers=headers, timeout=SECONDS), url)
+
+    def get(self, path: str, **query: Any) -> Any:
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._ask("GET", path, params=given)
+
+    def post(self, path: str, body: object = None) -> Any:
+        return self._ask("POST", path, json=body if body is not None else {})
+
+    def text(self, path: str, **query: Any) -> str:
+        return self._send("GET", path, params=query).text
+
+    def _ask(self, method: str, path: str, **arguments: Any) -> Any:
+        return self._send(method, path, **arguments).json()
+
+    def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
+        try:
+            response = self._client.request(method, path, **arguments)
+        except httpx.HTTPError as error:
+            raise Unavailable(
+                f"no server answers: {error}", where=self._where, next_move="penstock up"
+            ) from error
+        if response.status_code < 400:
+            return response
+        try:
+            problem = response.json()
+        except ValueError:
+            raise Broken(f"the server answered {response.status_code}", where=path) from None
+        raise from_wire(problem)

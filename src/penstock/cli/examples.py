@@ -1,0 +1,34 @@
+"""The example versions, laid over one another as their ``order`` files say.
+
+Called by the demo and by tests. The examples live beside the package in a checkout, not in it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from penstock.errors import Invalid
+
+FOLDER = Path(__file__).resolve().parents[3] / "examples" / "01-two-services"
+
+
+def materialise(name: str, version: str, destination: Path) -> None:
+    """Write a version of ``catalog``, ``storefront`` or ``environments`` into a folder."""
+    if not FOLDER.is_dir():
+        raise Invalid(
+            "the examples are not here",
+            where=str(FOLDER),
+            next_move="run the demo from a checkout: make demo",
+        )
+    for layer in _layers(FOLDER / name, version):
+        shutil.copytree(layer, destination, dirs_exist_ok=True)
+
+
+def _layers(folder: Path, version: str) -> list[Path]:
+    """The folders to copy, the lowest first."""
+    lines = (line.split() for line in (folder / "order").read_text().splitlines())
+    below = {words[0]: words[1:] for words in lines if words and words[0] != "#"}
+    if version not in below:
+        raise Invalid(f"no version {version!r}; there are: {', '.join(below)}", where=str(folder))
+    return [*(layer for base in below[version] for layer in _layers(folder, base)), folder / version]

@@ -1,0 +1,149 @@
+"""Commands about this machine: up, down, doctor, demo, and the two processes themselves.
+
+Called by `main`. Thin: what they do is in ``bootstrap.commands`` and `demo`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+
+from penstock.bootstrap import commands
+from penstock.bootstrap.control import open_sandbox
+from penstock.bootstrap.home import LONGEST, Home
+from penstock.bootstrap.plugins import find
+from penstock.cli.demo import demo as run_demo
+from penstock.cli.show import document, mark, say
+from penstock.core.codec import encode
+from penstock.errors import PenstockError
+
+ROOM = 1024**3
+
+
+def up(given: argparse.Namespace) -> int:
+    started = commands.up(
+        Home.find(),
+        unsandboxed=given.unsandboxed_workloads,
+        port=given.port,
+        ingress=given.ingress_port,
+    )
+    if given.format == "json":
+        document(encode(started))
+        return 0
+    say(f"✓ Penstock is up: {started.url}")
+    say(f"  data folder: {started.home}   workloads: isolation {started.isolation}")
+    if started.isolation == "none":
+        say("  ✗ workloads run without a sandbox: they can read keys and one another's data")
+    if started.token:
+        say(f"  token (shown once, kept only as a hash): {started.token}")
+    say("  next: penstock ship PATH_OR_GIT_URL")
+    return 0
+
+
+def down(given: argparse.Namespace) -> int:
+    home = Home.find()
+    commands.down(home)
+    if given.format == "json":
+        document({"home": str(home.path), "up": False})
+    else:
+        say(f"✓ everything is down; data stays in {home.path}")
+    return 0
+
+
+def node(given: argparse.Namespace) -> int:
+    commands.run_node(Home.find())
+    return 0
+
+
+def serve(given: argparse.Namespace) -> int:
+    commands.serve(Home.find())
+    return 0
+
+
+def demo(given: argparse.Namespace) -> int:
+    return run_demo(json_file=given.json, keep=given.keep, unsandboxed=given.unsandboxed_workloads)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report. *next_move* is "" if all is well."""
+
+    what: str
+    good: bool
+    found: str
+    next_move: str = ""
+
+
+def doctor(given: argparse.Namespace) -> int:
+    if given.reference:
+        say((files("penstock") / "penstock.reference.yaml").read_text(encoding="utf-8"))
+        return 0
+    home = Home.find()
+    findings = [check(home) for check in CHECKS]
+    if given.format == "json":
+        document([encode(finding) for finding in findings])
+    else:
+        for finding in findings:
+            move = f"\n    next: {finding.next_move}" if finding.next_move else ""
+            say(f"{mark(finding.good)} {finding.what}: {finding.found}{move}")
+    return 0 if all(finding.good for finding in findings) else 1
+
+
+def _python(home: Home) -> Finding:
+    good = sys.version_info >= (3, 11)
+    return Finding("Python", good, sys.version.split()[0], "" if good else "install Python 3.11 or newer")
+
+
+def _git(home: Home) -> Finding:
+    path = shutil.which("git")
+    return Finding("git", bool(path), path or "not found", "" if path else "apt install git")
+
+
+def _sandbox(home: Home) -> Finding:
+    try:
+        open_sandbox("bubblewrap")
+    except PenstockError as error:
+        move = f"{error.next_move}; or: penstock up --unsandboxed-workloads"
+        return Finding("sandbox", False, error.what, move)
+    return Finding("sandbox", True, "bubblewrap works")
+
+
+def _envoy(home: Home) -> Finding:
+    try:
+        find("router", "envoy")
+    except PenstockError as error:
+        return Finding("Envoy", False, error.what, error.next_move)
+    return Finding("Envoy", True, "installed")
+
+
+def _folder(home: Home) -> Finding:
+    if len(os.fsencode(home.path)) > LONGEST:
+        move = "set PENSTOCK_HOME to a shorter path"
+        return Finding("data folder", False, f"{home.path} is longer than {LONGEST} bytes", move)
+    existing = next(path for path in (home.path, *home.path.parents) if path.exists())
+    if not os.access(existing, os.W_OK):
+        return Finding("data folder", False, f"{existing} cannot be written to", "set PENSTOCK_HOME")
+    free = shutil.disk_usage(existing).free
+    found = f"{home.path}, {free / ROOM:.0f} GiB free"
+    return Finding("data folder", free > ROOM, found, "" if free > ROOM else "free at least 1 GiB")
+
+
+def _running(home: Home) -> Finding:
+    serving = commands.is_held(home.run / "server.lock")
+    tending = commands.is_held(home.node / "agent.lock")
+    words = {
+        (True, True): "control plane and node agent run",
+        (True, False): "the control plane runs, the node agent does not",
+        (False, True): "the node agent runs, the control plane does not: traffic goes on",
+        (False, False): "nothing runs",
+    }
+    good = serving == tending
+    return Finding("processes", good, words[serving, tending], "" if good else "penstock down; penstock up")
+
+
+CHECKS: tuple[Callable[[Home], Finding], ...] = (_python, _git, _sandbox, _envoy, _folder, _running)

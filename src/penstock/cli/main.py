@@ -1,0 +1,153 @@
+"""The ``penstock`` command: parse, call, print. Everything it can do, a server or a function below does.
+
+Exit codes: 0 done or passed, 1 failed or refused, 2 wrong usage or Invalid, 3 Unavailable, 4 Broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from penstock.cli import machine, verbs
+from penstock.cli.show import complain
+from penstock.errors import PenstockError
+
+Handler = Callable[[argparse.Namespace], int]
+Commands = argparse._SubParsersAction  # argparse's only name for what `add_subparsers` gives
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    given = parser().parse_args(argv)
+    handler: Handler = given.handler
+    try:
+        return handler(given)
+    except PenstockError as error:
+        complain(f"✗ {error}")
+        return error.exit_code
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        complain(f"✗ {error.filename or 'system'}: {error.strerror or error}")
+        return 3
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="penstock",
+        description="Continuous delivery in which every sign-off is an executable policy.",
+        epilog="Begin with: penstock up; penstock ship PATH_OR_GIT_URL; penstock why SERVICE",
+    )
+    commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _machine(commands)
+    _delivery(commands)
+    _looking(commands)
+    _proof(commands)
+    return top
+
+
+def _add(
+    commands: Commands[argparse.ArgumentParser],
+    name: str,
+    handler: Handler,
+    what: str,
+    example: str,
+) -> argparse.ArgumentParser:
+    command = commands.add_parser(
+        name,
+        help=what,
+        description=what[0].upper() + what[1:] + ".",
+        epilog=f"example: {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument(
+        "-o", dest="format", choices=("text", "json"), default="text", help="json: one document on stdout"
+    )
+    command.set_defaults(handler=handler)
+    return command
+
+
+def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
+    up = _add(commands, "up", machine.up, "start Penstock on this machine", "penstock up --port 7070")
+    up.add_argument("--port", type=int, help="of the API and the pages, on 127.0.0.1 (default 7070)")
+    up.add_argument("--ingress-port", type=int, help="the first port at which services are reached (8600)")
+    up.add_argument(
+        "--unsandboxed-workloads",
+        action="store_true",
+        help="run workloads without a sandbox: they can read keys and one another's data",
+    )
+    _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
+    doctor = "check what this machine needs, with the next move for each problem"
+    command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
+    command.add_argument("--reference", action="store_true", help="print the documented penstock.yaml")
+    demo = _add(commands, "demo", machine.demo, "tell the six stories in a fresh data folder", "make demo")
+    demo.add_argument("--json", type=Path, metavar="FILE", help="write what happened as JSON")
+    demo.add_argument("--keep", action="store_true", help="leave everything up afterwards")
+    demo.add_argument("--unsandboxed-workloads", action="store_true", help=argparse.SUPPRESS)
+    for name in ("node", "serve"):
+        what = f"run the {'node agent' if name == 'node' else 'control plane'} in the foreground"
+        _add(commands, name, getattr(machine, name), what, f"penstock {name}")
+
+
+def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "deliver a commit of a repository, or an organisation's environment data"
+    ship = _add(commands, "ship", verbs.ship, what, "penstock ship . --revision main")
+    ship.add_argument("location", help="a folder with a git repository, or its URL")
+    ship.add_argument("--revision", default="", help="a branch, tag or commit (default: HEAD)")
+    ship.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
+    what = "take back: abort what is being delivered, else return to the previous pair"
+    rollback = _add(
+        commands, "rollback", verbs.rollback, what, "penstock rollback shop --reason 'wrong prices'"
+    )
+    rollback.add_argument("service")
+    rollback.add_argument("--reason", default="", help="kept in the ledger")
+    rollback.add_argument("--no-wait", action="store_true")
+    for name, handler, what in (
+        ("promote", verbs.promote, "end a canary early; the policies still decide"),
+        ("abort", verbs.abort, "stop a delivery and undo it"),
+    ):
+        command = _add(commands, name, handler, what, f"penstock {name} shop-1a2b3c4d")
+        command.add_argument("delivery")
+
+
+def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "what is live, what is being delivered; or one delivery"
+    status = _add(commands, "status", verbs.status, what, "penstock status shop-1a2b3c4d")
+    status.add_argument("delivery", nargs="?")
+    what = "output of a delivery's stages, or of a service's releases"
+    logs = _add(commands, "logs", verbs.logs, what, "penstock logs shop-1a2b3c4d build")
+    logs.add_argument("name", help="a delivery or a service")
+    logs.add_argument("stage", nargs="?", default="")
+    logs.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
+    what = "what is live, which change it came from, who signed it off and why"
+    why = _add(commands, "why", verbs.why, what, "penstock why shop")
+    why.add_argument("service")
+
+
+def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
+    policy = _add(
+        commands, "policy", verbs.policy, "list, show, lint or publish policies", "penstock policy list"
+    )
+    policy.add_argument("verb", choices=("list", "show", "lint", "publish", "facts"))
+    policy.add_argument("name", nargs="?", help="a policy's name, or the file to lint or publish")
+    what = "list or show evidence, or export a delivery's bundle"
+    example = "penstock evidence export shop-1a2b3c4d --file bundle.json"
+    evidence = _add(commands, "evidence", verbs.evidence, what, example)
+    evidence.add_argument("verb", choices=("list", "show", "export"))
+    evidence.add_argument("name", nargs="?", help="a delivery, or the index of an entry")
+    evidence.add_argument("--file", type=Path, help="where the bundle goes (default: standard output)")
+    ledger = _add(commands, "ledger", verbs.ledger, "re-verify the whole ledger", "penstock ledger verify")
+    ledger.add_argument("verb", choices=("verify", "checkpoint"))
+    what = "check an evidence bundle offline, with nothing but a trust file"
+    verify = _add(commands, "verify", verbs.verify, what, "penstock verify bundle.json --trust trust.json")
+    verify.add_argument("bundle", type=Path)
+    verify.add_argument("--trust", type=Path, required=True, help="kept from `penstock up`: trust.json")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

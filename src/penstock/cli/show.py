@@ -1,0 +1,49 @@
+"""What people see: lines, tables, marks. Colours only on a terminal, and never with NO_COLOR.
+
+Called by every command. Messages for people go through `say`; documents for scripts through `document`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+COLOURS = {"✓": "32", "✗": "31", "…": "33", "▸": "36"}
+
+
+def say(text: str = "") -> None:
+    """A line on standard output, at once."""
+    print(_coloured(text, sys.stdout.isatty()), flush=True)
+
+
+def complain(text: str) -> None:
+    """A line on standard error."""
+    print(_coloured(text, sys.stderr.isatty()), file=sys.stderr, flush=True)
+
+
+def document(value: Any) -> None:
+    """One JSON document on standard output."""
+    print(json.dumps(value, indent=2, ensure_ascii=False), flush=True)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns as wide as their widest cell, no rules but one under the head."""
+    cells = [list(head), *([str(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
+    return "\n".join(line.rstrip() for line in [lines[0], "  ".join("─" * w for w in widths), *lines[1:]])
+
+
+def mark(good: bool) -> str:
+    return "✓" if good else "✗"
+
+
+def _coloured(text: str, terminal: bool) -> str:
+    if not terminal or os.environ.get("NO_COLOR"):
+        return text
+    for sign, code in COLOURS.items():
+        text = text.replace(sign, f"\x1b[{code}m{sign}\x1b[0m")
+    return text

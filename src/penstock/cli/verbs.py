@@ -1,0 +1,268 @@
+"""Commands that talk to a server, and the offline ``verify``. Each parses nothing and decides nothing.
+
+Called by `main`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from penstock.bootstrap.plugins import find, names
+from penstock.cli.client import Client
+from penstock.cli.follow import follow, print_step
+from penstock.cli.show import complain, document, mark, say, table
+from penstock.core.codec import decode, encode
+from penstock.core.facts import FACTS
+from penstock.errors import Invalid
+from penstock.ledger.bundle import check
+from penstock.ledger.fsck import Trust
+
+GOOD = ("promoted", "restored", "unchanged")
+
+
+def ship(given: argparse.Namespace) -> int:
+    client = Client.find()
+    local = Path(given.location)
+    location = str(local.resolve()) if local.exists() else given.location
+    started = client.post("/v1/ship", {"location": location, "revision": given.revision})["deliveries"]
+    if not started:
+        return _told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
+    if given.no_wait:
+        return _told(given, {"deliveries": started}, "\n".join(started))
+    return max(_wait(given, client, delivery) for delivery in started)
+
+
+def rollback(given: argparse.Namespace) -> int:
+    client = Client.find()
+    delivery = client.post(f"/v1/services/{given.service}/rollback", {"reason": given.reason})["delivery"]
+    if given.no_wait:
+        return _told(given, {"delivery": delivery}, delivery)
+    return _wait(given, client, delivery)
+
+
+def promote(given: argparse.Namespace) -> int:
+    return _request(given, "promote")
+
+
+def abort(given: argparse.Namespace) -> int:
+    return _request(given, "abort")
+
+
+def _request(given: argparse.Namespace, word: str) -> int:
+    answer = Client.find().post(f"/v1/deliveries/{given.delivery}/{word}")
+    return _told(given, answer, f"asked {given.delivery} to {word}; penstock status {given.delivery}")
+
+
+def _wait(given: argparse.Namespace, client: Client, delivery: str) -> int:
+    quiet = given.format == "json"
+    if not quiet:
+        say(f"▸ {delivery}")
+    view = follow(client, delivery, (lambda step: None) if quiet else print_step)
+    good = view["outcome"] in GOOD or (view["outcome"] == "aborted" and view["request"] == "abort")
+    if quiet:
+        document(view)
+    else:
+        by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
+        say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
+        if not good:
+            complain(f"  next: penstock logs {delivery}; penstock evidence list {delivery}")
+    return 0 if good else 1
+
+
+def status(given: argparse.Namespace) -> int:
+    client = Client.find()
+    if given.delivery:
+        return _one(given, client.get(f"/v1/deliveries/{given.delivery}"))
+    view = client.get("/v1/status")
+    recent = client.get("/v1/deliveries", limit=10)["deliveries"]
+    if given.format == "json":
+        document({**view, "deliveries": recent})
+        return 0
+    rows = [
+        (
+            row["service"],
+            row["live"] or "–",
+            ", ".join(f"{w['release']} {w['per_cent']:g}%" for w in row["weights"]) or row["problem"] or "–",
+            row["delivering"] or ("drift" if row["drift"] else ""),
+            row["address"],
+        )
+        for row in view["services"]
+    ]
+    say(table(("service", "live", "traffic", "now", "address"), rows) if rows else "nothing is live yet")
+    if recent:
+        lines = [
+            (
+                d["id"],
+                d["outcome"] or d["state"],
+                ", ".join(d["refused_by"]),
+                f"{d['seconds']:.0f} s",
+                d["change"]["title"],
+            )
+            for d in recent
+        ]
+        say("\n" + table(("delivery", "state", "refused by", "took", "change"), lines))
+    return 0
+
+
+def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
+    if given.format == "json":
+        document(view)
+        return 0
+    say(f"▸ {view['id']}  {view['outcome'] or view['state']}  {view['change']['title']}")
+    for step in view["steps"]:
+        print_step(step)
+    if view["reason"]:
+        say(view["reason"])
+    return 0
+
+
+def logs(given: argparse.Namespace) -> int:
+    client = Client.find()
+    known = {row["service"] for row in client.get("/v1/status")["services"]}
+    if given.name in known:
+        text = client.text(f"/v1/services/{given.name}/logs", lines=given.lines)
+    else:
+        text = client.text(f"/v1/deliveries/{given.name}/logs", stage=given.stage)
+    if given.format == "json":
+        document({"name": given.name, "text": text})
+    else:
+        say(text.rstrip("\n"))
+    return 0
+
+
+def why(given: argparse.Namespace) -> int:
+    view = Client.find().get(f"/v1/services/{given.service}/why")
+    if given.format == "json":
+        document(view)
+        return 0
+    change, release = view["change"], view["release"]
+    values = " ".join(f"{name}={value}" for name, value in view["data"].items())
+    say(f"{view['service']} in {view['environment']}: {release['id']}  (promotion: entry {view['promoted']})")
+    say(f"  artifact      {release['artifact']}")
+    say(f"  data          {release['data']}  {values}")
+    say(f"  change        {change['title']}  (entry {view['proposed']}, delivery {view['delivery']})")
+    say(f"  source        {change['repository']} {change['revision']}")
+    say(f"  author        {change['author']}  (as the commit says)")
+    say(f"  reviewed by   {', '.join(change['reviewers']) or 'nobody, as far as the commit says'}")
+    say(f"  requirement   {', '.join(change['work_items']) or 'none named'}")
+    if view.get("restored_by") is not None:
+        say(f"  restored      by a rollback (entry {view['restored_by']})")
+    say("signed off by")
+    for signed in view["sign_offs"]:
+        say(
+            f"  {mark(signed['verdict'] == 'PASS')} {signed['policy']} for {signed['action']}  (entry {signed['index']})"
+        )
+        for rule in signed["rules"]:
+            decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
+            say(f"      {rule['id']}: {rule['says']}\n        {decided}")
+    return 0
+
+
+def policy(given: argparse.Namespace) -> int:
+    if given.verb == "facts":
+        rows = [(name, kind.value, what) for name, (kind, what) in FACTS.items()]
+        return _told(
+            given, {name: kind for name, kind, _ in rows}, table(("fact", "type", "what it says"), rows)
+        )
+    client = Client.find()
+    if given.verb == "list":
+        view = client.get("/v1/policies")
+        rows = [
+            (p["name"], p["owner"], ", ".join(p["guards"]), p["index"], p["digest"][:19])
+            for p in view["policies"]
+        ]
+        return _told(given, view, table(("policy", "owner", "guards", "entry", "digest"), listed))
+    if not given.name:
+        raise Invalid(f"policy {given.verb} needs a name or a file", next_move="penstock policy list")
+    if given.verb == "show":
+        view = client.get(f"/v1/policies/{given.name}")
+        return _told(given, view, view["source"])
+    source = _read(Path(given.name)).decode(errors="replace")
+    if given.verb == "lint":
+        view = client.post("/v1/policies/lint", {"source": source})
+        return _told(given, view, f"✓ {view['policy']}: {len(view['rules'])} rules compile")
+    view = client.post("/v1/policies", {"source": source})
+    return _told(given, view, f"✓ {view['policy']} is in force from entry {view['index']} on")
+
+
+def evidence(given: argparse.Namespace) -> int:
+    client = Client.find()
+    if given.verb == "list":
+        view = client.get("/v1/evidence", delivery=given.name)
+        rows = [(e["index"], e["what"], e["subjects"][0]["name"], e["digest"][:19]) for e in view["entries"]]
+        return _told(given, view, table(("entry", "what", "about", "digest"), rows))
+    if not given.name:
+        raise Invalid(f"evidence {given.verb} needs {'an index' if given.verb == 'show' else 'a delivery'}")
+    if given.verb == "show":
+        if not given.name.isdigit():
+            raise Invalid(f"{given.name!r} is not the index of an entry", next_move="penstock evidence list")
+        view = client.get(f"/v1/evidence/{given.name}")
+        return _told(given, view, json.dumps(view["predicate"], indent=2))
+    text = client.text(f"/v1/deliveries/{given.name}/bundle")
+    if given.file is None:
+        print(text)
+        return 0
+    given.file.write_text(text)
+    return _told(
+        given,
+        {"file": str(given.file)},
+        f"✓ wrote {given.file}; check it with: penstock verify {given.file} --trust trust.json",
+    )
+
+
+def ledger(given: argparse.Namespace) -> int:
+    client = Client.find()
+    if given.verb == "checkpoint":
+        text = client.text("/v1/ledger/checkpoint")
+        return _told(given, {"checkpoint": text}, text.rstrip())
+    began = time.monotonic()
+    view = client.post("/v1/ledger/verify")
+    if given.format == "json":
+        document(view)
+    else:
+        for problem in view["problems"]:
+            say(f"✗ {problem}")
+        words = "verified" if view["verified"] else "DOES NOT VERIFY"
+        say(
+            f"{mark(view['verified'])} {view['entries']} entries, {view['sign_offs']} sign-offs computed again, "
+            f"{view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
+        )
+        say(f"  root {view['root']}")
+    return 0 if view["verified"] else 1
+
+
+def verify(given: argparse.Namespace) -> int:
+    """Offline: no server, no database, no network."""
+    try:
+        trust = decode(Trust, json.loads(_read(given.trust)), given.trust.name)
+    except ValueError as error:
+        raise Invalid(f"not a trust file: {error}", where=str(given.trust)) from error
+    languages = {name: find("language", name)() for name in names("language")}
+    steps = check(_read(given.bundle), trust, languages)
+    good = all(step.ok for step in steps)
+    if given.format == "json":
+        document({"verified": good, "steps": [encode(step) for step in steps]})
+    else:
+        for number, step in enumerate(steps, 1):
+            say(f"{number:>3}. {mark(step.ok)} {step.what}" + (f": {step.reason}" if step.reason else ""))
+        say(f"{mark(good)} {'verified' if good else 'NOT verified'}")
+    return 0 if good else 1
+
+
+def _told(given: argparse.Namespace, value: Any, text: str) -> int:
+    if given.format == "json":
+        document(value)
+    else:
+        say(text)
+    return 0
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"cannot be read: {error.strerror}", where=str(path)) from error

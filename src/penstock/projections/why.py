@@ -1,0 +1,102 @@
+"""Why is this live? From a service back to the change, the reviews and the sign-offs that carried it.
+
+Called by the server. A fold over ledger entries alone: it never reads the journal or the world.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from penstock.core.evidence import Entry
+from penstock.core.predicates import Look, Promoted, Proposed, RolledBack, SignOff
+from penstock.core.release import Change, Release
+from penstock.ledger.live import Live
+
+
+@dataclass(frozen=True)
+class SignedOff:
+    """One sign-off with the ledger index that proves it. *values* are JSON texts by fact."""
+
+    index: int
+    policy: str
+    owner: str
+    action: str
+    verdict: str
+    explanation: str
+    policy_digest: str
+    rules: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True)
+class Why:
+    """What is live, and what carried it. *change* holds the commit's own claims."""
+
+    service: str
+    environment: str
+    release: Release
+    data: dict[str, object]
+    promoted: int
+    proposed: int
+    change: Change
+    sign_offs: tuple[SignedOff, ...]
+    canary: str
+    restored_by: int | None
+
+
+def explain(live: Live, delivery: tuple[Entry, ...], history: tuple[Entry, ...]) -> Why:
+    """*delivery* are the promoting delivery's entries, *history* the service's promotions and rollbacks."""
+    proposed = next(e for e in delivery if isinstance(e.statement.predicate, Proposed))
+    change = proposed.statement.predicate.change  # type: ignore[union-attr]
+    looks = [e.statement.predicate for e in history if isinstance(e.statement.predicate, Look)]
+    return Why(
+        service=live.release.service,
+        environment=live.release.environment,
+        release=live.release,
+        data=dict(live.data.values),
+        promoted=live.entry,
+        proposed=proposed.index,
+        change=change,
+        sign_offs=sign_offs(delivery),
+        canary=looks[-1].explanation if looks else "",
+        restored_by=_restored(live, history),
+    )
+
+
+def sign_offs(entries: tuple[Entry, ...]) -> tuple[SignedOff, ...]:
+    """The sign-offs among a delivery's entries, in order."""
+    return tuple(
+        _signed(entry.index, entry.statement.predicate)
+        for entry in entries
+        if isinstance(entry.statement.predicate, SignOff)
+    )
+
+
+def _signed(index: int, signed: SignOff) -> SignedOff:
+    decision = signed.penstock
+    return SignedOff(
+        index=index,
+        policy=decision.policy,
+        owner=decision.owner,
+        action=decision.action,
+        verdict=decision.verdict,
+        explanation=decision.explanation,
+        policy_digest="sha256:" + signed.policy.digest.get("sha256", ""),
+        rules=tuple(
+            {"id": rule.id, "verdict": rule.verdict, "says": rule.says, "values": dict(rule.values)}
+            for rule in decision.rules
+        ),
+    )
+
+
+def _restored(live: Live, history: tuple[Entry, ...]) -> int | None:
+    """The entry of the rollback by hand that brought this pair back, if one did after its promotion."""
+    found = None
+    for entry in history:
+        match entry.statement.predicate:
+            case RolledBack(restored=restored) if restored == live.release and entry.index > live.entry:
+                found = entry.index
+            case Promoted():
+                found = None
+            case _:
+                pass
+    return found

@@ -1,0 +1,237 @@
+"""The HTTP API, version 1. Thin: parse, call, answer; what it answers is made in `views`.
+
+Called by the CLI, scripts and the pages' script. Errors are problem documents with our five words.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
+
+from penstock.bootstrap.control import ControlPlane
+from penstock.bootstrap.identity import publication
+from penstock.config import parse_policy
+from penstock.core.authority import InForce
+from penstock.core.codec import decode
+from penstock.errors import Conflict, Invalid, Refused
+from penstock.ledger import bundle, fsck
+from penstock.ports import Language
+from penstock.server import views
+from penstock.server.views import View
+
+LOG_BYTES = 256 * 1024
+
+
+class Ship(BaseModel):
+    location: str
+    revision: str = ""
+    environment: str = views.PRODUCTION
+
+
+class Reason(BaseModel):
+    reason: str = ""
+
+
+class Source(BaseModel):
+    source: str
+
+
+def routes(control: ControlPlane) -> APIRouter:
+    api = APIRouter(prefix="/v1")
+
+    @api.get("/health")
+    async def health() -> View:
+        return {"ok": True, "isolation": control.isolation.value}
+
+    @api.post("/ship")
+    async def ship(given: Ship) -> View:
+        """Start deliveries of what a commit holds."""
+        return {"deliveries": await control.shipping.ship(given.location, given.revision, given.environment)}
+
+    @api.get("/deliveries")
+    async def deliveries(service: str = "", limit: int = 50) -> View:
+        return {"deliveries": await views.deliveries(control, service, limit)}
+
+    @api.get("/deliveries/{delivery}")
+    async def delivery(delivery: str) -> View:
+        return await views.delivery(control, delivery)
+
+    @api.get("/deliveries/{delivery}/logs")
+    async def logs(delivery: str, stage: str = "", offset: int = 0) -> PlainTextResponse:
+        async with control.store.transaction(write=False) as tx:
+            found = await control.journal.find(tx, delivery)
+        stages = dict.fromkeys(record.intent.stage for record in found.records)
+        names = [stage] if stage else list(stages)
+        parts = [_log(control.engine.log_of(found.id, _name(name)), offset) for name in names]
+        return PlainTextResponse("".join(parts))
+
+    @api.get("/deliveries/{delivery}/bundle")
+    async def exported(delivery: str) -> Response:
+        async with control.store.transaction(write=False) as tx:
+            data = await bundle.export(control.ledger, tx, delivery)
+        return Response(data, media_type="application/json")
+
+    @api.post("/deliveries/{delivery}/abort")
+    async def abort(delivery: str) -> View:
+        await control.journal.request(delivery, "abort")
+        return {"delivery": delivery}
+
+    @api.post("/deliveries/{delivery}/promote")
+    async def promote(delivery: str) -> View:
+        await control.journal.request(delivery, "promote")
+        return {"delivery": delivery}
+
+    @api.post("/services/{service}/rollback")
+    async def rollback(service: str, given: Reason, request: Request) -> View:
+        person = request.scope.get("penstock.identity", "operator")
+        found = await control.shipping.roll_back(service, views.PRODUCTION, person, given.reason)
+        return {"delivery": found}
+
+    @api.get("/services/{service}/why")
+    async def why(service: str) -> View:
+        return await views.why(control, service)
+
+    @api.get("/services/{service}/logs")
+    async def workload_logs(service: str, lines: int = 100) -> PlainTextResponse:
+        state = await control.router.read(service, views.PRODUCTION)
+        found = [
+            f"{backend.release}  {line}"
+            for backend in state.backends
+            for line in await control.platform.logs(backend.release, max(1, min(lines, 5000)))
+        ]
+        return PlainTextResponse("\n".join(found) + "\n" if found else "")
+
+    @api.get("/status")
+    async def status() -> View:
+        return await views.status(control)
+
+    @api.get("/events")
+    async def events(request: Request) -> StreamingResponse:
+        """A server-sent event whenever something was committed."""
+        return StreamingResponse(_changes(control, request), media_type="text/event-stream")
+
+    return api
+
+
+def ledger_routes(control: ControlPlane) -> APIRouter:
+    api = APIRouter(prefix="/v1")
+
+    @api.get("/evidence")
+    async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: int = 50) -> View:
+        async with control.store.transaction(write=False) as tx:
+            tag = f"delivery:{delivery}" if delivery else f"about:{digest}" if digest else f"type:{type}"
+            if delivery or digest or type:
+                found = await control.ledger.tagged(tx, tag)
+            else:
+                found = await control.ledger.entries(tx, max(0, await control.ledger.size(tx) - limit), limit)
+        return {"entries": [views.brief(entry) for entry in found[-max(1, min(limit, 1000)) :]]}
+
+    @api.get("/evidence/{index}")
+    async def entry(index: int) -> View:
+        async with control.store.transaction(write=False) as tx:
+            return views.whole(await control.ledger.entry(tx, index))
+
+    @api.get("/ledger/checkpoint")
+    async def checkpoint() -> PlainTextResponse:
+        async with control.store.transaction(write=False) as tx:
+            return PlainTextResponse(await control.ledger.checkpoint(tx))
+
+    @api.post("/ledger/verify")
+    async def verify() -> View:
+        trust = decode(fsck.Trust, _json(control.home.trust), "trust.json")
+        report = await fsck.verify(control.store, trust, control.languages)
+        return {
+            "verified": report.verified,
+            "entries": report.entries,
+            "sign_offs": report.sign_offs,
+            "checkpoints": report.checkpoints,
+            "root": report.root,
+            "problems": list(report.problems),
+        }
+
+    @api.get("/policies")
+    async def policies() -> View:
+        async with control.store.transaction(write=False) as tx:
+            held = (await control.ledger.authority(tx)).policies.values()
+        return {"policies": [_policy(item) for item in sorted(held, key=lambda item: item.name)]}
+
+    @api.get("/policies/{name}")
+    async def policy(name: str) -> View:
+        async with control.store.transaction(write=False) as tx:
+            held = (await control.ledger.authority(tx)).policies
+        if name not in held:
+            raise Invalid(f"no policy {name!r}; in force: {', '.join(sorted(held))}")
+        return {**_policy(held[name]), "source": held[name].source}
+
+    @api.post("/policies/lint")
+    async def lint(given: Source) -> View:
+        document = parse_policy(given.source.encode(), "policy.yaml")
+        _language(control, document.language).compile(document)
+        return {"policy": document.policy, "rules": [rule.id for rule in document.rules]}
+
+    @api.post("/policies")
+    async def publish(given: Source, request: Request) -> View:
+        """Publish a version, signed by the operator's key. It holds from the next gate on."""
+        if request.scope.get("penstock.identity") != "operator":
+            raise Refused("only the operator publishes through this door", next_move="ask the operator")
+        document = parse_policy(given.source.encode(), "policy.yaml")
+        _language(control, document.language).compile(document)
+        envelope = publication(control.keys.operator, given.source)
+        async with control.store.transaction() as tx:
+            (entry,) = await control.ledger.append(tx, [envelope])
+        return {"policy": document.policy, "index": entry.index}
+
+    return api
+
+
+def _policy(held: InForce) -> View:
+    document = parse_policy(held.source.encode(), held.name)
+    return {
+        "name": held.name,
+        "owner": held.owner,
+        "guards": list(document.guards),
+        "environments": list(document.environments),
+        "scope": document.scope,
+        "digest": held.digest,
+        "index": held.index,
+        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
+    }
+
+
+def _language(control: ControlPlane, name: str) -> Language:
+    if name not in control.languages:
+        raise Invalid(f"no policy language {name!r}; known: {', '.join(sorted(control.languages))}")
+    return control.languages[name]
+
+
+def _name(stage: str) -> str:
+    if not stage.replace("-", "").isalnum():
+        raise Invalid(f"{stage!r} is not the name of a stage")
+    return stage
+
+
+def _log(path: Path, offset: int) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(max(offset, size - LOG_BYTES if not offset else offset))
+        return f"--- {path.stem}\n" + file.read(LOG_BYTES).decode(errors="replace")
+
+
+def _json(path: Path) -> object:
+    if not path.exists():
+        raise Conflict("trust.json is missing", where=str(path))
+    return json.loads(path.read_text())
+
+
+async def _changes(control: ControlPlane, request: Request) -> AsyncIterator[str]:
+    yield "retry: 1000\n\n"
+    while not await request.is_disconnected():
+        await control.store.wake(15.0)
+        yield "event: change\ndata: {}\n\n"

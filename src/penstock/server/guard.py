@@ -1,0 +1,112 @@
+"""Who may in. Closed by default: every request needs a token, or must come over the user's own socket.
+
+Wraps the application once for each listener: the one on the unix socket (mode 0600) trusts whoever could
+open it, the one on loopback asks for a token, and for a Host that no DNS trick can forge.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from http.cookies import SimpleCookie
+from typing import Any
+from urllib.parse import urlsplit
+
+from penstock.engine.journal import Journal
+
+COOKIE = "penstock"
+OPEN = ("/healthz", "/login", "/static/")
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+MAX_BODY = 1024 * 1024
+HEADERS = {
+    "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+    "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-store",
+}
+
+Scope = dict[str, Any]
+
+
+class Guard:
+    """ASGI middleware. *trusted* listeners need no token."""
+
+    def __init__(self, app: Any, journal: Journal, *, trusted: bool) -> None:
+        self._app = app
+        self._journal = journal
+        self._trusted = trusted
+
+    async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        refusal = await self._refusal(scope, headers)
+        if refusal is not None:
+            await _answer(send, *refusal)
+            return
+
+        async def guarded(message: dict[str, Any]) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", []), *_encoded(HEADERS)]
+            await send(message)
+
+        await self._app(scope, receive, guarded)
+
+    async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
+        """(status, words, where to go) unless the request may pass."""
+        length = headers.get("content-length", "0")
+        if not length.isdigit() or int(length) > MAX_BODY or "transfer-encoding" in headers:
+            return 413, f"a request body has a Content-Length of at most {MAX_BODY} bytes", ""
+        if self._trusted:
+            scope["penstock.identity"] = "operator"
+            return None
+        if _host(headers.get("host", "")) not in HOSTS:
+            return 421, "this server answers to 127.0.0.1 and localhost only", ""
+        if scope["method"] not in ("GET", "HEAD") and not _same_origin(headers):
+            return 403, "a page of another origin may not do this", ""
+        if scope["path"].startswith(OPEN):
+            return None
+        identity = await self._identity(headers)
+        if identity is None:
+            page = "text/html" in headers.get("accept", "")
+            words = "a token is needed; `penstock up` printed one at its first start"
+            return (303, words, "/login") if page else (401, words, "")
+        scope["penstock.identity"] = identity
+        return None
+
+    async def _identity(self, headers: dict[str, str]) -> str | None:
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            cookie = SimpleCookie()
+            cookie.load(headers.get("cookie", ""))
+            token = cookie[COOKIE].value if COOKIE in cookie else ""
+        return await identity_of(self._journal, token)
+
+
+async def identity_of(journal: Journal, token: str) -> str | None:
+    """Whose token it is. Looked up by its hash, so the comparison tells nothing about the token."""
+    return await journal.identity_of(hashlib.sha256(token.encode()).hexdigest()) if token else None
+
+
+def _host(header: str) -> str:
+    return header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
+
+
+def _same_origin(headers: dict[str, str]) -> bool:
+    origin = headers.get("origin")
+    return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]
+
+
+async def _answer(send: Any, status: int, words: str, location: str) -> None:
+    headers = {**HEADERS, "content-type": "application/problem+json"}
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if location:
+        headers["location"] = location
+    body = f'{{"word":"refused","what":"{words}","where":"","next":"send Authorization: Bearer <token>"}}'
+    await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
+    await send({"type": "http.response.body", "body": body.encode()})

@@ -1,0 +1,89 @@
+"""The pages: server-rendered views of what the API answers. They work without the one script.
+
+Called by `app`. The script (``static/live.js``) only fetches the page again when something was committed.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from penstock.bootstrap.control import ControlPlane
+from penstock.server import views
+from penstock.server.guard import COOKIE, identity_of
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def _when(seconds: float | None) -> str:
+    if seconds is None:
+        return "–"
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%d %b %H:%M:%S")
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
+
+
+TEMPLATES.filters["when"] = _when
+TEMPLATES.filters["duration"] = _duration
+
+
+def routes(control: ControlPlane) -> APIRouter:
+    pages = APIRouter(include_in_schema=False)
+
+    def page(template: str, title: str, **values: Any) -> HTMLResponse:
+        text = TEMPLATES.get_template(template).render(
+            title=title, isolation=control.isolation.value, **values
+        )
+        return HTMLResponse(text)
+
+    @pages.get("/")
+    async def deliveries() -> HTMLResponse:
+        found = await views.deliveries(control, "", 100)
+        return page("deliveries.html", "Deliveries", deliveries=found)
+
+    @pages.get("/deliveries/{delivery}")
+    async def delivery(delivery: str) -> HTMLResponse:
+        found = await views.delivery(control, delivery)
+        return page("delivery.html", found["id"], delivery=found)
+
+    @pages.get("/environments")
+    async def environments() -> HTMLResponse:
+        return page("environments.html", "What runs where", status=await views.status(control))
+
+    @pages.get("/services/{service}")
+    async def why(service: str) -> HTMLResponse:
+        return page("why.html", f"Why is {service} live?", why=await views.why(control, service))
+
+    @pages.get("/login")
+    async def login() -> HTMLResponse:
+        return page("login.html", "Sign in", wrong=False)
+
+    @pages.post("/login")
+    async def sign_in(request: Request) -> Response:
+        given = parse_qs((await request.body()).decode(errors="replace"))
+        token = given.get("token", [""])[0].strip()
+        if await identity_of(control.journal, token) is None:
+            response = page("login.html", "Sign in", wrong=True)
+            response.status_code = 401
+            return response
+        answer = RedirectResponse("/", 303)
+        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=7 * 86400)
+        return answer
+
+    return pages
