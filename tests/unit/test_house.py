@@ -26,7 +26,9 @@ PARAMETERS = 6
 PORT_METHODS = 5
 
 #: What may break a budget, as it is written in the complaint ("path" or "path: name"), and why.
-EXCEPTIONS: dict[str, str] = {}
+EXCEPTIONS: dict[str, str] = {
+    "src/penstock/analysis/judge.py: _compare": "the counts of a two-by-two table, a margin and an alpha",
+}
 
 #: Third-party packages that pure code may use.
 PURE = {"penstock.core": {"rfc8785"}, "penstock.errors": set[str](), "penstock.analysis": {"numpy", "scipy"}}
@@ -46,13 +48,23 @@ def long_file(name: str, text: str) -> list[str]:
 def big_functions(name: str, text: str) -> list[str]:
     found = []
     for function in functions(ast.parse(text)):
-        lines = (function.end_lineno or function.lineno) - function.lineno + 1
+        lines = own_lines(function)
         if lines > FUNCTION_LINES:
             found.append(f"{name}: {function.name}: {lines} lines, at most {FUNCTION_LINES}")
         count = len(parameters(function))
         if count > PARAMETERS:
             found.append(f"{name}: {function.name}: {count} parameters, at most {PARAMETERS}")
     return found
+
+
+def own_lines(function: Function) -> int:
+    """Without the functions within, which are measured by themselves (routes inside a factory)."""
+    inner = [node for node in function.body if isinstance(node, Function)]
+    return length(function) - sum(length(node) for node in inner)
+
+
+def length(function: Function) -> int:
+    return (function.end_lineno or function.lineno) - function.lineno + 1
 
 
 def parameters(function: Function) -> list[str]:

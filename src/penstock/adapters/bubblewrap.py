@@ -105,6 +105,8 @@ def _system_mounts(network: bool) -> list[str]:
             arguments += ["--ro-bind", str(path.resolve()), str(path)]
     for prefix in _toolchains():
         arguments += ["--ro-bind", str(prefix), str(prefix)]
+    for path in _host_packages():
+        arguments += ["--tmpfs", str(path)]
     for path in _named_by_environment() if network else ():
         arguments += ["--ro-bind", str(path), str(path)]
     return arguments
@@ -119,6 +121,14 @@ def _toolchains() -> list[Path]:
     return [
         path for path in found if path.is_absolute() and path.parts[1:2] != ("usr",) and path != Path("/")
     ]
+
+
+def _host_packages() -> list[Path]:
+    """What was installed into this machine's Pythons: a service must not come to lean on it."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    folders = [f"{sys.base_prefix}/lib/{version}/site-packages", "/usr/lib/python3/dist-packages"]
+    folders += [f"/usr/local/lib/{version}/dist-packages", f"/usr/lib/{version}/site-packages"]
+    return [path for path in map(Path, dict.fromkeys(folders)) if path.is_dir()]
 
 
 def _named_by_environment() -> list[Path]:

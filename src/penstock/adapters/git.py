@@ -151,8 +151,9 @@ class Git:
         (mirror / "info").mkdir(exist_ok=True)
         (mirror / "info/attributes").write_text(ATTRIBUTES)
         wanted = [BRANCHES, TAGS, *([f"+HEAD:{HEAD}"] if "HEAD" in refs else [])]
-        options = ("--quiet", "--prune", "--no-tags", "--no-recurse-submodules", "--no-write-fetch-head")
-        fetched = await self._git(mirror, "fetch", *options, "--", place, *wanted)
+        # A shallow clone is as good a source as any: only the commit's own tree is wanted.
+        options = ("--quiet", "--prune", "--no-tags", "--update-shallow", "--no-recurse-submodules")
+        fetched = await self._git(mirror, "fetch", *options, "--no-write-fetch-head", "--", place, *wanted)
         if fetched.code:
             raise _unreachable(place, fetched)
         return heads
@@ -231,14 +232,18 @@ class Git:
             fresh = config.with_suffix(f".{os.getpid()}")
             fresh.write_text(text)
             fresh.replace(config)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        kept = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith("GIT_") or name.startswith(("GIT_SSL_", "GIT_SSH"))
+        }
         return {
+            "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
             **kept,
             "GIT_CONFIG_GLOBAL": str(config),
             "GIT_CONFIG_NOSYSTEM": "1",
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "true",
-            "GIT_SSH_COMMAND": "ssh -oBatchMode=yes",
             "GIT_NO_REPLACE_OBJECTS": "1",
             "LC_ALL": "C",
         }

@@ -111,7 +111,9 @@ async def _run(scanner: Scanner, task: Task, sandbox: Sandbox, tools: Tools) -> 
     report = out / REPORT
     if not report.is_file() or report.stat().st_size > MAX_BYTES:
         raise Invalid(f"it wrote no report of at most {MAX_BYTES} bytes", where=scanner.name)
-    found = parse_sarif(report.read_bytes(), f"{scanner.name}'s report", "platform")
+    # Without a sandbox the tool sees the tree where it is; evidence names files as the sandbox does.
+    data = report.read_bytes().replace(f"{task.tree}/".encode(), b"/app/")
+    found = parse_sarif(data, f"{scanner.name}'s report", "platform")
     return [at_least(findings, scanner.floor) for findings in found]
 
 

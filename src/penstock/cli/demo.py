@@ -119,6 +119,8 @@ def _tell(home: Home, client: Client) -> dict[str, Any]:
     _repository(folder / "organisation", "environments", "v1")
     for story in FIRST:
         _deliver(told, client, folder, story)
+    if told.wrong:
+        raise Broken("the stories cannot go on: " + "; ".join(told.wrong), next_move=f"see {home.logs}")
     with _load(home, client) as counts:
         for story in THEN:
             _deliver(told, client, folder, story)

@@ -171,7 +171,7 @@ def policy(given: argparse.Namespace) -> int:
     client = Client.find()
     if given.verb == "list":
         view = client.get("/v1/policies")
-        rows = [
+        listed = [
             (p["name"], p["owner"], ", ".join(p["guards"]), p["index"], p["digest"][:19])
             for p in view["policies"]
         ]

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.config import ServiceConfig, load_service
+from penstock.core.fence import Fence
 from penstock.core.pipeline import Intent
 from penstock.core.release import Artifact, Change
-from penstock.ports import BuildRequest, Fence, SourceRevision, Task
+from penstock.ports import BuildRequest, SourceRevision, Task
 
 
 @dataclass

@@ -16,6 +16,7 @@ from building import request_for, write
 
 from penstock.adapters import _archive as archive
 from penstock.adapters.build import Layout, NodeBuilder, PythonBuilder
+from penstock.adapters.build.common import words_of
 from penstock.config import ServiceConfig, load_service
 from penstock.core.digest import digest_of, hex_of
 from penstock.core.image import ABI_LABEL, REVISION_LABEL, SERVICE_LABEL, read_manifest
@@ -82,6 +83,7 @@ async def run_image(sandbox: Sandbox, store: Path, digest: str, scratch: Path) -
         ({"main.py": "", "server.py": ""}, "Python, main.py"),
         ({"penstock.yaml": "run: ./serve\n", "serve": ""}, "a command, run: in penstock.yaml"),
         ({"README.md": ""}, None),
+        ({"package.json": "{}", "Procfile": "web: node x.js\n", "lint.py": ""}, None),
         ({"package.json": "{}", "penstock.yaml": "run: node x.js\n"}, None),
     ],
 )
@@ -183,6 +185,21 @@ async def test_console_scripts_of_dependencies_start(sandbox: Sandbox, tmp_path:
         built = await PythonBuilder(sandbox, tmp_path / "store").build(request)
         said = await run_image(sandbox, tmp_path / "store", built.digest, tmp_path / f"out{number}")
         assert "xn--4ca.example" in said
+
+
+def test_a_command_gets_a_shell_only_if_it_needs_one() -> None:
+    assert words_of("python app.py 'a b'") == ("python3", "app.py", "a b")
+    for text, run in {
+        "python x.py --port $PORT": "exec env python3 x.py --port $PORT",
+        "FOO=1 serve": "exec env FOO=1 serve",
+        "cd api && serve": "cd api && serve",
+        "exec serve $PORT": "exec serve $PORT",
+    }.items():
+        shell, option, command = words_of(text)
+        assert (shell, option) == ("sh", "-c")
+        assert command.partition("; ")[2] == run
+    with pytest.raises(Invalid):
+        words_of("'")
 
 
 async def test_a_failing_build_shows_its_last_lines(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -68,6 +68,23 @@ async def test_checks_out_the_bytes_of_the_commit(git: Git, repository: Reposito
     assert not os.access(tree / "v.py", os.X_OK)
 
 
+async def test_reads_bare_shallow_and_linked_repositories(
+    git: Git, repository: Repository, tmp_path: Path
+) -> None:
+    repository.commit({"a": "1"})
+    commit = repository.commit({"a": "2"})
+    source = f"file://{repository.path}"
+    repository.git("clone", "--quiet", "--depth=1", source, str(tmp_path / "shallow"))
+    repository.git("clone", "--quiet", "--bare", source, str(tmp_path / "bare.git"))
+    repository.git("worktree", "add", "--quiet", "--detach", str(tmp_path / "linked"))
+    for name in ("shallow", "bare.git", "linked"):
+        found = await git.resolve(str(tmp_path / name), "")
+        assert found.revision == commit
+        (tmp_path / f"tree-{name}").mkdir()
+        await git.checkout(found, tmp_path / f"tree-{name}")
+        assert (tmp_path / f"tree-{name}/a").read_text() == "2"
+
+
 async def test_checks_out_again_after_the_cache_was_deleted(repository: Repository, tmp_path: Path) -> None:
     repository.commit({"a": "1"})
     found = await Git(tmp_path / "one").resolve(str(repository.path), "")

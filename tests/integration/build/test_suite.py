@@ -23,9 +23,9 @@ from penstock.ports import Outcome, Sandbox
 
 PASSING = '<testsuite><testcase classname="a" name="b"/></testsuite>'
 LCOV = "SF:app.py\nDA:1,1\nDA:2,0\nend_of_record\n"
-SARIF = (
-    '{"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "lint"}}, "results": [{"ruleId": "R1"}]}]}'
-)
+RUN = '{"tool": {"driver": {"name": "lint"}}, "results": [{"ruleId": "R1"}]}'
+SARIF = f'{{"version": "2.1.0", "runs": [{RUN}]}}'
+FAILS_AFTER_ALL = f"open('junit.out', 'w').write({PASSING!r}); raise SystemExit(9)"
 
 needs_kingfisher = pytest.mark.skipif(
     importlib.util.find_spec("kingfisher") is None and os.environ.get("CI") != "true",
@@ -79,7 +79,7 @@ async def test_every_report_becomes_self_reported_evidence(sandbox: Sandbox, tmp
         ("python3 -c pass", None, (1, 0), ()),
         (says(junit=PASSING), "junit.out", (1, 0), ()),
         (
-            python(f"open('junit.out', 'w').write({PASSING!r}); raise SystemExit(9)"),
+            python(FAILS_AFTER_ALL),
             "junit.out",
             (1, 1),
             None,
@@ -130,9 +130,7 @@ async def test_a_report_that_links_out_is_an_error(sandbox: Sandbox, tmp_path: P
     assert not outcome.statements
 
 
-async def test_an_analyser_that_finds_something_contributes_no_tests(
-    sandbox: Sandbox, tmp_path: Path
-) -> None:
+async def test_an_analyser_that_finds_something_is_no_test(sandbox: Sandbox, tmp_path: Path) -> None:
     code = python(f"open('r', 'w').write({SARIF!r}); raise SystemExit(1)")
     audit = SuiteConfig(run=code, sarif="r")
     outcome = await run(sandbox, tmp_path, one=audit, two=audit)

@@ -32,6 +32,7 @@ APP = "/app"
 BESIDE = "/penstock"  # where a step finds what is not the project's: tools, caches, results
 
 SHELL = re.compile(r"[$&|;<>()`*?~\n]|^\s*\w+=")
+COMPOUND = re.compile(r"[;&|()`\n]|^\s*exec\b")
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 EXAMPLE = f"""\
@@ -90,6 +91,8 @@ def words_of(text: str) -> tuple[str, ...]:
 
 def in_shell(text: str) -> tuple[str, ...]:
     """The command as a shell's, which finds what was installed with the service."""
+    # A shell that stays would keep a request to stop from the service: let it be replaced where it can.
+    text = text if COMPOUND.search(text) else f"exec env {text}"
     return ("sh", "-c", f'PATH="{PROGRAMS}:$PATH"; {text}')
 
 

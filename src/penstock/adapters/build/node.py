@@ -137,7 +137,7 @@ def _start(tree: Path, config: ServiceConfig) -> Start | None:
 def _script(text: str) -> tuple[str, ...]:
     """A start script as argv: node itself if it names node, else a shell that finds packages' programs."""
     words = words_of(text)
-    return words if words[0] in ("node", "sh") else in_shell(f"exec {text}")
+    return words if words[0] in ("node", "sh") else in_shell(text)
 
 
 def _package(tree: Path) -> dict[str, Json]:

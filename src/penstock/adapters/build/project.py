@@ -63,8 +63,8 @@ class Project:
 
 def is_python(tree: Path) -> bool:
     """Whether the tree looks like a Python project at all."""
-    named = any((tree / name).is_file() for name in ("requirements.txt", "pyproject.toml"))
-    return named or any(tree.glob("*.py"))
+    named = any((tree / name).is_file() for name in ("requirements.txt", "pyproject.toml", *DEV_FILES))
+    return named or any(tree.glob("*.py")) or any(tree.glob("*/__main__.py"))
 
 
 def read_project(tree: Path, config: ServiceConfig) -> Project:

@@ -22,6 +22,7 @@ from penstock.ports import BuildRequest, Built, Sandbox
 
 BUILDER = "urn:penstock:builder:python:v1"
 DEPS = ".penstock/deps"
+NODE = ("node", "npm", "npx")
 
 
 class PythonBuilder:
@@ -34,8 +35,10 @@ class PythonBuilder:
 
     def detect(self, tree: Path, config: ServiceConfig) -> str | None:
         """See `Builder.detect`. A tree of no language but with a start command is taken as well."""
+        plain = declared(tree, config)
+        if (tree / "package.json").exists() and (not is_python(tree) or (plain and plain.command[0] in NODE)):
+            return None
         if not is_python(tree):
-            plain = None if (tree / "package.json").exists() else declared(tree, config)
             return f"a command, {plain.found}" if plain else None
         start = read_project(tree, config).start
         return f"Python, {start.found}" if start else None

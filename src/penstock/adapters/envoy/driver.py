@@ -61,7 +61,7 @@ class Envoy:
     async def read(self, service: str, environment: str) -> TrafficState:
         name = config.route_name(service, environment)
         plan = self._state.plans.get(name)
-        active = await self._admin.routes(name)
+        active = await self._admin.routes(name) if plan is not None else None
         if plan is None or active is None:
             return TrafficState(service, environment)
         health = await self._admin.health()
