@@ -21,7 +21,7 @@ lint: $(VENV)/.installed
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
-	@$(BIN)/lint-imports
+	@$(BIN)/lint-imports --no-logo
 
 contract-%: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
@@ -56,7 +56,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	  echo "$(PYTHON) has no pip; next: install it (Debian: apt install python3-pip), or install uv" >&2; exit 2; }
 	@echo "fetching uv …"
 	@PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install \
-	  --quiet --disable-pip-version-check --upgrade --target .uv uv
+	  -qq --disable-pip-version-check --upgrade --target .uv uv
 
 clean:
 	rm -rf $(VENV) .uv .mypy_cache .ruff_cache .pytest_cache

@@ -28,7 +28,8 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     if new != stable:
         state = await _withdraw(task, router, state, new.id)
         await platform.remove(new.id, fence=task.fence)
-    words = f"{exposed} of {requests} user requests saw {new.id}"
+    share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
+    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}"
     rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
     return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled),))
 

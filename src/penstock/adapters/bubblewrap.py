@@ -8,14 +8,14 @@ Python that runs Penstock, and the step's own mounts. Never the data folder, hom
 from __future__ import annotations
 
 import contextlib
-import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from penstock.adapters._commands import run_command
+from penstock.adapters._commands import inherited, run_command
 from penstock.core.workload import Isolation, Step, StepResult
 from penstock.errors import Unavailable
 
@@ -37,9 +37,14 @@ ETC = (
     "ssl",
 )
 NETWORK_ETC = ("hosts", "resolv.conf")
-#: Settings of package clients and proxies that a step with a network inherits.
-INHERITED = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+#: Private keys inside what is shown; root may read them, and a sandbox of root's is root to the files.
+KEYS = ("/etc/ssl/private", "/etc/pki/tls/private")
+#: The parts of a toolchain's prefix that programs need. The prefix may be ``~/.local``, with our data in it.
+TOOLCHAIN = ("bin", "lib", "lib64", "include")
+#: Settings that name a certificate or a local index; other paths among them are not for the sandbox.
+POINTERS = re.compile(
+    r"CERT|CA_BUNDLE|CA_CERTS|CAFILE|FIND_LINKS|INDEX|CONFIG_FILE|USERCONFIG", re.IGNORECASE
+)
 
 
 class Bubblewrap:
@@ -55,27 +60,31 @@ class Bubblewrap:
         for binary in _candidates():
             found = cls(binary)
             command = found.enclose(Step(argv=("/bin/sh", "-c", "exit 0"), cwd="/"))
-            tried = subprocess.run(command, capture_output=True, text=True, check=False)
+            try:
+                tried = subprocess.run(command, capture_output=True, text=True, check=False)
+            except OSError as error:
+                reasons.append(f"{binary}: {error.strerror}")
+                continue
             if tried.returncode == 0:
                 return found
             reasons.append(f"{binary}: {tried.stderr.strip()}")
         raise Unavailable("; ".join(reasons) or "bubblewrap is not installed", next_move=INSTALL)
 
     def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
-        arguments = [self._binary, "--unshare-all", "--new-session", "--cap-drop", "ALL"]
+        arguments = [self._binary, "--unshare-all", "--new-session", "--cap-drop", "ALL", "--die-with-parent"]
         arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "penstock", "--clearenv"]
         if step.network:
             arguments.append("--share-net")
-        if not outlives_us:
-            arguments.append("--die-with-parent")
-        arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--dir", "/var/tmp"]
+        arguments += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--symlink", "/tmp", "/var/tmp"]
         arguments += _system_mounts(step.network)
         for mount in step.mounts:
             kind = "--bind" if mount.writable else "--ro-bind"
             arguments += [kind, mount.source, mount.target]
         for name, value in _environment(step).items():
             arguments += ["--setenv", name, value]
-        return (*arguments, "--chdir", step.cwd, "--", *step.argv)
+        inside = (*arguments, "--remount-ro", "/", "--chdir", step.cwd, "--", *step.argv)
+        # The shell is the parent that it dies with: it outlives us, and killing either leaves nothing behind.
+        return ("/bin/sh", "-c", '"$@"; exit $?', "sh", *inside) if outlives_us else inside
 
     async def run(self, step: Step, log: Path) -> StepResult:
         return await run_command(self.enclose(step), {}, step.seconds, log)
@@ -103,9 +112,10 @@ def _system_mounts(network: bool) -> list[str]:
         path = Path("/etc") / name
         if path.exists():
             arguments += ["--ro-bind", str(path.resolve()), str(path)]
-    for prefix in _toolchains():
-        arguments += ["--ro-bind", str(prefix), str(prefix)]
-    for path in _host_packages():
+    for part in (prefix / name for prefix in _toolchains() for name in TOOLCHAIN):
+        if part.is_dir():
+            arguments += ["--ro-bind", str(part), str(part)]
+    for path in (*_host_packages(), *(path for path in map(Path, KEYS) if path.is_dir())):
         arguments += ["--tmpfs", str(path)]
     for path in _named_by_environment() if network else ():
         arguments += ["--ro-bind", str(path), str(path)]
@@ -134,7 +144,7 @@ def _host_packages() -> list[Path]:
 def _named_by_environment() -> list[Path]:
     """Certificate files and local indexes that inherited settings point at."""
     paths = []
-    for value in _inherited().values():
+    for value in (value for name, value in inherited().items() if POINTERS.search(name)):
         for word in value.replace("file://", "").split():
             path = Path(word)
             outside = path.is_absolute() and path.parts[1:2] not in (("usr",), ("etc",))
@@ -143,17 +153,9 @@ def _named_by_environment() -> list[Path]:
     return paths
 
 
-def _inherited() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if name.startswith(INHERITED) or name.lower() in PROXIES
-    }
-
-
 def _environment(step: Step) -> dict[str, str]:
-    path = ":".join(
-        dict.fromkeys([f"{prefix}/bin" for prefix in _toolchains()] + ["/usr/local/bin", "/usr/bin", "/bin"])
-    )
+    # Ours first: ``python3`` inside is the Python that the image was built for.
+    prefixes = [Path(sys.base_prefix), *_toolchains(), Path("/usr/local"), Path("/usr"), Path("/")]
+    path = ":".join(dict.fromkeys(str(prefix / "bin") for prefix in prefixes))
     base = {"PATH": path, "HOME": "/tmp", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
-    return {**base, **(_inherited() if step.network else {}), **step.env}
+    return {**base, **(inherited() if step.network else {}), **step.env}

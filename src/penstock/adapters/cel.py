@@ -16,7 +16,7 @@ from typing import Any
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_strings
 
-from penstock.core.facts import FACTS, Fact, FactType
+from penstock.core.facts import FACTS, Fact, FactType, fits
 from penstock.core.policy import PolicyDocument, RuleDocument, RuleVerdict
 from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
 from penstock.errors import Invalid
@@ -98,8 +98,14 @@ class _Compiled:
 def _decide(rule: _CompiledRule, facts: Mapping[str, Fact], data: dict[str, Any]) -> RuleVerdict:
     values = {name: facts[name] for name in rule.facts if name in facts}
     missing = [name for name in rule.needed if name not in facts]
-    verdict = _evaluate(rule, data, missing)
-    words = _words(rule.say if verdict.passed else rule.otherwise, data)
+    wrong = [name for name in rule.needed if name in facts and not fits(name, facts[name])]
+    if wrong:
+        verdict = unknown(Cause.ERROR, f"{rule.id}: the value of {', '.join(wrong)} is of the wrong type")
+    else:
+        verdict = _evaluate(rule, data, missing)
+    # After an error the rule's words could claim anything: the error itself is what there is to say.
+    erred = verdict.cause is Cause.ERROR
+    words = "" if erred else _words(rule.say if verdict.passed else rule.otherwise, data)
     says = words or verdict.reason or f"{rule.id}: {verdict.result}"
     return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values)
 
@@ -111,7 +117,7 @@ def _evaluate(rule: _CompiledRule, data: dict[str, Any], missing: list[str]) -> 
         return unknown(Cause.ERROR, f"{rule.id}: {error}")
     if value.type() == cel.Type.BOOL:
         return passing() if value.plain_value() is True else failing(rule.id)
-    if missing:
+    if any(name in str(value.plain_value()) for name in missing):
         return unknown(Cause.MISSING, f"no evidence for {', '.join(missing)}")
     return unknown(Cause.ERROR, f"{rule.id}: {value.plain_value()}")
 

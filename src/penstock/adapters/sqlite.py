@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from penstock.errors import Broken, Conflict, PenstockError, Unavailable
+from penstock.errors import Broken, Conflict, Invalid, PenstockError, Unavailable
 from penstock.ports import Row, Transaction
 
 BUSY_SECONDS = 15.0
@@ -25,20 +25,24 @@ CLOCK = "SELECT max((julianday('now') - 2440587.5) * 86400.0, (SELECT coalesce(m
 
 
 class SqliteStore:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self._path = path
+        self._busy_seconds = busy_seconds
         self._lock = asyncio.Lock()
         self._committed = asyncio.Condition()
         with _translated(path):
+            # Made before SQLite opens it: the files beside it take over its permissions.
+            path.touch(mode=0o600)
+            path.chmod(0o600)
             self._writer = self._connect()
             self._reader = self._connect()
             self._writer.execute(
                 "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL)"
             )
             self._writer.execute(
-                "CREATE TABLE IF NOT EXISTS schema_version (component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS schema_version "
+                "(component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
             )
-        self._path.chmod(0o600)
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.0)
@@ -83,14 +87,14 @@ class SqliteStore:
             self._committed.notify_all()
 
     async def _begin(self) -> None:
-        deadline = time.monotonic() + BUSY_SECONDS
+        deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
                 with _translated(self._path):
                     self._writer.execute("BEGIN IMMEDIATE")
                 return
-            except Unavailable:
-                if time.monotonic() > deadline:
+            except Unavailable as error:
+                if "locked" not in error.what or time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(0.01)
 
@@ -117,6 +121,7 @@ class SqliteStore:
 
     def _backup(self, destination: Path) -> None:
         with _translated(destination):
+            destination.touch(mode=0o600)
             source, copy = sqlite3.connect(self._path), sqlite3.connect(destination)
             try:
                 source.backup(copy)
@@ -178,6 +183,10 @@ def _translated(path: Path) -> Iterator[None]:
         if "no such" in text or "syntax" in text or "has no column" in text:
             raise Broken(f"SQL: {text}", where=path.name) from error
         raise Unavailable(f"the database cannot answer: {text}", where=str(path), next_move=move) from error
+    except OSError as error:
+        raise Unavailable(f"the database file: {error.strerror}", where=str(path)) from error
+    except (OverflowError, UnicodeEncodeError) as error:
+        raise Invalid(f"a value that the database cannot hold: {error}", where=path.name) from error
     except sqlite3.DatabaseError as error:
         move = "restore the last backup, then penstock ledger verify"
         raise Broken(f"the database: {error}", where=str(path), next_move=move) from error

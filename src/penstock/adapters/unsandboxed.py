@@ -11,21 +11,8 @@ import re
 import sys
 from pathlib import Path
 
-from penstock.adapters._commands import run_command
+from penstock.adapters._commands import inherited, run_command
 from penstock.core.workload import Isolation, Mount, Step, StepResult
-
-KEPT = (
-    "UV_",
-    "PIP_",
-    "NPM_CONFIG_",
-    "npm_config_",
-    "SSL_CERT_",
-    "REQUESTS_CA_",
-    "HTTP",
-    "http",
-    "NO_PROXY",
-    "no_proxy",
-)
 
 
 class Unsandboxed:
@@ -47,7 +34,6 @@ class Unsandboxed:
 
     def _environment(self, step: Step) -> dict[str, str]:
         python = str(Path(sys.base_prefix) / "bin")
-        inherited = {name: value for name, value in os.environ.items() if name.startswith(KEPT)}
         base = {
             "PATH": f"{python}:{os.environ.get('PATH', '/usr/bin:/bin')}",
             "HOME": "/tmp",
@@ -55,12 +41,16 @@ class Unsandboxed:
             "PYTHONDONTWRITEBYTECODE": "1",
         }
         given = {name: _rewritten(value, step.mounts) for name, value in step.env.items()}
-        return {**base, **(inherited if step.network else {}), **given}
+        return {**base, **(inherited() if step.network else {}), **given}
 
 
 def _rewritten(text: str, mounts: tuple[Mount, ...]) -> str:
-    """*text* with every mount's target replaced by its source, at path boundaries, longest first."""
-    for mount in sorted(mounts, key=lambda m: len(m.target), reverse=True):
-        pattern = rf"(?<![\w./-]){re.escape(mount.target)}(?=/|$|[:\s'\"])"
-        text = re.sub(pattern, lambda _, source=mount.source: source, text)  # type: ignore[misc]
-    return text
+    """*text* with every mount's target replaced by its source, at path boundaries, longest first.
+
+    In one pass: a source may itself begin like another mount's target.
+    """
+    if not mounts:
+        return text
+    sources = {mount.target: mount.source for mount in mounts}
+    targets = "|".join(re.escape(target) for target in sorted(sources, key=len, reverse=True))
+    return re.sub(rf"(?<![\w./-])({targets})(?=/|$|[:\s'\"])", lambda found: sources[found[1]], text)

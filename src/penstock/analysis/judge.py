@@ -10,7 +10,8 @@ each of two quantities, the share of failed requests and the share of slow ones:
   Medicine 17, 1998, method 10): its upper end at 95%, one-sided, is within the margin.
 
 FAIL if either quantity is worse; PASS only if both are shown to be no worse; else UNKNOWN. "Slow" is
-above the first latency bound that at least 95% of the stable release's requests keep.
+above the first latency bound that is at least twice, and `SLOW_MS` more than, the one that 95% of the
+stable release's requests keep: going from one millisecond to two hurts nobody.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ Z_NO_WORSE = 1.6449
 ERROR_MARGIN = 0.01
 #: The share of slow requests may rise by ten percentage points.
 SLOW_MARGIN = 0.10
+SLOW_MS = 10.0
 #: With no failures on either side, the score interval fits the error margin from here on.
 NEEDED = math.ceil(Z_NO_WORSE**2 * (1 - ERROR_MARGIN) / ERROR_MARGIN)
 
@@ -72,11 +74,13 @@ def judge(new: Window, stable: Window, looks: int) -> Judgment:
 
 
 def slow_bound(stable: Window) -> float | None:
-    """The first latency bound that at least 95% of requests keep; None without a histogram."""
+    """Above which latency (ms) a request counts as slow; None where the histogram cannot tell."""
     total = max(stable.latency.values(), default=0)
-    fitting = (b for b in sorted(stable.latency) if stable.latency[b] >= 0.95 * total)
-    bound = next(fitting, None) if total else None
-    return None if bound is None or math.isinf(bound) else bound
+    bounds = sorted(stable.latency)
+    usual = next((b for b in bounds if stable.latency[b] >= 0.95 * total), None) if total else None
+    if usual is None:
+        return None
+    return next((b for b in bounds if b >= max(2 * usual, usual + SLOW_MS)), None)
 
 
 @dataclass(frozen=True)

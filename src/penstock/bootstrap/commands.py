@@ -80,8 +80,8 @@ def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None
         except PenstockError as error:
             raise Refused(
                 f"workloads cannot be kept apart on this machine: {error.what}",
-                next_move=f"{error.next_move or 'install bubblewrap'}; or, giving up the promise that workloads "
-                "cannot read keys and one another's data: penstock up --unsandboxed-workloads",
+                next_move=f"{error.next_move or 'install bubblewrap'}; or, giving up the promise that "
+                "workloads cannot read keys and one another's data: penstock up --unsandboxed-workloads",
             ) from error
     chosen = replace(
         settings,
@@ -155,9 +155,19 @@ def _stop_holder(lock: Path, seconds: float = 15.0) -> None:
                 os.kill(pid, number)
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if not is_held(lock):
+            if not is_held(lock) and not _exists(pid):
                 return
             time.sleep(0.05)
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def run_node(home: Home) -> None:

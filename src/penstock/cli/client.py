@@ -11,9 +11,11 @@ from typing import Any
 import httpx
 
 from penstock.bootstrap.home import Home
-from penstock.errors import Broken, Unavailable, from_wire
+from penstock.errors import Broken, Invalid, Unavailable, from_wire
 
 SECONDS = 120.0
+#: A command asks a few times and leaves; a connection kept for later is one that nobody closes.
+LIMITS = httpx.Limits(max_keepalive_connections=0)
 
 
 class Client:
@@ -24,7 +26,7 @@ class Client:
     @classmethod
     def local(cls, home: Home) -> Client:
         """Over the socket that only this user can open: it needs no token."""
-        transport = httpx.HTTPTransport(uds=str(home.api_socket), verify=False)
+        transport = httpx.HTTPTransport(uds=str(home.api_socket), verify=False, limits=LIMITS)
         client = httpx.Client(transport=transport, base_url="http://localhost", timeout=SECONDS)
         return cls(client, str(home.path))
 
@@ -32,10 +34,19 @@ class Client:
     def find(cls) -> Client:
         """``PENSTOCK_URL`` with ``PENSTOCK_TOKEN`` if set, else the local data folder's server."""
         url = os.environ.get("PENSTOCK_URL")
+        home = Home.find()
+        if not url and not home.api_socket.exists():
+            raise Unavailable("no server answers", where=str(home.path), next_move="penstock up")
         if not url:
-            return cls.local(Home.find())
-        headers = {"authorization": f"Bearer {os.environ.get('PENSTOCK_TOKEN', '')}"}
-        return cls(httpx.Client(base_url=url, headers=headers, timeout=SECONDS), url)
+            return cls.local(home)
+        token = os.environ.get("PENSTOCK_TOKEN", "")
+        if not (token.isascii() and token.isprintable()):
+            raise Invalid("this is not a token", where="PENSTOCK_TOKEN")
+        headers = {"authorization": f"Bearer {token}"}
+        return cls(httpx.Client(base_url=url, headers=headers, timeout=SECONDS, limits=LIMITS), url)
+
+    def close(self) -> None:
+        self._client.close()
 
     def get(self, path: str, **query: Any) -> Any:
         given = {name: value for name, value in query.items() if value is not None}
@@ -53,7 +64,7 @@ class Client:
     def _send(self, method: str, path: str, **arguments: Any) -> httpx.Response:
         try:
             response = self._client.request(method, path, **arguments)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(
                 f"no server answers: {error}", where=self._where, next_move="penstock up"
             ) from error

@@ -104,7 +104,9 @@ def _machine(home: Home, keep: bool, temporary: bool, unsandboxed: bool) -> Iter
     finished = False
     try:
         started = up(home, unsandboxed=unsandboxed, port=_free_port(7070), ingress=_free_port(8600))
-        yield started, Client.local(home)
+        client = Client.local(home)
+        with contextlib.closing(client):
+            yield started, client
         finished = True
     finally:
         if not (keep and finished):
@@ -163,14 +165,16 @@ def _follow(told: Told, client: Client, delivery: str, story: Story, revision: s
     refused_by = ", ".join(view["refused_by"]) or None
     row = {
         "service": story.service,
-        "revision": revision or view["change"]["revision"],
+        "revision": revision or view["change"]["revision"].removeprefix("sha256:"),
         "outcome": view["outcome"],
         "refused_by": refused_by,
         "seconds": round(view["seconds"], 1),
     }
     told.deliveries.append(row)
-    say(f"  → {view['outcome']}{' by ' + refused_by if refused_by else ''}: {first_line(view['reason'])}")
-    told.notes.append(first_line(view["reason"]))
+    by, why = f" by {refused_by}" if refused_by else "", first_line(view["reason"])
+    say(f"  → {view['outcome']}{by}" + (f": {why}" if why else ""))
+    if view["outcome"] == "rolled-back":
+        told.notes.append(f"{story.title}: {view['steps'][-1]['reason']}")
     if view["outcome"] != story.outcome or (story.refused_by or "") not in (refused_by or ""):
         told.wrong.append(f"{story.title}: expected {story.outcome} {story.refused_by or ''}, got {row}")
 
@@ -270,6 +274,8 @@ def _print(report: dict[str, Any], started: Started, seconds: float) -> None:
     say(f"\ntraffic: {traffic['requests']} requests, {traffic['failed_by_switching']} failed by switching")
     for release, counts in sorted(traffic["by_release"].items()):
         say(f"  {release:<28} {counts['requests']:>7} requests {counts['errors']:>5} errors")
+    for note in report["notes"]:
+        say(f"  {note}")
     verdict = "verified" if ledger["verified"] else "DOES NOT VERIFY"
     say(f"ledger: {ledger['entries']} entries, root {ledger['root'][:16]}…, {verdict}")
     say(f"pages: {started.url}   {seconds:.0f} s in all, isolation {started.isolation}")

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Sequence
 from typing import Any
 
+#: Other people's words (a commit's title, a program's output) must not drive the reader's terminal.
+CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 COLOURS = {"✓": "32", "✗": "31", "…": "33", "▸": "36"}
 
 
@@ -42,6 +45,7 @@ def mark(good: bool) -> str:
 
 
 def _coloured(text: str, terminal: bool) -> str:
+    text = CONTROLS.sub("", text)
     if not terminal or os.environ.get("NO_COLOR"):
         return text
     for sign, code in COLOURS.items():

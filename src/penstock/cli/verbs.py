@@ -154,7 +154,8 @@ def why(given: argparse.Namespace) -> int:
     say("signed off by")
     for signed in view["sign_offs"]:
         say(
-            f"  {mark(signed['verdict'] == 'PASS')} {signed['policy']} for {signed['action']}  (entry {signed['index']})"
+            f"  {mark(signed['verdict'] == 'PASS')} {signed['policy']} for {signed['action']}  "
+            f"(entry {signed['index']})"
         )
         for rule in signed["rules"]:
             decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
@@ -204,7 +205,7 @@ def evidence(given: argparse.Namespace) -> int:
         return _told(given, view, json.dumps(view["predicate"], indent=2))
     text = client.text(f"/v1/deliveries/{given.name}/bundle")
     if given.file is None:
-        print(text)
+        print(text, end="")  # the exact bytes: a bundle has one form
         return 0
     given.file.write_text(text)
     return _told(
@@ -228,8 +229,8 @@ def ledger(given: argparse.Namespace) -> int:
             say(f"✗ {problem}")
         words = "verified" if view["verified"] else "DOES NOT VERIFY"
         say(
-            f"{mark(view['verified'])} {view['entries']} entries, {view['sign_offs']} sign-offs computed again, "
-            f"{view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
+            f"{mark(view['verified'])} {view['entries']} entries, {view['sign_offs']} sign-offs computed "
+            f"again, {view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
         )
         say(f"  root {view['root']}")
     return 0 if view["verified"] else 1

@@ -106,7 +106,8 @@ def open_envelope(raw: bytes) -> Envelope:
     data = _json(raw, "envelope")
     try:
         (signature,) = data["signatures"]
-        envelope = seal(_base64(data["payload"]), signature["keyid"], _base64(signature["sig"]))
+        keyid = decode(str, signature["keyid"])
+        envelope = seal(_base64(data["payload"]), keyid, _base64(signature["sig"]))
     except (KeyError, TypeError, ValueError, Invalid) as error:
         raise Invalid("not a DSSE envelope with one signature", where="envelope") from error
     if envelope.raw != raw:

@@ -8,6 +8,7 @@ variables). A fact that no evidence gives is simply absent, and a rule that need
 from __future__ import annotations
 
 from enum import StrEnum
+from math import isfinite
 
 Fact = str | int | float | bool | tuple[str, ...]
 
@@ -56,3 +57,18 @@ FACTS: dict[str, tuple[FactType, str]] = {
 
 #: Facts that name many things are cut here; the counts beside them are never cut.
 MAX_NAMES = 50
+
+
+def fits(name: str, value: Fact) -> bool:
+    """Whether the value is exactly of the fact's type: True is no number, and NaN is none either."""
+    match FACTS[name][0]:
+        case FactType.TEXT:
+            return type(value) is str
+        case FactType.INT:
+            return type(value) is int
+        case FactType.NUMBER:
+            return type(value) is float and isfinite(value)
+        case FactType.BOOL:
+            return type(value) is bool
+        case FactType.TEXTS:
+            return isinstance(value, tuple) and all(type(item) is str for item in value)

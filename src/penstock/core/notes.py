@@ -9,12 +9,14 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from penstock.errors import Invalid
 
 ED25519 = b"\x01"
+SIZE = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def open_note(
 
 def _parse(body: str) -> Checkpoint:
     lines = body.split("\n")
-    if len(lines) < 4 or not lines[1].isascii() or not lines[1].isdigit() or str(int(lines[1])) != lines[1]:
+    if len(lines) < 4 or not SIZE.fullmatch(lines[1]):
         raise Invalid("not a checkpoint", where="checkpoint")
     checkpoint = Checkpoint(lines[0], int(lines[1]), _decode(lines[2]))
     if not body.startswith(checkpoint.body()):

@@ -141,7 +141,8 @@ class Journal:
     async def open_in(self, tx: Transaction, scope: str) -> tuple[Delivery, ...]:
         """Deliveries of a scope that have not ended, oldest first."""
         rows = await tx.execute(
-            f"SELECT {COLUMNS} FROM deliveries WHERE scope = ? AND state NOT IN ({_marks(ENDED)}) ORDER BY seq",
+            f"SELECT {COLUMNS} FROM deliveries WHERE scope = ? "
+            f"AND state NOT IN ({_marks(ENDED)}) ORDER BY seq",
             (scope, *(state.value for state in ENDED)),
         )
         return tuple(_delivery(row) for row in rows)
@@ -219,7 +220,8 @@ class Journal:
         async with self._store.transaction() as tx:
             await tx.execute(
                 "INSERT INTO attempts (delivery, key, count, error) VALUES (?, ?, 1, ?) "
-                "ON CONFLICT (delivery, key) DO UPDATE SET count = attempts.count + 1, error = excluded.error",
+                "ON CONFLICT (delivery, key) DO UPDATE "
+                "SET count = attempts.count + 1, error = excluded.error",
                 (delivery.id, intent.key, error),
             )
             ((count,),) = await tx.execute(
@@ -258,7 +260,8 @@ class Journal:
         self, tx: Transaction, delivery: Delivery, owner: str, change: str, *values: object
     ) -> None:
         changed = await tx.changed(
-            f"UPDATE deliveries SET {change} WHERE id = ? AND owner = ? AND fence = ? AND state = 'executing'",
+            f"UPDATE deliveries SET {change} "
+            "WHERE id = ? AND owner = ? AND fence = ? AND state = 'executing'",
             (*values, delivery.id, owner, delivery.fence),
         )
         if changed != 1:
@@ -276,7 +279,8 @@ _CLAIMABLE = """
         OR (state = 'pending' AND NOT EXISTS (
             SELECT 1 FROM deliveries AS o WHERE o.scope = d.scope AND (
                 o.state = 'executing'
-                OR (o.state = 'pending' AND (o.urgent > d.urgent OR (o.urgent = d.urgent AND o.seq < d.seq)))))))
+                OR (o.state = 'pending'
+                    AND (o.urgent > d.urgent OR (o.urgent = d.urgent AND o.seq < d.seq)))))))
     ORDER BY urgent DESC, seq LIMIT 1
 """
 

@@ -98,7 +98,8 @@ class Shipping:
         raise Invalid(
             "nothing here looks like a service that can be built",
             where=location,
-            next_move="add a Procfile (web: <command>), a package.json start script, or penstock.yaml with run:",
+            next_move="add a Procfile (web: <command>), a package.json start script, "
+            "or penstock.yaml with run:",
         )
 
     async def _ship_data(

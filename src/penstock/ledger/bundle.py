@@ -1,7 +1,8 @@
 """Evidence bundles: one delivery's proof in one file, and checking it with nothing but a trust file.
 
 `export` is called by the server; `check` by ``penstock verify``, offline: no database, no network.
-A bundle holds entries with their inclusion proofs in the tree of one signed checkpoint.
+A bundle holds entries with their inclusion proofs in the tree of one signed checkpoint. It proves what
+it shows, not that nothing was left out: only ``ledger verify``, which reads every entry, can say that.
 """
 
 from __future__ import annotations
@@ -9,20 +10,21 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from penstock.config import parse_policy
 from penstock.core import merkle
+from penstock.core.authority import BY_PEOPLE, Authority
 from penstock.core.codec import decode
-from penstock.core.digest import canonical, digest, hex_of
-from penstock.core.evidence import Entry, Statement, open_envelope, pre_authentication_encoding
+from penstock.core.digest import canonical
+from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
 from penstock.core.notes import Checkpoint, open_note
-from penstock.core.policy import sign_off
-from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, SignOff
+from penstock.core.predicates import Deployed, Genesis, PolicyVersion, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
-from penstock.ledger.fsck import Trust, question_of
+from penstock.ledger import again
+from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, signed_by
+from penstock.ledger.tags import tags
 from penstock.ports import Language, Transaction
 
 MAX_BYTES = 64 * 1024 * 1024
@@ -64,9 +66,13 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
         raise Invalid(f"the ledger has no evidence of delivery {delivery!r}", next_move="penstock status")
     for entry in list(entries.values()):
         if isinstance(entry.statement.predicate, SignOff):
-            for index in _cited(entry.statement.predicate):
+            for index in again.cited(entry.statement.predicate):
                 entries[index] = await ledger.entry(tx, index)
-    for kind in (Genesis, KeyGrant, PolicyVersion):
+        if isinstance(entry.statement.predicate, Deployed):
+            for held in await ledger.tagged(tx, f"about:{entry.statement.predicate.release.digest}"):
+                if isinstance(held.statement.predicate, Promoted):
+                    entries[held.index] = held
+    for kind in BY_PEOPLE:
         for entry in await ledger.tagged(tx, f"type:{kind.TYPE}"):
             entries[entry.index] = entry
     size = await ledger.size(tx)
@@ -91,14 +97,12 @@ def check(data: bytes, trust: Trust, languages: Mapping[str, Language]) -> list[
         steps.append(StepResult(f"the checkpoint of {head.size} entries is signed by the log's key", True))
         entries = [_prove(proven, head) for proven in bundle.entries]
         steps.append(StepResult(f"{len(entries)} entries are in that checkpoint's tree", True))
-        keys = _check_signatures(entries, trust)
-        steps.append(StepResult(f"every entry is signed by one of {len(keys)} granted keys", True))
-        steps += [
-            _check_sign_off(entry, entries, languages) for entry in _sign_offs(entries, bundle.delivery)
-        ]
-        if not _sign_offs(entries, bundle.delivery):
-            steps.append(StepResult("the delivery has sign-offs", False, "there is none in the bundle"))
-    except (PenstockError, ValueError, KeyError) as error:
+        authority = _check_authority(entries, trust)
+        steps.append(
+            StepResult(f"all are signed by {len(authority.keys)} granted keys, within their roles", True)
+        )
+        steps.extend(_check_delivery(bundle, entries, authority, languages))
+    except (PenstockError, ValueError) as error:
         names = ("well formed", "checkpoint", "entries in the tree", "signatures", "sign-offs")
         steps.append(StepResult(names[min(len(steps), len(names) - 1)], False, str(error)))
     return steps
@@ -127,54 +131,41 @@ def _prove(proven: Proven, head: Checkpoint) -> Entry:
     return Entry(proven.index, envelope, envelope.statement())
 
 
-def _check_signatures(entries: list[Entry], trust: Trust) -> dict[str, bytes]:
-    """Every entry is signed by a key that an earlier entry of the bundle granted."""
-    keys: dict[str, bytes] = {}
+def _check_authority(entries: list[Entry], trust: Trust) -> Authority:
+    """Every entry is signed by a key that an earlier entry granted, and its holder may say that."""
+    authority = Authority()
     for entry in entries:
-        predicate, keyid = entry.statement.predicate, entry.envelope.keyid
-        if isinstance(predicate, Genesis):
-            if entry.index != 0 or entry.envelope.digest != trust.genesis:
-                raise Invalid("is not the genesis that the trust file names", where=f"entry {entry.index}")
-            keys[keyid] = bytes.fromhex(predicate.operator_key)
+        where = f"entry {entry.index}"
+        if isinstance(entry.statement.predicate, Genesis) and entry.envelope.digest != trust.genesis:
+            raise Invalid("is not the genesis that the trust file names", where=where)
+        key = authority.key(entry.envelope.keyid, entry.statement)
         message = pre_authentication_encoding(entry.envelope.payload)
-        if keyid not in keys or not signed_by(keys[keyid], message, entry.envelope.signature):
-            raise Invalid("is not signed by a granted key", where=f"entry {entry.index}")
-        if isinstance(predicate, KeyGrant):
-            raw = bytes.fromhex(predicate.public_key)
-            keys[hex_of(digest(raw))] = raw
-    return keys
+        if not signed_by(key.public_key, message, entry.envelope.signature):
+            raise Invalid(f"is not signed by {key.identity}", where=where)
+        authority.follow(entry)
+    return authority
 
 
-def _sign_offs(entries: list[Entry], delivery: str) -> list[Entry]:
-    found = []
-    for entry in entries:
-        predicate = entry.statement.predicate
-        if isinstance(predicate, SignOff) and predicate.penstock.delivery == delivery:
-            found.append(entry)
-    return found
-
-
-def _check_sign_off(entry: Entry, entries: list[Entry], languages: Mapping[str, Language]) -> StepResult:
-    signed = entry.statement.predicate
-    assert isinstance(signed, SignOff)
-    decision = signed.penstock
-    what = f"sign-off of {decision.policy} for {decision.action} (entry {entry.index}): {decision.verdict}"
-    known = {item.index: item for item in entries}
-    policy = known[int(signed.policy.uri.rpartition(":")[2])].statement.predicate
-    if not isinstance(policy, PolicyVersion):
-        return StepResult(what, False, "the entry that it names as its policy is none")
-    document = parse_policy(policy.source.encode(), decision.policy)
-    inputs = [known[index] for index in _cited(signed)[1:]]
-    rules = languages[document.language].compile(document)
-    again = sign_off(question_of(signed), document, signed.policy.uri, rules, inputs)
-    same = Statement(entry.statement.subjects, again).payload() == entry.envelope.payload
-    return StepResult(what, same, "" if same else "it does not recompute from its inputs")
-
-
-def _cited(signed: SignOff) -> list[int]:
-    """The entries that a sign-off names: its policy first, then its inputs."""
-    uris = [signed.policy.uri, *(item.uri for item in signed.input_attestations)]
-    return [int(uri.rpartition(":")[2]) for uri in uris]
+def _check_delivery(
+    bundle: Bundle, entries: list[Entry], authority: Authority, languages: Mapping[str, Language]
+) -> Iterator[StepResult]:
+    """Every sign-off recomputes, and whatever the delivery did to the world had its sign-offs."""
+    policies = [entry for entry in entries if isinstance(entry.statement.predicate, PolicyVersion)]
+    mine = [entry for entry in entries if f"delivery:{bundle.delivery}" in tags(entry)]
+    begun = again.proposed(mine, bundle.delivery)
+    if begun is None:
+        yield StepResult("the delivery began", False, f"nothing here began {bundle.delivery}")
+        return
+    team = authority.teams.get(begun.change.service)
+    for entry in mine:
+        if isinstance(entry.statement.predicate, SignOff):
+            decision = entry.statement.predicate.penstock
+            what = f"sign-off of {decision.policy} for {decision.action} (entry {entry.index})"
+            reason = "; ".join(again.faults(entry, entries, policies, team, languages))
+            yield StepResult(f"{what}: {decision.verdict}", not reason, reason)
+        elif action := again.ACTION.get(type(entry.statement.predicate)):
+            reason = "; ".join(again.unsigned(entry, entries, policies, team))
+            yield StepResult(f"{action} (entry {entry.index}) had its sign-offs", not reason, reason)
 
 
 def _text(raw: bytes) -> str:

@@ -2,7 +2,9 @@
 
 Called by the server and by the CLI. It trusts nothing but the trust file: entries are decoded strictly,
 signatures and authority are checked in order, every stored node, tag and checkpoint is computed again
-and compared, and every sign-off is decided again to the same bytes. It changes nothing.
+and compared, every sign-off is decided again to the same bytes, and every action must have had them. It
+changes nothing. What it cannot notice: entries cut off the end together with their checkpoints, unless
+somebody outside kept a later checkpoint; and that an older checkpoint is gone, on which nothing rests.
 """
 
 from __future__ import annotations
@@ -10,20 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from penstock.config import parse_policy
 from penstock.core import merkle
 from penstock.core.authority import Authority
-from penstock.core.evidence import Entry, Statement, open_envelope, pre_authentication_encoding
+from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
 from penstock.core.notes import Checkpoint, open_note
-from penstock.core.policy import Question, guarding, sign_off
-from penstock.core.predicates import SignOff
-from penstock.core.selection import select
+from penstock.core.predicates import PolicyVersion, SignOff
 from penstock.errors import PenstockError
+from penstock.ledger import again
 from penstock.ledger.log import PAGE, signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Language, Store, Transaction
 
 MAX_PROBLEMS = 50
+POLICIES = f"type:{PolicyVersion.TYPE}"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ async def verify(store: Store, trust: Trust | None, languages: Mapping[str, Lang
 
 
 async def _entries(check: _Check, tx: Transaction) -> int:
-    """Steps 1 to 4, for each entry in order."""
+    """Steps 1 to 5, for each entry in order."""
     expected = 0
     while True:
         rows = await tx.execute(
@@ -117,11 +118,16 @@ def _entry(check: _Check, index: int, raw: bytes) -> bool:
         check.authority.admit(entry)
         if index == 0 and check.trust and envelope.digest != check.trust.genesis:
             check.wrong("entry 0", "is not the genesis that the trust file names")
+        if isinstance(entry.statement.predicate, PolicyVersion):
+            again.document_of(entry.statement.predicate)
         # 4. A sign-off is what its inputs give.
         if isinstance(entry.statement.predicate, SignOff):
             check.sign_offs += 1
-            for problem in _recompute(check, entry, entry.statement.predicate):
+            for problem in _sign_off(check, entry, entry.statement.predicate):
                 check.wrong(f"entry {index}", problem)
+        # 5. What was done had its sign-offs.
+        for problem in _unsigned(check, entry):
+            check.wrong(f"entry {index}", problem)
     except (PenstockError, ValueError) as error:
         check.wrong(f"entry {index}", error)
         return False
@@ -133,76 +139,38 @@ def _entry(check: _Check, index: int, raw: bytes) -> bool:
     return True
 
 
-def _recompute(check: _Check, entry: Entry, signed: SignOff) -> list[str]:
-    """Decide again from what was in the ledger then; the payload must come out the same."""
+def _sign_off(check: _Check, entry: Entry, signed: SignOff) -> list[str]:
     decision = signed.penstock
-    if decision.size > entry.index:
-        return ["it claims to have seen entries after itself"]
-    index = int(signed.policy.uri.rpartition(":")[2])
-    source = _policy_source(check, index)
-    if source is None or index >= decision.size:
-        return [f"policy {decision.policy} was not in the ledger at entry {index}"]
-    document = parse_policy(source.encode(), decision.policy)
-    rules = check.languages[document.language].compile(document)
-    question = question_of(signed)
-    inputs = _inputs(check, question)
-    again = sign_off(question, document, signed.policy.uri, rules, inputs)
-    same = Statement(entry.statement.subjects, again).payload() == entry.envelope.payload
-    problems = [] if same else ["it does not recompute: its inputs give other bytes"]
-    if not guarding([document], question.action, *_scope(check, question)):
-        problems.append(f"policy {document.policy} does not guard {question.action} here")
-    return problems
-
-
-def question_of(signed: SignOff) -> Question:
-    """What a sign-off says that it was asked."""
-    decision = signed.penstock
-    return Question(
-        delivery=decision.delivery,
-        action=decision.action,
-        change=decision.change,
-        artifact=decision.artifact,
-        release=decision.release,
-        first=decision.first,
-        size=decision.size,
-        now=decision.now,
+    tagged = (
+        f"about:{decision.artifact.digest}",
+        f"about:{decision.release.digest}",
+        f"delivery:{decision.delivery}",
     )
+    pool = [held for tag in tagged for held in check.by_tag.get(tag, ())]
+    team = check.authority.teams.get(decision.change.service)
+    return again.faults(entry, pool, check.by_tag.get(POLICIES, []), team, check.languages)
 
 
-def _scope(check: _Check, question: Question) -> tuple[str, str | None, str]:
-    change = question.change
-    return change.service, check.authority.teams.get(change.service), change.environment
-
-
-def _policy_source(check: _Check, index: int) -> str | None:
-    for held in check.by_tag.get("type:urn:penstock:policy:v1", []):
-        if held.index == index:
-            return str(getattr(held.statement.predicate, "source", ""))
-    return None
-
-
-def _inputs(check: _Check, question: Question) -> tuple[Entry, ...]:
-    wanted = (
-        f"about:{question.artifact.digest}",
-        f"about:{question.release.digest}",
-        f"delivery:{question.delivery}",
-    )
-    return select(
-        (entry for tag in wanted for entry in check.by_tag.get(tag, ())),
-        artifact=question.artifact,
-        release=question.release,
-        delivery=question.delivery,
-        size=question.size,
-    )
+def _unsigned(check: _Check, entry: Entry) -> list[str]:
+    predicate = entry.statement.predicate
+    if not isinstance(predicate, again.DONE):
+        return []
+    tagged = [f"delivery:{predicate.delivery}", *(f"about:{s.digest}" for s in entry.statement.subjects)]
+    pool = [held for tag in tagged for held in check.by_tag.get(tag, ())]
+    begun = again.proposed(pool, predicate.delivery)
+    team = check.authority.teams.get(begun.change.service) if begun else None
+    return again.unsigned(entry, pool, check.by_tag.get(POLICIES, []), team)
 
 
 async def _nodes(check: _Check, tx: Transaction) -> None:
     """Every stored node is the one computed from the leaves, and none is missing."""
     seen = set()
     for level, index, value in await tx.execute("SELECT level, idx, hash FROM nodes"):
-        place = (int(str(level)), int(str(index)))
-        seen.add(place)
-        if check.nodes.get(place) != value:
+        if not isinstance(level, int) or not isinstance(index, int):
+            check.wrong(f"node {level!r}/{index!r}", "is not a place in the tree")
+            continue
+        seen.add((level, index))
+        if check.nodes.get((level, index)) != value:
             check.wrong(f"node {level}/{index}", "is not what the entries give")
     for level, index in sorted(set(check.nodes) - seen)[:MAX_PROBLEMS]:
         check.wrong(f"node {level}/{index}", "is missing")
@@ -217,6 +185,9 @@ async def _tags(check: _Check, tx: Transaction) -> None:
 async def _checkpoints(check: _Check, tx: Transaction, size: int) -> int:
     """Each is signed by the log's key and has the root of that many entries; the last covers all."""
     key = bytes.fromhex(check.trust.log_key) if check.trust else check.authority.log_key
+    if len(key) != 32:
+        check.wrong("checkpoints", "there is no key to check them with")
+        return 0
     rows = await tx.execute("SELECT size, note FROM checkpoints ORDER BY size")
     last = 0
     for stored, note in rows:

@@ -24,7 +24,9 @@ from penstock.core.evidence import (
     seal,
 )
 from penstock.core.notes import Checkpoint, sign_note
+from penstock.core.predicates import PolicyVersion
 from penstock.errors import Broken, Invalid, Refused
+from penstock.ledger.again import document_of
 from penstock.ledger.tags import tags
 from penstock.ports import Row, Signer, Store, Transaction
 
@@ -65,9 +67,9 @@ class Ledger:
         self._store = store
         self._signer = signer
         self.origin = origin
-        #: A fold kept between calls, and the bytes of the last entry in it.
-        self._authority = Authority()
-        self._folded = b""
+        #: A fold kept between calls, never changed, and the root of the entries in it.
+        self._fold = Authority()
+        self._fold_root = merkle.EMPTY_ROOT
 
     async def migrate(self) -> None:
         await self._store.migrate("ledger", SCHEMA)
@@ -89,6 +91,8 @@ class Ledger:
         for entry in entries:
             _check_signature(authority, entry)
             authority.admit(entry)
+            if isinstance(entry.statement.predicate, PolicyVersion):
+                document_of(entry.statement.predicate)
         for entry in entries:
             await self._write(tx, entry)
         await self._sign_head(tx, first + len(entries))
@@ -124,7 +128,7 @@ class Ledger:
     # --- read ----------------------------------------------------------------------------------------
 
     async def size(self, tx: Transaction) -> int:
-        ((size,),) = await tx.execute("SELECT count(*) FROM entries")
+        ((size,),) = await tx.execute("SELECT coalesce(max(idx) + 1, 0) FROM entries")
         return int(str(size))
 
     async def entry(self, tx: Transaction, index: int) -> Entry:
@@ -152,21 +156,21 @@ class Ledger:
     async def authority(self, tx: Transaction) -> Authority:
         """Who may say what, at this transaction's size. The result is shared: copy it to change it."""
         size = await self.size(tx)
-        if not await self._fold_holds(tx, size):
-            self._authority, self._folded = Authority(), b""
-        while self._authority.size < size:
-            for entry in await self.entries(tx, self._authority.size):
-                self._authority.admit(entry)
-                self._folded = entry.envelope.raw
-        return self._authority
-
-    async def _fold_holds(self, tx: Transaction, size: int) -> bool:
-        """Whether the fold so far is of a beginning of this ledger: not of one that was rolled back."""
-        folded = self._authority.size
-        if folded == 0 or folded > size:
-            return folded == 0
-        rows = await tx.execute("SELECT envelope FROM entries WHERE idx = ?", (folded - 1,))
-        return bool(rows) and rows[0][0] == self._folded
+        fold = self._fold
+        # The root tells a beginning of this ledger from one that was rolled back.
+        if fold.size > size or await self.root(tx, fold.size) != self._fold_root:
+            fold = Authority()
+        if fold.size == size:
+            return fold
+        fold = copy.deepcopy(fold)
+        while fold.size < size:
+            page = await self.entries(tx, fold.size)
+            for entry in page:
+                fold.admit(entry)
+            if not page:
+                raise Broken(f"entry {fold.size} is missing", next_move="penstock ledger verify")
+        self._fold, self._fold_root = fold, await self.root(tx, size)
+        return fold
 
     # --- prove ---------------------------------------------------------------------------------------
 

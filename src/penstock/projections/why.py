@@ -47,7 +47,10 @@ def explain(live: Live, delivery: tuple[Entry, ...], history: tuple[Entry, ...])
     """*delivery* are the promoting delivery's entries, *history* the service's promotions and rollbacks."""
     proposed = next(e for e in delivery if isinstance(e.statement.predicate, Proposed))
     change = proposed.statement.predicate.change  # type: ignore[union-attr]
-    looks = [e.statement.predicate for e in history if isinstance(e.statement.predicate, Look)]
+    own = range(proposed.index, live.entry)
+    looks = [
+        e.statement.predicate for e in history if isinstance(e.statement.predicate, Look) and e.index in own
+    ]
     return Why(
         service=live.release.service,
         environment=live.release.environment,
@@ -58,7 +61,7 @@ def explain(live: Live, delivery: tuple[Entry, ...], history: tuple[Entry, ...])
         change=change,
         sign_offs=sign_offs(delivery),
         canary=looks[-1].explanation if looks else "",
-        restored_by=_restored(live, history),
+        restored_by=_restored(history),
     )
 
 
@@ -88,15 +91,18 @@ def _signed(index: int, signed: SignOff) -> SignedOff:
     )
 
 
-def _restored(live: Live, history: tuple[Entry, ...]) -> int | None:
-    """The entry of the rollback by hand that brought this pair back, if one did after its promotion."""
-    found = None
+def _restored(history: tuple[Entry, ...]) -> int | None:
+    """The entry of the rollback by hand that brought this pair back, if one did after its promotion.
+
+    A canary's rollback brings nothing back: the pair that it took out was never live.
+    """
+    found, current = None, None
     for entry in history:
         match entry.statement.predicate:
-            case RolledBack(restored=restored) if restored == live.release and entry.index > live.entry:
-                found = entry.index
-            case Promoted():
-                found = None
+            case RolledBack(release=release, restored=restored) if restored and release == current:
+                found, current = entry.index, restored
+            case Promoted(release=release):
+                found, current = None, release
             case _:
                 pass
     return found

@@ -8,10 +8,12 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
+from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.bootstrap.identity import publication
@@ -25,20 +27,36 @@ from penstock.server import views
 from penstock.server.views import View
 
 LOG_BYTES = 256 * 1024
+#: What a database takes for a number.
+MAX_INT = 2**62
+
+Limit = Annotated[int, Query(ge=1, le=1000)]
+Offset = Annotated[int, Query(ge=0, le=MAX_INT)]
+Index = Annotated[int, InPath(ge=0, le=MAX_INT)]
+
+
+def _well_formed(text: str) -> str:
+    # JSON can name half of a character; nothing that is signed or stored can hold it.
+    if not text.isascii():
+        text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]
 
 
 class Ship(BaseModel):
-    location: str
-    revision: str = ""
-    environment: str = views.PRODUCTION
+    location: Text
+    revision: Text = ""
+    environment: Text = views.PRODUCTION
 
 
 class Reason(BaseModel):
-    reason: str = ""
+    reason: Text = ""
 
 
 class Source(BaseModel):
-    source: str
+    source: Text
 
 
 def routes(control: ControlPlane) -> APIRouter:
@@ -54,7 +72,7 @@ def routes(control: ControlPlane) -> APIRouter:
         return {"deliveries": await control.shipping.ship(given.location, given.revision, given.environment)}
 
     @api.get("/deliveries")
-    async def deliveries(service: str = "", limit: int = 50) -> View:
+    async def deliveries(service: str = "", limit: Limit = 50) -> View:
         return {"deliveries": await views.deliveries(control, service, limit)}
 
     @api.get("/deliveries/{delivery}")
@@ -62,7 +80,7 @@ def routes(control: ControlPlane) -> APIRouter:
         return await views.delivery(control, delivery)
 
     @api.get("/deliveries/{delivery}/logs")
-    async def logs(delivery: str, stage: str = "", offset: int = 0) -> PlainTextResponse:
+    async def logs(delivery: str, stage: str = "", offset: Offset = 0) -> PlainTextResponse:
         async with control.store.transaction(write=False) as tx:
             found = await control.journal.find(tx, delivery)
         stages = dict.fromkeys(record.intent.stage for record in found.records)
@@ -98,6 +116,9 @@ def routes(control: ControlPlane) -> APIRouter:
 
     @api.get("/services/{service}/logs")
     async def workload_logs(service: str, lines: int = 100) -> PlainTextResponse:
+        known = [name for name, _ in await views.services(control)]
+        if service not in known:
+            raise Invalid(f"no service {service!r}; there are: {', '.join(known) or 'none yet'}")
         state = await control.router.read(service, views.PRODUCTION)
         found = [
             f"{backend.release}  {line}"
@@ -122,17 +143,17 @@ def ledger_routes(control: ControlPlane) -> APIRouter:
     api = APIRouter(prefix="/v1")
 
     @api.get("/evidence")
-    async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: int = 50) -> View:
+    async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
         async with control.store.transaction(write=False) as tx:
             tag = f"delivery:{delivery}" if delivery else f"about:{digest}" if digest else f"type:{type}"
             if delivery or digest or type:
                 found = await control.ledger.tagged(tx, tag)
             else:
                 found = await control.ledger.entries(tx, max(0, await control.ledger.size(tx) - limit), limit)
-        return {"entries": [views.brief(entry) for entry in found[-max(1, min(limit, 1000)) :]]}
+        return {"entries": [views.brief(entry) for entry in found[-limit:]]}
 
     @api.get("/evidence/{index}")
-    async def entry(index: int) -> View:
+    async def entry(index: Index) -> View:
         async with control.store.transaction(write=False) as tx:
             return views.whole(await control.ledger.entry(tx, index))
 
@@ -219,8 +240,7 @@ def _log(path: Path, offset: int) -> str:
     if not path.exists():
         return ""
     with path.open("rb") as file:
-        size = path.stat().st_size
-        file.seek(max(offset, size - LOG_BYTES if not offset else offset))
+        file.seek(offset or max(0, path.stat().st_size - LOG_BYTES))
         return f"--- {path.stem}\n" + file.read(LOG_BYTES).decode(errors="replace")
 
 

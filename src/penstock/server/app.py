@@ -10,8 +10,9 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.errors import Broken, Invalid, PenstockError
@@ -35,27 +36,39 @@ def create_app(control: ControlPlane) -> FastAPI:
     async def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok\n")
 
-    @app.exception_handler(PenstockError)
-    async def problem(request: Request, error: PenstockError) -> JSONResponse:
-        if isinstance(error, Broken):
-            log.error("%s %s: %s", request.method, request.url.path, error)
-        return _problem(error)
-
-    @app.exception_handler(RequestValidationError)
-    async def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        return _problem(Invalid(str(first["msg"]), where=where))
-
-    @app.exception_handler(Exception)
-    async def unexpected(request: Request, error: Exception) -> JSONResponse:
-        log.exception("%s %s", request.method, request.url.path)
-        return _problem(
-            Broken(f"{type(error).__name__}: {error}", next_move="see log/serve.log, and report it")
-        )
-
+    _answer_errors(app, control)
     return app
 
 
-def _problem(error: PenstockError) -> JSONResponse:
-    return JSONResponse(error.to_wire(), error.http_status, media_type="application/problem+json")
+def _answer_errors(app: FastAPI, control: ControlPlane) -> None:
+    """Every error is a problem document, and a page for those who look at pages."""
+
+    def answer(request: Request, error: PenstockError, status: int) -> Response:
+        if pages.wanted(request):
+            return pages.problem(error, status, control.isolation)
+        return JSONResponse(error.to_wire(), status, media_type="application/problem+json")
+
+    @app.exception_handler(PenstockError)
+    async def problem(request: Request, error: PenstockError) -> Response:
+        if isinstance(error, Broken):
+            log.error("%s %s: %s", request.method, request.url.path, error)
+        return answer(request, error, error.http_status)
+
+    @app.exception_handler(RequestValidationError)
+    async def malformed(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return answer(request, Invalid(str(first["msg"]), where=where), Invalid.http_status)
+
+    @app.exception_handler(HTTPException)
+    async def unknown(request: Request, error: HTTPException) -> Response:
+        """No such path, or not with this method."""
+        where = f"{request.method} {request.url.path}"
+        move = "the calls are listed in /v1/openapi.json"
+        return answer(request, Invalid(str(error.detail), where=where, next_move=move), error.status_code)
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> Response:
+        log.exception("%s %s", request.method, request.url.path)
+        move = "see log/serve.log, and report it"
+        return answer(request, Broken(f"{type(error).__name__}: {error}", next_move=move), 500)

@@ -2,12 +2,15 @@
 
 Wraps the application once for each listener: the one on the unix socket (mode 0600) trusts whoever could
 open it, the one on loopback asks for a token, and for a Host that no DNS trick can forge.
+
+Cookies know no ports: what a browser keeps for 127.0.0.1 it sends to every service there, workloads under
+test among them. So people sign in at ``localhost``, a site of its own, and services are linked at 127.0.0.1.
 """
 
 from __future__ import annotations
 
 import hashlib
-from http.cookies import SimpleCookie
+import json
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -15,7 +18,8 @@ from penstock.engine.journal import Journal
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
-HOSTS = ("127.0.0.1", "localhost", "[::1]")
+PAGES_HOST = "localhost"
+HOSTS = ("127.0.0.1", PAGES_HOST, "[::1]")
 MAX_BODY = 1024 * 1024
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
@@ -55,31 +59,34 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > MAX_BODY or "transfer-encoding" in headers:
+        if not length.isdecimal() or int(length) > MAX_BODY or "transfer-encoding" in headers:
             return 413, f"a request body has a Content-Length of at most {MAX_BODY} bytes", ""
         if self._trusted:
             scope["penstock.identity"] = "operator"
             return None
-        if _host(headers.get("host", "")) not in HOSTS:
+        host = headers.get("host", "")
+        if _host(host) not in HOSTS:
             return 421, "this server answers to 127.0.0.1 and localhost only", ""
         if scope["method"] not in ("GET", "HEAD") and not _same_origin(headers):
             return 403, "a page of another origin may not do this", ""
+        sign_in = "/login" if _host(host) == PAGES_HOST else f"http://{PAGES_HOST}{_port(host)}/login"
+        if scope["path"] == "/login" and sign_in != "/login":
+            return 303, f"people sign in at {PAGES_HOST}", sign_in
         if scope["path"].startswith(OPEN):
             return None
         identity = await self._identity(headers)
         if identity is None:
             page = "text/html" in headers.get("accept", "")
             words = "a token is needed; `penstock up` printed one at its first start"
-            return (303, words, "/login") if page else (401, words, "")
+            return (303, words, sign_in) if page else (401, words, "")
         scope["penstock.identity"] = identity
         return None
 
     async def _identity(self, headers: dict[str, str]) -> str | None:
         kind, _, token = headers.get("authorization", "").partition(" ")
         if kind.lower() != "bearer":
-            cookie = SimpleCookie()
-            cookie.load(headers.get("cookie", ""))
-            token = cookie[COOKIE].value if COOKIE in cookie else ""
+            at_pages = _host(headers.get("host", "")) == PAGES_HOST
+            token = _cookie(headers.get("cookie", "")) if at_pages else ""
         return await identity_of(self._journal, token)
 
 
@@ -89,7 +96,19 @@ async def identity_of(journal: Journal, token: str) -> str | None:
 
 
 def _host(header: str) -> str:
-    return header.rpartition(":")[0] if header.rpartition(":")[2].isdigit() else header
+    return header.removesuffix(_port(header))
+
+
+def _port(header: str) -> str:
+    """``:7070``, or "" if the header names none."""
+    _, colon, port = header.rpartition(":")
+    return f":{port}" if colon and port.isdecimal() else ""
+
+
+def _cookie(header: str) -> str:
+    """Our cookie's value. Others of the same host may hold anything at all."""
+    pairs = (part.strip().partition("=") for part in header.split(";"))
+    return next((value for name, _, value in pairs if name == COOKIE), "")
 
 
 def _same_origin(headers: dict[str, str]) -> bool:
@@ -107,6 +126,7 @@ async def _answer(send: Any, status: int, words: str, location: str) -> None:
         headers["www-authenticate"] = "Bearer"
     if location:
         headers["location"] = location
-    body = f'{{"word":"refused","what":"{words}","where":"","next":"send Authorization: Bearer <token>"}}'
+    move = "send Authorization: Bearer <token>" if status == 401 else ""
+    body = json.dumps({"word": "refused", "what": words, "where": "", "next": move})
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
     await send({"type": "http.response.body", "body": body.encode()})

@@ -15,6 +15,8 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.workload import Isolation
+from penstock.errors import PenstockError
 from penstock.server import views
 from penstock.server.guard import COOKIE, identity_of
 
@@ -43,14 +45,28 @@ TEMPLATES.filters["when"] = _when
 TEMPLATES.filters["duration"] = _duration
 
 
+def _page(template: str, title: str, isolation: Isolation, **values: Any) -> HTMLResponse:
+    text = TEMPLATES.get_template(template).render(title=title, isolation=isolation.value, **values)
+    return HTMLResponse(text)
+
+
+def wanted(request: Request) -> bool:
+    """Whether the answer is for somebody who looks at pages."""
+    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
+
+
+def problem(error: PenstockError, status: int, isolation: Isolation) -> HTMLResponse:
+    """What went wrong, as a page."""
+    answer = _page("problem.html", "That did not work", isolation, error=error)
+    answer.status_code = status
+    return answer
+
+
 def routes(control: ControlPlane) -> APIRouter:
     pages = APIRouter(include_in_schema=False)
 
     def page(template: str, title: str, **values: Any) -> HTMLResponse:
-        text = TEMPLATES.get_template(template).render(
-            title=title, isolation=control.isolation.value, **values
-        )
-        return HTMLResponse(text)
+        return _page(template, title, control.isolation, **values)
 
     @pages.get("/")
     async def deliveries() -> HTMLResponse:

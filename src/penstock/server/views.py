@@ -10,7 +10,7 @@ from typing import Any
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import encode
 from penstock.core.evidence import Entry
-from penstock.core.pipeline import ENDED, Gated, Record
+from penstock.core.pipeline import ENDED, GOOD, Gated, Perform, Record, State, Wait, decide
 from penstock.core.predicates import Promoted
 from penstock.core.traffic import TrafficState
 from penstock.engine.journal import Delivery
@@ -26,9 +26,11 @@ PRODUCTION = "production"
 async def deliveries(control: ControlPlane, service: str, limit: int) -> list[View]:
     scope = f"{service}/{PRODUCTION}" if service else ""
     async with control.store.transaction(write=False) as tx:
-        found = await control.journal.recent(tx, max(1, min(limit, 500)), scope)
+        found = await control.journal.recent(tx, limit, scope)
+        # Who refused is in the records, which a list is read without.
+        known = [await control.journal.find(tx, d.id) if d.outcome == "refused" else d for d in found]
         now = await tx.now()
-    return [summary(delivery, now) for delivery in found]
+    return [summary(delivery, now) for delivery in known]
 
 
 async def delivery(control: ControlPlane, name: str) -> View:
@@ -41,10 +43,12 @@ async def delivery(control: ControlPlane, name: str) -> View:
         evidence = {entry.index: entry for entry in own}
         for index in cited - set(evidence):
             evidence[index] = await control.ledger.entry(tx, index)
+    release = found.facts.release
     return {
         **summary(found, now),
+        "release": release.id if release else None,
         "steps": [_step(record) for record in found.records],
-        "stages": _stages(found),
+        "stages": _stages(found, now),
         "sign_offs": encode(sign_offs(own)),
         "evidence": [brief(evidence[index]) for index in sorted(evidence)],
     }
@@ -54,7 +58,6 @@ def summary(found: Delivery, now: float) -> View:
     change = found.header.change
     ended = found.state in ENDED
     refused = [name for record in found.records for name in _refused(record)]
-    release = found.facts.release
     return {
         "id": found.id,
         "service": change.service,
@@ -66,7 +69,6 @@ def summary(found: Delivery, now: float) -> View:
         "request": found.request,
         "refused_by": refused,
         "change": encode(change),
-        "release": release.id if release else None,
         "created": found.created,
         "ended": found.ended if ended else None,
         "seconds": (found.ended if ended else now) - found.created,
@@ -101,30 +103,44 @@ def _name(record: Record) -> str:
     return names.get(intent.verb, intent.stage)
 
 
-def _stages(found: Delivery) -> list[View]:
-    """The plan's stages with the state each has come to."""
-    by_stage: dict[str, list[Record]] = {}
+def _stages(found: Delivery, now: float) -> list[View]:
+    """The plan's stages in order, with the state that each has come to and the time it took."""
+    records: dict[str, list[Record]] = {stage.name: [] for stage in plan(found).stages}
     for record in found.records:
-        by_stage.setdefault(record.intent.stage, []).append(record)
-    names = [stage.name for stage in plan(found).stages]
-    names += [name for name in by_stage if name not in names]
-    rows, running = [], found.state.value == "executing"
-    for position, name in enumerate(names):
-        records = by_stage.get(name, [])
-        bad = [record for record in records if record.state.value not in ("success", "skip")]
-        later = any(other in by_stage for other in names[position + 1 :])
-        state = bad[0].state.value if bad else ("success" if records else "skip" if later else "pending")
-        rows.append({"name": name, "state": state, "reason": records[-1].reason if records else ""})
-    if running:
-        open_rows = [row for row in rows if row["state"] in ("pending",)]
-        latest = next(
-            (row for row in rows if found.records and row["name"] == found.records[-1].intent.stage), None
-        )
-        if latest and latest["name"] == "canary" and latest["state"] == "success":
-            latest["state"] = "executing"
-        elif open_rows:
-            open_rows[0]["state"] = "executing"
-    return rows
+        records.setdefault(record.intent.stage, []).append(record)
+    at_work = _at_work(found, now)
+    return [_stage(name, own, at_work, found.state in ENDED) for name, own in records.items()]
+
+
+def _at_work(found: Delivery, now: float) -> str:
+    """The stage that is being worked on; "" if none is."""
+    if found.state is not State.EXECUTING:
+        return ""
+    match decide(plan(found), found.facts, now):
+        case Perform(intent):
+            return intent.stage
+        case Wait():
+            return found.records[-1].intent.stage
+        case _:
+            return ""
+
+
+def _stage(name: str, records: list[Record], at_work: str, ended: bool) -> View:
+    states = [record.state for record in records]
+    bad = [state for state in states if state not in GOOD]
+    if name == at_work:
+        state = State.EXECUTING
+    elif records:
+        state = (bad or states)[-1]
+    else:
+        state = State.SKIP if ended else State.PENDING
+    return {
+        "name": name,
+        "state": state.value,
+        "reason": records[-1].reason if records else "",
+        "began": records[0].began if records else None,
+        "seconds": records[-1].ended - records[0].began if records else 0.0,
+    }
 
 
 def brief(entry: Entry) -> View:
@@ -207,4 +223,5 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
     history += [entry for entry in about if entry.index not in known_indices]
     ordered = tuple(sorted(history, key=lambda entry: entry.index))
     view: View = encode(explain(now_live, own, ordered))
-    return {**view, "release": {**view["release"], "id": now_live.release.id}, "delivery": now_live.delivery}
+    release = {**view["release"], "id": now_live.release.id}
+    return {"restored_by": None, **view, "release": release, "delivery": now_live.delivery}

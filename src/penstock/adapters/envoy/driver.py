@@ -97,21 +97,19 @@ class Envoy:
         try:
             await self._clusters({**before, name: both})
             await self._await_ready(old, plan)
-            # The routes' file must be there before a listener asks for it.
-            await self._routes(name, plan, {**before, name: both})
+            await self._listeners({**before, name: both})
+            await self._routes(name, plan)
             self._state.plans[name] = plan
             self._save()
         except (Invalid, Unavailable):
+            await self._listeners(before)
             await self._clusters(before)
             raise
         await self._listeners(self._state.plans)
         await self._clusters(self._state.plans)
 
-    async def _routes(self, name: str, plan: TrafficPlan, plans: dict[str, TrafficPlan]) -> None:
+    async def _routes(self, name: str, plan: TrafficPlan) -> None:
         rendered = config.routes(plan, self._state.token)
-        if await self._admin.routes(name) is None:
-            self._write(f"rds-{name}.json", self._next(), [rendered])
-            await self._listeners(plans)
         await self._put(
             f"rds-{name}.json", [rendered], lambda: self._route_version(name), f"http.*rds.{name}.update_"
         )
@@ -156,12 +154,12 @@ class Envoy:
     def _egress(self, plan: TrafficPlan, backend: Backend, number: int) -> config.Json:
         egress = backend.egress[number]
         name = config.route_name(egress.callee, plan.environment)
-        if not (self._folder / f"rds-{name}.json").exists():
-            self._write(f"rds-{name}.json", self._next(), [config.no_routes(name)])
         return self._listener(f"out.{backend.release}.{egress.callee}", egress.address, name)
 
     def _listener(self, name: str, where: str, routes: str) -> config.Json:
         file = self._folder / f"rds-{routes}.json"
+        if not file.exists():  # it must be there before a listener asks for it
+            self._write(file.name, self._next(), [config.no_routes(routes)])
         return config.listener(name, where, file, routes, self._folder / "access.log")
 
     # --- files that Envoy reads, and whether it did ----------------------------------------------------

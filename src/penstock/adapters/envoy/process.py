@@ -108,6 +108,8 @@ class Process:
         if self._find() is not None:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        if self._child is not None:
+            await asyncio.to_thread(self._child.wait)  # a zombie is not found, but not gone either
         (self._folder / "envoy.pid").unlink(missing_ok=True)
 
     async def rotate(self) -> None:

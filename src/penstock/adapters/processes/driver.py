@@ -12,6 +12,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
 from penstock.core.workload import Isolation, Phase, Placement, Workload
-from penstock.errors import Invalid
+from penstock.errors import Invalid, PenstockError
 from penstock.ports import Sandbox
 
 #: The longest path of a unix socket that every system takes.
@@ -58,6 +59,7 @@ class Processes:
         self._isolation = sandbox.isolation
         self._stopped = False
         self._lock = asyncio.Lock()
+        self._background: set[asyncio.Future[None]] = set()
         self._records = folder / "releases"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._releases = {path.stem: self._load(path) for path in sorted(self._records.glob("*.json"))}
@@ -74,9 +76,9 @@ class Processes:
                 egress = tuple(free_port() for _ in workload.calls) if bare else ()
                 release = _Release(workload, [Record(str(n)) for n in range(workload.replicas)], egress)
                 self._place(workload.release).sockets.joinpath("out").mkdir(parents=True, exist_ok=True)
+                self._releases[workload.release] = release
                 for record in release.instances:
                     self._start(record, release)
-                self._releases[workload.release] = release
                 self._save(release)
             return self._placement(self._releases[workload.release])
 
@@ -87,13 +89,16 @@ class Processes:
     async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
         async with self._lock:
             found = self._known(release)
+            if replicas < 0:
+                raise Invalid(f"{replicas} instances", where=release, next_move="ask for 0 or more")
             while len(found.instances) < replicas:
                 record = Record(str(max((int(r.id) for r in found.instances), default=-1) + 1))
-                self._start(record, found)
                 found.instances.append(record)
+                self._start(record, found)
             surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
-            self._save(found)
+            # As in `remove`: what is still on its way out stays on disk until it is gone.
             await asyncio.gather(*(self._runner.stop(record) for record in surplus))
+            self._save(found)
             return self._placement(found)
 
     async def remove(self, release: str, *, fence: Fence) -> None:
@@ -111,23 +116,22 @@ class Processes:
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         found = self._releases.get(release)
-        if found is None:
+        if found is None or not found.instances or lines < 1:
             return ()
-        place = self._place(release)
+        place, share = self._place(release), -(-lines // len(found.instances))
         return tuple(
-            line for record in found.instances for line in last_words(place, record, lines).splitlines()
+            line for record in found.instances for line in last_words(place, record, share).splitlines()
         )[-lines:]
 
     # --- looked after by the agent -------------------------------------------------------------------
 
     async def tend(self) -> None:
-        if self._stopped or self._lock.locked():
-            return
-        for release in list(self._releases.values()):
+        # Without an await, so that nothing is removed, scaled or stopped halfway through.
+        for release in () if self._stopped else tuple(self._releases.values()):
             before = encode(release)
-            for record in list(release.instances):
-                await self._tend(record, release)
-            if encode(release) != before and release.workload.release in self._releases:
+            for record in release.instances:
+                self._tend(record, release)
+            if encode(release) != before:
                 self._save(release)
 
     async def stop(self) -> None:
@@ -136,25 +140,32 @@ class Processes:
         async with self._lock:
             records = [record for release in self._releases.values() for record in release.instances]
             await asyncio.gather(*(self._runner.stop(record) for record in records))
+            for record in records:
+                if record.phase is Phase.READY:
+                    record.phase = Phase.STARTING
             for release in self._releases.values():
                 self._save(release)
 
-    async def _tend(self, record: Record, release: _Release) -> None:
+    def _tend(self, record: Record, release: _Release) -> None:
         place, workload, now = self._place(release.workload.release), release.workload, time.time()
         if record.phase is Phase.FAILED:
             return
+        rotate(place, record)
         if not self._runner.alive(record):
             self._restart(record, release, place, now)
         elif record.phase is Phase.STARTING:
-            if await self._runner.answers(record, place, workload.health_path):
+            if self._runner.answered(record, place, workload.health_path):
                 record.phase, record.ready_since = Phase.READY, now
             elif now > record.started + workload.start_seconds:
                 words = last_words(place, record)
                 record.phase = Phase.FAILED
                 record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
-                await self._runner.stop(record)
-        else:
-            rotate(place, record)
+                self._in_background(self._runner.stop(record))
+
+    def _in_background(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     def _restart(self, record: Record, release: _Release, place: Place, now: float) -> None:
         if record.pid:
@@ -171,8 +182,12 @@ class Processes:
         if not record.crashes or now >= record.started + BACKOFF[min(record.crashes, len(BACKOFF)) - 1]:
             reason = record.reason
             record.restarts += bool(record.crashes)
-            self._start(record, release)
-            record.reason = reason
+            try:
+                self._start(record, release)
+                record.reason = reason
+            except PenstockError as error:
+                # One release's trouble must not keep the others from being tended.
+                record.crashes, record.started, record.reason = record.crashes + 1, now, str(error)
 
     # --- records -----------------------------------------------------------------------------------
 

@@ -5,22 +5,19 @@ Called by the driver. An image is unpacked once, read-only, and shared by its in
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import io
-import json
 import shutil
 import sys
 import tarfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from penstock.adapters._archive import unpack
 from penstock.core.digest import hex_of
+from penstock.core.image import ABI_LABEL, read_config, read_manifest
 from penstock.errors import Broken, Invalid, Unavailable
-
-ABI_LABEL = "org.penstock.abi"
 
 
 @dataclass(frozen=True)
@@ -39,20 +36,17 @@ class Images:
 
     def unpack(self, artifact: str) -> Unpacked:
         """The image's files and settings. `Invalid` if it cannot run here, `Broken` if it was changed."""
-        manifest = json.loads(self._blob(artifact))
-        config = json.loads(self._blob(manifest["config"]["digest"]))
-        settings = config.get("config", {})
-        _check_abi(settings.get("Labels") or {}, artifact)
+        config, layer = read_manifest(self._blob(artifact))
+        described = read_config(self._blob(config))
+        _check_abi(described.labels.get(ABI_LABEL, ""), artifact)
         root = self._folder / hex_of(artifact)
         if not root.exists():
             partial = root.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            for layer in manifest["layers"]:
-                _extract(self._blob(layer["digest"]), partial)
+            _extract(self._blob(layer), partial)
             partial.rename(root)
-        env = dict(item.split("=", 1) for item in settings.get("Env") or ())
-        return Unpacked(root, env, tuple(settings.get("Cmd") or ()))
+        return Unpacked(root, dict(described.env), described.command)
 
     def keep_only(self, artifacts: set[str]) -> None:
         """Forget images that no release uses."""
@@ -76,14 +70,13 @@ class Images:
 
 def _extract(layer: bytes, destination: Path) -> None:
     try:
-        with tarfile.open(fileobj=io.BytesIO(gzip.decompress(layer))) as archive:
+        with tarfile.open(fileobj=io.BytesIO(layer), mode="r:gz") as archive:
             unpack(archive, destination)
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise Invalid(f"a layer cannot be unpacked: {error}", where=str(destination)) from error
 
 
-def _check_abi(labels: dict[str, Any], artifact: str) -> None:
-    wanted = str(labels.get(ABI_LABEL, ""))
+def _check_abi(wanted: str, artifact: str) -> None:
     present = f"cp{sys.version_info.major}{sys.version_info.minor}"
     if wanted.startswith("cp") and wanted != present:
         raise Invalid(

@@ -24,6 +24,7 @@ import psutil
 from penstock.adapters.processes.images import Unpacked
 from penstock.core.tail import tail
 from penstock.core.workload import Instance, Isolation, Mount, Phase, Step, Workload
+from penstock.errors import Unavailable
 from penstock.ports import Sandbox
 
 #: Inside a sandbox every workload has a loopback of its own, so these can be the same for all.
@@ -80,37 +81,60 @@ class Runner:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._children: dict[int, subprocess.Popen[bytes]] = {}
+        self._asked: dict[int, asyncio.Future[bool]] = {}
 
     def start(
         self, record: Record, place: Place, workload: Workload, image: Unpacked, egress: tuple[int, ...]
     ) -> None:
         folder = place.instance(record)
         shutil.rmtree(folder, ignore_errors=True)
-        for path in (folder / "out", place.logs, place.data):
-            path.mkdir(parents=True, exist_ok=True)
-        # The sandbox's user is not ours; only these two folders are its to write in.
-        folder.chmod(0o777)
-        place.data.chmod(0o777)
+        for path in (folder, place.logs, place.data):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.sandbox.isolation is Isolation.NONE and not record.port:
             record.port = free_port()
-        step = self._step(record, place, workload, image, egress)
-        with place.log(record).open("ab") as output:
-            child = subprocess.Popen(
-                self.sandbox.enclose(step, outlives_us=True),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env={},
-            )
+        with contextlib.ExitStack() as ours:
+            kept = self._kept(record, place, ours)
+            step = self._step(record, place, workload, image, (egress, kept))
+            output = ours.enter_context(place.log(record).open("ab"))
+            try:
+                child = subprocess.Popen(
+                    self.sandbox.enclose(step, outlives_us=True),
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                    env={},
+                    pass_fds=kept,
+                )
+            except OSError as error:
+                raise Unavailable(f"cannot start a process: {error}", where=workload.release) from error
         self._children[child.pid] = child
         record.pid, record.started, record.phase = child.pid, time.time(), Phase.STARTING
         record.created, record.ready_since, record.reason = psutil.Process(child.pid).create_time(), 0.0, ""
 
+    def _kept(self, record: Record, place: Place, ours: contextlib.ExitStack) -> tuple[int, ...]:
+        """What the shim inherits: its socket, bound but refusing until it listens, and its exit note.
+
+        Made out here: had the sandbox a folder for them, the workload could put a link there, and what
+        the proxy connects to would be of its choosing.
+        """
+        if self.sandbox.isolation is Isolation.NONE:
+            return ()
+        inbound = ours.enter_context(socket.socket(socket.AF_UNIX))
+        inbound.bind(str(place.instance(record) / "in.sock"))
+        note = ours.enter_context((place.instance(record) / "exit").open("wb"))
+        return inbound.fileno(), note.fileno()
+
     def _step(
-        self, record: Record, place: Place, workload: Workload, image: Unpacked, egress: tuple[int, ...]
+        self,
+        record: Record,
+        place: Place,
+        workload: Workload,
+        image: Unpacked,
+        given: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> Step:
         bare = self.sandbox.isolation is Isolation.NONE
+        egress, kept = given
         command = workload.command or image.command
         ports = egress if bare else tuple(INNER_EGRESS + n for n in range(len(workload.calls)))
         env = {**image.env, **workload.env, "PORT": str(record.port if bare else INNER_PORT)}
@@ -119,22 +143,10 @@ class Runner:
         if not bare:
             shim = Path(__file__).with_name("shim.py")
             mounts += [
-                Mount(str(place.instance(record)), "/run/penstock", writable=True),
                 Mount(str(place.sockets / "out"), "/run/penstock/out"),
                 Mount(str(shim), "/run/shim.py"),
             ]
-            bridges = [f"{n}={port}" for n, port in enumerate(ports)]
-            python = sys.executable if Path(sys.executable).is_relative_to(sys.base_prefix) else "python3"
-            command = (
-                python,
-                "-I",
-                "/run/shim.py",
-                "/run/penstock",
-                str(INNER_PORT),
-                *bridges,
-                "--",
-                *command,
-            )
+            command = (*_shim(kept, ports), "--", *command)
         return Step(argv=command, cwd="/app", mounts=tuple(mounts), env=env)
 
     def alive(self, record: Record) -> bool:
@@ -145,13 +157,27 @@ class Runner:
         return _process(record) is not None
 
     def ended(self, record: Record, place: Place) -> None:
-        """Note how it ended: by our own wait, or by what the shim left behind."""
+        """Note how it ended: by our own wait, or by what the shim left behind. Nothing of it stays."""
         self._children.pop(record.pid, None)
+        self._forget_question(record)
+        _kill_group(record)
         note = place.instance(record) / "exit"
         if note.exists():
             with contextlib.suppress(ValueError):
-                record.exit_code = int(note.read_text())
+                record.exit_code = int(note.read_bytes()[:16])
         record.pid = 0
+
+    def answered(self, record: Record, place: Place, health_path: str) -> bool:
+        """Whether it has answered by now. Never waits: the question goes on between two calls."""
+        asked = self._asked.get(id(record))
+        if asked is None:
+            question = self.answers(record, place, health_path)
+            self._asked[id(record)] = asyncio.ensure_future(question)
+            return False
+        if not asked.done():
+            return False
+        del self._asked[id(record)]
+        return asked.result()
 
     async def answers(self, record: Record, place: Place, health_path: str) -> bool:
         """Whether it answers at its address: below 500 at *health_path*, or merely accepts if ""."""
@@ -165,17 +191,24 @@ class Runner:
         try:
             async with httpx.AsyncClient(transport=transport, base_url=base, timeout=2.0) as client:
                 return (await client.get(health_path)).status_code < 500
-        except httpx.HTTPError:
+        except (httpx.HTTPError, OSError):
             return False
+
+    def _forget_question(self, record: Record) -> None:
+        asked = self._asked.pop(id(record), None)
+        if asked is not None:
+            asked.cancel()
 
     async def stop(self, record: Record) -> None:
         """SIGTERM, a bounded wait for what is in flight, then SIGKILL to all of it."""
+        self._forget_question(record)
         process = _process(record)
         if process is None:
             return
-        _signal(process, signal.SIGTERM, self.sandbox.isolation)
-        deadline = time.monotonic() + STOP_SECONDS
+        told, deadline = False, time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline and self.alive(record):
+            # One that has only just begun cannot hear yet.
+            told = told or _signal(process, signal.SIGTERM, self.sandbox.isolation)
             await asyncio.sleep(0.02)
         if self.alive(record):
             for victim in (*_descendants(process), process):
@@ -184,7 +217,15 @@ class Runner:
         while self.alive(record) and time.monotonic() < deadline + STOP_SECONDS:
             await asyncio.sleep(0.02)
         self._children.pop(record.pid, None)
+        _kill_group(record)
         record.pid = 0
+
+
+def _shim(kept: tuple[int, ...], ports: tuple[int, ...]) -> tuple[str, ...]:
+    python = sys.executable if Path(sys.executable).is_relative_to(sys.base_prefix) else "python3"
+    bridges = [f"{n}={port}" for n, port in enumerate(ports)]
+    fds = [str(fd) for fd in kept]
+    return (python, "-I", "/run/shim.py", *fds, "/run/penstock/out", str(INNER_PORT), *bridges)
 
 
 def as_instance(record: Record, place: Place, isolation: Isolation) -> Instance:
@@ -248,13 +289,23 @@ def _descendants(process: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _signal(process: psutil.Process, number: signal.Signals, isolation: Isolation) -> None:
-    """The sandbox's own processes ignore SIGTERM; the shim inside hands it on."""
+def _kill_group(record: Record) -> None:
+    """End what the first process left behind in its group; the number is its own while anybody is in it."""
+    if record.pid and not psutil.pid_exists(record.pid):
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(record.pid, signal.SIGKILL)
+
+
+def _signal(process: psutil.Process, number: signal.Signals, isolation: Isolation) -> bool:
+    """The sandbox's own processes ignore SIGTERM; the shim inside hands it on. Whether it was there."""
     if isolation is Isolation.NONE:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(process.pid, number)
-        return
+        return True
+    told = False
     for child in _descendants(process):
         with contextlib.suppress(psutil.Error):
-            if "/run/shim.py" in child.cmdline()[:4] and child.ppid() != process.pid:
+            if "/run/shim.py" in child.cmdline()[:4]:
                 child.send_signal(number)
+                told = True
+    return told

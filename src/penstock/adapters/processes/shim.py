@@ -1,11 +1,14 @@
 """Runs beside one workload, inside its sandbox: the bridge between its loopback and the proxy's sockets.
 
 Started by `instance`; standard library only, because nothing else can be counted on inside. It starts the
-command, waits until 127.0.0.1:$PORT accepts, and only then listens on the unix socket ``in.sock`` that the
-proxy connects to; so a socket that accepts means a workload that accepts. Calls to neighbours enter at
-local ports and leave by the proxy's unix sockets. It hands SIGTERM on, and ends as the command ends.
+command, waits until 127.0.0.1:$PORT accepts, and only then listens on the unix socket that the proxy
+connects to; so a socket that accepts means a workload that accepts. Calls to neighbours enter at local
+ports and leave by the proxy's unix sockets. It hands SIGTERM on, and ends as the command ends.
 
-    shim.py SOCKETS PORT [CALLEE=PORT ...] -- COMMAND...
+The socket comes bound, and the file for the exit code comes open: the workload shares our user, and must
+have no folder in which it could put a link or a pipe of its own where the host trusts a name.
+
+    shim.py SOCKET_FD EXIT_FD EGRESS_FOLDER PORT [CALLEE=PORT ...] -- COMMAND...
 """
 
 from __future__ import annotations
@@ -20,97 +23,94 @@ import sys
 from collections.abc import Callable, Coroutine
 
 LIMIT = 1 << 18
+DRAIN_SECONDS = 2.0
 
 
 class Pipe(asyncio.Protocol):
-    """One direction's receiver: what it reads it writes to *peer*, with back pressure."""
+    """One end of a bridge: what it reads it writes to *peer*, with back pressure.
 
-    def __init__(self, connect: Callable[[Pipe], Coroutine[None, None, Pipe]] | None = None) -> None:
+    The end that somebody connected to reads nothing until *connect* has made its peer.
+    """
+
+    transport: asyncio.Transport
+
+    def __init__(
+        self, peer: Pipe | None = None, connect: Callable[[Pipe], Coroutine[None, None, None]] | None = None
+    ) -> None:
+        self.peer = peer
         self.connect = connect
-        self.transport: asyncio.Transport | None = None
-        self.peer: Pipe | None = None
-        self.early: list[bytes] = []
         self.ended = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        PIPES.add(self)
         transport.set_write_buffer_limits(LIMIT)
         raw = transport.get_extra_info("socket")
         if raw is not None and raw.family == socket.AF_INET:
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if self.connect is not None:
+        if self.peer is not None:
+            self.peer.peer = self
+            self.peer.transport.resume_reading()
+        elif self.connect is not None:
+            transport.pause_reading()
             task = asyncio.ensure_future(self.join(self.connect))
             TASKS.add(task)
             task.add_done_callback(TASKS.discard)
 
-    async def join(self, connect: Callable[[Pipe], Coroutine[None, None, Pipe]]) -> None:
+    async def join(self, connect: Callable[[Pipe], Coroutine[None, None, None]]) -> None:
         try:
-            self.peer = await connect(self)
+            await connect(self)
         except OSError:
-            if self.transport is not None:
-                self.transport.abort()
-            return
-        for data in self.early:
-            self.send(data)
-        self.early.clear()
-        if self.ended:
-            self.finish()
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        if self.peer is None:
-            self.early.append(data)
-        else:
-            self.send(data)
-
-    def send(self, data: bytes) -> None:
-        if self.peer is not None and self.peer.transport is not None:
-            self.peer.transport.write(data)
+        assert self.peer is not None
+        self.peer.transport.write(data)
 
     def eof_received(self) -> bool:
+        assert self.peer is not None
         self.ended = True
-        if self.peer is not None:
-            self.finish()
+        if self.peer.ended:  # nobody else would ever close them
+            self.transport.close()
+            self.peer.transport.close()
+        else:
+            with contextlib.suppress(OSError):
+                self.peer.transport.write_eof()
         return True  # the other direction goes on
 
-    def finish(self) -> None:
-        peer = self.peer.transport if self.peer is not None else None
-        if peer is not None and not peer.is_closing():
-            with contextlib.suppress(OSError):
-                peer.write_eof()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        if self.peer is not None and self.peer.transport is not None:
+        PIPES.discard(self)
+        self.ended = True
+        if self.peer is not None:
             self.peer.transport.close()
 
     def pause_writing(self) -> None:
-        if self.peer is not None and self.peer.transport is not None:
+        if self.peer is not None:
             self.peer.transport.pause_reading()
 
     def resume_writing(self) -> None:
-        if self.peer is not None and self.peer.transport is not None:
+        if self.peer is not None and not self.peer.ended:
             self.peer.transport.resume_reading()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing more will come from here, and all that came has been handed on."""
+        return self.ended and (self.peer is None or not self.peer.transport.get_write_buffer_size())
 
 
 TASKS: set[asyncio.Future[None]] = set()
+PIPES: set[Pipe] = set()
 
 
-def paired(caller: Pipe) -> Pipe:
-    other = Pipe()
-    other.peer = caller
-    return other
-
-
-async def to_port(caller: Pipe, port: int) -> Pipe:
+async def to_port(caller: Pipe, port: int) -> None:
     loop = asyncio.get_running_loop()
-    _, other = await loop.create_connection(lambda: paired(caller), "127.0.0.1", port)
-    return other
+    await loop.create_connection(lambda: Pipe(peer=caller), "127.0.0.1", port)
 
 
-async def to_socket(caller: Pipe, path: str) -> Pipe:
+async def to_socket(caller: Pipe, path: str) -> None:
     loop = asyncio.get_running_loop()
-    _, other = await loop.create_unix_connection(lambda: paired(caller), path)
-    return other
+    await loop.create_unix_connection(lambda: Pipe(peer=caller), path)
 
 
 async def accepting(port: int) -> None:
@@ -122,42 +122,52 @@ async def accepting(port: int) -> None:
         await asyncio.sleep(0.02)
 
 
-async def serve(sockets: str, port: int) -> None:
+async def serve(inbound: socket.socket, port: int) -> None:
     await accepting(port)
     loop = asyncio.get_running_loop()
-    temporary, final = f"{sockets}/in.new", f"{sockets}/in.sock"
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(temporary)
-    await loop.create_unix_server(lambda: Pipe(lambda caller: to_port(caller, port)), temporary, backlog=1024)
-    os.chmod(temporary, 0o666)
-    os.rename(temporary, final)
+    await loop.create_unix_server(
+        lambda: Pipe(connect=lambda caller: to_port(caller, port)), sock=inbound, backlog=1024
+    )
 
 
-async def main(sockets: str, port: int, callees: dict[str, int], command: list[str]) -> int:
+async def drained() -> None:
+    """Last words of the command are still on their way to the proxy; its own ends tell when they are not."""
+    for _ in range(int(DRAIN_SECONDS / 0.01)):
+        if all(pipe.idle for pipe in PIPES if pipe.connect is None):
+            return
+        await asyncio.sleep(0.01)
+
+
+def tell(child: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.terminate()
+
+
+async def main(inbound: socket.socket, egress: dict[str, int], port: int, command: list[str]) -> int:
     loop = asyncio.get_running_loop()
-    for callee, local in callees.items():
-        leave = functools.partial(to_socket, path=f"{sockets}/out/{callee}.sock")
-        await loop.create_server(functools.partial(Pipe, leave), "127.0.0.1", local, backlog=1024)
+    for path, local in egress.items():
+        leave = functools.partial(to_socket, path=path)
+        await loop.create_server(functools.partial(Pipe, connect=leave), "127.0.0.1", local, backlog=1024)
     child = await asyncio.create_subprocess_exec(*command)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, child.terminate)
-    bridge = asyncio.ensure_future(serve(sockets, port))
+        loop.add_signal_handler(number, functools.partial(tell, child))
+    bridge = asyncio.ensure_future(serve(inbound, port))
     code = await child.wait()
     bridge.cancel()
-    with open(f"{sockets}/exit.new", "w") as file:
-        file.write(str(code))
-    os.rename(f"{sockets}/exit.new", f"{sockets}/exit")
-    return code if code >= 0 else 128 - code
+    await drained()
+    return code
 
 
 if __name__ == "__main__":
     split = sys.argv.index("--")
-    named = dict(word.split("=", 1) for word in sys.argv[3:split])
+    fd, exit_fd, folder, inner = sys.argv[1:5]
+    neighbours = dict(word.split("=", 1) for word in sys.argv[5:split])
+    sockets = {f"{folder}/{name}.sock": int(local) for name, local in neighbours.items()}
+    os.set_inheritable(int(exit_fd), False)
     try:
-        status = asyncio.run(
-            main(sys.argv[1], int(sys.argv[2]), {k: int(v) for k, v in named.items()}, sys.argv[split + 1 :])
-        )
-    except FileNotFoundError as error:
+        status = asyncio.run(main(socket.socket(fileno=int(fd)), sockets, int(inner), sys.argv[split + 1 :]))
+    except OSError as error:
         print(f"cannot start: {error}", flush=True)
         status = 127
-    sys.exit(status)
+    os.write(int(exit_fd), str(status).encode())
+    sys.exit(status if status >= 0 else 128 - status)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 ITEMS = [
     {"id": 1, "name": "Turbine", "cents": 129900},
     {"id": 2, "name": "Valve", "cents": 4550},
     {"id": 3, "name": "Gasket", "cents": 320},
 ]
+
+#: What asking the price list takes.
+LOOKUP_SECONDS = 0.02
 
 
 def price(cents: int, currency: str) -> str:
@@ -17,6 +22,7 @@ def price(cents: int, currency: str) -> str:
 
 
 def listed(currency: str) -> list[dict[str, object]]:
+    time.sleep(LOOKUP_SECONDS)
     return [{"id": item["id"], "name": item["name"], "price": price(item["cents"], currency)} for item in ITEMS]
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import time
+
 ITEMS = [
     {"id": 1, "name": "Turbine", "cents": 129900},
     {"id": 2, "name": "Valve", "cents": 4550},
     {"id": 3, "name": "Gasket", "cents": 320},
     {"id": 4, "name": "Runner", "cents": 88000},
 ]
+
+#: What asking the price list takes.
+LOOKUP_SECONDS = 0.02
 
 
 def price(cents: int, currency: str) -> str:
@@ -18,6 +23,7 @@ def price(cents: int, currency: str) -> str:
 
 
 def listed(currency: str) -> list[dict[str, object]]:
+    time.sleep(LOOKUP_SECONDS)
     return [{"id": item["id"], "name": item["name"], "price": price(item["cents"], currency)} for item in ITEMS]
 
 

@@ -1,0 +1,1 @@
+"""What every implementation of a port must do: one reusable suite for each port, run on fakes and real parts."""

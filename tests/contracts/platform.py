@@ -1,0 +1,172 @@
+"""What every `Platform` must do. Subclass `PlatformContract` and give it a fixture ``subject``.
+
+Must not know which platform it tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from penstock.core.fence import Fence
+from penstock.core.workload import Phase, Placement, Workload
+from penstock.errors import Invalid
+from penstock.ports import Platform
+
+FENCE = Fence("web/production", 1, "key")
+SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A platform and the world around it.
+
+    *artifact* is the digest of an image whose program (`fakes.image`) takes one word. *tend* gives the
+    platform a moment of care; *ask* asks the instance at an address for a path, over HTTP.
+    """
+
+    platform: Platform
+    artifact: str
+    tend: Callable[[], Awaitable[None]]
+    ask: Callable[[str, str], Awaitable[str]]
+    placed: set[str] = field(default_factory=set)
+
+    async def place(
+        self, life: str, *, replicas: int = 1, start_seconds: float = SECONDS, release: str = "web-1"
+    ) -> Placement:
+        self.placed.add(release)
+        workload = Workload(
+            service="web",
+            environment="production",
+            release=release,
+            artifact=self.artifact,
+            command=("python3", "/app/program.py", life),
+            env={"COLOUR": "blue"},
+            calls=("price-list",),
+            health_path="/health",
+            replicas=replicas,
+            start_seconds=start_seconds,
+        )
+        return await self.platform.place(workload, fence=FENCE)
+
+    async def until(self, wanted: Callable[[Placement], bool], release: str = "web-1") -> Placement:
+        """Tend until the release is as wanted; an assertion after `SECONDS`."""
+        found = await self.platform.observe(release)
+        try:
+            async with asyncio.timeout(SECONDS):
+                while found is None or not wanted(found):
+                    await self.tend()
+                    await asyncio.sleep(0.01)
+                    found = await self.platform.observe(release)
+        except TimeoutError:
+            raise AssertionError(f"not as wanted after {SECONDS} s: {found}") from None
+        return found
+
+    async def remove_all(self) -> None:
+        for release in self.placed:
+            await self.platform.remove(release, fence=FENCE)
+
+
+class PlatformContract:
+    async def test_what_is_placed_becomes_ready(self, subject: Subject) -> None:
+        placed = await subject.place("serve")
+        assert placed.release == "web-1"
+        assert [instance.phase for instance in placed.instances] == [Phase.STARTING]
+        ready = await subject.until(lambda p: p.ready)
+        assert ready.backend.addresses == tuple(i.address for i in ready.instances)
+        assert ready.backend.health_path == "/health"
+        assert [egress.callee for egress in ready.egress] == ["price-list"]
+        assert await subject.ask(ready.instances[0].address, "/")
+
+    async def test_what_is_placed_twice_is_placed_once(self, subject: Subject) -> None:
+        await subject.place("serve")
+        first = await subject.until(lambda p: p.ready)
+        assert await subject.place("serve") == first
+
+    async def test_what_is_not_placed_is_not_there(self, subject: Subject) -> None:
+        assert await subject.platform.observe("web-9") is None
+        assert await subject.platform.logs("web-9", 10) == ()
+        await subject.platform.remove("web-9", fence=FENCE)
+        with pytest.raises(Invalid):
+            await subject.platform.scale("web-9", 2, fence=FENCE)
+
+    async def test_it_grows_and_shrinks(self, subject: Subject) -> None:
+        await subject.place("serve", replicas=2)
+        two = await subject.until(lambda p: p.ready)
+        assert len({instance.address for instance in two.instances}) == 2
+        assert len((await subject.platform.scale("web-1", 3, fence=FENCE)).instances) == 3
+        three = await subject.until(lambda p: p.ready)
+        assert three.instances[:2] == two.instances
+        one = await subject.platform.scale("web-1", 1, fence=FENCE)
+        assert one.instances == two.instances[:1]
+        assert await subject.ask(one.instances[0].address, "/")
+        with pytest.raises(OSError, match="."):
+            await subject.ask(three.instances[2].address, "/")
+
+    async def test_what_is_removed_is_gone(self, subject: Subject) -> None:
+        await subject.place("serve")
+        ready = await subject.until(lambda p: p.ready)
+        for _ in range(2):
+            await subject.platform.remove("web-1", fence=FENCE)
+            assert await subject.platform.observe("web-1") is None
+        with pytest.raises(OSError, match="."):
+            await subject.ask(ready.instances[0].address, "/")
+
+    async def test_releases_live_side_by_side(self, subject: Subject) -> None:
+        await subject.place("serve")
+        await subject.place("serve", release="web-2")
+        await subject.until(lambda p: p.ready)
+        other = await subject.until(lambda p: p.ready, "web-2")
+        await subject.platform.remove("web-1", fence=FENCE)
+        assert await subject.ask(other.instances[0].address, "/")
+        assert await subject.platform.observe("web-2") == other
+
+    async def test_a_failing_command_fails_with_its_own_words(self, subject: Subject) -> None:
+        await subject.place("fail")
+        failed = await subject.until(lambda p: p.failed)
+        assert not failed.ready
+        assert failed.instances[0].exit_code == 3
+        assert failed.instances[0].restarts > 0
+        assert "exit code 3" in failed.reason
+        assert "cannot go on" in failed.reason
+
+    async def test_what_never_listens_fails_with_a_reason(self, subject: Subject) -> None:
+        await subject.place("deaf", start_seconds=1.0)
+        failed = await subject.until(lambda p: p.failed)
+        assert "not ready after 1 s" in failed.reason
+        assert "hello from the workload" in failed.reason
+
+    async def test_its_last_lines_can_be_read(self, subject: Subject) -> None:
+        await subject.place("fail")
+        await subject.until(lambda p: p.failed)
+        assert (await subject.platform.logs("web-1", 1))[-1:] == ("cannot go on",)
+        assert len(await subject.platform.logs("web-1", 3)) == 3
+
+    async def test_it_is_told_what_it_needs(self, subject: Subject) -> None:
+        await subject.place("serve")
+        ready = await subject.until(lambda p: p.ready)
+        told = json.loads(await subject.ask(ready.instances[0].address, "/env"))
+        assert told["COLOUR"] == "blue"
+        assert told["PORT"].isdigit()
+        assert told["PRICE_LIST_URL"].startswith("http://127.0.0.1:")
+
+    async def test_what_crashes_is_started_again(self, subject: Subject) -> None:
+        await subject.place("serve")
+        ready = await subject.until(lambda p: p.ready)
+        assert ready.instances[0].restarts == 0
+        await ignoring(subject.ask(ready.instances[0].address, "/crash"))
+        again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
+        assert (again.instances[0].restarts, again.instances[0].exit_code) == (1, 3)
+        assert await subject.ask(again.instances[0].address, "/")
+
+
+async def ignoring(asking: Awaitable[str]) -> None:
+    """What is asked to crash may well not answer."""
+    try:
+        await asking
+    except OSError:
+        return

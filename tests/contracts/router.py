@@ -1,0 +1,188 @@
+"""What every `Router` (with its `Metrics`) must do. Subclass `RouterContract` and give it a fixture ``subject``.
+
+Must not know which router it tests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from penstock.core.fence import Fence
+from penstock.core.traffic import (
+    PREVIEW_HEADER,
+    TOKEN_HEADER,
+    Backend,
+    Egress,
+    TrafficPlan,
+    TrafficState,
+    Weight,
+)
+from penstock.errors import Invalid, PenstockError, Unavailable
+from penstock.ports import Metrics, Router
+
+SERVICE, ENVIRONMENT = "web", "production"
+FENCE = Fence(f"{SERVICE}/{ENVIRONMENT}", 1, "key")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A router and the world around it.
+
+    *backend* starts something that answers for a release; *dead* is a backend that nobody can reach;
+    *socket* is an address for an egress listener. *fetch* asks (address, headers, path) as a user does,
+    and gives the status and the release that answered ("" if none did).
+    """
+
+    router: Router
+    metrics: Metrics
+    backend: Callable[[str], Awaitable[Backend]]
+    dead: Callable[[str], Backend]
+    socket: Callable[[str], str]
+    fetch: Callable[[str, dict[str, str], str], Awaitable[tuple[int, str]]]
+
+    async def read(self) -> TrafficState:
+        return await self.router.read(SERVICE, ENVIRONMENT)
+
+    async def apply(self, plan: TrafficPlan) -> TrafficState:
+        return await self.router.apply(plan, fence=FENCE)
+
+    async def exposed(self, *releases: str) -> TrafficState:
+        """Every release known, nobody served."""
+        state = await self.read()
+        for release in releases:
+            state = await self.apply(state.exposing(await self.backend(release)))
+        return state
+
+    async def serving(self, release: str, *dark: str) -> TrafficState:
+        """All users on *release*, the others dark."""
+        state = await self.exposed(release, *dark)
+        return await self.apply(state.shifting(Weight(release, 1000)))
+
+    async def who(self, address: str, times: int, headers: dict[str, str] | None = None) -> Counter[str]:
+        """Which releases answered *times* requests."""
+        return Counter([(await self.fetch(address, headers or {}, "/"))[1] for _ in range(times)])
+
+
+class RouterContract:
+    async def test_an_unknown_service_has_an_empty_state(self, subject: Subject) -> None:
+        assert await subject.read() == TrafficState(SERVICE, ENVIRONMENT)
+        assert await subject.metrics.counters(SERVICE, ENVIRONMENT) == ()
+
+    async def test_exposing_moves_nobody(self, subject: Subject) -> None:
+        state = await subject.exposed("web-1")
+        assert [backend.release for backend in state.backends] == ["web-1"]
+        assert state.weights == ()
+        assert await subject.fetch(state.address, {}, "/") == (503, "")
+
+        state = await subject.apply(state.shifting(Weight("web-1", 1000)))
+        state = await subject.apply(state.exposing(await subject.backend("web-2")))
+        assert {backend.release for backend in state.backends} == {"web-1", "web-2"}
+        assert state.weights == (Weight("web-1", 1000),)
+        assert await subject.who(state.address, 20) == {"web-1": 20}
+
+    async def test_a_shift_is_read_back_to_the_thousandth(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        for share in (1, 333, 999):
+            wanted = (Weight("web-1", 1000 - share), Weight("web-2", share))
+            state = await subject.apply(state.shifting(*wanted))
+            assert set(state.weights) == set(wanted)
+            assert await subject.read() == state
+
+    async def test_users_follow_the_weights(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        state = await subject.apply(state.shifting(Weight("web-1", 500), Weight("web-2", 500)))
+        seen = await subject.who(state.address, 60)
+        assert seen.keys() == {"web-1", "web-2"}
+        state = await subject.apply(state.shifting(Weight("web-2", 1000)))
+        assert await subject.who(state.address, 20) == {"web-2": 20}
+
+    async def test_users_are_never_sent_to_what_cannot_be_reached(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        state = await subject.apply(state.exposing(subject.dead("web-2")))
+        assert not state.ready("web-2")
+        with pytest.raises(Unavailable):
+            await subject.apply(state.shifting(Weight("web-2", 1000)))
+        assert (await subject.read()).weights == (Weight("web-1", 1000),)
+        assert await subject.who(state.address, 20) == {"web-1": 20}
+
+    async def test_users_are_never_sent_to_what_is_not_known(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        with pytest.raises(Invalid):
+            await subject.apply(state.shifting(Weight("web-9", 1000)))
+        assert (await subject.read()).weights == (Weight("web-1", 1000),)
+
+    async def test_a_dark_release_is_seen_with_the_token_only(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        named = {PREVIEW_HEADER: "web-2"}
+        key = {TOKEN_HEADER: state.preview_token}
+        assert await subject.who(state.address, 5, named | key) == {"web-2": 5}
+        for headers in (named, key, named | {TOKEN_HEADER: "guessed"}, key | {PREVIEW_HEADER: "web-9"}):
+            assert await subject.who(state.address, 5, headers) == {"web-1": 5}
+
+    async def test_the_same_plan_again_changes_nothing(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        assert await subject.apply(state.shifting(*state.weights)) == state
+        assert await subject.read() == state
+
+    async def test_what_is_forgotten_is_gone(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        state = await subject.apply(state.without("web-2"))
+        assert [backend.release for backend in state.backends] == ["web-1"]
+        headers = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
+        assert await subject.who(state.address, 5, headers) == {"web-1": 5}
+        with pytest.raises(Invalid):
+            state.without("web-1")
+
+    async def test_callers_follow_the_callees_weights(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        shop = replace(await subject.backend("shop-1"), egress=(Egress(SERVICE, subject.socket("shop-1")),))
+        caller = TrafficPlan("shop", ENVIRONMENT, (shop,), ())
+        await subject.router.apply(caller, fence=Fence(f"shop/{ENVIRONMENT}", 1, "key"))
+        assert await subject.who(shop.egress[0].address, 10) == {"web-1": 10}
+        await subject.apply(state.shifting(Weight("web-2", 1000)))
+        assert await subject.who(shop.egress[0].address, 10) == {"web-2": 10}
+
+    async def test_a_callee_may_come_after_its_caller(self, subject: Subject) -> None:
+        shop = replace(await subject.backend("shop-1"), egress=(Egress(SERVICE, subject.socket("shop-1")),))
+        caller = TrafficPlan("shop", ENVIRONMENT, (shop,), ())
+        await subject.router.apply(caller, fence=Fence(f"shop/{ENVIRONMENT}", 1, "key"))
+        assert await subject.fetch(shop.egress[0].address, {}, "/") == (503, "")
+        await subject.serving("web-1")
+        assert await subject.who(shop.egress[0].address, 5) == {"web-1": 5}
+
+    async def test_a_refused_plan_leaves_the_last_good_one(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        good = await subject.backend("web-2")
+        for bad in (
+            replace(good, addresses=("999.1.1.1:80",)),
+            replace(good, egress=(Egress(SERVICE, "999.1.1.1:81"),)),
+        ):
+            for _ in range(2):  # that it was refused once must not make it accepted
+                with pytest.raises(Invalid):
+                    await subject.apply(state.exposing(bad))
+                assert await subject.read() == state
+                assert await subject.who(state.address, 5) == {"web-1": 5}
+        state = await subject.apply(state.exposing(good))
+        state = await subject.apply(state.shifting(Weight("web-2", 1000)))
+        assert await subject.who(state.address, 5) == {"web-2": 5}
+
+    async def test_counters_count_users_alone(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        for path in ("/", "/", "/err"):
+            await subject.fetch(state.address, {}, path)
+        await subject.who(state.address, 4, {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token})
+        found = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
+        assert {name: (c.requests, c.errors) for name, c in found.items()} == {"web-1": (3, 1), "web-2": (0, 0)}
+        again = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
+        assert again["web-1"].epoch == found["web-1"].epoch
+        assert again["web-1"].at >= found["web-1"].at
+
+    async def test_errors_are_of_the_house(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        with pytest.raises(PenstockError) as raised:
+            await subject.apply(state.exposing(Backend("web-2", ("999.1.1.1:80",))))
+        assert raised.value.where

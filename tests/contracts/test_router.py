@@ -1,0 +1,97 @@
+"""The router contract on the fake, on Envoy, and on the fake behind a node agent's socket."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+from contracts.router import RouterContract, Subject
+from fakes.node import agent_at
+from fakes.platform import FakePlatform
+from fakes.router import FakeRouter
+from fakes.web import Website, free_port
+
+from penstock.adapters.envoy import Envoy
+from penstock.core.traffic import Backend
+from penstock.node.client import NodeMetrics, NodeRouter
+
+
+class World:
+    """Websites for an Envoy that really asks them."""
+
+    def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+
+    async def backend(self, release: str) -> Backend:
+        site = Website(release)
+        await site.start()
+        self._stack.push_async_callback(site.stop)
+        return Backend(release, (site.address,), "/health")
+
+    def dead(self, release: str) -> Backend:
+        return Backend(release, (f"127.0.0.1:{free_port()}",), "/health")
+
+    def socket(self, name: str) -> str:
+        return f"unix:{self._folder / name}.sock"
+
+    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
+        uds = address.removeprefix("unix:") if address.startswith("unix:") else None
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds, verify=False)) as client:
+            answer = await client.get(("http://callee" if uds else address) + path, headers=headers)
+        release = answer.headers.get("x-penstock-release", "")
+        assert not release or answer.text == release, "the header and the answer must be of one release"
+        return answer.status_code, release
+
+
+class FakeWorld:
+    """Addresses that the fake router takes for ready."""
+
+    def __init__(self, router: FakeRouter) -> None:
+        self._router = router
+
+    async def backend(self, release: str) -> Backend:
+        address = f"unix:/fake/{release}"
+        self._router.up.add(address)
+        return Backend(release, (address,), "/health")
+
+    def dead(self, release: str) -> Backend:
+        return Backend(release, (f"unix:/nobody/{release}",), "/health")
+
+    def socket(self, name: str) -> str:
+        return f"unix:/egress/{name}"
+
+    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
+        return self._router.ask(address, headers, path)
+
+
+class TestFake(RouterContract):
+    @pytest.fixture
+    def subject(self) -> Subject:
+        router = FakeRouter()
+        world = FakeWorld(router)
+        return Subject(router, router, world.backend, world.dead, world.socket, world.fetch)
+
+
+class TestEnvoy(RouterContract):
+    @pytest.fixture
+    async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
+        async with contextlib.AsyncExitStack() as stack:
+            envoy = Envoy(short_tmp / "envoy", free_port())
+            stack.push_async_callback(envoy.stop)
+            world = World(short_tmp, stack)
+            yield Subject(envoy, envoy, world.backend, world.dead, world.socket, world.fetch)
+
+
+class TestNode(RouterContract):
+    @pytest.fixture
+    async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
+        router = FakeRouter()
+        world = FakeWorld(router)
+        async with agent_at(short_tmp / "node", FakePlatform(), router) as client:
+            yield Subject(
+                NodeRouter(client), NodeMetrics(client), world.backend, world.dead, world.socket, world.fetch
+            )

@@ -1,0 +1,190 @@
+"""What every `Sandbox` does with a step, and what only a real one keeps from other people's code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from penstock.adapters.bubblewrap import Bubblewrap
+from penstock.adapters.unsandboxed import Unsandboxed
+from penstock.core.workload import Isolation, Mount, Step, StepResult
+from penstock.ports import Sandbox
+
+
+class SandboxContract:
+    """True of every sandbox, also of none. Subclass it and give it a fixture ``sandbox``."""
+
+    async def test_a_step_sees_its_mounts_and_its_environment(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        (tmp_path / "input").write_text("given")
+        result = await run(sandbox, tmp_path, 'cat input; echo " $COLOUR"; echo made > output')
+        assert (result.exit_code, result.tail) == (0, "given blue\n")
+        assert (tmp_path / "output").read_text() == "made\n"
+
+    async def test_a_failing_step_is_a_result(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        result = await run(sandbox, tmp_path, "echo out; echo err >&2; exit 7")
+        assert (result.exit_code, result.timed_out) == (7, False)
+        assert sorted(result.tail.splitlines()) == ["err", "out"]
+
+    async def test_what_is_not_there_is_a_result(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        step = Step(("/no/such/program",), "/work", (Mount(str(tmp_path), "/work", writable=True),))
+        result = await sandbox.run(step, tmp_path / "log")
+        assert result.exit_code != 0
+        assert "/no/such/program" in result.tail
+
+    async def test_it_sees_nothing_of_our_environment(
+        self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("PENSTOCK_TOKEN", "the secret")
+        result = await run(sandbox, tmp_path, "env")
+        assert "COLOUR=blue" in result.tail
+        assert "the secret" not in result.tail
+
+    async def test_the_log_grows_and_the_tail_is_of_this_step(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        await run(sandbox, tmp_path, "echo first")
+        result = await run(sandbox, tmp_path, "echo second")
+        assert result.tail == "second\n"
+        assert (tmp_path / "log").read_text() == "first\nsecond\n"
+
+    async def test_the_tail_is_bounded(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        result = await run(sandbox, tmp_path, "yes line | head -n 100000; echo the end")
+        assert len(result.tail) <= 8000
+        assert result.tail.endswith("line\nthe end\n")
+
+    async def test_time_over_ends_all_of_it(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        result = await run(sandbox, tmp_path, f"sleep {NAP} & echo started; sleep {NAP}", seconds=1.0)
+        assert result.timed_out
+        assert result.tail.startswith("started\n")
+        await nobody_naps()
+
+    async def test_what_a_step_leaves_behind_is_ended(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        result = await run(sandbox, tmp_path, f"sleep {NAP} & echo done")
+        assert (result.exit_code, result.timed_out) == (0, False)
+        await nobody_naps()
+
+    async def test_a_step_ends_with_whoever_waits_for_it(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        running = asyncio.create_task(run(sandbox, tmp_path, f"sleep {NAP}"))
+        await until(lambda: bool(nappers()))
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        await nobody_naps()
+
+
+class TestUnsandboxed(SandboxContract):
+    @pytest.fixture
+    def sandbox(self) -> Sandbox:
+        return Unsandboxed()
+
+    def test_it_does_not_pretend(self, sandbox: Sandbox) -> None:
+        assert sandbox.isolation is Isolation.NONE
+
+
+class TestBubblewrap(SandboxContract):
+    @pytest.fixture
+    def sandbox(self, bubblewrap: Bubblewrap) -> Sandbox:
+        return bubblewrap
+
+    def test_it_says_what_it_enforces(self, sandbox: Sandbox) -> None:
+        assert sandbox.isolation is Isolation.BUBBLEWRAP
+
+    async def test_files_outside_its_mounts_are_not_there(
+        self, sandbox: Sandbox, tmp_path: Path, short_tmp: Path
+    ) -> None:
+        for path in (short_tmp / "keys" / "private.pem", short_tmp / "data" / "other-release" / "file"):
+            path.parent.mkdir(parents=True)
+            path.write_text("the secret")
+            path.chmod(0o644)
+            result = await run(sandbox, tmp_path, f"cat {path}")
+            assert result.exit_code != 0
+            assert "the secret" not in result.tail
+
+    async def test_homes_are_not_there(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        mine = {path.name for path in Path.home().iterdir()}
+        result = await run(sandbox, tmp_path, f'ls -A "$HOME"; ls -A {Path.home()} /home; true')
+        toolchain = set(Path(sys.base_prefix).parts)  # which may live in a home
+        assert mine & set(result.tail.split()) <= toolchain
+
+    async def test_other_processes_are_not_there(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        result = await run(sandbox, tmp_path, "ls /proc | grep -c '^[0-9]'; ls /proc; cat /proc/[0-9]*/comm")
+        assert int(result.tail.split()[0]) < 10
+        assert str(os.getpid()) not in result.tail.split()
+        assert set(result.tail.split()) & {"bwrap", "sh"}
+        assert not set(result.tail.split()) & {"python", "python3", "pytest"}
+
+    async def test_it_cannot_signal_us(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        assert (await run(sandbox, tmp_path, f"kill -0 {os.getpid()}")).exit_code != 0
+
+    async def test_the_hosts_loopback_is_out_of_reach(
+        self, sandbox: Sandbox, tmp_path: Path, listening: int
+    ) -> None:
+        connect = f"import socket; socket.create_connection(('127.0.0.1', {listening}), 3); print('reached')"
+        assert (await run(Unsandboxed(), tmp_path, f'python3 -c "{connect}"')).tail == "reached\n"
+        result = await run(sandbox, tmp_path, f'python3 -c "{connect}"')
+        assert result.exit_code != 0
+        assert "ConnectionRefusedError" in result.tail
+
+    async def test_only_writable_mounts_can_be_written(
+        self, sandbox: Sandbox, tmp_path: Path, short_tmp: Path
+    ) -> None:
+        tmp_path.chmod(0o777)
+        short_tmp.chmod(0o777)
+        mounts = (Mount(str(tmp_path), "/work", writable=True), Mount(str(short_tmp), "/given"))
+        for place in ("/given", "/usr", "/bin"):
+            step = Step(("/bin/sh", "-c", f"echo x > {place}/planted"), "/work", mounts)
+            assert (await sandbox.run(step, tmp_path / "log")).exit_code != 0, place
+        # These are its own and vanish with it: what matters is that the host's stay as they are.
+        script = "echo x > /work/planted; for d in / /etc /tmp /var/tmp; do echo x > $d/planted-by-a-step; done; true"
+        step = Step(("/bin/sh", "-c", script), "/work", mounts)
+        assert (await sandbox.run(step, tmp_path / "log")).exit_code == 0
+        assert (tmp_path / "planted").exists()
+        assert not list(short_tmp.iterdir())
+        for folder in ("/", "/etc", "/tmp", "/var/tmp"):
+            assert not (Path(folder) / "planted-by-a-step").exists()
+
+    async def test_it_has_no_powers(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        result = await run(sandbox, tmp_path, "id -u; grep CapEff /proc/self/status")
+        assert result.tail.split() == ["65534", "CapEff:", "0" * 16]
+
+
+#: A number of seconds that tells our naps from everybody else's.
+NAP = f"3600.{os.getpid()}"
+
+
+@pytest.fixture
+def listening() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield int(server.getsockname()[1])
+
+
+async def run(sandbox: Sandbox, folder: Path, script: str, seconds: float = 30.0) -> StepResult:
+    """Run a shell script with *folder* as its writable ``/work``."""
+    folder.chmod(0o777)
+    mounts = (Mount(str(folder), "/work", writable=True),)
+    step = Step(("/bin/sh", "-c", script), "/work", mounts, {"COLOUR": "blue"}, seconds=seconds)
+    return await sandbox.run(step, folder / "log")
+
+
+def nappers() -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter(["cmdline", "status"]):
+        live = process.info["status"] != psutil.STATUS_ZOMBIE
+        if live and (process.info["cmdline"] or [])[:2] == ["sleep", NAP]:
+            found.append(process)
+    return found
+
+
+async def nobody_naps() -> None:
+    await until(lambda: not nappers())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.02)

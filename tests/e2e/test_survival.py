@@ -1,0 +1,81 @@
+"""kill -9, told as stories under load: same outcome, no request lost, the ledger whole."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.machine import Machine, machine
+
+
+def counts(file: Path) -> dict[str, Any]:
+    return dict(json.loads(file.read_text()))
+
+
+def test_the_control_plane_is_killed_in_the_canary(short_tmp: Path) -> None:
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        assert m.deliver()["outcome"] == "promoted"
+        m.commit("v2")
+        with m.load() as file:
+            delivery = m.ship()
+            m.await_step(delivery, "canary/look/0")
+            m.kill(m.home.run / "server.lock")
+            m.up()
+            view = m.follow(delivery)
+        assert view["outcome"] == "promoted", view["reason"]
+        keys = [step["key"] for step in view["steps"]]
+        assert len(keys) == len(set(keys)), "a step was recorded twice"
+        seen = counts(file)
+        assert seen["failed_by_switching"] == 0, seen["errors"]
+        assert len(seen["by_release"]) == 2
+        verify_ledger(m)
+
+
+def test_agent_and_envoy_are_killed_and_come_back(short_tmp: Path) -> None:
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        assert m.deliver()["outcome"] == "promoted"
+        with m.load(50) as file:
+            m.kill(m.home.node / "agent.lock")
+            m.kill(m.home.run / "server.lock")
+            m.up()
+        seen = counts(file)
+        assert seen["requests"] > 0
+        assert seen["failed_by_switching"] == 0, seen["errors"]
+        (row,) = m.client.get("/v1/status")["services"]
+        assert row["live"] in [weight["release"] for weight in row["weights"]]
+        assert not row["drift"]
+
+
+def test_down_and_up_again_brings_back_what_was_live(short_tmp: Path) -> None:
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        m.deliver()
+        m.penstock("down")
+        assert m.processes() == []
+        m.up()
+        with m.load(20) as file:
+            wait_until_ready(m)
+        assert counts(file)["by_release"], "nobody answers after coming back"
+
+
+def wait_until_ready(m: Machine) -> None:
+    for _ in range(100):
+        (row,) = m.client.get("/v1/status")["services"]
+        if any(release["ready"] == release["total"] > 0 for release in row["releases"]):
+            return
+        time.sleep(0.1)
+    raise AssertionError(row)
+
+
+def verify_ledger(m: Machine) -> None:
+    done = m.penstock("ledger", "verify", "-o", "json")
+    report = json.loads(done.stdout)
+    assert report["verified"], report["problems"]
+    assert report["sign_offs"] >= 5

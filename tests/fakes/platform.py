@@ -1,0 +1,138 @@
+"""Platform in memory: its workloads are scripts of one word. For tests of whatever places releases.
+
+The last word of a command says what the workload does: ``serve`` (listen), ``fail`` (print and end with 3)
+or ``deaf`` (never listen). Time passes by one second with each `tend`. Must not start a process.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+
+from penstock.core.fence import Fence
+from penstock.core.traffic import Egress
+from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
+from penstock.errors import Invalid
+
+GREETING = "hello from the workload"
+MAX_CRASHES = 5
+
+
+@dataclass
+class _Release:
+    workload: Workload
+    instances: list[Instance]
+    since: dict[str, float]
+    said: list[str] = field(default_factory=list)
+    reason: str = ""
+
+
+class FakePlatform:
+    """Runs until it is stopped; *fences* keeps what every mutating call carried."""
+
+    def __init__(self) -> None:
+        self.fences: list[Fence] = []
+        self.now = 0.0
+        self.stopped = False
+        self._releases: dict[str, _Release] = {}
+
+    # --- Platform ------------------------------------------------------------------------------------
+
+    async def place(self, workload: Workload, *, fence: Fence) -> Placement:
+        self.fences.append(fence)
+        if workload.release not in self._releases:
+            found = _Release(workload, [], {})
+            self._releases[workload.release] = found
+            for number in range(workload.replicas):
+                self._start(found, str(number))
+        return self._placement(self._releases[workload.release])
+
+    async def observe(self, release: str) -> Placement | None:
+        found = self._releases.get(release)
+        return self._placement(found) if found else None
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
+        self.fences.append(fence)
+        found = self._releases.get(release)
+        if found is None:
+            raise Invalid(f"{release} is not placed; placed: {', '.join(self._releases) or 'none'}")
+        while len(found.instances) < replicas:
+            self._start(found, str(max((int(i.id) for i in found.instances), default=-1) + 1))
+        del found.instances[replicas:]
+        return self._placement(found)
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        self.fences.append(fence)
+        self._releases.pop(release, None)
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        found = self._releases.get(release)
+        return tuple(found.said[-lines:]) if found else ()
+
+    # --- looked after by the agent -------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        if self.stopped:
+            return
+        self.now += 1.0
+        for found in self._releases.values():
+            found.instances = [self._tended(found, instance) for instance in found.instances]
+
+    async def stop(self) -> None:
+        self.stopped = True
+
+    def _tended(self, found: _Release, instance: Instance) -> Instance:
+        behaviour = found.workload.command[-1] if found.workload.command else "serve"
+        if instance.phase is not Phase.STARTING:
+            return instance
+        if behaviour == "fail":
+            found.said.append("cannot go on")
+            return self._ended(found, instance)
+        if behaviour == "serve":
+            return replace(instance, phase=Phase.READY)
+        limit = found.workload.start_seconds
+        if self.now <= found.since[instance.id] + limit:
+            return instance
+        found.reason = f"not ready after {limit:g} s; its output:\n{found.said[-1]}"
+        return replace(instance, phase=Phase.FAILED)
+
+    def _ended(self, found: _Release, instance: Instance) -> Instance:
+        found.reason = f"ended with exit code 3; its output:\n{found.said[-1]}"
+        if instance.restarts + 1 >= MAX_CRASHES:
+            return replace(instance, phase=Phase.FAILED, exit_code=3)
+        found.said.append(GREETING)
+        return replace(instance, phase=Phase.STARTING, restarts=instance.restarts + 1, exit_code=3)
+
+    def _start(self, found: _Release, number: str) -> None:
+        address = f"unix:/fake/{found.workload.release}/{number}"
+        found.instances.append(Instance(number, address, Phase.STARTING))
+        found.since[number] = self.now
+        found.said.append(GREETING)
+
+    def _placement(self, found: _Release) -> Placement:
+        name = found.workload.release
+        return Placement(
+            release=name,
+            instances=tuple(found.instances),
+            egress=tuple(Egress(callee, f"unix:/fake/{name}/out/{callee}") for callee in found.workload.calls),
+            isolation=Isolation.NONE,
+            reason=found.reason,
+            health_path=found.workload.health_path,
+        )
+
+    # --- a user --------------------------------------------------------------------------------------
+
+    def ask(self, address: str, path: str) -> str:
+        """What the instance at *address* answers: ``/env`` its variables as JSON; ``/crash`` ends it."""
+        for found in self._releases.values():
+            for number, instance in enumerate(found.instances):
+                if instance.address == address and instance.phase is Phase.READY:
+                    if path == "/crash":
+                        found.instances[number] = self._ended(found, instance)
+                    return json.dumps(_environment(found.workload))
+        raise ConnectionError(address)
+
+
+def _environment(workload: Workload) -> dict[str, str]:
+    urls = {f"{callee.upper().replace('-', '_')}_URL": "http://127.0.0.1:1" for callee in workload.calls}
+    return {**workload.env, "PORT": "1", **urls}

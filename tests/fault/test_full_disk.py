@@ -1,0 +1,85 @@
+"""A disk that fills up: the writer is told, nothing that was committed is lost, and it goes on afterwards.
+
+The disk is a small one in memory, mounted in a namespace of the test's own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from penstock.adapters.bubblewrap import Bubblewrap
+from penstock.core.workload import Step
+from penstock.errors import Unavailable
+
+SCRIPT = """
+import asyncio, contextlib
+from pathlib import Path
+from penstock.adapters.ed25519 import Ed25519
+from penstock.adapters.sqlite import SqliteStore
+from penstock.core.digest import digest
+from penstock.core.evidence import Statement, Subject
+from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.errors import Unavailable
+from penstock.ledger.fsck import verify
+from penstock.ledger.log import Ledger, attest
+
+disk = Path("/mnt/disk")
+log, operator, worker = (Ed25519.create(disk / name) for name in ("log", "operator", "worker"))
+
+def say(predicate):
+    return Statement((Subject("x", digest(b"x")),), predicate)
+
+async def main():
+    store = SqliteStore(disk / "penstock.db")
+    ledger = Ledger(store, log, "penstock")
+    await ledger.migrate()
+    genesis = Genesis("penstock", log.public_key.hex(), "operator", operator.public_key.hex(), ("administrator",))
+    async with store.transaction() as tx:
+        await ledger.append(tx, [attest(operator, say(genesis)),
+                                 attest(operator, say(KeyGrant("w", worker.public_key.hex(), "worker")))])
+    committed, ballast = 2, disk / "ballast"
+    while True:
+        if committed == 40:
+            with open(ballast, "wb", buffering=0) as file, contextlib.suppress(OSError):
+                while True:
+                    file.write(b"0" * 4096)
+        try:
+            async with store.transaction() as tx:
+                await ledger.append(tx, [attest(worker, say(Coverage("s" * 2000, committed, 9999, "platform")))])
+            committed += 1
+        except Unavailable as error:
+            print("told:", error.what, "| next:", error.next_move)
+            break
+    ballast.unlink()
+    async with store.transaction() as tx:
+        await ledger.append(tx, [attest(worker, say(Coverage("after", 1, 1, "platform")))])
+    report = await verify(store, None, {})
+    print("entries", report.entries, "expected", committed + 1, "problems", report.problems)
+    await store.close()
+
+asyncio.run(main())
+"""
+
+
+def test_a_full_disk_loses_nothing() -> None:
+    try:
+        sandbox = Bubblewrap.detect()
+    except Unavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"needs a disk of its own: {error.next_move}")
+    binary = sandbox.enclose(Step(("true",), "/"))[0]
+    disk = ["--tmpfs", "/mnt", "--size", str(4 * 1024 * 1024), "--tmpfs", "/mnt/disk"]
+    command = [binary, "--dev-bind", "/", "/", *disk, sys.executable, "-c", SCRIPT]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "told: the database cannot answer" in done.stdout
+    assert "free some space" in done.stdout
+    line = next(line for line in done.stdout.splitlines() if line.startswith("entries"))
+    words = line.split()
+    assert words[1] == words[3], line
+    assert line.endswith("problems ()")

@@ -1,0 +1,214 @@
+"""The commands against a real server: what they print, for people and for scripts, and how they end."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playhouse import Playhouse, Told, opened
+
+from penstock.cli.main import main
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[Playhouse]:
+    """A server of their own: commands change what is live."""
+    with opened() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def told(house: Playhouse) -> Told:
+    return house.tell()
+
+
+class Shell:
+    """Runs commands as a user would, and keeps what they said."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+        self.code = 0
+        self.out = ""
+        self.err = ""
+
+    def __call__(self, *words: str) -> str:
+        self._capsys.readouterr()
+        self.code = main(words)
+        self.out, self.err = self._capsys.readouterr()
+        assert "Traceback" not in self.err
+        return self.out
+
+    def json(self, *words: str) -> Any:
+        return json.loads(self(*words, "-o", "json"))
+
+
+@pytest.fixture
+def sh(
+    house: Playhouse, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Shell:
+    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
+    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    return Shell(capsys)
+
+
+def test_ship_shows_its_steps_and_ends_well(sh: Shell, house: Playhouse) -> None:
+    house.commit("good again")
+    out = sh("ship", str(house.repository))
+    assert (sh.code, sh.err) == (0, "")
+    for step in ("✓ build", "✓ deploy: sign-offs", "✓ canary: 5%", "✓ promote", "✓ promoted"):
+        assert step in out
+
+
+def test_ship_says_who_refused_why_and_what_next(sh: Shell, house: Playhouse) -> None:
+    house.commit("critical finding")
+    out = sh("ship", str(house.repository))
+    assert sh.code == 1
+    assert "✗ refused by security-lead" in out
+    assert "1 critical: CVE-1" in out
+    assert "next: penstock logs shop-" in sh.err
+
+
+def test_ship_without_waiting_gives_ids(sh: Shell, house: Playhouse) -> None:
+    house.commit("good, later")
+    (delivery,) = sh.json("ship", str(house.repository), "--no-wait")["deliveries"]
+    with house.client() as client:
+        assert house.ended(client, delivery)["outcome"] == "promoted"
+
+
+def test_a_document_on_standard_output_is_whole_and_alone(sh: Shell, house: Playhouse) -> None:
+    house.commit("slow once more")
+    view = sh.json("ship", str(house.repository))
+    assert sh.code == 1
+    assert (view["outcome"], sh.err) == ("rolled-back", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status",),
+        ("why", "shop"),
+        ("policy", "list"),
+        ("policy", "show", "test-lead"),
+        ("policy", "facts"),
+        ("evidence", "list"),
+        ("evidence", "show", "0"),
+        ("ledger", "verify"),
+        ("ledger", "checkpoint"),
+        ("logs", "shop"),
+    ],
+)
+def test_a_command_has_words_for_people_and_a_document_for_scripts(sh: Shell, words: tuple[str, ...]) -> None:
+    assert sh(*words).strip()
+    assert (sh.code, sh.err) == (0, "")
+    assert sh.json(*words)
+    assert (sh.code, sh.err) == (0, "")
+
+
+def test_status_shows_what_is_live_and_who_refused(sh: Shell, told: Told) -> None:
+    out = sh("status")
+    assert "100%" in out
+    assert told.refused["id"] in out
+    assert "development-lead" in out
+    assert sh.json("status", told.good["id"])["outcome"] == "promoted"
+
+
+def test_logs_of_a_stage(sh: Shell, told: Told) -> None:
+    assert "suite <of>" in sh("logs", told.good["id"], "tests")
+    assert "build <of>" not in sh.out
+
+
+def test_rollback_comes_back_and_why_says_so(sh: Shell, told: Told) -> None:
+    before = sh.json("why", "shop")["release"]["id"]
+    view = sh.json("rollback", "shop", "--reason", "prices must be in EUR")
+    assert (sh.code, view["outcome"]) == (0, "restored")
+    why = sh.json("why", "shop")
+    assert why["release"]["id"] != before
+    assert "restored      by a rollback" in sh("why", "shop")
+    (running,) = sh.json("status")["services"]
+    assert running["live"] == why["release"]["id"]
+
+
+def test_abort_stops_a_running_delivery(sh: Shell, house: Playhouse) -> None:
+    house.commit("hangs here too")
+    (delivery,) = sh.json("ship", str(house.repository), "--no-wait")["deliveries"]
+    assert sh.json("abort", delivery) == {"delivery": delivery}
+    with house.client() as client:
+        assert house.ended(client, delivery)["outcome"] == "aborted"
+
+
+def test_a_bundle_is_exported_and_verified_offline(
+    sh: Shell, house: Playhouse, told: Told, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "bundle.json"
+    sh("evidence", "export", told.good["id"], "--file", str(bundle))
+    assert sh.code == 0
+    monkeypatch.setenv("PENSTOCK_HOME", str(tmp_path / "nobody"))
+    report = sh.json("verify", str(bundle), "--trust", str(house.home.trust))
+    assert (sh.code, report["verified"]) == (0, True)
+    bundle.write_bytes(bundle.read_bytes().replace(b'"index":0,', b'"index":1,'))
+    out = sh("verify", str(bundle), "--trust", str(house.home.trust))
+    assert sh.code == 1
+    assert "NOT verified" in out
+
+
+def test_a_bundle_on_standard_output_is_the_bundle(
+    sh: Shell, told: Told, house: Playhouse, tmp_path: Path
+) -> None:
+    piped = tmp_path / "piped.json"
+    piped.write_text(sh("evidence", "export", told.refused["id"]))
+    assert sh.json("verify", str(piped), "--trust", str(house.home.trust))["verified"] is True
+
+
+def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "lead.yaml"
+    file.write_text(sh.json("policy", "show", "operations-lead")["source"] + "# reviewed\n")
+    assert sh.json("policy", "lint", str(file))["rules"] == ["canary"]
+    assert sh.json("policy", "publish", str(file))["policy"] == "operations-lead"
+    file.write_text(file.read_text().replace("evidence.canary.verdict", "evidence.canary.verdikt", 1))
+    sh("policy", "lint", str(file))
+    assert sh.code == 2
+    assert "verdikt" in sh.err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (("why", "nothing"), 2, "services: shop"),
+        (("why", "a/../b"), 2, ""),
+        (("logs", "nothing"), 2, "nothing"),
+        (("status", "nothing"), 2, "penstock status"),
+        (("ship", "/does/not/exist"), 2, "/does/not/exist"),
+        (("abort", "nothing"), 2, "not known"),
+        (("rollback", "nothing"), 1, "never been promoted"),
+        (("policy", "show", "nothing"), 2, "in force: development-lead"),
+        (("policy", "show"), 2, "needs a name"),
+        (("policy", "lint", "/does/not/exist"), 2, "cannot be read"),
+        (("evidence", "show", "x"), 2, "not the index"),
+        (("evidence", "show", "99999999"), 2, "no entry"),
+        (("evidence", "export", "nothing"), 2, "no evidence"),
+        (("verify", "/does/not/exist", "--trust", "/does/not/exist"), 2, "cannot be read"),
+    ],
+)
+def test_what_is_wrong_is_said_with_an_exit_code(
+    sh: Shell, words: tuple[str, ...], code: int, says: str
+) -> None:
+    assert sh(*words) == ""
+    assert sh.code == code
+    assert sh.err.startswith("✗ ")
+    assert says in sh.err
+
+
+def test_a_url_and_a_token_lead_to_the_same_server(
+    sh: Shell, house: Playhouse, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_URL", house.url)
+    monkeypatch.setenv("PENSTOCK_TOKEN", house.token)
+    assert sh.json("status")["home"] == str(house.home.path)
+    monkeypatch.setenv("PENSTOCK_TOKEN", "wrong")
+    sh("status")
+    assert sh.code == 1
+    assert "a token is needed" in sh.err

@@ -1,0 +1,180 @@
+"""The command line without a server: usage, help, exit codes, and where messages go."""
+
+from __future__ import annotations
+
+import io
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.cli import show
+from penstock.cli.main import main, parser
+
+COMMANDS = [
+    "up",
+    "down",
+    "doctor",
+    "demo",
+    "node",
+    "serve",
+    "ship",
+    "rollback",
+    "promote",
+    "abort",
+    "status",
+    "logs",
+    "why",
+    "policy",
+    "evidence",
+    "ledger",
+    "verify",
+]
+
+
+@pytest.fixture(autouse=True)
+def nobody_home(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("PENSTOCK_HOME", str(short_tmp / "h"))
+    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN", "NO_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+    return iter([short_tmp / "h"])
+
+
+def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--help"])
+    assert left.value.code == 0
+    out = capsys.readouterr().out
+    assert [name for name in COMMANDS if f"\n    {name} " not in out] == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_shows_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([name, "--help"])
+    assert left.value.code == 0
+    out = capsys.readouterr().out
+    assert "example: " in out
+    example = out.partition("example: ")[2].strip()
+    if example.startswith("penstock "):
+        parser().parse_args(shlex.split(example)[1:])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["nothing"],
+        ["ship"],
+        ["why"],
+        ["up", "--port", "x"],
+        ["status", "-o", "xml"],
+        ["verify", "b.json"],
+    ],
+)
+def test_wrong_usage_is_2_and_on_standard_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "usage: penstock" in said.err
+
+
+@pytest.mark.parametrize("words", [["status"], ["ship", "."], ["why", "shop"], ["ledger", "verify"]])
+def test_without_a_server_the_next_move_is_up(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 3
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert "next: penstock up" in said.err
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "nonsense", "http://[", "ftp://x"])
+def test_a_url_that_leads_nowhere_is_unavailable_or_invalid(
+    url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_URL", url)
+    assert main(["status"]) in (2, 3)
+    assert "✗ " in capsys.readouterr().err
+
+
+def test_a_token_that_no_header_can_hold_is_invalid(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("PENSTOCK_TOKEN", "pst_ü\n")
+    assert main(["status"]) in (2, 3)
+    assert "✗ " in capsys.readouterr().err
+
+
+def test_a_path_too_long_for_sockets_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PENSTOCK_HOME", "/tmp/" + "x" * 200)
+    assert main(["status"]) in (2, 3)
+    main(["doctor"])
+    assert "✗ data folder" in capsys.readouterr().out
+
+
+def test_the_doctor_works_without_a_server(capsys: pytest.CaptureFixture[str], nobody_home: Path) -> None:
+    main(["doctor", "-o", "json"])
+    findings = json.loads(capsys.readouterr().out)
+    assert {finding["what"] for finding in findings} >= {"Python", "git", "sandbox", "Envoy", "data folder"}
+    assert all(finding["good"] or finding["next_move"] for finding in findings)
+
+
+def test_a_policy_needs_no_server_to_list_its_facts(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", "facts"]) == 0
+    assert "evidence.tests.failed" in capsys.readouterr().out
+
+
+def test_down_when_nothing_is_up_is_no_error(nobody_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["down"]) == 0
+
+
+def test_an_exit_code_reaches_the_shell(nobody_home: Path) -> None:
+    command = [sys.executable, "-m", "penstock.cli.main", "status"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 3
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+
+
+# --- what people see ------------------------------------------------------------------------------------
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def said(text: str, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setattr(sys, "stdout", stream)
+    show.say(text)
+    return stream.getvalue()
+
+
+def test_colours_are_for_terminals_and_for_those_who_want_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "\x1b[32m✓" in said("✓ good", Terminal(), monkeypatch)
+    assert said("✓ good", io.StringIO(), monkeypatch) == "✓ good\n"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert said("✓ good", Terminal(), monkeypatch) == "✓ good\n"
+
+
+def test_what_other_people_wrote_cannot_drive_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = "title \x1b]0;owned\x07 \x1b[2J end\r\x9b31m"
+    shown = said(hostile, Terminal(), monkeypatch)
+    assert "\x1b" not in shown
+    assert "\x07" not in shown
+    assert "\x9b" not in shown
+    assert "end" in shown
+
+
+def test_a_table_is_as_wide_as_its_widest_cells() -> None:
+    text = show.table(("a", "bb"), [("long", 1), ("x", "y")])
+    assert text.splitlines()[0] == "a     bb"
+    assert text.splitlines()[2] == "long  1"

@@ -1,0 +1,128 @@
+"""Configuration: the documented reference is the validator's own example, and errors name file and line."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from penstock.config import (
+    EnvironmentConfig,
+    ServiceConfig,
+    environment_data,
+    load_service,
+    parse,
+    parse_policy,
+)
+from penstock.core.codec import encode
+from penstock.errors import Invalid
+
+REFERENCE = (files("penstock") / "penstock.reference.yaml").read_bytes()
+
+
+def test_the_reference_is_valid_and_names_every_field() -> None:
+    config = parse(ServiceConfig, REFERENCE, "penstock.reference.yaml")
+    given_fields = encode(config)
+    defaults = ServiceConfig()
+    for name in vars(defaults):
+        assert name in given_fields, f"{name} is not documented"
+    for name in vars(defaults.acceptance):
+        assert f"{name}:" in REFERENCE.decode(), f"acceptance.{name} is not documented"
+    for name in vars(defaults.canary):
+        assert f"{name}:" in REFERENCE.decode(), f"canary.{name} is not documented"
+
+
+@pytest.mark.parametrize(
+    ("text", "where", "what"),
+    [
+        ("service: shop\nservise: x\n", "penstock.yaml:2", "unknown field 'servise'; known fields: acceptance"),
+        ("replicas: two\n", "penstock.yaml:1", "expected a whole number, found 'two'"),
+        ("a: b: c\n", "penstock.yaml:1", "not valid YAML"),
+        ("environment:\n  X: {type: text}\n", "penstock.yaml:2", "expected one of 'string'"),
+        ("checks:\n  tests:\n    junit: x\n", "penstock.yaml:2", "missing field 'run'"),
+        ("canary: {steps: [50, 10]}\n", "penstock.yaml", "canary.steps must rise"),
+        ("canary: {steps: [100]}\n", "penstock.yaml", "below 100 per cent"),
+        ("canary: {look_every: .nan}\n", "penstock.yaml:1", "a finite number"),
+        ("replicas: 0\n", "penstock.yaml", "from 1 to 64"),
+        ("service: Shop!\n", "penstock.yaml", "is not a service name"),
+        ("run: 'python3 \"'\n", "penstock.yaml", "cannot be split into words"),
+        ("checks: {t: {run: x, junit: ../x}}\n", "penstock.yaml: checks.t", "leaves the repository"),
+        ("a: &a [1]\nb: *a\n", "penstock.yaml", "aliases are not supported"),
+        ("- just\n- a list\n", "penstock.yaml:1", "expected a mapping, found a list"),
+        ("replicas: true\n", "penstock.yaml:1", "expected a whole number, found True"),
+    ],
+)
+def test_mistakes_name_their_place(tmp_path: Path, text: str, where: str, what: str) -> None:
+    (tmp_path / "penstock.yaml").write_text(text)
+    with pytest.raises(Invalid) as caught:
+        load_service(tmp_path, "shop")
+    assert caught.value.where.startswith(where)
+    assert what in caught.value.what
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_the_parser(data: bytes) -> None:
+    try:
+        parse(ServiceConfig, data, "penstock.yaml")
+    except Invalid as error:
+        assert error.where.startswith("penstock.yaml")
+
+
+def test_a_repository_without_a_file_is_named_after_its_folder(tmp_path: Path) -> None:
+    assert load_service(tmp_path, "My Shop").service == "my-shop"
+
+
+def test_environment_data_is_typed_and_complete() -> None:
+    config = parse(ServiceConfig, REFERENCE, "penstock.reference.yaml")
+    data = environment_data(config, "production", {"PAGE_SIZE": 50})
+    assert dict(data.values) == {"CURRENCY": "EUR", "PAGE_SIZE": 50}
+    with pytest.raises(Invalid, match="must be of type integer"):
+        environment_data(config, "production", {"PAGE_SIZE": "50"})
+    with pytest.raises(Invalid, match="not declared by shop"):
+        environment_data(config, "production", {"PAGE_SIZ": 50})
+    with pytest.raises(Invalid, match="must be of type integer"):
+        environment_data(config, "production", {"PAGE_SIZE": True})
+
+
+def test_equal_data_has_an_equal_digest() -> None:
+    config = parse(ServiceConfig, REFERENCE, "penstock.reference.yaml")
+    one = environment_data(config, "production", {"CURRENCY": "CHF", "PAGE_SIZE": 20})
+    other = environment_data(config, "production", {"PAGE_SIZE": 20, "CURRENCY": "CHF"})
+    assert one.digest == other.digest
+    assert one.digest != environment_data(config, "production", {}).digest
+
+
+def test_an_environment_document() -> None:
+    text = b"environment: production\nservices:\n  shop: {values: {A: 1, B: yes please, C: 0.5, D: true}}\n"
+    found = parse(EnvironmentConfig, text, "production.yaml").services["shop"].values
+    assert dict(found) == {"A": 1, "B": "yes please", "C": 0.5, "D": True}
+
+
+GOOD = """\
+policy: my-policy
+owner: security-lead
+guards: [deploy]
+environments: [production]
+rules:
+  - {id: a, when: "true", say: "'yes'", else: "'no'"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "what"),
+    [
+        ("[deploy]", "[rollback]", "it may guard: deploy, shift, promote"),
+        ("[deploy]", "[]", "it may guard"),
+        ("[production]", "[]", "needs an environment"),
+        ("guards:", "guard:", "unknown field 'guard'"),
+        ("else:", "otherwise:", "unknown field 'otherwise'"),
+        ("my-policy", "My Policy", "must be names"),
+    ],
+)
+def test_a_policy_is_checked_before_it_is_published(old: str, new: str, what: str) -> None:
+    assert parse_policy(GOOD.encode(), "p.yaml").rules[0].id == "a"
+    with pytest.raises(Invalid, match=what.replace("(", r"\(")):
+        parse_policy(GOOD.replace(old, new).encode(), "p.yaml")
