@@ -1,1 +1,1 @@
-"""What every implementation of a port must do: one reusable suite for each port, run on fakes and real parts."""
+"""What every implementation of a port must do: one suite for each port, run on fakes and real parts."""

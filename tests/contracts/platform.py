@@ -104,7 +104,7 @@ class PlatformContract:
         one = await subject.platform.scale("web-1", 1, fence=FENCE)
         assert one.instances == two.instances[:1]
         assert await subject.ask(one.instances[0].address, "/")
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(ConnectionError):
             await subject.ask(three.instances[2].address, "/")
 
     async def test_what_is_removed_is_gone(self, subject: Subject) -> None:
@@ -113,7 +113,7 @@ class PlatformContract:
         for _ in range(2):
             await subject.platform.remove("web-1", fence=FENCE)
             assert await subject.platform.observe("web-1") is None
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(ConnectionError):
             await subject.ask(ready.instances[0].address, "/")
 
     async def test_releases_live_side_by_side(self, subject: Subject) -> None:

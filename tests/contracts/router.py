@@ -1,4 +1,4 @@
-"""What every `Router` (with its `Metrics`) must do. Subclass `RouterContract` and give it a fixture ``subject``.
+"""What every `Router` (with its `Metrics`) must do: subclass `RouterContract`, give it a fixture ``subject``.
 
 Must not know which router it tests.
 """
@@ -176,7 +176,10 @@ class RouterContract:
             await subject.fetch(state.address, {}, path)
         await subject.who(state.address, 4, {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token})
         found = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
-        assert {name: (c.requests, c.errors) for name, c in found.items()} == {"web-1": (3, 1), "web-2": (0, 0)}
+        assert {name: (c.requests, c.errors) for name, c in found.items()} == {
+            "web-1": (3, 1),
+            "web-2": (0, 0),
+        }
         again = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
         assert again["web-1"].epoch == found["web-1"].epoch
         assert again["web-1"].at >= found["web-1"].at

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from contracts.platform import PlatformContract, Subject
 from fakes.image import put_image
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
-
 from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.processes import Processes
 from penstock.adapters.unsandboxed import Unsandboxed

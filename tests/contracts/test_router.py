@@ -8,12 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
+
 from contracts.router import RouterContract, Subject
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from fakes.web import Website, free_port
-
 from penstock.adapters.envoy import Envoy
 from penstock.core.traffic import Backend
 from penstock.node.client import NodeMetrics, NodeRouter

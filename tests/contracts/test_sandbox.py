@@ -140,7 +140,9 @@ class TestBubblewrap(SandboxContract):
             step = Step(("/bin/sh", "-c", f"echo x > {place}/planted"), "/work", mounts)
             assert (await sandbox.run(step, tmp_path / "log")).exit_code != 0, place
         # These are its own and vanish with it: what matters is that the host's stay as they are.
-        script = "echo x > /work/planted; for d in / /etc /tmp /var/tmp; do echo x > $d/planted-by-a-step; done; true"
+        script = (
+            "echo x > planted; for d in / /etc /tmp /var/tmp; do echo x > $d/planted-by-a-step; done; true"
+        )
         step = Step(("/bin/sh", "-c", script), "/work", mounts)
         assert (await sandbox.run(step, tmp_path / "log")).exit_code == 0
         assert (tmp_path / "planted").exists()

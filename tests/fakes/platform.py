@@ -114,7 +114,9 @@ class FakePlatform:
         return Placement(
             release=name,
             instances=tuple(found.instances),
-            egress=tuple(Egress(callee, f"unix:/fake/{name}/out/{callee}") for callee in found.workload.calls),
+            egress=tuple(
+                Egress(callee, f"unix:/fake/{name}/out/{callee}") for callee in found.workload.calls
+            ),
             isolation=Isolation.NONE,
             reason=found.reason,
             health_path=found.workload.health_path,

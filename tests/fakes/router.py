@@ -50,7 +50,8 @@ class FakeRouter:
             environment=environment,
             weights=plan.weights,
             backends=tuple(
-                BackendState(backend, self._ready(backend), len(backend.addresses)) for backend in plan.backends
+                BackendState(backend, self._ready(backend), len(backend.addresses))
+                for backend in plan.backends
             ),
             address=f"http://{service}.{environment}",
             preview_token=TOKEN,

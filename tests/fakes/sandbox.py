@@ -1,4 +1,4 @@
-"""Sandbox that runs nothing: it remembers each step and answers as it is told. For tests of checks and builds."""
+"""Sandbox that runs nothing: it remembers each step and answers as told. For tests of checks and builds."""
 
 from __future__ import annotations
 

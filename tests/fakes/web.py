@@ -11,12 +11,12 @@ import socket
 
 
 class Website:
-    """Serves on a free port (or *port*) between `start` and `stop`; *requests* counts what is not ``/health``."""
+    """Serves on a free port between `start` and `stop`; *requests* counts what is not ``/health``."""
 
-    def __init__(self, name: str, port: int = 0) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
         self.requests = 0
-        self._port = port
+        self._port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
 

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
-
 from penstock.core.codec import encode
 from penstock.core.fence import Fence
 from penstock.core.nodecalls import Place

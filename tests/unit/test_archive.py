@@ -65,9 +65,17 @@ ESCAPES = {
     "a link upwards, in a folder's name": [link("../a", "b")],
     "a file through a link": [link("a", "b"), file("a/planted")],
     "a file in the place of a link": [link("a", "b"), file("a")],
-    "a folder through a link": [special("b", tarfile.DIRTYPE), link("a", "b"), special("a/c", tarfile.DIRTYPE)],
+    "a folder through a link": [
+        special("b", tarfile.DIRTYPE),
+        link("a", "b"),
+        special("a/c", tarfile.DIRTYPE),
+    ],
     "a link through a link": [link("a/b/up", "../.."), link("a/b/evil", "up/../x")],
-    "a link through two links": [link("a/b/up", "../.."), link("a/b/again", "up"), link("a/b/evil", "again/../x")],
+    "a link through two links": [
+        link("a/b/up", "../.."),
+        link("a/b/again", "up"),
+        link("a/b/evil", "again/../x"),
+    ],
     "a link made evil by a later one": [link("a/b/evil", "up/../x"), link("a/b/up", "../..")],
     "a link placed through a link": [link("a/b/up", "../.."), link("a/b/up/evil", "x/../..")],
     "a folder through a link through a link": [

@@ -33,7 +33,7 @@ def unpack(archive: tarfile.TarFile, destination: Path) -> None:
         elif member.issym():
             _inside(posixpath.join(posixpath.dirname(member.name), member.linkname), member.name)
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.symlink_to(member.linkname)
+            _link(member, target)
             links.append((member.name, target))
         else:
             raise Invalid("neither a file, a folder nor a link inside the tree", where=member.name)
@@ -57,6 +57,12 @@ def _resolved(link: Path, name: str) -> Path:
         return link.resolve()
     except (OSError, RuntimeError) as error:
         raise Invalid("a symbolic link that leads to itself", where=name) from error
+
+
+def _link(member: tarfile.TarInfo, target: Path) -> None:
+    if target.exists():
+        raise Invalid("a link where something else is already", where=member.name)
+    target.symlink_to(member.linkname)
 
 
 def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, target: Path) -> None:

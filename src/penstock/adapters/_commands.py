@@ -55,7 +55,8 @@ async def run_command(
         reading = asyncio.ensure_future(said.everything())
         timed_out = False
         try:
-            await asyncio.wait_for(process.wait(), seconds)
+            async with asyncio.timeout(seconds):
+                await process.wait()
         except TimeoutError:
             timed_out = True
         finally:

@@ -42,7 +42,7 @@ class Ed25519:
         """Read a key. `Invalid` if others may read the file, or it holds no key."""
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
-            text = path.read_text()
+            text = path.read_bytes()
         except OSError as error:
             raise Unavailable(f"cannot read the key: {error.strerror}", where=str(path)) from error
         if mode & 0o077:
@@ -50,7 +50,7 @@ class Ed25519:
                 f"others may read this key (mode {mode:o})", where=str(path), next_move=f"chmod 600 {path}"
             )
         try:
-            return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text.strip())))
+            return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text.decode().strip())))
         except ValueError as error:
             raise Invalid("not an ed25519 seed of 32 bytes in hex", where=str(path)) from error
 

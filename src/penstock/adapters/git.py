@@ -214,7 +214,8 @@ class Git:
                 next_move="install it (Debian: apt install git; macOS: xcode-select --install)",
             ) from error
         try:
-            out, err = await asyncio.wait_for(process.communicate(), SECONDS)
+            async with asyncio.timeout(SECONDS):
+                out, err = await process.communicate()
         except TimeoutError as error:
             raise Unavailable(f"git {arguments[0]} took longer than {SECONDS:.0f} s") from error
         finally:

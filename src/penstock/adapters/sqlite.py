@@ -134,9 +134,11 @@ class SqliteStore:
         version = self._data_version()
         while (left := deadline - time.monotonic()) > 0:
             async with self._committed:
+                # Not `wait_for`: before Python 3.12 it can swallow a cancellation that races with its end.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._committed.wait(), min(left, POLL_SECONDS))
-                    return
+                    async with asyncio.timeout(min(left, POLL_SECONDS)):
+                        await self._committed.wait()
+                        return
             if self._data_version() != version:
                 return
 

@@ -43,7 +43,8 @@ class Counts:
         self.requests += 1
         self.latencies.append(seconds)
         release = headers.get("x-penstock-release")
-        if release is None:
+        # The proxy's own replies are flagged, and name the release too if the route was found.
+        if release is None or "x-penstock-flags" in headers:
             flags = set(headers.get("x-penstock-flags", "-").split(","))
             self.failed_by_switching += bool(flags & SWITCHING_FLAGS)
             self.errors.update(f"{status} {flag}" for flag in flags)
@@ -84,11 +85,17 @@ class Target:
     async def get(self, counts: Counts) -> None:
         began = time.monotonic()
         try:
-            status, headers = await asyncio.wait_for(self._answer(counts), REQUEST_SECONDS)
+            async with asyncio.timeout(REQUEST_SECONDS):
+                status, headers = await self._answer(counts)
         except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
             counts.broken(error)
         else:
             counts.answered(status, headers, time.monotonic() - began)
+
+    def close(self) -> None:
+        """Let go of the kept connections."""
+        while self._idle:
+            self._idle.pop()[1].close()
 
     async def _answer(self, counts: Counts) -> tuple[int, dict[str, str]]:
         if self._idle:
@@ -147,7 +154,8 @@ async def run(urls: list[str], rate: float, seconds: float, file: Path) -> Count
     while not stop.is_set() and now < end:
         due += chance.expovariate(rate)
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), max(0.0, due - time.monotonic()))
+            async with asyncio.timeout(max(0.0, due - time.monotonic())):
+                await stop.wait()
         if stop.is_set():
             break
         task = asyncio.create_task(chance.choice(targets).get(counts))
@@ -158,6 +166,8 @@ async def run(urls: list[str], rate: float, seconds: float, file: Path) -> Count
             write(counts, file)
             written = now
     await asyncio.gather(*flying)
+    for target in targets:
+        target.close()
     write(counts, file)
     return counts
 

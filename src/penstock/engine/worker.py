@@ -143,6 +143,9 @@ class Worker:
             raise
         except PenstockError as error:
             outcome = Outcome(State.ERROR, str(error))
+        except Exception as error:  # a fault of ours: it would be the same next time, so it ends here
+            log.exception("%s %s", delivery.id, intent.key)
+            outcome = Outcome(State.ERROR, f"{type(error).__name__}: {error} (a fault of Penstock's own)")
         if outcome is None:
             return True  # interrupted by a request: decide again
         await self._commit(delivery, intent, began, outcome)

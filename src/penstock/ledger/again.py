@@ -8,12 +8,13 @@ one in force, the evidence what the selection rule gives, and the payload must c
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from penstock.config import parse_policy
 from penstock.core.evidence import Entry, Statement
 from penstock.core.policy import PolicyDocument, Question, Rules, guarding, sign_off
 from penstock.core.predicates import (
+    Binding,
     Decision,
     Deployed,
     PolicyVersion,
@@ -22,10 +23,13 @@ from penstock.core.predicates import (
     Shifted,
     SignOff,
 )
+from penstock.core.release import Change
 from penstock.core.selection import select
-from penstock.errors import Invalid
+from penstock.errors import Invalid, PenstockError
 from penstock.ports import Language
 
+#: What decides which policies hold: `faults` and `unsigned` need all of it.
+RULES = (PolicyVersion, Binding)
 #: The action that an entry is the evidence of.
 ACTION: dict[type, str] = {Deployed: "deploy", Shifted: "shift", Promoted: "promote"}
 DONE = (Deployed, Shifted, Promoted)
@@ -55,30 +59,43 @@ def cited(signed: SignOff) -> tuple[int, ...]:
 def faults(
     entry: Entry,
     pool: Sequence[Entry],
-    policies: Sequence[Entry],
-    team: str | None,
+    rules: Sequence[Entry],
     languages: Mapping[str, Language],
 ) -> list[str]:
     """What is wrong with a sign-off; nothing if it recomputes to the same payload.
 
-    *pool* holds at least the entries about its artifact and release, and its delivery's; *policies*
-    every policy version; *team* is the service's.
+    *pool* holds at least the entries about its artifact and release, and its delivery's; *rules* every
+    policy version and every binding.
     """
     signed = entry.statement.predicate
     assert isinstance(signed, SignOff)
+    try:
+        return list(_faults(entry, signed, pool, rules, languages))
+    except PenstockError as error:
+        return [str(error)]
+
+
+def _faults(
+    entry: Entry,
+    signed: SignOff,
+    pool: Sequence[Entry],
+    rules: Sequence[Entry],
+    languages: Mapping[str, Language],
+) -> Iterator[str]:
     question = question_of(signed)
     # 1. It looked at a beginning of the ledger, and at the delivery's own change.
     if question.size > entry.index:
-        return ["it claims to have seen entries after itself"]
-    found = _contradictions(question, pool)
+        yield "it claims to have seen entries after itself"
+        return
+    yield from _contradictions(question, pool)
     # 2. The policy is the version in force then, and guards this action here.
-    held = in_force(policies, question.size).get(signed.penstock.policy)
+    held = in_force(rules, question.size).get(signed.penstock.policy)
     if held is None or held[1] != _index(signed.policy.uri):
-        return [*found, f"it does not cite the version of {signed.penstock.policy} that was in force"]
+        yield f"it does not cite the version of {signed.penstock.policy} that was in force"
+        return
     document = held[0]
-    change = question.change
-    if not guarding([document], question.action, change.service, team, change.environment):
-        found.append(f"policy {document.policy} does not guard {question.action} here")
+    if not _guarding([document], rules, question.action, question.change, question.size):
+        yield f"policy {document.policy} does not guard {question.action} here"
     # 3. The evidence that counts gives the same bytes.
     selected = select(
         pool,
@@ -89,15 +106,15 @@ def faults(
     )
     again = sign_off(question, document, signed.policy.uri, _rules(document, languages), selected)
     if Statement(entry.statement.subjects, again).payload() != entry.envelope.payload:
-        found.append("it does not recompute: its inputs give other bytes")
-    return found
+        yield "it does not recompute: its inputs give other bytes"
 
 
-def unsigned(entry: Entry, pool: Sequence[Entry], policies: Sequence[Entry], team: str | None) -> list[str]:
+def unsigned(entry: Entry, pool: Sequence[Entry], rules: Sequence[Entry]) -> list[str]:
     """The sign-offs that an action was done without; empty for entries that are no action.
 
-    *pool* holds at least the earlier entries of its delivery, and the promotions of its release. Going
-    back to a pair that was promoted before needs no sign-off: that promotion is on record.
+    *pool* holds at least the earlier entries of its delivery, and the promotions of its release; *rules*
+    is as for `faults`. Going back to a pair that was promoted before needs no sign-off: that promotion is
+    on record.
     """
     done = entry.statement.predicate
     if not isinstance(done, DONE):
@@ -111,22 +128,34 @@ def unsigned(entry: Entry, pool: Sequence[Entry], policies: Sequence[Entry], tea
         return [] if known else [f"{action} by a rollback, of what was never promoted"]
     asked = [decision for decision in _decisions(earlier, done.delivery) if decision.action == action]
     size = max((decision.size for decision in asked), default=entry.index)
-    documents = [document for document, _ in in_force(policies, size).values()]
-    needed = guarding(documents, action, begun.change.service, team, begun.change.environment)
+    documents = [document for document, _ in in_force(rules, size).values()]
+    needed = _guarding(documents, rules, action, begun.change, size)
     given = {d.policy for d in asked if d.size == size and d.verdict == "PASS"}
     if not needed:
         return [f"{action} although no policy guards it"]
     return [f"{action} without the sign-off of {d.policy}" for d in needed if d.policy not in given]
 
 
-def in_force(policies: Iterable[Entry], size: int) -> dict[str, tuple[PolicyDocument, int]]:
+def in_force(rules: Iterable[Entry], size: int) -> dict[str, tuple[PolicyDocument, int]]:
     """The newest version of every policy below *size*, with the index that published it."""
     found = {}
-    for entry in sorted(policies, key=lambda item: item.index):
+    for entry in sorted(rules, key=lambda item: item.index):
         version = entry.statement.predicate
         if isinstance(version, PolicyVersion) and entry.index < size:
             found[version.name] = (document_of(version), entry.index)
     return found
+
+
+def _guarding(
+    documents: Sequence[PolicyDocument], rules: Iterable[Entry], action: str, change: Change, size: int
+) -> list[PolicyDocument]:
+    """Those that guard the action for this change, with the team that its service was bound to then."""
+    team = None
+    for entry in sorted(rules, key=lambda item: item.index):
+        binding = entry.statement.predicate
+        if isinstance(binding, Binding) and binding.service == change.service and entry.index < size:
+            team = binding.team
+    return guarding(documents, action, change.service, team, change.environment)
 
 
 def document_of(version: PolicyVersion) -> PolicyDocument:

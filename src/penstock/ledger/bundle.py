@@ -19,7 +19,7 @@ from penstock.core.codec import decode
 from penstock.core.digest import canonical
 from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
 from penstock.core.notes import Checkpoint, open_note
-from penstock.core.predicates import Deployed, Genesis, PolicyVersion, Promoted, SignOff
+from penstock.core.predicates import Deployed, Genesis, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import again
 from penstock.ledger.fsck import Trust
@@ -101,7 +101,7 @@ def check(data: bytes, trust: Trust, languages: Mapping[str, Language]) -> list[
         steps.append(
             StepResult(f"all are signed by {len(authority.keys)} granted keys, within their roles", True)
         )
-        steps.extend(_check_delivery(bundle, entries, authority, languages))
+        steps.extend(_check_delivery(bundle, entries, languages))
     except (PenstockError, ValueError) as error:
         names = ("well formed", "checkpoint", "entries in the tree", "signatures", "sign-offs")
         steps.append(StepResult(names[min(len(steps), len(names) - 1)], False, str(error)))
@@ -147,24 +147,22 @@ def _check_authority(entries: list[Entry], trust: Trust) -> Authority:
 
 
 def _check_delivery(
-    bundle: Bundle, entries: list[Entry], authority: Authority, languages: Mapping[str, Language]
+    bundle: Bundle, entries: list[Entry], languages: Mapping[str, Language]
 ) -> Iterator[StepResult]:
     """Every sign-off recomputes, and whatever the delivery did to the world had its sign-offs."""
-    policies = [entry for entry in entries if isinstance(entry.statement.predicate, PolicyVersion)]
+    rules = [entry for entry in entries if isinstance(entry.statement.predicate, again.RULES)]
     mine = [entry for entry in entries if f"delivery:{bundle.delivery}" in tags(entry)]
-    begun = again.proposed(mine, bundle.delivery)
-    if begun is None:
+    if again.proposed(mine, bundle.delivery) is None:
         yield StepResult("the delivery began", False, f"nothing here began {bundle.delivery}")
         return
-    team = authority.teams.get(begun.change.service)
     for entry in mine:
         if isinstance(entry.statement.predicate, SignOff):
             decision = entry.statement.predicate.penstock
             what = f"sign-off of {decision.policy} for {decision.action} (entry {entry.index})"
-            reason = "; ".join(again.faults(entry, entries, policies, team, languages))
+            reason = "; ".join(again.faults(entry, entries, rules, languages))
             yield StepResult(f"{what}: {decision.verdict}", not reason, reason)
         elif action := again.ACTION.get(type(entry.statement.predicate)):
-            reason = "; ".join(again.unsigned(entry, entries, policies, team))
+            reason = "; ".join(again.unsigned(entry, entries, rules))
             yield StepResult(f"{action} (entry {entry.index}) had its sign-offs", not reason, reason)
 
 

@@ -24,7 +24,6 @@ from penstock.ledger.tags import tags
 from penstock.ports import Language, Store, Transaction
 
 MAX_PROBLEMS = 50
-POLICIES = f"type:{PolicyVersion.TYPE}"
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,7 @@ def _sign_off(check: _Check, entry: Entry, signed: SignOff) -> list[str]:
         f"delivery:{decision.delivery}",
     )
     pool = [held for tag in tagged for held in check.by_tag.get(tag, ())]
-    team = check.authority.teams.get(decision.change.service)
-    return again.faults(entry, pool, check.by_tag.get(POLICIES, []), team, check.languages)
+    return again.faults(entry, pool, _rules(check), check.languages)
 
 
 def _unsigned(check: _Check, entry: Entry) -> list[str]:
@@ -157,9 +155,11 @@ def _unsigned(check: _Check, entry: Entry) -> list[str]:
         return []
     tagged = [f"delivery:{predicate.delivery}", *(f"about:{s.digest}" for s in entry.statement.subjects)]
     pool = [held for tag in tagged for held in check.by_tag.get(tag, ())]
-    begun = again.proposed(pool, predicate.delivery)
-    team = check.authority.teams.get(begun.change.service) if begun else None
-    return again.unsigned(entry, pool, check.by_tag.get(POLICIES, []), team)
+    return again.unsigned(entry, pool, _rules(check))
+
+
+def _rules(check: _Check) -> list[Entry]:
+    return [held for kind in again.RULES for held in check.by_tag.get(f"type:{kind.TYPE}", ())]
 
 
 async def _nodes(check: _Check, tx: Transaction) -> None:

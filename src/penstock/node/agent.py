@@ -113,7 +113,7 @@ class Agent:
             return {"ok": encode(await self._perform(call))}
         except PenstockError as error:
             return _failed(error)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             return _failed(Invalid(f"not a call: {error}"))
         except Exception as error:
             log.exception("a call failed")

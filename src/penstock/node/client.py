@@ -15,7 +15,7 @@ from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
 from penstock.core.workload import Placement, Workload
-from penstock.errors import Broken, Unavailable, from_wire
+from penstock.errors import Broken, Invalid, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
 
 READ_SECONDS = 10.0
@@ -29,8 +29,12 @@ class NodeClient:
         self._socket = socket
 
     async def ask(self, call: calls.Call, seconds: float) -> calls.Answer:
+        line = json.dumps(encode(call)).encode() + b"\n"
+        if len(line) > LINE_BYTES:  # the agent would hang up on it, and that looks like an outage
+            raise Invalid(f"a call of {len(line)} bytes; at most {LINE_BYTES}", where=call.kind)
         try:
-            raw = await asyncio.wait_for(self._exchange(call), seconds)
+            async with asyncio.timeout(seconds):
+                raw = await self._exchange(line)
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise Unavailable(
                 f"the node agent does not answer: {error or type(error).__name__}",
@@ -42,10 +46,10 @@ class NodeClient:
             raise from_wire(answer["error"])
         return decode(calls.Answer, answer["ok"], "node agent")
 
-    async def _exchange(self, call: calls.Call) -> bytes:
+    async def _exchange(self, line: bytes) -> bytes:
         reader, writer = await asyncio.open_unix_connection(str(self._socket), limit=LINE_BYTES)
         try:
-            writer.write(json.dumps(encode(call)).encode() + b"\n")
+            writer.write(line)
             await writer.drain()
             return await reader.readuntil(b"\n")
         finally:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any
 
 import httpx
 import uvicorn
+from shop_repository import git, new_repository
 
 from penstock.bootstrap import commands
 from penstock.bootstrap.control import ControlPlane, open_control_plane
@@ -50,7 +50,7 @@ from penstock.engine.journal import Delivery
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.errors import Unavailable
-from penstock.ports import Image, Outcome, Task
+from penstock.ports import BuildRequest, Built, Image, Outcome, Task
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
 
@@ -60,13 +60,6 @@ CONFIG = ServiceConfig(
     environment={"CURRENCY": Variable("string", "EUR")},
     canary=CanaryConfig((5.0, 50.0), 0.02, 0.01, 0.02),
 )
-PENSTOCK_YAML = """
-service: shop
-run: serve
-environment:
-  CURRENCY: {type: string, default: EUR}
-canary: {steps: [5, 50], seconds_per_step: 0.02, look_every: 0.01, patience: 0.02}
-"""
 
 #: A title that would run if a page forgot to escape it.
 HOSTILE = "good <script>alert('title')</script> \"><img src=x onerror=alert(1)>"
@@ -285,7 +278,7 @@ class Playhouse:
         servers = [
             uvicorn.Server(
                 uvicorn.Config(
-                    Guard(app, control.journal, trusted=trusted),  # type: ignore[arg-type]
+                    Guard(app, control.journal, trusted=trusted),
                     log_level="error",
                     lifespan="off",
                     timeout_graceful_shutdown=1,
@@ -376,23 +369,10 @@ def opened() -> Iterator[Playhouse]:
 
 
 class Anything:
-    """A builder that recognises every repository."""
+    """A builder that recognises every repository; the scripted engine does the building."""
 
     def detect(self, tree: Path, config: ServiceConfig) -> str:
         return "anything"
 
-
-def new_repository(path: Path) -> Path:
-    """A git repository with a service in it."""
-    path.mkdir()
-    git(path, "init", "--quiet", "--initial-branch=main")
-    (path / "penstock.yaml").write_text(PENSTOCK_YAML)
-    git(path, "add", "--all")
-    git(path, "commit", "--quiet", "--message", "nothing yet")
-    return path
-
-
-def git(path: Path, *arguments: str) -> str:
-    identity = ("-c", "user.name=Ada <b>", "-c", "user.email=ada@example.com", "-c", "commit.gpgsign=false")
-    command = ["git", "-C", str(path), *identity, *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    async def build(self, request: BuildRequest) -> Built:
+        raise NotImplementedError

@@ -5,9 +5,11 @@ Called by the driver. Must not change anything but through the few verbs here.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -64,18 +66,29 @@ class Admin:
                 return str(item.get("version_info", "")), found
         return None
 
+    async def births(self) -> dict[str, str]:
+        """When each cluster was added or last changed, by name."""
+        active = await self.dump("dynamic_active_clusters")
+        return {str(item["cluster"]["name"]): str(item["last_updated"]) for item in active}
+
     async def texts(self, pattern: str) -> dict[str, str]:
         """Text readouts (the versions of configuration) whose name matches, by name."""
-        response = await self.get(f"/stats?format=json&type=TextReadouts&filter={pattern}")
+        response = await self.get(f"/stats?format=json&type=TextReadouts&filter={quote(pattern)}")
         return {stat["name"]: str(stat["value"]) for stat in response.json()["stats"] if "name" in stat}
 
     async def counters(self, pattern: str) -> dict[str, int]:
-        """Counters and gauges whose name matches, by name."""
-        response = await self.get(f"/stats?format=json&type=Counters&filter={pattern}")
+        """Counters whose name matches, by name."""
+        response = await self.get(f"/stats?format=json&type=Counters&filter={quote(pattern)}")
         return {stat["name"]: int(stat["value"]) for stat in response.json()["stats"] if "value" in stat}
 
+    async def in_flight(self) -> int:
+        """How many requests of users and callers are not answered yet."""
+        pattern = quote(r"^http\.(in|out)\..*\.downstream_rq_active$")
+        response = await self.get(f"/stats?format=json&type=Gauges&filter={pattern}")
+        return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
+
     async def health(self) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
-        """(ready, total, addresses as JSON-free text) of each cluster, by name."""
+        """(ready, total, addresses) of each cluster, by name."""
         response = await self.get("/clusters?format=json")
         found = {}
         for cluster in response.json().get("cluster_statuses", []):
@@ -87,8 +100,8 @@ class Admin:
     async def latency(self, cluster: str) -> dict[str, int]:
         """Cumulative counts by upper bound (ms) of user requests; empty before the first."""
         name = f"cluster.{cluster}.external.upstream_rq_time"
-        escaped = name.replace(".", r"\.").replace("+", r"\%2B")
-        path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter=^{escaped}$"
+        pattern = quote(f"^{re.escape(name)}$")
+        path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter={pattern}"
         response = await self.get(path)
         for stat in response.json()["stats"]:
             for histogram in stat.get("histograms", []):

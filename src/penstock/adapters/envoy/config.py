@@ -25,6 +25,10 @@ FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAcce
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
+PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
+PREVIOUS_HOSTS_TYPE = (
+    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
+)
 PREVIEW = "+preview"
 
 #: Upper bounds of the latency histogram, milliseconds.
@@ -159,6 +163,9 @@ def _action() -> Json:
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": 2,
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
+        # Another instance, if there is one: the one that failed may be gone for good.
+        "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_HOSTS_TYPE}}],
+        "host_selection_retry_max_attempts": 4,
     }
     return {"timeout": "15s", "retry_policy": retry}
 
@@ -176,7 +183,7 @@ def listener(name: str, where: str, routes_file: Path, routes_named: str, log: P
         "stat_prefix": name,
         "rds": {"route_config_name": routes_named, "config_source": _file(routes_file)},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
-        "access_log": [_access_log(log)],
+        "access_log": [_access_log(log, routes_named)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": {"mappers": [_flagged()]},
         "stream_idle_timeout": "300s",
@@ -190,6 +197,8 @@ def listener(name: str, where: str, routes_file: Path, routes_named: str, log: P
         "@type": LISTENER,
         "name": name,
         "address": listening,
+        # Or a second Envoy would share the port, and take half of the users, without a word.
+        "enable_reuse_port": False,
         "filter_chains": [{"filters": [network]}],
         "per_connection_buffer_limit_bytes": 1 << 20,
     }
@@ -205,9 +214,10 @@ def _flagged() -> Json:
     }
 
 
-def _access_log(path: Path) -> Json:
+def _access_log(path: Path, service: str) -> Json:
     fields = {
         "time": "%START_TIME%",
+        "service": service,
         "release": "%UPSTREAM_CLUSTER%",
         "method": "%REQ(:METHOD)%",
         "path": "%REQ(:PATH)%",

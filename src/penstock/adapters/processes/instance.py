@@ -151,10 +151,11 @@ class Runner:
 
     def alive(self, record: Record) -> bool:
         child = self._children.get(record.pid)
-        if child is not None and child.poll() is not None:
+        if child is None:
+            return _process(record) is not None
+        if child.poll() is not None:
             record.exit_code = child.returncode
-            return False
-        return _process(record) is not None
+        return child.returncode is None
 
     def ended(self, record: Record, place: Place) -> None:
         """Note how it ended: by our own wait, or by what the shim left behind. Nothing of it stays."""
@@ -204,6 +205,8 @@ class Runner:
         self._forget_question(record)
         process = _process(record)
         if process is None:
+            self.alive(record)  # it ended by itself, and may still be a zombie of ours
+            self._children.pop(record.pid, None)
             return
         told, deadline = False, time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline and self.alive(record):

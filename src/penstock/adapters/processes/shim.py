@@ -53,12 +53,13 @@ class Pipe(asyncio.Protocol):
             self.peer.peer = self
             self.peer.transport.resume_reading()
         elif self.connect is not None:
-            transport.pause_reading()
             task = asyncio.ensure_future(self.join(self.connect))
             TASKS.add(task)
             task.add_done_callback(TASKS.discard)
 
     async def join(self, connect: Callable[[Pipe], Coroutine[None, None, None]]) -> None:
+        # Not in `connection_made`: some Pythons 3.11 begin to read after it, paused or not.
+        self.transport.pause_reading()
         try:
             await connect(self)
         except OSError:

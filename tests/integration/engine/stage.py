@@ -1,0 +1,139 @@
+"""A store, a ledger and a journal in a folder, and a fake engine whose performances a test writes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.adapters.ed25519 import Ed25519
+from penstock.adapters.sqlite import SqliteStore
+from penstock.config import CanaryConfig, ServiceConfig
+from penstock.core.digest import digest
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
+from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.traffic import Counters
+from penstock.engine.journal import Delivery, Header, Journal
+from penstock.engine.worker import Worker
+from penstock.errors import PenstockError
+from penstock.ledger.log import Ledger, attest
+from penstock.ports import Outcome, Signer
+
+CONFIG = ServiceConfig(service="shop", canary=CanaryConfig((50.0,), 0.05, 0.05, 0.05))
+DATA = EnvironmentData("shop", "production")
+OLD = Release("shop", "production", digest(b"old"), DATA.digest)
+READING = Counters("shop-1", 0.0, "epoch", 0, 0)
+
+
+@dataclass
+class FakeEngine:
+    """Performs everything well, unless *fails* has an error for the verb; keeps what it was asked."""
+
+    performed: list[tuple[str, str, int]] = field(default_factory=list)
+    fails: dict[str, list[PenstockError]] = field(default_factory=dict)
+    holds: dict[str, asyncio.Event] = field(default_factory=dict)
+    before: Callable[[Intent], None] = lambda intent: None
+
+    async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
+        self.performed.append((delivery.id, intent.key, delivery.fence))
+        self.before(intent)
+        if intent.verb in self.holds:
+            await self.holds[intent.verb].wait()
+        if self.fails.get(intent.verb):
+            raise self.fails[intent.verb].pop(0)
+        said = Coverage(intent.key, 1, 2, "platform")
+        subject = Subject("shop", digest(delivery.id.encode()))
+        return Outcome(State.SUCCESS, "done", (Statement((subject,), said),), _detail(intent))
+
+    def keys(self, delivery: str) -> list[str]:
+        return [key for name, key, _ in self.performed if name == delivery]
+
+
+def _detail(intent: Intent) -> Detail | None:
+    details: dict[str, Detail] = {
+        "begin": Begun("begun", DATA, OLD),
+        "build": Made("made", Artifact("shop", digest(b"new"))),
+        "measure": Measured("measured", READING, READING),
+        "look": Looked("looked", "PASS", False),
+    }
+    return details.get(intent.verb)
+
+
+class Stage:
+    """What a test plays on."""
+
+    def __init__(self, folder: Path, lease_seconds: float) -> None:
+        self.store = SqliteStore(folder / "penstock.db")
+        self.log, self.operator = Ed25519.create(folder / "log"), Ed25519.create(folder / "operator")
+        self.folder = folder
+        self.ledger = Ledger(self.store, self.log, "penstock")
+        self.journal = Journal(self.store, lease_seconds)
+
+    async def open(self) -> None:
+        await self.ledger.migrate()
+        await self.journal.migrate()
+        genesis = Genesis(
+            "penstock", self.log.public_key.hex(), "operator", self.operator.public_key.hex(), ("administrator",)
+        )
+        async with self.store.transaction() as tx:
+            await self.ledger.append(tx, [attest(self.operator, _about(genesis))])
+
+    async def signer(self, name: str) -> Signer:
+        """A new worker key, granted."""
+        made = Ed25519.create(self.folder / name)
+        grant = KeyGrant(name, made.public_key.hex(), "worker")
+        async with self.store.transaction() as tx:
+            await self.ledger.append(tx, [attest(self.operator, _about(grant))])
+        return made
+
+    async def worker(self, name: str, engine: FakeEngine) -> Worker:
+        return Worker(self.store, self.journal, self.ledger, engine, await self.signer(name))  # type: ignore[arg-type]
+
+    async def queue(self, delivery: str, service: str = "shop", kind: str = "code") -> None:
+        change = Change(kind, service, "production", "/repo", "1" * 40, "Dana", "A change")  # type: ignore[arg-type]
+        async with self.store.transaction() as tx:
+            await self.journal.create(tx, delivery, Header(change, CONFIG))
+
+    async def find(self, delivery: str) -> Delivery:
+        async with self.store.transaction(write=False) as tx:
+            return await self.journal.find(tx, delivery)
+
+    async def until(self, met: Callable[[], bool], seconds: float = 20.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not met():
+                await asyncio.sleep(0.01)
+
+    async def ended(self, *deliveries: str, seconds: float = 30.0) -> None:
+        async with asyncio.timeout(seconds):
+            for delivery in deliveries:
+                while not (await self.find(delivery)).ended:
+                    await asyncio.sleep(0.02)
+
+
+def _about(predicate: Genesis | KeyGrant) -> Statement:
+    return Statement((Subject("x", digest(b"x")),), predicate)
+
+
+@asynccontextmanager
+async def stage(folder: Path, lease_seconds: float = 10.0) -> AsyncIterator[Stage]:
+    made = Stage(folder, lease_seconds)
+    await made.open()
+    try:
+        yield made
+    finally:
+        await made.store.close()
+
+
+@asynccontextmanager
+async def running(*workers: Worker) -> AsyncIterator[list[asyncio.Task[None]]]:
+    tasks = [asyncio.create_task(worker.run()) for worker in workers]
+    try:
+        yield tasks
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,201 @@
+"""The worker: every delivery ends once, whoever dies on the way, and records and evidence agree."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from penstock.core.pipeline import Intent, State
+from penstock.engine.journal import MAX_ATTEMPTS
+from penstock.engine.worker import plan
+from penstock.errors import Conflict, Invalid, Unavailable
+from penstock.ledger.fsck import verify
+from tests.integration.engine.stage import FakeEngine, Stage, running, stage
+
+
+async def agrees(s: Stage, delivery: str) -> None:
+    """Every record's evidence is in the ledger once, and the ledger verifies."""
+    found = await s.find(delivery)
+    indices = [index for record in found.records for index in record.entries]
+    assert len(indices) == len(set(indices))
+    async with s.store.transaction(write=False) as tx:
+        for record in found.records:
+            for index in record.entries:
+                entry = await s.ledger.entry(tx, index)
+                assert getattr(entry.statement.predicate, "suite", None) == record.intent.key
+    report = await verify(s.store, None, {})
+    assert report.verified, report.problems
+
+
+async def test_a_delivery_runs_to_its_end(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        engine = FakeEngine()
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        found = await s.find("one")
+        assert (found.state, found.outcome) == (State.SUCCESS, "promoted")
+        assert engine.keys("one") == [record.intent.key for record in found.records]
+        await agrees(s, "one")
+
+
+async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Path) -> None:
+    async with stage(tmp_path, lease_seconds=0.5) as s:
+        dying, heir = FakeEngine(), FakeEngine()
+        dying.holds["suite"] = asyncio.Event()
+        await s.queue("one")
+        first = await s.worker("first", dying)
+        async with running(first):
+            await s.until(lambda: "tests/suite/0" in dying.keys("one"))
+        # It is gone without a word: its lease has to run out.
+        async with running(await s.worker("second", heir)):
+            await s.ended("one")
+        assert heir.keys("one")[0] == "tests/suite/0"
+        assert "build/build/0" not in heir.keys("one")
+        assert heir.performed[0][2] > dying.performed[-1][2], "the heir's fence is not higher"
+        await agrees(s, "one")
+
+
+async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path) -> None:
+    async with stage(tmp_path, lease_seconds=0.2) as s:
+        await s.queue("one")
+        stale = await s.journal.claim("stale")
+        assert stale is not None
+        await asyncio.sleep(0.3)
+        heir = await s.journal.claim("heir")
+        assert heir is not None
+        assert heir.fence > stale.fence
+        with pytest.raises(Conflict, match="lease was lost"):
+            await s.journal.renew(stale, "stale")
+        async with s.store.transaction(write=False) as tx:
+            size = await s.ledger.size(tx)
+        worker = await s.worker("stale-worker", FakeEngine())
+        with pytest.raises(Conflict):
+            await worker._perform(stale, plan(stale), Intent("begin", "begin"))
+        async with s.store.transaction(write=False) as tx:
+            assert await s.ledger.size(tx) == size + 1, "only the key grant was appended"
+        assert (await s.find("one")).records == ()
+
+
+async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        engine = FakeEngine()
+        engine.holds["build"] = asyncio.Event()
+        for name in ("one", "two"):
+            await s.queue(name)
+        await s.queue("other", service="catalog")
+        async with running(await s.worker("w", engine)):
+            await s.until(lambda: "build/build/0" in engine.keys("one") + engine.keys("other"))
+            await s.until(lambda: engine.keys("other") != [])
+            assert engine.keys("two") == []
+            engine.holds["build"].set()
+            await s.ended("one", "two", "other")
+
+
+async def test_a_rollback_goes_before_what_waits(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        await s.queue("code-1")
+        await s.queue("code-2")
+        await s.queue("back", kind="rollback")
+        claimed = await s.journal.claim("w")
+        assert claimed is not None
+        assert claimed.id == "back"
+        assert await s.journal.claim("w") is None
+
+
+async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        engine = FakeEngine()
+        engine.fails["build"] = [Unavailable("not now")]
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        assert engine.keys("one").count("build/build/0") == 2
+        assert (await s.find("one")).outcome == "promoted"
+
+
+async def test_what_never_answers_ends_in_an_error(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        engine = FakeEngine()
+        engine.fails["begin"] = [Unavailable("down")] * MAX_ATTEMPTS
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            for _ in range(MAX_ATTEMPTS):
+                await s.until(lambda: len(engine.fails["begin"]) < MAX_ATTEMPTS)
+                async with s.store.transaction() as tx:
+                    await tx.execute("UPDATE deliveries SET wake = 0 WHERE lease = 0")
+                await asyncio.sleep(0.3)
+            await s.ended("one", seconds=90)
+        found = await s.find("one")
+        assert (found.state, found.outcome) == (State.ERROR, "failed")
+        assert f"gave up after {MAX_ATTEMPTS} attempts: down" in found.reason
+
+
+async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        engine = FakeEngine()
+        engine.fails["acceptance"] = [Invalid("wrong", where="here")]
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        found = await s.find("one")
+        assert (found.state, found.outcome) == (State.ERROR, "rolled-back")
+        assert "here: wrong" in found.reason
+        assert engine.keys("one")[-1] == "rollback/rollback/0"
+
+
+async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path) -> None:
+    async with stage(tmp_path, lease_seconds=1.0) as s:
+        engine = FakeEngine()
+        engine.holds["acceptance"] = asyncio.Event()
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.until(lambda: "acceptance/acceptance/0" in engine.keys("one"))
+            await s.journal.request("one", "abort")
+            await s.ended("one")
+        found = await s.find("one")
+        assert (found.state, found.outcome) == (State.CANCELLATION, "aborted")
+        assert engine.keys("one")[-1] == "rollback/rollback/0"
+        with pytest.raises(Conflict, match="cancellation"):
+            await s.journal.request("one", "promote")
+
+
+async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    async with stage(tmp_path) as s:
+        engine = FakeEngine()
+        names = [f"d{number}" for number in range(6)]
+        for number, name in enumerate(names):
+            await s.queue(name, service=f"service-{number}")
+        async with running(await s.worker("a", engine), await s.worker("b", engine)):
+            await s.ended(*names)
+        for name in names:
+            keys = engine.keys(name)
+            assert len(keys) == len(set(keys))
+            await agrees(s, name)
+
+
+async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path) -> None:
+    """The control plane dies at every step in turn; somebody goes on each time."""
+    async with stage(tmp_path, lease_seconds=0.15) as s:
+        await s.queue("one")
+        seen: list[str] = []
+        for number in range(40):
+            engine = FakeEngine()
+            crash = asyncio.Event()
+            engine.before = lambda intent, crash=crash: crash.set()  # type: ignore[misc]
+            async with running(await s.worker(f"w{number}", engine)) as (task,):
+                waiting = asyncio.create_task(crash.wait())
+                await asyncio.wait({waiting, task}, timeout=1.0)
+                waiting.cancel()
+                await asyncio.sleep(0.02)
+            seen += engine.keys("one")
+            if (await s.find("one")).ended:
+                break
+        found = await s.find("one")
+        assert found.outcome == "promoted"
+        recorded = [record.intent.key for record in found.records]
+        assert len(recorded) == len(set(recorded))
+        assert set(seen) == set(recorded)
+        await agrees(s, "one")

@@ -1,0 +1,247 @@
+"""Appending, finding again and proving: on the real database, with real signatures."""
+
+from __future__ import annotations
+
+import pytest
+
+from integration.ledger.world import Delivery, World, artifact, suite_ran
+from penstock.adapters.ed25519 import Ed25519
+from penstock.bootstrap.identity import about, publication
+from penstock.core import merkle
+from penstock.core.digest import digest
+from penstock.core.evidence import Statement, Subject
+from penstock.core.notes import open_note
+from penstock.core.predicates import (
+    Binding,
+    Ended,
+    Genesis,
+    KeyGrant,
+    PolicyVersion,
+    Predicate,
+    RoleGrant,
+)
+from penstock.errors import Invalid, PenstockError, Refused
+from penstock.ledger.live import live, previous
+from penstock.ledger.log import Ledger, attest, signed_by
+
+A, B = artifact("a"), artifact("b")
+SECURITY = """
+policy: security-lead
+owner: {owner}
+guards: [deploy]
+environments: [production]
+rules: [{{id: always, when: "true", say: "'yes'", else: "'no'"}}]
+"""
+
+
+async def refuse(
+    world: World, *predicates: Predicate, by: object, error: type[PenstockError] = Refused
+) -> str:
+    """What the refusal says; nothing may have been kept."""
+    async with world.store.transaction(write=False) as tx:
+        before = await world.ledger.size(tx), await world.ledger.checkpoint(tx)
+    with pytest.raises(error) as caught:
+        await world.say(*predicates, by=by)
+    async with world.store.transaction(write=False) as tx:
+        assert (await world.ledger.size(tx), await world.ledger.checkpoint(tx)) == before
+    return str(caught.value)
+
+
+async def test_entries_are_kept_in_order_and_found_again(world: World) -> None:
+    first = Delivery("d-1", A)
+    await world.propose(first)
+    (entry,) = await world.report(first, suite_ran())
+    async with world.store.transaction(write=False) as tx:
+        assert await world.ledger.size(tx) == entry.index + 1
+        assert await world.ledger.entry(tx, entry.index) == entry
+        assert (await world.ledger.entries(tx, entry.index - 1))[-1] == entry
+        found = await world.ledger.tagged(tx, f"about:{A.digest}")
+        assert [e.index for e in found] == [entry.index - 1, entry.index]
+        assert [e.index for e in await world.ledger.tagged(tx, "delivery:d-1")] == [entry.index - 1]
+        assert await world.ledger.tagged(tx, f"about:{A.digest}", before=entry.index - 1) == ()
+        with pytest.raises(Invalid, match="no entry 99"):
+            await world.ledger.entry(tx, 99)
+        with pytest.raises(Invalid):
+            await world.ledger.entry(tx, 10**30)
+
+
+async def test_every_checkpoint_is_signed_and_everything_is_proven_in_it(world: World) -> None:
+    for number in range(5):
+        await world.report(Delivery("d", A), *(suite_ran(suite=f"s{number}-{n}") for n in range(number)))
+    async with world.store.transaction(write=False) as tx:
+        size = await world.ledger.size(tx)
+        note = await world.ledger.checkpoint(tx)
+        head = open_note(note, "penstock", world.log.public_key, signed_by)
+        assert (head.size, head.root) == (size, await world.ledger.root(tx, size))
+        for entry in await world.ledger.entries(tx):
+            proof = await world.ledger.inclusion(tx, entry.index, size)
+            leaf = merkle.leaf_hash(entry.envelope.raw)
+            assert merkle.root_from_inclusion(entry.index, size, leaf, proof) == head.root
+        for old in range(size + 1):
+            proof = await world.ledger.consistency(tx, old, size)
+            old_root = await world.ledger.root(tx, old)
+            assert merkle.is_consistent(old, size, old_root, head.root, proof)
+
+
+async def test_nothing_to_append_changes_nothing(world: World) -> None:
+    async with world.store.transaction(write=False) as tx:
+        before = await world.ledger.checkpoint(tx)
+    assert await world.keep() == ()
+    async with world.store.transaction(write=False) as tx:
+        assert await world.ledger.checkpoint(tx) == before
+
+
+async def test_what_was_rolled_back_grants_nothing(world: World) -> None:
+    mallory = world.key("mallory")
+    grant = KeyGrant("mallory", mallory.public_key.hex(), "worker")
+
+    async def fail() -> None:
+        async with world.store.transaction() as tx:
+            await world.ledger.append(tx, [attest(world.operator, about("mallory", grant))])
+            assert mallory.keyid in (await world.ledger.authority(tx)).keys
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        await fail()
+    await world.say(RoleGrant("ada", "reviewer"))
+    async with world.store.transaction(write=False) as tx:
+        assert mallory.keyid not in (await world.ledger.authority(tx)).keys
+    assert "nobody granted" in await refuse(world, Ended("d", "success", "x", ""), by=mallory)
+
+
+async def test_a_batch_is_kept_whole_or_not_at_all(world: World) -> None:
+    said = await refuse(world, RoleGrant("ada", "x"), Ended("d", "success", "x", ""), by=world.operator)
+    assert "signed by a worker" in said
+
+
+async def test_another_process_sees_the_same_authority(world: World) -> None:
+    other = Ledger(world.store, world.log, "penstock")
+    await world.say(RoleGrant("ada", "reviewer"))
+    async with world.store.transaction(write=False) as tx:
+        assert await other.authority(tx) == await world.ledger.authority(tx)
+        assert (await other.authority(tx)).holds("ada", "reviewer")
+
+
+async def test_a_reader_of_an_older_state_sees_the_authority_of_then(world: World) -> None:
+    async with world.store.transaction(write=False) as tx:
+        size = await world.ledger.size(tx)
+        await world.say(RoleGrant("ada", "reviewer"))
+        async with world.store.transaction(write=False) as later:
+            now = await world.ledger.authority(later)
+        then = await world.ledger.authority(tx)
+    assert (then.size, now.size) == (size, size + 1)
+    assert now.holds("ada", "reviewer")
+    assert not then.holds("ada", "reviewer")
+
+
+class TestAuthority:
+    """Who may say what."""
+
+    async def test_a_key_that_nobody_granted_says_nothing(self, world: World) -> None:
+        said = await refuse(world, Ended("d", "success", "x", ""), by=world.key("mallory"))
+        assert "nobody granted the key" in said
+
+    async def test_a_signature_must_be_the_keys_own(self, world: World) -> None:
+        mallory = world.key("mallory")
+        mallory.keyid = world.worker.keyid
+        said = await refuse(world, Ended("d", "success", "x", ""), by=mallory)
+        assert "not signed by worker" in said
+
+    @pytest.mark.parametrize(
+        "grant",
+        [
+            KeyGrant("x", "ab" * 32, "worker"),
+            RoleGrant("worker", "administrator"),
+            Binding("catalog", "shop"),
+            PolicyVersion("p", "security-lead", "text"),
+        ],
+    )
+    async def test_a_worker_grants_nothing(self, world: World, grant: Predicate) -> None:
+        assert "signed by a person" in await refuse(world, grant, by=world.worker)
+
+    async def test_a_person_gives_no_machine_evidence(self, world: World) -> None:
+        assert "signed by a worker" in await refuse(world, suite_ran(), by=world.operator)
+
+    @pytest.mark.parametrize(
+        "grant",
+        [KeyGrant("x", "ab" * 32, "worker"), RoleGrant("ada", "administrator"), Binding("catalog", "shop")],
+    )
+    async def test_only_administrators_grant(self, world: World, grant: Predicate) -> None:
+        ada = world.key("ada")
+        await world.say(KeyGrant("ada", ada.public_key.hex(), "person"), RoleGrant("ada", "security-lead"))
+        assert "ask a holder of it: op" in await refuse(world, grant, by=ada)
+        await world.say(RoleGrant("ada", "administrator"))
+        await world.say(grant, by=ada)
+
+    async def test_a_policy_is_published_by_its_owner(self, world: World) -> None:
+        ada, bob = world.key("ada"), world.key("bob")
+        for name, key, role in (("ada", ada, "security-lead"), ("bob", bob, "test-lead")):
+            await world.say(KeyGrant(name, key.public_key.hex(), "person"), RoleGrant(name, role))
+        await world.keep(publication(ada, SECURITY.format(owner="security-lead")))
+        for owner in ("security-lead", "test-lead"):
+            with pytest.raises(Refused, match="does not hold the role security-lead"):
+                await world.keep(publication(bob, SECURITY.format(owner=owner)))
+        # A new version may not hand the policy to a role that the publisher does not hold.
+        with pytest.raises(Refused, match="does not hold the role test-lead"):
+            await world.keep(publication(ada, SECURITY.format(owner="test-lead")))
+
+    async def test_a_policy_is_what_its_text_says(self, world: World) -> None:
+        text = SECURITY.format(owner="security-lead")
+        for version, error in (
+            (PolicyVersion("another", "security-lead", text), "its text is security-lead"),
+            (PolicyVersion("security-lead", "security-lead", "not: a policy"), "unknown field"),
+        ):
+            subject = Subject("p", digest(version.source.encode()))
+            with pytest.raises(Invalid, match=error):
+                await world.keep(attest(world.operator, Statement((subject,), version)))
+        with pytest.raises(Invalid, match="not about this policy text"):
+            await world.say(PolicyVersion("security-lead", "security-lead", text))
+
+    @pytest.mark.parametrize("key", ["", "zz" * 32, "ab" * 31, "AB" * 32, "ab " * 32])
+    async def test_a_key_is_32_bytes_of_hex(self, world: World, key: str) -> None:
+        assert "hex" in await refuse(world, KeyGrant("x", key, "worker"), by=world.operator, error=Invalid)
+
+    async def test_a_ledger_has_one_beginning(self, world: World) -> None:
+        again = world.genesis_of(world.operator)
+        said = await refuse(world, again, by=world.operator, error=Invalid)
+        assert "only one" in said
+
+    async def test_a_ledger_begins_with_its_genesis(self, world: World) -> None:
+        mallory = world.key("mallory")
+        async with world.store.transaction() as tx:
+            for table in ("entries", "nodes", "tags", "checkpoints"):
+                await tx.execute(f"DELETE FROM {table}")
+        with pytest.raises(Refused):
+            await world.say(RoleGrant("x", "y"))
+        # Whoever signs a genesis must hold the key that it names.
+        with pytest.raises(Refused):
+            await world.say(world.genesis_of(world.operator), by=mallory)
+        renamed = Ed25519.load(world.folder / "op.key")
+        renamed.keyid = mallory.keyid
+        with pytest.raises(Refused):
+            await world.say(world.genesis_of(renamed), by=renamed)
+        genesis: Genesis = world.genesis_of(mallory)
+        (entry,) = await world.say(genesis, by=mallory)
+        assert entry.index == 0
+
+
+async def test_what_is_live_follows_from_promotions_and_rollbacks(world: World) -> None:
+    first = Delivery("d-1", A)
+    second = Delivery("d-2", B, first.release)
+    async with world.store.transaction(write=False) as tx:
+        assert await live(world.ledger, tx, "catalog", "production") is None
+    await world.ship(first)
+    await world.ship(second)
+    async with world.store.transaction(write=False) as tx:
+        now = await live(world.ledger, tx, "catalog", "production")
+        before = await previous(world.ledger, tx, "catalog", "production")
+    assert now is not None
+    assert before is not None
+    assert (now.release, now.delivery) == (second.release, "d-2")
+    assert (before.release, before.delivery) == (first.release, "d-1")
+    await world.roll_back(Delivery("d-3", B, second.release, "rollback"), first.release)
+    async with world.store.transaction(write=False) as tx:
+        now = await live(world.ledger, tx, "catalog", "production")
+        assert now is not None
+        assert now.release == first.release
+        assert await previous(world.ledger, tx, "catalog", "production") is None

@@ -1,0 +1,386 @@
+"""Local processes through the worst days: agents and workloads killed, machines restarted, images changed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from tests.integration.lives import PROGRAM
+
+from penstock.adapters.bubblewrap import INSTALL, Bubblewrap
+from penstock.adapters.processes import Processes
+from penstock.adapters.unsandboxed import Unsandboxed
+from penstock.core.digest import digest, hex_of
+from penstock.core.fence import Fence
+from penstock.core.image import ABI_LABEL, File, Recipe, assemble
+from penstock.core.workload import Isolation, Phase, Placement, Workload
+from penstock.errors import Broken, Invalid, Unavailable
+from penstock.ports import Sandbox
+
+FENCE = Fence("web/production", 1, "key")
+SECONDS = 30.0
+ABI = f"cp{sys.version_info.major}{sys.version_info.minor}"
+
+#: An agent in a process of its own, which is killed once everything is ready.
+AGENT = """
+import asyncio, pathlib, sys
+from penstock.adapters.bubblewrap import Bubblewrap
+from penstock.adapters.processes import Processes
+from penstock.adapters.unsandboxed import Unsandboxed
+from tests.integration.test_processes import FENCE, workload
+
+async def main(folder, kind, artifact):
+    sandbox = {"bubblewrap": Bubblewrap, "none": Unsandboxed}[kind].detect()
+    platform = Processes(folder / "w", folder / "artifacts", sandbox)
+    placed = await platform.place(workload(artifact), fence=FENCE)
+    while not placed.ready:
+        await platform.tend()
+        await asyncio.sleep(0.02)
+        placed = await platform.observe("web-1")
+    print("ready", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+"""
+
+
+class House:
+    """A folder with one image in its store, and the drivers that look after it one after the other."""
+
+    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
+        self.folder = folder
+        self.sandbox = sandbox
+        self.artifact = put_image(folder / "artifacts")
+        self.platform = self.new_driver()
+
+    def new_driver(self) -> Processes:
+        self.platform = Processes(self.folder / "w", self.folder / "artifacts", self.sandbox)
+        return self.platform
+
+    async def ready(self, life: str = "serve", health_path: str = "/health") -> Placement:
+        await self.platform.place(workload(self.artifact, life, health_path), fence=FENCE)
+        return await self.until(lambda p: p.ready)
+
+    async def until(self, wanted: Callable[[Placement], bool]) -> Placement:
+        found = None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SECONDS):
+                while True:
+                    await self.platform.tend()
+                    found = await self.platform.observe("web-1")
+                    if found is not None and wanted(found):
+                        return found
+                    await asyncio.sleep(0.01)
+        raise AssertionError(f"not as wanted after {SECONDS} s: {found}")
+
+    async def until_restarted(self, times: int) -> Placement:
+        return await self.until(lambda p: p.ready and p.instances[0].restarts >= times)
+
+    async def answer(self, path: str) -> str:
+        found = await self.platform.observe("web-1")
+        assert found is not None
+        return await ask(found.instances[0].address, path)
+
+    def processes(self) -> set[psutil.Process]:
+        """Everything that runs out of this folder, and what that has started; never this process."""
+        found: set[psutil.Process] = set()
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if process.pid != psutil.Process().pid and str(self.folder) in " ".join(process.cmdline()):
+                    found |= {process, *process.children(recursive=True)}
+        return {process for process in found if lives(process)}
+
+    async def until_gone(self, processes: set[psutil.Process]) -> None:
+        async with asyncio.timeout(SECONDS):
+            while any(lives(process) for process in processes):
+                await self.platform.tend()
+                await asyncio.sleep(0.02)
+
+
+def lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def workload(artifact: str, life: str = "serve", health_path: str = "/health") -> Workload:
+    command = ("python3", "/app/program.py", life)
+    return Workload(
+        "web", "production", "web-1", artifact, command, calls=("price-list",), health_path=health_path
+    )
+
+
+def put_image(layout: Path, abi: str = ABI) -> str:
+    recipe = Recipe((), {"IMAGE": "yes"}, {ABI_LABEL: abi}, "linux/amd64", 1_700_000_000)
+    blobs = assemble([File("program.py", PROGRAM.encode())], recipe)
+    (layout / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
+    for blob in blobs.all:
+        (layout / "blobs" / "sha256" / hex_of(digest(blob))).write_bytes(blob)
+    return blobs.digest
+
+
+async def ask(address: str, path: str) -> str:
+    uds = address.removeprefix("unix:") if address.startswith("unix:") else None
+    transport = httpx.AsyncHTTPTransport(uds=uds, verify=False)
+    async with httpx.AsyncClient(transport=transport, timeout=SECONDS) as client:
+        return (await client.get(f"http://{'workload' if uds else address}{path}")).text
+
+
+async def dialled(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+def bubblewrap() -> Bubblewrap:
+    try:
+        return Bubblewrap.detect()
+    except Unavailable:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(f"next: {INSTALL}")
+
+
+@pytest.fixture(params=list(Isolation))
+def sandbox(request: pytest.FixtureRequest) -> Sandbox:
+    return Unsandboxed() if request.param is Isolation.NONE else bubblewrap()
+
+
+@pytest.fixture
+async def house(short_tmp: Path, sandbox: Sandbox) -> AsyncIterator[House]:
+    async with open_house(short_tmp, sandbox) as house:
+        yield house
+
+
+@pytest.fixture
+async def sandboxed(short_tmp: Path) -> AsyncIterator[House]:
+    """What only a sandbox has: a bridge, and something to keep out."""
+    async with open_house(short_tmp, bubblewrap()) as house:
+        yield house
+
+
+@contextlib.asynccontextmanager
+async def open_house(folder: Path, sandbox: Sandbox) -> AsyncIterator[House]:
+    house = House(folder, sandbox)
+    try:
+        yield house
+    finally:
+        await house.platform.remove("web-1", fence=FENCE)
+        await house.until_gone(house.processes())
+
+
+@pytest.fixture
+def killed_agent(house: House) -> set[psutil.Process]:
+    """A workload that is ready, whose agent has been killed with SIGKILL; its processes."""
+    command = [sys.executable, "-c", AGENT, str(house.folder), house.sandbox.isolation, house.artifact]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as agent:
+        assert agent.stdout is not None
+        try:
+            assert agent.stdout.readline() == b"ready\n"
+            return {process for process in house.processes() if process.pid != agent.pid}
+        finally:
+            agent.kill()
+
+
+async def test_isolation_is_told(house: House) -> None:
+    assert (await house.ready()).isolation is house.sandbox.isolation
+
+
+async def test_a_killed_agent_takes_nothing_with_it_and_the_next_adopts(
+    house: House, killed_agent: set[psutil.Process]
+) -> None:
+    house.new_driver()
+    adopted = await house.until(lambda p: p.ready)
+    await house.platform.tend()
+    assert adopted.instances[0].restarts == 0
+    assert house.processes() == killed_agent
+    assert await ask(adopted.instances[0].address, "/") == "serve"
+    await house.platform.remove("web-1", fence=FENCE)
+    await house.until_gone(killed_agent)
+
+
+async def test_what_died_while_nobody_looked_is_started_again(
+    house: House, killed_agent: set[psutil.Process]
+) -> None:
+    for process in killed_agent:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    house.new_driver()
+    await house.until_gone(killed_agent)
+    await house.until_restarted(1)
+    assert await house.answer("/") == "serve"
+
+
+async def test_what_was_stopped_is_not_ready_and_starts_with_the_next_agent(house: House) -> None:
+    await house.ready()
+    before = house.processes()
+    await house.platform.stop()
+    await house.platform.tend()
+    assert house.processes() == set()
+    stopped = await house.new_driver().observe("web-1")
+    assert stopped is not None
+    assert not stopped.ready
+    back = await house.until(lambda p: p.ready)
+    assert back.instances[0].restarts == 0
+    assert not house.processes() & before
+
+
+async def test_killing_any_process_of_a_workload_ends_all_of_it_and_starts_it_again(house: House) -> None:
+    await house.ready("parent")
+    # Not its last process, which is the workload's own child; and a fifth crash in a row would be the last.
+    for number in range(min(4, len(house.processes()) - 1)):
+        before = house.processes()
+        sorted(before, key=lambda p: p.pid)[number].send_signal(signal.SIGKILL)
+        await house.until_restarted(number + 1)
+        await house.until_gone(before)
+        assert (await house.answer("/")) == "parent"
+
+
+async def test_removing_is_not_undone_by_care_that_was_under_way(house: House) -> None:
+    await house.ready()
+    removing = asyncio.ensure_future(house.platform.remove("web-1", fence=FENCE))
+    while not removing.done():
+        await house.platform.tend()
+        await asyncio.sleep(0)
+    await removing
+    await house.platform.tend()
+    assert house.processes() == set()
+
+
+async def test_what_is_removed_before_it_has_begun_is_gone_soon(house: House) -> None:
+    await house.platform.place(workload(house.artifact), fence=FENCE)
+    await house.platform.remove("web-1", fence=FENCE)
+    assert house.processes() == set()
+
+
+async def test_an_answer_under_way_is_given_before_it_ends(house: House) -> None:
+    ready = await house.ready()
+    answer = asyncio.ensure_future(ask(ready.instances[0].address, "/slow"))
+    async with asyncio.timeout(SECONDS):
+        while "slow has begun" not in await house.platform.logs("web-1", 5):
+            await asyncio.sleep(0.01)
+    await house.platform.remove("web-1", fence=FENCE)
+    assert await answer == "z" * 1_000_000
+
+
+async def test_it_is_ready_when_it_accepts_if_it_has_no_health_path(house: House) -> None:
+    assert (await house.ready(health_path="")).instances[0].phase is Phase.READY
+
+
+async def test_bytes_pass_both_ways_and_each_way_ends_by_itself(house: House) -> None:
+    ready = await house.ready("echo", health_path="")
+    reader, writer = await dialled(ready.instances[0].address)
+    sent = bytes(range(256)) * 20_000
+
+    async def send() -> None:
+        writer.write(sent)
+        await writer.drain()
+        writer.write_eof()
+
+    async with asyncio.timeout(SECONDS):
+        _, received = await asyncio.gather(send(), reader.read())
+    assert received == sent + b"(the end)"
+    writer.close()
+    await writer.wait_closed()
+
+
+async def test_connections_that_are_over_leave_nothing_open(sandboxed: House) -> None:
+    ready = await sandboxed.ready()
+    (shim,) = [p for p in sandboxed.processes() if "/run/shim.py" in p.cmdline()[:4]]
+    await ask(ready.instances[0].address, "/")
+    for _ in range(40):
+        await ask(ready.instances[0].address, "/")
+    async with asyncio.timeout(SECONDS):
+        while shim.num_fds() > 20:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_neighbour_is_reached_once_the_proxy_is_there(house: House) -> None:
+    ready = await house.ready()
+    assert (await ask(ready.instances[0].address, "/call")).startswith("refused")
+    path = ready.egress[0].address
+
+    async def neighbour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.0 200 OK\r\n\r\nseven")
+        writer.close()
+
+    if path.startswith("unix:"):
+        server = await asyncio.start_unix_server(neighbour, path.removeprefix("unix:"))
+    else:
+        server = await asyncio.start_server(neighbour, "127.0.0.1", int(path.rpartition(":")[2]))
+    try:
+        assert await ask(ready.instances[0].address, "/call") == "seven"
+    finally:
+        server.close()
+
+
+async def test_a_workload_cannot_choose_what_the_proxy_connects_to(sandboxed: House) -> None:
+    ready = await sandboxed.ready()
+    for path in ("/run/penstock/in.sock", "/run/penstock/out/0.sock", "/run/x", "/app/x", "/x"):
+        assert (await ask(ready.instances[0].address, f"/plant{path}")).startswith("refused"), path
+    assert await ask(ready.instances[0].address, "/plant/data/x") == "planted"
+    assert Path(ready.instances[0].address.removeprefix("unix:")).is_socket()
+
+
+async def test_a_folder_with_too_long_a_path_is_refused(tmp_path: Path, sandbox: Sandbox) -> None:
+    folder = tmp_path / ("long" * 25)
+    platform = Processes(folder, tmp_path / "artifacts", sandbox)
+    with pytest.raises(Invalid, match="too long"):
+        await platform.place(workload(put_image(tmp_path / "artifacts")), fence=FENCE)
+    assert await platform.observe("web-1") is None
+
+
+async def test_a_changed_blob_is_never_run(house: House) -> None:
+    for path in (house.folder / "artifacts" / "blobs" / "sha256").iterdir():
+        kept = path.read_bytes()
+        path.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+        with pytest.raises(Broken):
+            await house.platform.place(workload(house.artifact), fence=FENCE)
+        path.write_bytes(kept)
+    assert house.processes() == set()
+
+
+async def test_what_is_not_an_image_for_this_machine_is_refused(house: House) -> None:
+    layout = house.folder / "artifacts"
+    other = put_image(layout, "cp27")
+    plain = layout / "blobs" / "sha256" / hex_of(digest(b"not an image"))
+    plain.write_bytes(b"not an image")
+    with pytest.raises(Invalid, match="cp27"):
+        await house.platform.place(workload(other), fence=FENCE)
+    with pytest.raises(Invalid, match="does not have"):
+        await house.platform.place(workload("sha256:" + "0" * 64), fence=FENCE)
+    with pytest.raises(Broken, match="not JSON"):
+        await house.platform.place(workload(digest(b"not an image")), fence=FENCE)
+
+
+async def test_an_image_that_nobody_runs_is_forgotten(house: House) -> None:
+    await house.ready()
+    unpacked = house.folder / "w" / "images"
+    assert [path.name for path in unpacked.iterdir()] == [hex_of(house.artifact)]
+    await house.platform.remove("web-1", fence=FENCE)
+    assert not list(unpacked.iterdir())
+
+
+async def test_a_taken_port_is_said_in_the_workloads_own_words(short_tmp: Path) -> None:
+    async with open_house(short_tmp, Unsandboxed()) as house:
+        (instance,) = (await house.ready()).instances
+        await house.platform.stop()
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", int(instance.address.rpartition(":")[2])))
+            taken.listen()
+            house.new_driver()
+            failed = await house.until(lambda p: p.failed)
+        assert "Address already in use" in failed.reason
