@@ -184,6 +184,17 @@ class RouterContract:
         assert again["web-1"].epoch == found["web-1"].epoch
         assert again["web-1"].at >= found["web-1"].at
 
+    async def test_counts_of_one_epoch_never_shrink(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        await subject.who(state.address, 5)
+        before = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
+        state = await subject.apply(state.shifting(Weight("web-1", 999), Weight("web-2", 1)))
+        after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
+        assert (after.epoch, after.requests) == (before.epoch, 5)  # moving users must not end a window
+        await subject.apply(state.exposing(await subject.backend("web-1")))
+        after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
+        assert after.epoch != before.epoch or after.requests >= before.requests
+
     async def test_errors_are_of_the_house(self, subject: Subject) -> None:
         state = await subject.serving("web-1")
         with pytest.raises(PenstockError) as raised:

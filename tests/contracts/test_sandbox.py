@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -57,6 +59,25 @@ class SandboxContract:
         assert len(result.tail) <= 8000
         assert result.tail.endswith("line\nthe end\n")
 
+    async def test_the_log_is_bounded_and_the_tail_is_still_the_end(
+        self, sandbox: Sandbox, short_tmp: Path
+    ) -> None:
+        result = await run(sandbox, short_tmp, "head -c 80000000 /dev/zero; echo; echo the end")
+        assert result.tail.endswith("the end\n")
+        assert (short_tmp / "log").stat().st_size < 70_000_000
+
+    async def test_the_network_brings_settings_but_no_right_to_publish(
+        self, sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("UV_DEFAULT_INDEX", "the index")
+        monkeypatch.setenv("UV_PUBLISH_TOKEN", "the secret")
+        step = Step(("/bin/sh", "-c", "env"), "/", network=True)
+        said = (await sandbox.run(step, tmp_path / "log")).tail
+        assert "the index" in said
+        assert "the secret" not in said
+        without = await sandbox.run(replace(step, network=False), tmp_path / "log")
+        assert "the index" not in without.tail
+
     async def test_time_over_ends_all_of_it(self, sandbox: Sandbox, tmp_path: Path) -> None:
         result = await run(sandbox, tmp_path, f"sleep {NAP} & echo started; sleep {NAP}", seconds=1.0)
         assert result.timed_out
@@ -81,6 +102,14 @@ class TestUnsandboxed(SandboxContract):
     @pytest.fixture
     def sandbox(self) -> Sandbox:
         return Unsandboxed()
+
+    async def test_a_source_may_begin_like_another_mounts_target(
+        self, sandbox: Sandbox, tmp_path: Path
+    ) -> None:
+        mounts = (Mount("/app/store/1", "/app"), Mount("/app/data", "/app/data/of/it"), Mount("/", "/work"))
+        step = Step(("/bin/echo", "/app/x", "/app/data/of/it/y", "/apple", "a=/app"), "/work", mounts)
+        result = await sandbox.run(step, tmp_path / "log")
+        assert result.tail.split() == ["/app/store/1/x", "/app/data/y", "/apple", "a=/app/store/1"]
 
     def test_it_does_not_pretend(self, sandbox: Sandbox) -> None:
         assert sandbox.isolation is Isolation.NONE
@@ -149,6 +178,23 @@ class TestBubblewrap(SandboxContract):
         assert not list(short_tmp.iterdir())
         for folder in ("/", "/etc", "/tmp", "/var/tmp"):
             assert not (Path(folder) / "planted-by-a-step").exists()
+
+    async def test_the_systems_private_keys_are_not_there(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        folders = "/etc/ssl/private /etc/pki/tls/private"
+        result = await run(sandbox, tmp_path, f"find {folders} -mindepth 1 2>/dev/null")
+        assert result.tail == ""
+
+    async def test_its_root_is_not_writable(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        assert "Read-only" in (await run(sandbox, tmp_path, "echo x > /planted")).tail
+
+    async def test_what_outlives_us_dies_as_one(self, sandbox: Sandbox, tmp_path: Path) -> None:
+        step = Step(("sleep", NAP), "/")
+        for victim in (0, 1):
+            with subprocess.Popen(sandbox.enclose(step, outlives_us=True), start_new_session=True) as first:
+                await until(lambda: bool(nappers()))
+                outer = psutil.Process(first.pid)
+                (outer, *outer.children())[victim].kill()
+            await nobody_naps()
 
     async def test_it_has_no_powers(self, sandbox: Sandbox, tmp_path: Path) -> None:
         result = await run(sandbox, tmp_path, "id -u; grep CapEff /proc/self/status")

@@ -152,7 +152,16 @@ class Machine:
     def load(self, rate: int = 100) -> Iterator[Path]:
         """A steady load on the service; its counts are final once the block is left."""
         file = self.folder / "load.json"
-        options = ["--url", f"{self.address()}/", "--rate", str(rate), "--seconds", "110", "--json", str(file)]
+        options = [
+            "--url",
+            f"{self.address()}/",
+            "--rate",
+            str(rate),
+            "--seconds",
+            "110",
+            "--json",
+            str(file),
+        ]
         process = subprocess.Popen([sys.executable, "-m", "penstock.cli.load", *options])
         try:
             yield file
@@ -184,7 +193,7 @@ def machine(folder: Path) -> Iterator[Machine]:
 
 def git(folder: Path, *arguments: str) -> str:
     roles = [f"GIT_{role}_{what}" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")]
-    env = {**os.environ, **{role: "someone@example.com" for role in roles}}
+    env = {**os.environ, **dict.fromkeys(roles, "someone@example.com")}
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
 

@@ -37,7 +37,8 @@ async def main():
     store = SqliteStore(disk / "penstock.db")
     ledger = Ledger(store, log, "penstock")
     await ledger.migrate()
-    genesis = Genesis("penstock", log.public_key.hex(), "operator", operator.public_key.hex(), ("administrator",))
+    keys = log.public_key.hex(), operator.public_key.hex()
+    genesis = Genesis("penstock", keys[0], "operator", keys[1], ("administrator",))
     async with store.transaction() as tx:
         await ledger.append(tx, [attest(operator, say(genesis)),
                                  attest(operator, say(KeyGrant("w", worker.public_key.hex(), "worker")))])
@@ -49,7 +50,8 @@ async def main():
                     file.write(b"0" * 4096)
         try:
             async with store.transaction() as tx:
-                await ledger.append(tx, [attest(worker, say(Coverage("s" * 2000, committed, 9999, "platform")))])
+                long = Coverage("s" * 2000, committed, 9999, "platform")
+                await ledger.append(tx, [attest(worker, say(long))])
             committed += 1
         except Unavailable as error:
             print("told:", error.what, "| next:", error.next_move)

@@ -8,15 +8,17 @@ import json
 import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from fakes.web import Website, free_port
 
+from fakes.web import Website, free_port
 from penstock.adapters.envoy import Envoy
-from penstock.adapters.envoy.process import LOG_BYTES
+from penstock.adapters.envoy.admin import Admin
+from penstock.adapters.envoy.process import LOG_BYTES, Process
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, Counters, Egress, TrafficPlan, TrafficState, Weight
 from penstock.errors import Broken, Invalid
@@ -158,6 +160,20 @@ async def test_what_users_did_not_get_is_an_error(town: Town) -> None:
     await site.start()
 
 
+async def test_users_behind_other_proxies_count(town: Town) -> None:
+    """Envoy counts apart whom it takes for its own network; a header must not make anybody one of those."""
+    envoy, site = town.driver(), await town.site("web-1")
+    state = await envoy.apply(all_on(backend(site)), fence=FENCE)
+    pipe = f"unix:{town.sockets / 'shop.sock'}"
+    await envoy.apply(shop_calling(pipe), fence=FENCE)
+    transport = httpx.AsyncHTTPTransport(verify=False)
+    async with httpx.AsyncClient(transport=transport, base_url=state.address) as client:
+        for claimed in ("10.1.1.1", "127.0.0.1", "192.168.1.2, 10.0.0.1", "203.0.113.9"):
+            await client.get("/", headers={"x-forwarded-for": claimed, "x-envoy-internal": "true"})
+    await ask(pipe, 2)
+    assert (await counters_of(envoy, "web-1")).requests == 6
+
+
 async def test_counts_that_restart_have_another_epoch(town: Town) -> None:
     envoy, one, more = town.driver(), await town.site("web-1"), await town.site("web-1")
     dark = backend(await town.site("web-2"))
@@ -177,7 +193,7 @@ async def test_counts_that_restart_have_another_epoch(town: Town) -> None:
     assert (await counters_of(envoy, "web-1")).epoch == after.epoch
 
 
-# --- updates that Envoy refuses ------------------------------------------------------------------------------
+# --- updates that Envoy refuses ---------------------------------------------------------------------------
 
 
 async def test_refused_routes_leave_the_last_good_ones(town: Town) -> None:
@@ -238,6 +254,24 @@ async def test_an_agent_that_dies_half_way_loses_nobody(town: Town) -> None:
     assert await ask(state.address, 5) == {"web-1 200": 5}
 
 
+async def test_an_agent_that_dies_at_a_first_deployment_is_in_nobodys_way(town: Town) -> None:
+    envoy, site = town.driver(), await town.site("web-1")
+    pipe = f"unix:{town.sockets / 'shop.sock'}"
+    shop = shop_calling(pipe)
+    await envoy.apply(shop, fence=FENCE)
+    half_way = asyncio.create_task(envoy.apply(all_on(backend(site)), fence=FENCE))
+    await until(lambda: "web-1" in (town.folder / "cds.json").read_text())
+    half_way.cancel()
+    assert isinstance((await asyncio.gather(half_way, return_exceptions=True))[0], asyncio.CancelledError)
+
+    heir = town.driver()
+    assert await heir.read("web", "production") == TrafficState("web", "production")
+    await heir.apply(replace(shop, service="till", backends=()), fence=FENCE)
+    assert await ask(pipe) == {" 503": 1}
+    state = await heir.apply(all_on(backend(site)), fence=FENCE)
+    assert await ask(state.address) == await ask(pipe) == {"web-1 200": 1}
+
+
 async def test_callers_come_back_too(town: Town) -> None:
     """A killed Envoy leaves its sockets behind; they must not keep the next one from its addresses."""
     envoy, site = town.driver(), await town.site("web-1")
@@ -287,7 +321,7 @@ async def test_an_answer_on_its_way_is_waited_for(town: Town) -> None:
         await asyncio.wait_for(asked.wait(), SECONDS)
         stopping = asyncio.create_task(envoy.stop())
         # Longer than Envoy is given if nobody is waiting, shorter than it is given if somebody is.
-        await asyncio.sleep(0.8)
+        await asyncio.sleep(0.6)
         go.set()
         assert await asking == {"web-1 200": 1}
         await stopping
@@ -314,6 +348,13 @@ async def test_logs_stay_bounded(town: Town) -> None:
     line = json.loads(access.read_text().splitlines()[-1])
     assert (line["service"], line["release"], line["status"]) == ("web.production", "web-1", 200)
     assert access.stat().st_size < LOG_BYTES
+
+
+async def test_an_envoy_that_cannot_start_says_why(short_tmp: Path) -> None:
+    folder = short_tmp / ("long" * 30)
+    folder.mkdir()
+    with pytest.raises(Broken, match="socket path size"):
+        await Process(folder, Admin(folder / "admin.sock")).ready(seconds=1.5)
 
 
 async def test_a_damaged_state_says_where(town: Town) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -247,14 +248,24 @@ async def test_killing_any_process_of_a_workload_ends_all_of_it_and_starts_it_ag
         assert (await house.answer("/")) == "parent"
 
 
-async def test_removing_is_not_undone_by_care_that_was_under_way(house: House) -> None:
-    await house.ready()
-    removing = asyncio.ensure_future(house.platform.remove("web-1", fence=FENCE))
-    while not removing.done():
-        await house.platform.tend()
-        await asyncio.sleep(0)
-    await removing
-    await house.platform.tend()
+async def test_what_does_not_answer_keeps_nobody_waiting_and_is_not_brought_back(house: House) -> None:
+    """Care goes on while two instances are asked; removing them then must be the last word."""
+    two = replace(workload(house.artifact, "mute"), replicas=2)
+    await house.platform.place(two, fence=FENCE)
+    over = False
+
+    async def care() -> None:
+        while not over:
+            await house.platform.tend()
+            await asyncio.sleep(0.001)
+
+    caring = asyncio.ensure_future(care())
+    async with asyncio.timeout(SECONDS):
+        while (await house.platform.logs("web-1", 2)).count("asked") < 2:
+            await asyncio.sleep(0.01)
+    await house.platform.remove("web-1", fence=FENCE)
+    over = True
+    await caring
     assert house.processes() == set()
 
 

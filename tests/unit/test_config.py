@@ -38,7 +38,11 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
 @pytest.mark.parametrize(
     ("text", "where", "what"),
     [
-        ("service: shop\nservise: x\n", "penstock.yaml:2", "unknown field 'servise'; known fields: acceptance"),
+        (
+            "service: shop\nservise: x\n",
+            "penstock.yaml:2",
+            "unknown field 'servise'; known fields: acceptance",
+        ),
         ("replicas: two\n", "penstock.yaml:1", "expected a whole number, found 'two'"),
         ("a: b: c\n", "penstock.yaml:1", "not valid YAML"),
         ("environment:\n  X: {type: text}\n", "penstock.yaml:2", "expected one of 'string'"),
@@ -66,9 +70,10 @@ def test_mistakes_name_their_place(tmp_path: Path, text: str, where: str, what: 
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_the_parser(data: bytes) -> None:
     try:
-        parse(ServiceConfig, data, "penstock.yaml")
-    except Invalid as error:
-        assert error.where.startswith("penstock.yaml")
+        found = parse(ServiceConfig, data, "penstock.yaml")
+    except Invalid:
+        return
+    assert isinstance(found, ServiceConfig)
 
 
 def test_a_repository_without_a_file_is_named_after_its_folder(tmp_path: Path) -> None:

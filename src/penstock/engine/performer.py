@@ -59,6 +59,10 @@ class Engine:
         verb = VERBS[intent.verb]
         return await verb(task, **self._granted(verb))
 
+    def forget(self, delivery: str) -> None:
+        """Remove the scratch folder of a delivery that has ended; its logs stay."""
+        shutil.rmtree(self._work / delivery, ignore_errors=True)
+
     def log_of(self, delivery: str, stage: str) -> Path:
         return self._logs / delivery / f"{stage}.log"
 

@@ -192,6 +192,7 @@ class Worker:
         async with self._store.transaction() as tx:
             await self._journal.finish(tx, delivery, self.owner, end)
             await self._ledger.append(tx, [envelope])
+        await asyncio.to_thread(self._engine.forget, delivery.id)
         log.info("%s ended: %s %s %s", delivery.id, end.state, end.outcome, end.reason)
 
 

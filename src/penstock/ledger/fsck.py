@@ -9,6 +9,7 @@ somebody outside kept a later checkpoint; and that an older checkpoint is gone, 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -95,6 +96,7 @@ async def _entries(check: _Check, tx: Transaction) -> int:
             if not _entry(check, expected, raw):
                 return expected
             expected += 1
+            await asyncio.sleep(0)  # about a millisecond each: leases must be renewed meanwhile
         if len(rows) < PAGE:
             break
     for row in await tx.execute("SELECT idx FROM entries WHERE idx < 0"):

@@ -8,6 +8,7 @@ column is a pure function of them and is compared by `ledger.fsck`.
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidSignature
@@ -230,5 +231,11 @@ def _entry(row: Row) -> Entry:
     index, raw = row
     if not isinstance(index, int) or not isinstance(raw, bytes):
         raise Broken("an entry of the wrong type", where=f"entry {index}", next_move="penstock ledger verify")
+    return Entry(index, *_parsed(raw))
+
+
+@functools.lru_cache(maxsize=2048)
+def _parsed(raw: bytes) -> tuple[Envelope, Statement]:
+    # The same entries are read again and again, and strict parsing costs more than fetching them.
     envelope = open_envelope(raw)
-    return Entry(index, envelope, envelope.statement())
+    return envelope, envelope.statement()

@@ -36,7 +36,8 @@ class FakeEngine:
     performed: list[tuple[str, str, int]] = field(default_factory=list)
     fails: dict[str, list[PenstockError]] = field(default_factory=dict)
     holds: dict[str, asyncio.Event] = field(default_factory=dict)
-    before: Callable[[Intent], None] = lambda intent: None
+    forgotten: list[str] = field(default_factory=list)
+    before: Callable[[Intent], None] = lambda _: None
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         self.performed.append((delivery.id, intent.key, delivery.fence))
@@ -48,6 +49,9 @@ class FakeEngine:
         said = Coverage(intent.key, 1, 2, "platform")
         subject = Subject("shop", digest(delivery.id.encode()))
         return Outcome(State.SUCCESS, "done", (Statement((subject,), said),), _detail(intent))
+
+    def forget(self, delivery: str) -> None:
+        self.forgotten.append(delivery)
 
     def keys(self, delivery: str) -> list[str]:
         return [key for name, key, _ in self.performed if name == delivery]
@@ -77,7 +81,11 @@ class Stage:
         await self.ledger.migrate()
         await self.journal.migrate()
         genesis = Genesis(
-            "penstock", self.log.public_key.hex(), "operator", self.operator.public_key.hex(), ("administrator",)
+            "penstock",
+            self.log.public_key.hex(),
+            "operator",
+            self.operator.public_key.hex(),
+            ("administrator",),
         )
         async with self.store.transaction() as tx:
             await self.ledger.append(tx, [attest(self.operator, _about(genesis))])

@@ -6,13 +6,13 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from tests.integration.engine.stage import FakeEngine, Stage, running, stage
 
 from penstock.core.pipeline import Intent, State
 from penstock.engine.journal import MAX_ATTEMPTS
 from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ledger.fsck import verify
-from tests.integration.engine.stage import FakeEngine, Stage, running, stage
 
 
 async def agrees(s: Stage, delivery: str) -> None:
@@ -38,6 +38,7 @@ async def test_a_delivery_runs_to_its_end(tmp_path: Path) -> None:
         found = await s.find("one")
         assert (found.state, found.outcome) == (State.SUCCESS, "promoted")
         assert engine.keys("one") == [record.intent.key for record in found.records]
+        assert engine.forgotten == ["one"]
         await agrees(s, "one")
 
 
@@ -184,7 +185,7 @@ async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path) -> N
         for number in range(40):
             engine = FakeEngine()
             crash = asyncio.Event()
-            engine.before = lambda intent, crash=crash: crash.set()  # type: ignore[misc]
+            engine.before = lambda _, crash=crash: crash.set()  # type: ignore[misc]
             async with running(await s.worker(f"w{number}", engine)) as (task,):
                 waiting = asyncio.create_task(crash.wait())
                 await asyncio.wait({waiting, task}, timeout=1.0)

@@ -11,9 +11,10 @@ import pytest
 from integration.ledger.world import DATA, Delivery, World, accepted, artifact, built, scanned, suite_ran
 from penstock.bootstrap.identity import about, publication
 from penstock.core.evidence import Entry, Statement, Subject
+from penstock.core.notes import Checkpoint, sign_note
 from penstock.core.predicates import Deployed, Ended, KeyGrant, Promoted, Proposed, Resource, SignOff
 from penstock.errors import Broken
-from penstock.ledger import fsck
+from penstock.ledger import bundle, fsck
 from penstock.ledger.log import attest
 from penstock.ports import Row
 
@@ -203,6 +204,28 @@ async def test_the_log_cannot_grant_itself_anything(shipped: World) -> None:
     envelope = attest(mallory, about("mallory", grant))
     await forge(shipped, Entry(size, envelope, envelope.statement()))
     assert "nobody granted the key" in await complaints(shipped)
+
+
+async def test_the_log_cannot_sign_another_tree(shipped: World) -> None:
+    (size, _) = (await rows(shipped, "checkpoints"))[-1]
+    head = Checkpoint("penstock", size, bytes(32))
+    note = sign_note(head, shipped.log.public_key, lambda message: shipped.log.sign(message).value)
+    await put(shipped, "checkpoints", "note", size, note)
+    assert "is not of these entries" in await complaints(shipped)
+
+
+async def test_the_log_cannot_sign_for_a_worker(shipped: World) -> None:
+    mallory = shipped.key("mallory")
+    mallory.keyid = shipped.worker.keyid
+    size = len(await rows(shipped, "entries"))
+    envelope = attest(mallory, about("d", Ended(FIRST.id, "success", "promoted", "")))
+    await forge(shipped, Entry(size, envelope, envelope.statement()))
+    assert "the signature is not worker's" in await complaints(shipped)
+    async with shipped.store.transaction(write=False) as tx:
+        data = await bundle.export(shipped.ledger, tx, FIRST.id)
+    steps = bundle.check(data, shipped.trust, shipped.languages)
+    assert not steps[-1].ok
+    assert "is not signed by worker" in steps[-1].reason
 
 
 class TestALyingWorker:

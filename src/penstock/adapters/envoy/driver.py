@@ -62,8 +62,9 @@ class Envoy:
     async def read(self, service: str, environment: str) -> TrafficState:
         name = config.route_name(service, environment)
         plan = self._state.plans.get(name)
+        port = self._state.ports.get(name)
         active = await self._admin.routes(name) if plan is not None else None
-        if plan is None or active is None:
+        if plan is None or port is None or active is None:
             return TrafficState(service, environment)
         health = await self._admin.health()
         states = [_state(b, *health[b.release]) for b in plan.backends if b.release in health]
@@ -72,7 +73,7 @@ class Envoy:
             environment=environment,
             weights=weights(active[1]),
             backends=tuple(states),
-            address=f"http://127.0.0.1:{self._state.ports[name]}",
+            address=f"http://127.0.0.1:{port}",
             preview_token=self._state.token,
         )
 
@@ -85,7 +86,6 @@ class Envoy:
         return await self.read(plan.service, plan.environment)
 
     async def _move(self, name: str, plan: TrafficPlan) -> None:
-        self._port(name)
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
@@ -141,7 +141,7 @@ class Envoy:
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
         rendered = []
         for name in plans:
-            rendered.append(self._listener(f"in.{name}", f"127.0.0.1:{self._state.ports[name]}", name))
+            rendered.append(self._listener(f"in.{name}", f"127.0.0.1:{self._port(name)}", name))
         for plan in plans.values():
             for backend in plan.backends:
                 rendered += [self._egress(plan, backend, number) for number in range(len(backend.egress))]
@@ -263,6 +263,7 @@ class Envoy:
             await self._process.stop()
 
     def _port(self, name: str) -> int:
+        """The port of a service: chosen when it is first needed, and its own from then on."""
         if name not in self._state.ports:
             taken = set(self._state.ports.values())
             free = (port for port in range(self._first_port, 65536) if port not in taken and _bindable(port))

@@ -159,14 +159,12 @@ class Runner:
 
     def ended(self, record: Record, place: Place) -> None:
         """Note how it ended: by our own wait, or by what the shim left behind. Nothing of it stays."""
-        self._children.pop(record.pid, None)
         self._forget_question(record)
-        _kill_group(record)
         note = place.instance(record) / "exit"
         if note.exists():
             with contextlib.suppress(ValueError):
                 record.exit_code = int(note.read_bytes()[:16])
-        record.pid = 0
+        self._forget(record)
 
     def answered(self, record: Record, place: Place, health_path: str) -> bool:
         """Whether it has answered by now. Never waits: the question goes on between two calls."""
@@ -206,7 +204,7 @@ class Runner:
         process = _process(record)
         if process is None:
             self.alive(record)  # it ended by itself, and may still be a zombie of ours
-            self._children.pop(record.pid, None)
+            self._forget(record)
             return
         told, deadline = False, time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline and self.alive(record):
@@ -219,6 +217,9 @@ class Runner:
                     victim.kill()
         while self.alive(record) and time.monotonic() < deadline + STOP_SECONDS:
             await asyncio.sleep(0.02)
+        self._forget(record)
+
+    def _forget(self, record: Record) -> None:
         self._children.pop(record.pid, None)
         _kill_group(record)
         record.pid = 0
