@@ -35,13 +35,14 @@ def test_the_control_plane_is_killed_in_the_canary(short_tmp: Path) -> None:
         verify_ledger(m)
 
 
-def test_agent_and_envoy_are_killed_and_come_back(short_tmp: Path) -> None:
+def test_agent_and_control_plane_are_killed_in_turn(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
         m.commit("v1")
         assert m.deliver()["outcome"] == "promoted"
         with m.load(50) as file:
             m.kill(m.home.node / "agent.lock")
+            m.up()
             m.kill(m.home.run / "server.lock")
             m.up()
         seen = counts(file)

@@ -53,22 +53,30 @@ def up(
     """Start node agent and control plane for a data folder, and wait until both answer."""
     home.create()
     with locked(home.run / "up.lock", "another `penstock up` is at work here"):
-        if is_held(home.run / "server.lock"):
-            raise Conflict(
-                "the control plane is running already",
-                where=str(home.path),
-                next_move="penstock status, or penstock down first",
-            )
-        settings = _choose(home, unsandboxed, port, ingress)
-        home.keep(settings)
-        if not is_held(home.node / "agent.lock"):
-            spawn(home, "node")
-        spawn(home, "serve")
+        settings = _start(home, unsandboxed, port, ingress)
         _await_answer(home, settings)
     once = home.run / "token.once"
     token = once.read_text() if once.exists() else None
     once.unlink(missing_ok=True)
     return Started(f"http://127.0.0.1:{settings.port}", str(home.path), settings.sandbox, token)
+
+
+def _start(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:
+    """Start whichever of the two processes does not run; `Conflict` if both do."""
+    serving, tending = is_held(home.run / "server.lock"), is_held(home.node / "agent.lock")
+    if serving and tending:
+        raise Conflict(
+            "the control plane is running already",
+            where=str(home.path),
+            next_move="penstock status, or penstock down first",
+        )
+    settings = home.settings if serving else _choose(home, unsandboxed, port, ingress)
+    home.keep(settings)
+    if not tending:
+        spawn(home, "node")
+    if not serving:
+        spawn(home, "serve")
+    return settings
 
 
 def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:

@@ -1,6 +1,6 @@
 """Keys, and the first entries of a new ledger: who may do what, and which policies hold.
 
-Called once by the server's first start, and by the demo for its four leads. Every key is made here and
+Called once by the server's first start. Every key is made here and
 stays in ``keys/`` (0600); a workload's sandbox cannot see that folder.
 """
 
@@ -17,7 +17,7 @@ from penstock.config import parse_policy
 from penstock.core.codec import encode
 from penstock.core.digest import digest
 from penstock.core.evidence import Envelope, Statement, Subject
-from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, Predicate, RoleGrant
+from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, Predicate
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
 from penstock.ports import Signer, Store
@@ -65,18 +65,6 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
         await ledger.append(tx, entries)
     trust = Trust(ORIGIN, keys.log.public_key.hex(), first.digest)
     home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
-
-
-async def appoint(
-    store: Store, ledger: Ledger, operator: Signer, identity: str, role: str, lead: Signer
-) -> None:
-    """Grant *lead*'s key to *identity*, and the role with it."""
-    grants: tuple[Predicate, ...] = (
-        KeyGrant(identity, lead.public_key.hex(), "person"),
-        RoleGrant(identity, role),
-    )
-    async with store.transaction() as tx:
-        await ledger.append(tx, [attest(operator, about(identity, grant)) for grant in grants])
 
 
 def publication(signer: Signer, source: str, name: str = "policy.yaml") -> Envelope:

@@ -143,7 +143,9 @@ def _running(home: Home) -> Finding:
         (False, False): "nothing runs",
     }
     good = serving == tending
-    return Finding("processes", good, words[serving, tending], "" if good else "penstock down; penstock up")
+    return Finding(
+        "processes", good, words[serving, tending], "" if good else "penstock up starts what is missing"
+    )
 
 
 CHECKS: tuple[Callable[[Home], Finding], ...] = (_python, _git, _sandbox, _envoy, _folder, _running)
