@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
+import psutil
 import uvicorn
 
 from penstock.bootstrap.control import ControlPlane, open_control_plane, open_sandbox
@@ -169,13 +170,11 @@ def _stop_holder(lock: Path, seconds: float = 15.0) -> None:
 
 
 def _exists(pid: int) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped by us does not."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        return True
-    return True
 
 
 def run_node(home: Home) -> None:
