@@ -147,7 +147,10 @@ class Platform(Protocol):
     """Runs releases."""
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
-        """Start the release if it is not there yet, and return at once with what is there."""
+        """Start the release if it is not there yet, and return at once with what is there.
+
+        What had failed for good is started once more.
+        """
 
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""

@@ -140,6 +140,13 @@ class PlatformContract:
         assert "not ready after 1 s" in failed.reason
         assert "hello from the workload" in failed.reason
 
+    async def test_what_failed_is_started_once_more_when_asked_for_again(self, subject: Subject) -> None:
+        await subject.place("deaf", start_seconds=0.5)
+        await subject.until(lambda p: p.failed)
+        again = await subject.place("deaf", start_seconds=0.5)
+        assert not again.failed
+        await subject.until(lambda p: p.failed)
+
     async def test_its_last_lines_can_be_read(self, subject: Subject) -> None:
         await subject.place("fail")
         await subject.until(lambda p: p.failed)

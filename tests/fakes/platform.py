@@ -45,7 +45,12 @@ class FakePlatform:
             self._releases[workload.release] = found
             for number in range(workload.replicas):
                 self._start(found, str(number))
-        return self._placement(self._releases[workload.release])
+        known = self._releases[workload.release]
+        for number, instance in enumerate(known.instances):
+            if instance.phase is Phase.FAILED:
+                known.instances[number] = replace(instance, phase=Phase.STARTING)
+                known.since[instance.id] = self.now
+        return self._placement(known)
 
     async def observe(self, release: str) -> Placement | None:
         found = self._releases.get(release)

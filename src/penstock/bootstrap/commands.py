@@ -59,7 +59,7 @@ def up(
     once = home.run / "token.once"
     token = once.read_text() if once.exists() else None
     once.unlink(missing_ok=True)
-    return Started(f"http://127.0.0.1:{settings.port}", str(home.path), settings.sandbox, token)
+    return Started(f"http://localhost:{settings.port}", str(home.path), settings.sandbox, token)
 
 
 def _start(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:

@@ -80,7 +80,20 @@ class Processes:
                 for record in release.instances:
                     self._start(record, release)
                 self._save(release)
+            await self._revive(self._releases[workload.release])
             return self._placement(self._releases[workload.release])
+
+    async def _revive(self, release: _Release) -> None:
+        """Being asked for again, what had been given up gets a new start, and a record of its own: the
+        old one may still be on its way out."""
+        failed = [record for record in release.instances if record.phase is Phase.FAILED]
+        await asyncio.gather(*(self._runner.stop(record) for record in failed))
+        for record in failed:
+            fresh = Record(record.id, port=record.port)
+            release.instances[release.instances.index(record)] = fresh
+            self._start(fresh, release)
+        if failed:
+            self._save(release)
 
     async def observe(self, release: str) -> Placement | None:
         found = self._releases.get(release)
