@@ -1,6 +1,6 @@
 """Starting and stopping the processes of one machine: node agent, control plane.
 
-Called by the CLI's ``up``, ``down``, ``node`` and ``serve``. Each process writes to a log of its own
+Called by the CLI's ``up``, ``down`` and ``node``. Each process writes to a log of its own
 and outlives the terminal; the workloads and the proxy outlive the node agent.
 """
 
@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
-import secrets
 import signal
 import socket
 import subprocess
@@ -24,16 +22,12 @@ from pathlib import Path
 from typing import IO
 
 import psutil
-import uvicorn
 
-from penstock.bootstrap.control import ControlPlane, open_control_plane, open_sandbox
 from penstock.bootstrap.home import Home, Settings
-from penstock.bootstrap.plugins import find
+from penstock.bootstrap.plugins import find, open_sandbox
 from penstock.errors import Conflict, PenstockError, Refused, Unavailable
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
-from penstock.server.app import create_app
-from penstock.server.guard import Guard
 
 START_SECONDS = 30.0
 
@@ -186,89 +180,6 @@ def run_node(home: Home) -> None:
     platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
     proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
     asyncio.run(Agent(home.node, platform=platform, router=proxy, metrics=proxy).serve())
-
-
-def serve(home: Home) -> None:
-    """The control plane's process: API, pages and one worker, on a unix socket and a loopback port."""
-    home.create()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with locked(home.run / "server.lock", "the control plane is running already"):
-        asyncio.run(_serve(home))
-
-
-async def _serve(home: Home) -> None:
-    control = await open_control_plane(home)
-    await _first_token(control)
-    # The lock says that every worker before us is dead: nobody has to wait for their leases.
-    await control.journal.orphan()
-    app = create_app(control)
-    open_to_user = _server(Guard(app, control.journal, trusted=True))
-    open_to_token = _server(Guard(app, control.journal, trusted=False))
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    worker = asyncio.create_task(control.worker.run())
-    try:
-        await asyncio.gather(
-            open_to_user.serve(sockets=[_unix(home.api_socket)]),
-            open_to_token.serve(sockets=[_tcp(home.settings.port)]),
-        )
-    finally:
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
-        await control.store.close()
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its signal handlers: two of them share this process, and it has its own."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-def _server(app: Guard) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            lifespan="off",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
-    )
-
-
-def _leave(*servers: uvicorn.Server) -> None:
-    for server in servers:
-        server.should_exit = True
-
-
-async def _first_token(control: ControlPlane) -> None:
-    token = f"pst_{secrets.token_urlsafe(32)}"
-    hashed = hashlib.sha256(token.encode()).hexdigest()
-    if await control.journal.first_token(hashed, "operator"):
-        once = control.home.run / "token.once"
-        once.touch(mode=0o600)
-        once.write_text(token)
-
-
-def _tcp(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
-    return listener
-
-
-def _unix(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(before)
-    return listener
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
-from penstock.bootstrap.plugins import find, names
+from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.workload import Isolation
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
@@ -88,12 +88,6 @@ async def open_control_plane(home: Home) -> ControlPlane:
         languages=languages,
         isolation=sandbox.isolation,
     )
-
-
-def open_sandbox(name: str) -> Sandbox:
-    """The sandbox adapter with this name, tried once so that it does what it says."""
-    sandbox: Sandbox = find("sandbox", name).detect()
-    return sandbox
 
 
 def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from penstock.errors import Invalid
+from penstock.ports import Sandbox
 
 
 def names(port: str) -> tuple[str, ...]:
@@ -33,3 +34,9 @@ def _load(port: str, point: EntryPoint) -> Any:
             f"the {port} adapter {point.name!r} needs {error.name or error}, which is not installed",
             next_move=f'pip install "penstock[{point.name}]", or "penstock[local]" for one machine',
         ) from error
+
+
+def open_sandbox(name: str) -> Sandbox:
+    """The sandbox adapter with this name, tried once so that it does what it says."""
+    sandbox: Sandbox = find("sandbox", name).detect()
+    return sandbox

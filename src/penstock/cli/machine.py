@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from penstock.bootstrap import commands
-from penstock.bootstrap.control import open_sandbox
 from penstock.bootstrap.home import LONGEST, Home
-from penstock.bootstrap.plugins import find
+from penstock.bootstrap.plugins import find, open_sandbox
 from penstock.cli.demo import demo as run_demo
 from penstock.cli.show import document, mark, say
 from penstock.core.codec import encode
@@ -61,7 +60,9 @@ def node(given: argparse.Namespace) -> int:
 
 
 def serve(given: argparse.Namespace) -> int:
-    commands.serve(Home.find())
+    from penstock.bootstrap.serve import serve as run  # a web framework: no other command waits for it
+
+    run(Home.find())
     return 0
 
 

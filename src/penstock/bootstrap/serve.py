@@ -1,0 +1,109 @@
+"""The control plane's process: API, pages and one worker, on a unix socket and a loopback port.
+
+Called by ``penstock serve``, which `commands.up` starts. It is apart from `commands` so that the other
+commands need not import a web framework.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from penstock.bootstrap.commands import locked
+from penstock.bootstrap.control import ControlPlane, open_control_plane
+from penstock.bootstrap.home import Home
+from penstock.server.app import create_app
+from penstock.server.guard import Guard
+
+
+def serve(home: Home) -> None:
+    """The control plane's process: API, pages and one worker, on a unix socket and a loopback port."""
+    home.create()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    with locked(home.run / "server.lock", "the control plane is running already"):
+        asyncio.run(_serve(home))
+
+
+async def _serve(home: Home) -> None:
+    control = await open_control_plane(home)
+    await _first_token(control)
+    # The lock says that every worker before us is dead: nobody has to wait for their leases.
+    await control.journal.orphan()
+    app = create_app(control)
+    open_to_user = _server(Guard(app, control.journal, trusted=True))
+    open_to_token = _server(Guard(app, control.journal, trusted=False))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
+    worker = asyncio.create_task(control.worker.run())
+    try:
+        await asyncio.gather(
+            open_to_user.serve(sockets=[_unix(home.api_socket)]),
+            open_to_token.serve(sockets=[_tcp(home.settings.port)]),
+        )
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+        await control.store.close()
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its signal handlers: two of them share this process, and it has its own."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _server(app: Guard) -> _Server:
+    return _Server(
+        uvicorn.Config(
+            app,
+            log_level="warning",
+            lifespan="off",
+            access_log=False,
+            timeout_graceful_shutdown=2,
+        )
+    )
+
+
+def _leave(*servers: uvicorn.Server) -> None:
+    for server in servers:
+        server.should_exit = True
+
+
+async def _first_token(control: ControlPlane) -> None:
+    token = f"pst_{secrets.token_urlsafe(32)}"
+    hashed = hashlib.sha256(token.encode()).hexdigest()
+    if await control.journal.first_token(hashed, "operator"):
+        once = control.home.run / "token.once"
+        once.touch(mode=0o600)
+        once.write_text(token)
+
+
+def _tcp(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("127.0.0.1", port))
+    return listener
+
+
+def _unix(path: Path) -> socket.socket:
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
+    return listener
