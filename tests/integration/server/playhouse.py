@@ -20,7 +20,7 @@ import httpx
 import uvicorn
 from shop_repository import git, new_repository
 
-from penstock.bootstrap import commands
+from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home, Settings
 from penstock.config import CanaryConfig, ServiceConfig, Variable
@@ -270,10 +270,10 @@ class Playhouse:
 
     async def _serve(self, up: threading.Event, down: threading.Event) -> None:
         control = await self.wire()
-        await commands._first_token(control)
+        await serve._first_token(control)
         self.token = (self.home.run / "token.once").read_text()
         app = create_app(control)
-        tcp, unix = commands._tcp(0), commands._unix(self.home.api_socket)
+        tcp, unix = serve._tcp(0), serve._unix(self.home.api_socket)
         self.url = f"http://127.0.0.1:{tcp.getsockname()[1]}"
         servers = [
             uvicorn.Server(
