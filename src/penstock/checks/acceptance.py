@@ -7,6 +7,7 @@ Must not send a request without the preview headers: it would reach the stable r
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import shlex
@@ -69,7 +70,7 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
         return JUnit(0, 0, 0, ())  # a configuration change: the tests are in the code's repository
     copy = task.work / "acceptance"
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(task.tree, copy, symlinks=True)
+    await asyncio.to_thread(shutil.copytree, task.tree, copy, symlinks=True)
     prepared = await tools.prepare(task)
     release = task.release.id if task.release else ""
     step = Step(

@@ -7,6 +7,7 @@ command that fails without naming a failing test counts as one failed test.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import shutil
@@ -89,7 +90,7 @@ async def _run(
     copy = task.work / "suites" / name
     shutil.rmtree(copy, ignore_errors=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(task.tree, copy, symlinks=True)
+    await asyncio.to_thread(shutil.copytree, task.tree, copy, symlinks=True)
     for report in filter(None, (suite.junit, suite.coverage, suite.sarif)):
         # One that was committed must not pass for one that this run wrote.
         _remove(copy / report)

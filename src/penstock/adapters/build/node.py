@@ -6,6 +6,7 @@ makes them of the lock: the project's own, or one that was resolved once and kep
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import shutil
@@ -64,13 +65,15 @@ class NodeBuilder:
         abi = await self._abi(request)
         source = request.work / "build/source"
         shutil.rmtree(source, ignore_errors=True)
-        shutil.copytree(request.tree, source, symlinks=True)
+        await asyncio.to_thread(shutil.copytree, request.tree, source, symlinks=True)
         needed = bool(_package(source).get("dependencies"))
         if needed:
             await self._install(source, abi, request)
         made = recipe(request, start.command, abi, abi, {})
+        # Packing takes as long as the project is large; the worker's leases are renewed meanwhile.
+        blobs = await asyncio.to_thread(lambda: assemble(files_of(source), made))
         return Built(
-            digest=self._layout.put(assemble(files_of(source), made), request.config.service),
+            digest=self._layout.put(blobs, request.config.service),
             builder=BUILDER,
             isolation=self._sandbox.isolation,
             lock=_versions(source) if needed else {},

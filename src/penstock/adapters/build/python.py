@@ -7,6 +7,7 @@ names. Nothing of the project runs outside the sandbox.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -60,8 +61,10 @@ class PythonBuilder:
         paths = [f"{APP}/{DEPS}"] * bool(folders) + [f"{APP}/src"] * (request.tree / "src").is_dir()
         env = {"PYTHONPATH": ":".join(paths)} if paths else {}
         made = recipe(request, command, python.abi, f"python3 ({python.abi})", env)
+        # Packing takes as long as the project is large; the worker's leases are renewed meanwhile.
+        blobs = await asyncio.to_thread(lambda: assemble(_files(request.tree, folders), made))
         return Built(
-            digest=self._layout.put(assemble(_files(request.tree, folders), made), request.config.service),
+            digest=self._layout.put(blobs, request.config.service),
             builder=BUILDER,
             isolation=self._sandbox.isolation,
             lock=versions(lock),
@@ -82,7 +85,7 @@ class PythonBuilder:
                 tools = await self._uv.lock(project.build_requires, request.tree, python, scratch)
             source = scratch.work / "source"
             shutil.rmtree(source, ignore_errors=True)
-            shutil.copytree(request.tree, source, symlinks=True)
+            await asyncio.to_thread(shutil.copytree, request.tree, source, symlinks=True)
             folders.append(await self._uv.install_project(source, tools, scratch))
         return lock, tuple(folders)
 
