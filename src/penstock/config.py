@@ -68,7 +68,8 @@ class CanaryConfig:
     """*steps* are per cent of user traffic, rising; each lasts *seconds_per_step*.
 
     The releases are compared every *look_every* seconds. If the last step ends before there were
-    enough requests to tell, it is extended up to *patience* seconds.
+    enough requests to tell, it is extended up to *patience* seconds; not for a service that is so
+    quiet that they would never be enough.
     """
 
     steps: tuple[float, ...] = (5.0, 25.0, 50.0)

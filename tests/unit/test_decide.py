@@ -51,6 +51,7 @@ class World:
         self.now = 0.0
         self.fails: dict[str, State] = {}
         self.verdict = "PASS"
+        self.quiet = False
         self.turns = 0
 
     @property
@@ -72,7 +73,7 @@ class World:
             "build": Made("made", ARTIFACT),
             "gate": Gated("gated", ("some-lead",) if "gate" in self.fails else ()),
             "measure": Measured("measured", COUNTERS, COUNTERS),
-            "look": Looked("looked", self.verdict, False),  # type: ignore[arg-type]
+            "look": Looked("looked", self.verdict, self.quiet),  # type: ignore[arg-type]
         }.get(intent.verb)
 
     def run(self, *, request_at: int = -1, request: str = "") -> Finish:
@@ -148,6 +149,15 @@ def test_doubt_waits_for_its_patience_and_then_asks_the_gate() -> None:
     looks = [record for record in world.records if record.intent.verb == "look"]
     assert looks[-1].ended - looks[0].ended >= CANARY.patience
     assert len(looks) <= CANARY.looks
+    assert world.verbs[-2:] == ["gate", "promote"]
+
+
+def test_a_quiet_service_is_not_waited_for() -> None:
+    world = World(standard(CANARY))
+    world.verdict, world.quiet = "UNKNOWN", True
+    world.run()
+    assert world.shares == [100, 500], "every step is still taken"
+    assert world.now < len(CANARY.steps) * CANARY.seconds_per_step + CANARY.patience
     assert world.verbs[-2:] == ["gate", "promote"]
 
 

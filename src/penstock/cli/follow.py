@@ -18,8 +18,12 @@ ABSENT_SECONDS = 30.0
 def follow(
     client: Client, delivery: str, step_done: Callable[[dict[str, Any]], None], seconds: float = 3600.0
 ) -> dict[str, Any]:
-    """Poll until the delivery ends, giving each finished step once; returns its last view."""
+    """Poll until the delivery ends, giving each finished step once; returns its last view.
+
+    A look that says the same as the one before it is passed over.
+    """
     shown: set[str] = set()
+    said = ""
     began = seen = time.monotonic()
     while time.monotonic() < began + seconds:
         try:
@@ -33,7 +37,9 @@ def follow(
         for step in view["steps"]:
             if step["key"] not in shown:
                 shown.add(step["key"])
-                step_done(step)
+                if not (step["reason"] == said and "look" in step["name"]):
+                    step_done(step)
+                said = step["reason"]
         if view["ended"]:
             return view
         time.sleep(POLL_SECONDS)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
 from penstock.cli.follow import follow, print_step
@@ -211,7 +212,7 @@ def evidence(given: argparse.Namespace) -> int:
     return _told(
         given,
         {"file": str(given.file)},
-        f"✓ wrote {given.file}; check it with: penstock verify {given.file} --trust trust.json",
+        f"✓ wrote {given.file}; check it with: penstock verify {given.file} --trust {Home.find().trust}",
     )
 
 

@@ -296,8 +296,10 @@ def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Next | None
         return Perform(Intent(stage.name, "look", len(looks)))
     if len(shifts) < len(plan.steps):
         return Perform(Intent(stage.name, "shift", len(shifts), plan.steps[len(shifts)]))
-    verdict = since[-1].detail.verdict if isinstance(since[-1].detail, Looked) else "UNKNOWN"
-    if verdict == "PASS" or last >= step_began + plan.seconds_per_step + plan.patience:
+    seen = since[-1].detail if isinstance(since[-1].detail, Looked) else Looked("looked", "UNKNOWN", False)
+    patient = last < step_began + plan.seconds_per_step + plan.patience
+    # Waiting helps where the requests are few, not where there are none to speak of.
+    if seen.verdict == "PASS" or seen.quiet or not patient:
         return None
     return Perform(Intent(stage.name, "look", len(looks)))
 
