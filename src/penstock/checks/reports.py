@@ -6,6 +6,7 @@ anything that is not exactly such a report is `Invalid`, naming the file, and ne
 
 from __future__ import annotations
 
+import abc
 import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -62,7 +63,7 @@ def clean(text: str, limit: int) -> str:
     return "".join(c if c.isprintable() else " " for c in whole[:limit]).strip()
 
 
-class _Reader:
+class _Reader(abc.ABC):
     """Sees elements as they pass, so that a large report is never a large tree."""
 
     def __init__(self, name: str) -> None:
@@ -83,14 +84,15 @@ class _Reader:
         # Entities can only be declared in a document type, and a few of them expand to gigabytes.
         raise Invalid("a document type declaration is not accepted", where=self.name)
 
-    def close(self) -> None:
-        pass
+    def close(self) -> None:  # noqa: B027 (the parser calls it; there is nothing to close)
+        """The end of the document."""
 
+    @abc.abstractmethod
     def opened(self, tag: str, attributes: Mapping[str, str]) -> None:
-        raise NotImplementedError
+        """An element began."""
 
-    def closed(self, tag: str) -> None:
-        pass
+    def closed(self, tag: str) -> None:  # noqa: B027 (only some readers care)
+        """An element ended."""
 
 
 class _JUnitReader(_Reader):

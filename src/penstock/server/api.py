@@ -20,6 +20,7 @@ from penstock.bootstrap.identity import publication
 from penstock.config import parse_policy
 from penstock.core.authority import InForce
 from penstock.core.codec import decode
+from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid, Refused
 from penstock.ledger import bundle, fsck
 from penstock.ports import Language
@@ -60,12 +61,14 @@ class Source(BaseModel):
 
 
 def routes(control: ControlPlane) -> APIRouter:
+    """Every call of version 1."""
     api = APIRouter(prefix="/v1")
+    for group in (_deliveries, _services, _ledger, _policies):
+        group(api, control)
+    return api
 
-    @api.get("/health")
-    async def health() -> View:
-        return {"ok": True, "isolation": control.isolation.value}
 
+def _deliveries(api: APIRouter, control: ControlPlane) -> None:
     @api.post("/ship")
     async def ship(given: Ship) -> View:
         """Start deliveries of what a commit holds."""
@@ -83,8 +86,7 @@ def routes(control: ControlPlane) -> APIRouter:
     async def logs(delivery: str, stage: str = "", offset: Offset = 0) -> PlainTextResponse:
         async with control.store.transaction(write=False) as tx:
             found = await control.journal.find(tx, delivery)
-        stages = dict.fromkeys(record.intent.stage for record in found.records)
-        names = [stage] if stage else list(stages)
+        names = [stage] if stage else [*(planned.name for planned in plan(found).stages), "rollback"]
         parts = [_log(control.engine.log_of(found.id, _name(name)), offset) for name in names]
         return PlainTextResponse("".join(parts))
 
@@ -103,6 +105,12 @@ def routes(control: ControlPlane) -> APIRouter:
     async def promote(delivery: str) -> View:
         await control.journal.request(delivery, "promote")
         return {"delivery": delivery}
+
+
+def _services(api: APIRouter, control: ControlPlane) -> None:
+    @api.get("/health")
+    async def health() -> View:
+        return {"ok": True, "isolation": control.isolation.value}
 
     @api.post("/services/{service}/rollback")
     async def rollback(service: str, given: Reason, request: Request) -> View:
@@ -136,12 +144,8 @@ def routes(control: ControlPlane) -> APIRouter:
         """A server-sent event whenever something was committed."""
         return StreamingResponse(_changes(control, request), media_type="text/event-stream")
 
-    return api
 
-
-def ledger_routes(control: ControlPlane) -> APIRouter:
-    api = APIRouter(prefix="/v1")
-
+def _ledger(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/evidence")
     async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
         async with control.store.transaction(write=False) as tx:
@@ -175,6 +179,8 @@ def ledger_routes(control: ControlPlane) -> APIRouter:
             "problems": list(report.problems),
         }
 
+
+def _policies(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/policies")
     async def policies() -> View:
         async with control.store.transaction(write=False) as tx:
@@ -206,8 +212,6 @@ def ledger_routes(control: ControlPlane) -> APIRouter:
         async with control.store.transaction() as tx:
             (entry,) = await control.ledger.append(tx, [envelope])
         return {"policy": document.policy, "index": entry.index}
-
-    return api
 
 
 def _policy(held: InForce) -> View:

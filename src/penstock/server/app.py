@@ -28,7 +28,6 @@ def create_app(control: ControlPlane) -> FastAPI:
         title="Penstock", version="1", docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json"
     )
     app.include_router(api.routes(control))
-    app.include_router(api.ledger_routes(control))
     app.include_router(pages.routes(control))
     app.mount("/static", StaticFiles(directory=STATIC))
 
