@@ -68,8 +68,9 @@ class Told:
     wrong: list[str] = field(default_factory=list)
 
 
-def demo(*, json_file: Path | None = None, keep: bool = False, unsandboxed: bool = False) -> int:
-    """Run the demo. 0 if every story ended as told, no request was lost and the ledger holds."""
+def demo(*, keep: bool = False, unsandboxed: bool = False) -> tuple[dict[str, Any], bool]:
+    """Run the demo. Returns what happened, and whether every story ended as told, no request was lost by
+    switching and the ledger holds."""
     home, temporary = _home()
     began = time.monotonic()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -77,12 +78,10 @@ def demo(*, json_file: Path | None = None, keep: bool = False, unsandboxed: bool
         say(f"control plane, node agent and Envoy are up: {started.url} (data in {home.path})")
         report = _tell(home, client)
         _print(report, started, time.monotonic() - began)
-        if json_file is not None:
-            json_file.write_text(json.dumps(report["document"], indent=2) + "\n")
         if keep:
             say(f"kept up: {started.url}  token: {started.token}")
             say(f"stop it with: PENSTOCK_HOME={home.path} {sys.argv[0]} down")
-    return 0 if not report["wrong"] else 1
+    return report["document"], not report["wrong"]
 
 
 def _home() -> tuple[Home, bool]:

@@ -10,19 +10,27 @@ from pathlib import Path
 
 from penstock.errors import Invalid
 
+#: What running a version by hand leaves behind.
+LEFT_BEHIND = shutil.ignore_patterns("__pycache__", ".pytest_cache", "reports", ".coverage")
 FOLDER = Path(__file__).resolve().parents[3] / "examples" / "01-two-services"
 
 
 def materialise(name: str, version: str, destination: Path) -> None:
-    """Write a version of ``catalog``, ``storefront`` or ``environments`` into a folder."""
+    """Write a version of ``catalog``, ``storefront`` or ``environments`` into a folder.
+
+    Raises `Invalid` if there is no such example or version, or no checkout.
+    """
     if not FOLDER.is_dir():
         raise Invalid(
             "the examples are not here",
             where=str(FOLDER),
             next_move="run the demo from a checkout: make demo",
         )
+    known = sorted(order.parent.name for order in FOLDER.glob("*/order"))
+    if name not in known:
+        raise Invalid(f"no example {name!r}; there are: {', '.join(known)}", where=str(FOLDER))
     for layer in _layers(FOLDER / name, version):
-        shutil.copytree(layer, destination, dirs_exist_ok=True)
+        shutil.copytree(layer, destination, dirs_exist_ok=True, ignore=LEFT_BEHIND)
 
 
 def _layers(folder: Path, version: str) -> list[Path]:

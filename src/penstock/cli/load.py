@@ -3,7 +3,9 @@
 ``python -m penstock.cli.load --url URL --rate 80 --seconds 60 --json FILE``. Called by the demo. Arrivals are
 Poisson (seeded), connections are kept alive. *failed by switching* are connection errors, resets and
 time-outs, and answers that the proxy gave itself because it had nowhere to send the request. What the
-application answered, an error 500 included, is counted to the release that answered.
+application answered, an error 500 included, is counted to the release that answered. A kept connection that
+was closed in good order just as a request went out is tried again on a new one, as browsers do, and counted
+as *retried*; one that was reset is not. Must not follow redirects or hide any other failure.
 """
 
 from __future__ import annotations
@@ -78,7 +80,7 @@ class Target:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        path = parts.path or "/"
+        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
 
@@ -87,7 +89,7 @@ class Target:
         try:
             async with asyncio.timeout(REQUEST_SECONDS):
                 status, headers = await self._answer(counts)
-        except (OSError, TimeoutError, asyncio.IncompleteReadError, ValueError) as error:
+        except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
             counts.broken(error)
         else:
             counts.answered(status, headers, time.monotonic() - began)
@@ -98,10 +100,15 @@ class Target:
             self._idle.pop()[1].close()
 
     async def _answer(self, counts: Counts) -> tuple[int, dict[str, str]]:
-        if self._idle:
+        while self._idle:
+            reader, writer = self._idle.pop()
+            if reader.at_eof() or writer.is_closing():  # closed while it was idle: nothing was asked of it
+                writer.close()
+                continue
             with contextlib.suppress(Stale):
-                return await self._ask(*self._idle.pop())
+                return await self._ask(reader, writer)
             counts.retried += 1
+            break
         return await self._ask(*await asyncio.open_connection(self._host, self._port), fresh=True)
 
     async def _ask(
@@ -110,13 +117,10 @@ class Target:
         kept = False
         try:
             writer.write(self._request)
-            head = await self._head(reader, fresh)
-            lines = head.decode("latin-1").split("\r\n")
-            pairs = (line.split(":", 1) for line in lines[1:] if ":" in line)
-            headers = {name.strip().lower(): value.strip() for name, value in pairs}
-            await _body(reader, headers)
-            kept = headers.get("connection", "").lower() != "close"
-            return int(lines[0].split(" ", 2)[1]), headers
+            status, headers = _parsed(await self._head(reader, fresh))
+            delimited = await _body(reader, status, headers)
+            kept = delimited and headers.get("connection", "").lower() != "close"
+            return status, headers
         finally:
             if kept:
                 self._idle.append((reader, writer))
@@ -126,20 +130,35 @@ class Target:
     async def _head(self, reader: asyncio.StreamReader, fresh: bool) -> bytes:
         try:
             return await reader.readuntil(b"\r\n\r\n")
-        except (ConnectionError, asyncio.IncompleteReadError) as error:
-            partial = getattr(error, "partial", b"")
-            if fresh or partial:
+        except asyncio.IncompleteReadError as error:
+            if fresh or error.partial:
                 raise
             raise Stale from error
 
 
-async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> None:
-    if headers.get("transfer-encoding", "").lower() != "chunked":
-        await reader.readexactly(int(headers.get("content-length", "0")))
-        return
-    while size := int(await reader.readuntil(b"\r\n"), 16):
-        await reader.readexactly(size + 2)
-    await reader.readuntil(b"\r\n")
+def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
+    """Status and headers, names in lower case. Raises `ValueError` if it is not HTTP/1.1."""
+    first, *lines = head.decode("latin-1").split("\r\n")
+    version, _, rest = first.partition(" ")
+    if version != "HTTP/1.1":
+        raise ValueError(f"not an HTTP/1.1 answer: {first[:40]!r}")
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return int(rest[:3]), {name.strip().lower(): value.strip() for name, value in pairs}
+
+
+async def _body(reader: asyncio.StreamReader, status: int, headers: dict[str, str]) -> bool:
+    """Read the body away. Whether it had an end of its own, so that the connection can be kept."""
+    if headers.get("transfer-encoding", "").lower() == "chunked":
+        while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
+            await reader.readexactly(size + 2)
+        while await reader.readuntil(b"\r\n") != b"\r\n":
+            pass  # trailers
+    elif "content-length" in headers:
+        await reader.readexactly(int(headers["content-length"]))
+    elif status not in (204, 304):
+        await reader.read()
+        return False
+    return True
 
 
 async def run(urls: list[str], rate: float, seconds: float, file: Path) -> Counts:
@@ -152,7 +171,7 @@ async def run(urls: list[str], rate: float, seconds: float, file: Path) -> Count
     due = now = time.monotonic()
     end, written = now + seconds, now
     while not stop.is_set() and now < end:
-        due += chance.expovariate(rate)
+        due = min(due + chance.expovariate(rate), end)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(max(0.0, due - time.monotonic())):
                 await stop.wait()
@@ -180,12 +199,32 @@ def write(counts: Counts, file: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="penstock.cli.load", description="A steady load that counts.")
-    parser.add_argument("--url", action="append", required=True)
-    parser.add_argument("--rate", type=float, default=80.0, help="requests a second, over all URLs")
-    parser.add_argument("--seconds", type=float, default=60.0)
-    parser.add_argument("--json", type=Path, required=True, help="where the counts go")
+    parser.add_argument("--url", action="append", type=_http_url, required=True)
+    parser.add_argument("--rate", type=_positive, default=80.0, help="requests a second, over all URLs")
+    parser.add_argument("--seconds", type=_positive, default=60.0, help="inf: until SIGTERM")
+    parser.add_argument("--json", type=_new_file, required=True, help="where the counts go")
     given = parser.parse_args()
     asyncio.run(run(given.url, given.rate, given.seconds, given.json))
+
+
+def _http_url(text: str) -> str:
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or (parts.port or 80) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not like http://127.0.0.1:8600/path")
+    return text
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not number > 0:
+        raise argparse.ArgumentTypeError(f"{text} is not above zero")
+    return number
+
+
+def _new_file(text: str) -> Path:
+    if not (file := Path(text)).parent.is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {file.parent}")
+    return file
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ Called by `main`. Thin: what they do is in ``bootstrap.commands`` and `demo`.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import json
 import os
 import shutil
 import sys
@@ -67,7 +69,14 @@ def serve(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
-    return run_demo(json_file=given.json, keep=given.keep, unsandboxed=given.unsandboxed_workloads)
+    quiet = given.format == "json"
+    with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
+        happened, good = run_demo(keep=given.keep, unsandboxed=given.unsandboxed_workloads)
+    if given.json is not None:
+        given.json.write_text(json.dumps(happened, indent=2) + "\n")
+    if quiet:
+        document(happened)
+    return 0 if good else 1
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """``python3 -m storefront``"""
 
+import http.client
 import os
 
 from storefront.catalog import Catalog
@@ -16,7 +17,7 @@ def answer(path: str) -> Answer:
         return 404, "text/plain", "no such page\n"
     try:
         return 200, "text/html", page(CATALOG.items())
-    except (RuntimeError, OSError) as error:
+    except (RuntimeError, OSError, http.client.HTTPException) as error:
         return 502, "text/plain", f"{error}\n"
 
 
