@@ -17,6 +17,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 
 from penstock.core.codec import decode, json_name
+from penstock.core.digest import canonical
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.core.release import EnvironmentData, Value
 from penstock.errors import Invalid
@@ -230,7 +231,9 @@ def environment_data(config: ServiceConfig, environment: str, given: Mapping[str
                 f"{name} is not declared by {config.service} (declared: {known})",
                 where=f"environments/{environment}.yaml",
             )
-    return EnvironmentData(config.service, environment, values)
+    data = EnvironmentData(config.service, environment, values)
+    canonical(data)  # what has no canonical form has no digest: say so now
+    return data
 
 
 def _typed(name: str, variable: Variable, value: Value) -> Value:
@@ -261,11 +264,23 @@ def _check_service(config: ServiceConfig) -> None:
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
     for name, suite in config.checks.items():
+        if not NAME.fullmatch(name):  # it becomes the name of a folder
+            raise Invalid(
+                f"{name!r} is not a name (lower-case letters, digits, dashes)", where=f"{FILE}: checks"
+            )
         for report in (suite.junit, suite.coverage, suite.sarif):
-            if report and (report.startswith("/") or ".." in Path(report).parts):
-                raise Invalid(f"{report!r} leaves the repository", where=f"{FILE}: checks.{name}")
+            _stays_inside(report, f"checks.{name}")
+    _stays_inside(config.acceptance.junit, "acceptance")
+    for path in config.acceptance.paths:
+        if not path.startswith("/") or path.startswith("//"):  # an address would lead away from the release
+            raise Invalid(f"{path!r} must begin with one slash", where=f"{FILE}: acceptance.paths")
     for text in (config.run, *(suite.run for suite in config.checks.values())):
         _check_command(text)
+
+
+def _stays_inside(report: str | None, where: str) -> None:
+    if report and (report.startswith("/") or ".." in Path(report).parts):
+        raise Invalid(f"{report!r} leaves the repository", where=f"{FILE}: {where}")
 
 
 def _check_command(text: str | None) -> None:

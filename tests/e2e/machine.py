@@ -164,6 +164,9 @@ class Machine:
         ]
         process = subprocess.Popen([sys.executable, "-m", "penstock.cli.load", *options])
         try:
+            deadline = time.monotonic() + 20
+            while not file.exists() and time.monotonic() < deadline:
+                time.sleep(0.05)
             yield file
         finally:
             process.terminate()

@@ -54,6 +54,11 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
         ("service: Shop!\n", "penstock.yaml", "is not a service name"),
         ("run: 'python3 \"'\n", "penstock.yaml", "cannot be split into words"),
         ("checks: {t: {run: x, junit: ../x}}\n", "penstock.yaml: checks.t", "leaves the repository"),
+        ("checks: {/etc: {run: x}}\n", "penstock.yaml", "'/etc' is not a name"),
+        ("checks: {../../keys: {run: x}}\n", "penstock.yaml", "is not a name"),
+        ("acceptance: {junit: /etc/passwd}\n", "penstock.yaml: acceptance", "leaves the repository"),
+        ("acceptance: {paths: ['http://elsewhere/']}\n", "penstock.yaml", "must begin with one slash"),
+        ("acceptance: {paths: [//elsewhere/]}\n", "penstock.yaml", "must begin with one slash"),
         ("a: &a [1]\nb: *a\n", "penstock.yaml", "aliases are not supported"),
         ("- just\n- a list\n", "penstock.yaml:1", "expected a mapping, found a list"),
         ("replicas: true\n", "penstock.yaml:1", "expected a whole number, found True"),
@@ -90,6 +95,13 @@ def test_environment_data_is_typed_and_complete() -> None:
         environment_data(config, "production", {"PAGE_SIZ": 50})
     with pytest.raises(Invalid, match="must be of type integer"):
         environment_data(config, "production", {"PAGE_SIZE": True})
+
+
+@pytest.mark.parametrize("value", [2**60, -(2**60)])
+def test_a_value_without_a_canonical_form_is_refused(value: int) -> None:
+    config = parse(ServiceConfig, REFERENCE, "penstock.reference.yaml")
+    with pytest.raises(Invalid, match="canonical"):
+        environment_data(config, "production", {"PAGE_SIZE": value})
 
 
 def test_equal_data_has_an_equal_digest() -> None:

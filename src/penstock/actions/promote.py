@@ -20,6 +20,10 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     if release is None or data is None:
         raise Broken("a promotion without a release", where=task.delivery)
     state = await router.read(release.service, release.environment)
+    if not state.ready(release.id):
+        return Outcome(
+            State.FAILURE, f"{release.id} does not answer the proxy any more: no traffic was moved"
+        )
     state = await router.apply(state.shifting(Weight(release.id, WHOLE)), fence=task.fence)
     keep = {release.id} | ({task.baseline.id} if task.baseline else set())
     old = tuple(b.release for b in state.backends if b.release not in keep)

@@ -20,6 +20,8 @@ async def perform(task: Task, /, *, router: Router) -> Outcome:
     if new is None or stable is None:
         raise Broken("a shift needs a new and a stable release", where=task.delivery)
     before = await router.read(new.service, new.environment)
+    if not before.ready(new.id):
+        return Outcome(State.FAILURE, f"{new.id} does not answer the proxy any more: no traffic was moved")
     strangers = [weight for weight in before.weights if weight.release not in (new.id, stable.id)]
     wanted = (Weight(stable.id, WHOLE - share), Weight(new.id, share))
     after = await router.apply(before.shifting(*wanted), fence=task.fence)

@@ -120,7 +120,8 @@ async def _generate(task: Task, state: TrafficState) -> tuple[list[float], int]:
             except httpx.HTTPError:
                 errors += 1
                 continue
-            if response.status_code >= 500:
+            served_by = response.headers.get("x-penstock-release", release)
+            if response.status_code >= 500 or served_by != release:
                 errors += 1
             else:
                 latencies.append(response.elapsed.total_seconds() * 1000)

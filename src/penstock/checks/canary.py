@@ -15,6 +15,9 @@ from penstock.core.verdict import Cause, Result, Verdict, unknown
 from penstock.errors import Broken
 from penstock.ports import Metrics, Outcome, Task
 
+#: No service is called quiet on less than this: a change must not shed its canary by making it short.
+QUIET_SECONDS = 30.0
+
 
 async def measure(task: Task, /, *, metrics: Metrics) -> Outcome:
     """Read both releases' counters before the new one sees its first user."""
@@ -30,13 +33,14 @@ async def look(task: Task, /, *, metrics: Metrics) -> Outcome:
     new, stable = await _read(task, metrics)
     plan = task.canary
     verdict, total = _verdict(start, new, stable, plan.looks)
+    quiet = total < NEEDED and new.at - start.new.at >= QUIET_SECONDS
     predicate = Look(
         verdict=verdict.result.value,
         explanation=verdict.reason,
         look=task.intent.number,
         looks=plan.looks,
         needed=NEEDED,
-        quiet=total < NEEDED,
+        quiet=quiet,
         new_from=start.new,
         new_to=new,
         stable_from=start.stable,
@@ -44,7 +48,7 @@ async def look(task: Task, /, *, metrics: Metrics) -> Outcome:
     )
     statement = Statement((Subject(task.release.id, task.release.digest),), predicate)
     state = State.FAILURE if verdict.result is Result.FAIL else State.SUCCESS
-    detail = Looked("looked", verdict.result.value, total < NEEDED)
+    detail = Looked("looked", verdict.result.value, quiet)
     return Outcome(state, verdict.reason, (statement,), detail)
 
 

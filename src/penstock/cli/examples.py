@@ -15,21 +15,21 @@ LEFT_BEHIND = shutil.ignore_patterns("__pycache__", ".pytest_cache", "reports", 
 FOLDER = Path(__file__).resolve().parents[3] / "examples" / "01-two-services"
 
 
-def materialise(name: str, version: str, destination: Path) -> None:
+def materialise(name: str, version: str, destination: Path, examples: Path = FOLDER) -> None:
     """Write a version of ``catalog``, ``storefront`` or ``environments`` into a folder.
 
     Raises `Invalid` if there is no such example or version, or no checkout.
     """
-    if not FOLDER.is_dir():
+    if not examples.is_dir():
         raise Invalid(
             "the examples are not here",
-            where=str(FOLDER),
+            where=str(examples),
             next_move="run the demo from a checkout: make demo",
         )
-    known = sorted(order.parent.name for order in FOLDER.glob("*/order"))
+    known = sorted(order.parent.name for order in examples.glob("*/order"))
     if name not in known:
-        raise Invalid(f"no example {name!r}; there are: {', '.join(known)}", where=str(FOLDER))
-    for layer in _layers(FOLDER / name, version):
+        raise Invalid(f"no example {name!r}; there are: {', '.join(known)}", where=str(examples))
+    for layer in _layers(examples / name, version):
         shutil.copytree(layer, destination, dirs_exist_ok=True, ignore=LEFT_BEHIND)
 
 

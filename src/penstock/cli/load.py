@@ -75,10 +75,11 @@ class Counts:
 
 
 class Target:
-    """One URL and its idle connections."""
+    """One URL and its idle connections; an answer may take *seconds*."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, seconds: float = REQUEST_SECONDS) -> None:
         parts = urlsplit(url)
+        self._seconds = seconds
         self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
         path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
         self._request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
@@ -87,7 +88,7 @@ class Target:
     async def get(self, counts: Counts) -> None:
         began = time.monotonic()
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
+            async with asyncio.timeout(self._seconds):
                 status, headers = await self._answer(counts)
         except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
             counts.broken(error)

@@ -20,7 +20,7 @@ def canonical(value: Any) -> bytes:
     """RFC 8785 bytes of a JSON value, or of anything `codec.encode` accepts."""
     try:
         return rfc8785.dumps(encode(value))
-    except rfc8785.CanonicalizationError as error:
+    except (rfc8785.CanonicalizationError, UnicodeEncodeError) as error:
         raise Invalid(f"cannot be written as canonical JSON: {error}") from error
 
 

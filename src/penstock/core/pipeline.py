@@ -229,7 +229,7 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
     trouble = facts.failed
     if trouble or (facts.request == "abort" and not _promoted(facts)):
         return _give_up(facts, trouble)
-    if _unchanged(pipeline, facts):
+    if _unchanged(facts):
         return Finish(State.SKIP, "unchanged", "this pair is what is live already")
     for stage in pipeline.stages:
         following = _continue(pipeline, stage, facts, now)
@@ -255,10 +255,10 @@ def _give_up(facts: Facts, trouble: Record | None) -> Next:
     return Finish(trouble.state, "rolled-back" if undone else "failed", trouble.reason)
 
 
-def _unchanged(pipeline: Pipeline, facts: Facts) -> bool:
+def _unchanged(facts: Facts) -> bool:
     release = facts.release
     is_live = release is not None and facts.begun is not None and release == facts.begun.baseline
-    return is_live and not facts.of("deploy") and pipeline.name != "rollback"
+    return is_live and not facts.of("deploy")
 
 
 def _promoted(facts: Facts) -> bool:

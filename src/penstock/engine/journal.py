@@ -42,6 +42,8 @@ SCHEMA = (
 RequestWord = Literal["", "abort", "promote"]
 #: How often an intent is tried again after `Unavailable` before the delivery ends in an error.
 MAX_ATTEMPTS = 6
+#: An undo is hardly ever given up: a bad release would keep its users.
+UNDO_ATTEMPTS = 500
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,9 @@ class Journal:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(
-                "SELECT min(max(wake, lease)) FROM deliveries WHERE state IN ('pending', 'executing')"
+                "SELECT min(max(wake, lease)) FROM deliveries d WHERE state = 'executing' OR "
+                "(state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
+                "WHERE o.scope = d.scope AND o.state = 'executing'))"
             )
             return None if at is None else max(0.0, float(str(at)) - await tx.now())
 
@@ -235,9 +239,8 @@ class Journal:
         """Give the lease back; nobody needs to look before *until*."""
         async with self._store.transaction() as tx:
             # A request that came in meanwhile must not sleep until then.
-            await self._hold(
-                tx, delivery, owner, "lease = 0, wake = CASE WHEN request = '' THEN ? ELSE 0 END", until
-            )
+            change = "lease = 0, wake = CASE WHEN request = ? THEN ? ELSE 0 END"
+            await self._hold(tx, delivery, owner, change, delivery.request, until)
 
     async def finish(self, tx: Transaction, delivery: Delivery, owner: str, end: Finish) -> None:
         await self._hold(
@@ -275,7 +278,7 @@ class Journal:
 _CLAIMABLE = """
     SELECT id, scope FROM deliveries AS d
     WHERE lease < ? AND (
-        (state = 'executing' AND (wake <= ? OR request <> ''))
+        (state = 'executing' AND wake <= ?)
         OR (state = 'pending' AND NOT EXISTS (
             SELECT 1 FROM deliveries AS o WHERE o.scope = d.scope AND (
                 o.state = 'executing'

@@ -18,6 +18,7 @@ from penstock.config import (
     load_environments,
     load_service,
 )
+from penstock.core.pipeline import State
 from penstock.core.release import Artifact, Change, Value
 from penstock.engine.journal import Header, Journal
 from penstock.errors import Conflict, Invalid
@@ -66,16 +67,18 @@ class Shipping:
         Returns the delivery that does it. Never waits for queued deliveries.
         """
         async with self._store.transaction(write=False) as tx:
-            running = [
-                d
-                for d in await self._journal.open_in(tx, f"{service}/{environment}")
-                if d.state.value == "executing" and d.header.change.kind != "rollback"
-            ]
+            listed = await self._journal.open_in(tx, f"{service}/{environment}")
+            unfinished = [await self._journal.find(tx, found.id) for found in listed]
+            waiting = [d for d in unfinished if d.header.change.kind == "rollback"]
+            running = [d for d in unfinished if d.state is State.EXECUTING and d not in waiting]
             target = await previous(self._ledger, tx, service, environment)
             current = await live(self._ledger, tx, service, environment)
         if running:
             await self._journal.request(running[0].id, "abort")
-            return running[0].id
+            if running[0].facts.of("shift"):
+                return running[0].id  # it took traffic: undoing it is the rollback
+        if waiting:
+            return waiting[0].id
         if current is None or target is None:
             what = "has never been promoted" if current is None else "has nothing earlier to come back to"
             raise Conflict(f"{service} {what} in {environment}", next_move="penstock status")
@@ -134,7 +137,7 @@ class Shipping:
             )
         image = await self._artifacts.describe(now_live.release.artifact)
         data = environment_data(image.config, environment, values)
-        if data == now_live.data:
+        if data == now_live.data and not await self._journal.open_in(tx, f"{service}/{environment}"):
             return None
         return Header(_change("configuration", service, environment, found), image.config, None, None, data)
 

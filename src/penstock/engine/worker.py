@@ -15,6 +15,7 @@ from collections.abc import Awaitable
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import (
+    UNDO,
     Canary,
     Finish,
     Intent,
@@ -28,7 +29,7 @@ from penstock.core.pipeline import (
     thousandths,
 )
 from penstock.core.predicates import Ended
-from penstock.engine.journal import MAX_ATTEMPTS, Delivery, Journal
+from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery, Journal
 from penstock.engine.performer import Engine
 from penstock.errors import Conflict, PenstockError, Unavailable
 from penstock.ledger.log import Ledger, attest
@@ -69,8 +70,12 @@ class Worker:
         """Work until cancelled; then let go of what is held, for the next worker."""
         try:
             while True:
-                await self._fill()
-                await self._rest()
+                try:
+                    await self._fill()
+                    await self._rest()
+                except Exception:  # whatever it is, nobody else would deliver instead
+                    log.exception("the worker goes on")
+                    await asyncio.sleep(IDLE_SECONDS)
         finally:
             for task in self._running:
                 task.cancel()
@@ -136,7 +141,7 @@ class Worker:
             outcome = await self._interruptible(delivery, self._engine.perform(delivery, pipeline, intent))
         except Unavailable as error:
             count = await self._journal.postpone(delivery, self.owner, intent, str(error))
-            if count < MAX_ATTEMPTS:
+            if count < (UNDO_ATTEMPTS if intent == UNDO else MAX_ATTEMPTS):
                 return False
             return await self._give_up(delivery, intent, began, str(error))
         except Conflict:

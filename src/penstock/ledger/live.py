@@ -44,7 +44,7 @@ async def history(
         match entry.statement.predicate:
             case Promoted(delivery=delivery, release=release, data=data):
                 stack.append(Live(release, data, delivery, entry.index))
-            case RolledBack(restored=restored, release=release) if restored is not None:
+            case RolledBack(restored=restored, release=release) if restored not in (None, release):
                 if len(stack) > 1 and stack[-1].release == release:
                     stack.pop()
     return (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)

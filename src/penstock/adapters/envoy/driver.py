@@ -63,11 +63,14 @@ class Envoy:
         name = config.route_name(service, environment)
         plan = self._state.plans.get(name)
         port = self._state.ports.get(name)
-        active = await self._admin.routes(name) if plan is not None else None
-        if plan is None or port is None or active is None:
+        if plan is None or port is None:
             return TrafficState(service, environment)
-        health = await self._admin.health()
-        states = [_state(b, *health[b.release]) for b in plan.backends if b.release in health]
+        active, health = await self._admin.routes(name), await self._admin.health()
+        missing = [backend.release for backend in plan.backends if backend.release not in health]
+        if active is None or missing:
+            # Taken for "no traffic", this would become everybody's next plan.
+            raise Unavailable("Envoy has not loaded its configuration yet", where=", ".join(missing) or name)
+        states = [_state(b, *health[b.release]) for b in plan.backends]
         return TrafficState(
             service=service,
             environment=environment,

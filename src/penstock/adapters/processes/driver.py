@@ -168,8 +168,8 @@ class Processes:
             self._restart(record, release, place, now)
         elif record.phase is Phase.STARTING:
             if self._runner.answered(record, place, workload.health_path):
-                record.phase, record.ready_since = Phase.READY, now
-            elif now > record.started + workload.start_seconds:
+                record.phase, record.ready_since, record.served = Phase.READY, now, True
+            elif now > record.started + workload.start_seconds and not record.served:
                 words = last_words(place, record)
                 record.phase = Phase.FAILED
                 record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
@@ -189,7 +189,8 @@ class Processes:
             record.reason = (
                 f"ended with exit code {record.exit_code}; its output:\n{last_words(place, record)}"
             )
-        if record.crashes >= MAX_CRASHES:
+        # What once served is never given up: what it depends on may come back.
+        if record.crashes >= MAX_CRASHES and not record.served:
             record.phase = Phase.FAILED
             return
         if not record.crashes or now >= record.started + BACKOFF[min(record.crashes, len(BACKOFF)) - 1]:

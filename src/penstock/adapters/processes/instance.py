@@ -52,6 +52,7 @@ class Record:
     exit_code: int | None = None
     started: float = 0.0
     ready_since: float = 0.0
+    served: bool = False
     reason: str = ""
 
 
