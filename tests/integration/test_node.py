@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,9 +19,9 @@ from penstock.core.fence import Fence
 from penstock.core.nodecalls import Place
 from penstock.core.traffic import Backend, TrafficPlan, Weight
 from penstock.core.workload import Placement, Workload
-from penstock.errors import Conflict, Invalid, PenstockError, Unavailable, from_wire
+from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
-from penstock.node.client import NodeClient, NodePlatform, NodeRouter
+from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
 
 SCOPE = "web/production"
 ARTIFACT = "sha256:" + "0" * 64
@@ -47,6 +49,29 @@ def router() -> FakeRouter:
 async def client(short_tmp: Path, platform: FakePlatform, router: FakeRouter) -> AsyncIterator[NodeClient]:
     async with agent_at(short_tmp / "n", platform, router) as client:
         yield client
+
+
+async def test_every_call_gives_what_the_driver_gives(
+    client: NodeClient, platform: FakePlatform, router: FakeRouter
+) -> None:
+    node, traffic = NodePlatform(client), NodeRouter(client)
+    placed = await node.place(workload("web-1"), fence=fence(1))
+    assert (placed.release, len(placed.instances)) == ("web-1", 1)
+    assert (await node.scale("web-1", 0, fence=fence(2))).instances == ()
+    assert await node.observe("web-1") == await platform.observe("web-1")
+    assert await node.logs("web-1", 9) == await platform.logs("web-1", 9) != ()
+
+    router.up.add("unix:/up")
+    plan = TrafficPlan("web", "production", (Backend("web-1", ("unix:/up",)),), (Weight("web-1", 1000),))
+    state = await traffic.apply(plan, fence=fence(3))
+    assert state == await traffic.read("web", "production") == await router.read("web", "production")
+    assert router.applied == [plan]
+    (counted,) = await NodeMetrics(client).counters("web", "production")
+    assert counted.release == "web-1"
+
+    await node.remove("web-1", fence=fence(4))
+    assert await node.observe("web-1") is await platform.observe("web-1") is None
+    assert [f.number for f in (*platform.fences, *router.fences)] == [1, 2, 4, 3]
 
 
 # --- fences ------------------------------------------------------------------------------------------
@@ -91,7 +116,7 @@ async def test_a_fence_opens_its_own_scope_only(client: NodeClient, platform: Fa
 
 
 class SlowPlatform(FakePlatform):
-    """Its first `place` takes until *go* is set."""
+    """What changes it takes until *go* is set."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,6 +127,11 @@ class SlowPlatform(FakePlatform):
         self.begun.set()
         await self.go.wait()
         return await super().place(workload, fence=fence)
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        self.begun.set()
+        await self.go.wait()
+        await super().remove(release, fence=fence)
 
 
 async def test_a_call_that_waited_finds_itself_stale(short_tmp: Path, router: FakeRouter) -> None:
@@ -128,6 +158,39 @@ async def waiting_behind(client: NodeClient, call: asyncio.Task[Placement]) -> N
     for _ in range(3):
         await NodePlatform(client).observe("web-9")
     assert not call.done()
+
+
+async def test_what_is_placed_behind_its_removal_keeps_its_owner(short_tmp: Path, router: FakeRouter) -> None:
+    slow = SlowPlatform()
+    slow.go.set()
+    async with agent_at(short_tmp / "n", slow, router) as client, asyncio.timeout(30):
+        node = NodePlatform(client)
+        await node.place(workload("web-1"), fence=fence(5))
+        slow.begun.clear()
+        slow.go.clear()
+        removing = asyncio.create_task(node.remove("web-1", fence=fence(5)))
+        await slow.begun.wait()
+        placing = asyncio.create_task(node.place(workload("web-1"), fence=fence(6)))
+        await waiting_behind(client, placing)
+        slow.go.set()
+        await removing
+        await placing
+        with pytest.raises(Conflict, match="belongs to web/production"):
+            await node.remove("web-1", fence=fence(9, "shop/production"))
+
+
+async def test_nothing_happens_after_the_agents_end(
+    short_tmp: Path, router: FakeRouter, caplog: pytest.LogCaptureFixture
+) -> None:
+    slow = SlowPlatform()
+    async with agent_at(short_tmp / "n", slow, router) as client, asyncio.timeout(30):
+        placing = asyncio.create_task(NodePlatform(client).place(workload("web-1"), fence=fence(5)))
+        await slow.begun.wait()
+    slow.go.set()  # too late: another agent may be at work by now
+    with pytest.raises(Unavailable):
+        await placing
+    assert await slow.observe("web-1") is None
+    assert caplog.records == []  # an ordinary end is not an error
 
 
 async def test_fences_survive_the_agent(short_tmp: Path, platform: FakePlatform, router: FakeRouter) -> None:
@@ -189,6 +252,35 @@ async def test_errors_keep_their_word_on_the_way(client: NodeClient, router: Fak
         await NodeRouter(client).apply(dead, fence=fence(1))
 
 
+async def test_an_unknown_call_is_told_the_known_ones(client: NodeClient, short_tmp: Path) -> None:
+    (answer,) = await say(short_tmp / "n" / "agent.sock", b'{"kind": "shut-down-the-world"}\n')
+    assert "'apply-traffic'" in error_in(answer).what
+
+
+class ClumsyPlatform(FakePlatform):
+    """Has a defect in `observe`, and too much to say in `logs`."""
+
+    async def observe(self, release: str) -> Placement | None:
+        raise ValueError("a defect")
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        return ("x" * 1024,) * lines
+
+
+async def test_a_drivers_defect_is_not_the_callers(short_tmp: Path, router: FakeRouter) -> None:
+    async with agent_at(short_tmp / "n", ClumsyPlatform(), router) as client:
+        with pytest.raises(Broken, match="a defect"):
+            await NodePlatform(client).observe("web-1")
+
+
+async def test_an_answer_too_long_is_told(short_tmp: Path, router: FakeRouter) -> None:
+    async with agent_at(short_tmp / "n", ClumsyPlatform(), router) as client:
+        node = NodePlatform(client)
+        with pytest.raises(Invalid, match="an answer of"):
+            await node.logs("web-1", 5000)
+        assert len(await node.logs("web-1", 3000)) == 3000
+
+
 async def test_no_agent_is_unavailable(short_tmp: Path) -> None:
     with pytest.raises(Unavailable) as raised:
         await NodePlatform(NodeClient(short_tmp / "agent.sock")).observe("web-1")
@@ -209,6 +301,33 @@ async def test_the_socket_is_for_its_user_alone(client: NodeClient, short_tmp: P
     assert (short_tmp / "n" / "agent.sock").stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs to be root, to become somebody else")
+async def test_another_user_is_refused(client: NodeClient, short_tmp: Path) -> None:
+    """Also where the socket's mode would let them in: the kernel says who asks."""
+    socket = short_tmp / "n" / "agent.sock"
+    for path, mode in ((short_tmp, 0o711), (socket.parent, 0o711), (socket, 0o666)):
+        path.chmod(mode)
+    os.seteuid(65534)
+    try:
+        reader, writer = await asyncio.open_unix_connection(str(socket))
+    finally:
+        os.seteuid(0)
+    try:
+        async with asyncio.timeout(30):
+            assert isinstance(error_in(await reader.readline()), Refused)
+            assert await reader.read() == b""
+    finally:
+        writer.close()
+
+
+class TroubledRouter(FakeRouter):
+    """Its care always fails, and it says so on two lines."""
+
+    async def tend(self) -> None:
+        await super().tend()
+        raise Unavailable("port taken", next_move="free it")
+
+
 class TroubledPlatform(FakePlatform):
     """Its care always fails; *tries* counts how often it was tried."""
 
@@ -226,6 +345,32 @@ async def test_one_drivers_trouble_is_not_the_others(short_tmp: Path, router: Fa
     async with agent_at(short_tmp / "n", troubled, router), asyncio.timeout(30):
         while troubled.tries < 3 or router.tended < 3:
             await asyncio.sleep(0.02)
+
+
+async def test_a_lasting_trouble_is_told_once_in_a_while(
+    short_tmp: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    platform, router = TroubledPlatform(), TroubledRouter()
+    with caplog.at_level(logging.ERROR, "penstock.node.agent"):
+        async with agent_at(short_tmp / "n", platform, router), asyncio.timeout(60):
+            while platform.tries < 5 or router.tended < 5:
+                await asyncio.sleep(0.02)
+    told = [record.getMessage() for record in caplog.records]
+    assert set(told) == {"TroubledPlatform: the disk is full", "TroubledRouter: port taken   next: free it"}
+    assert len(told) < platform.tries
+
+
+async def test_stop_everything_stops_the_second_if_the_first_cannot(
+    short_tmp: Path, router: FakeRouter
+) -> None:
+    class Stuck(FakePlatform):
+        async def stop(self) -> None:
+            raise Unavailable("it does not end")
+
+    async with agent_at(short_tmp / "n", Stuck(), router) as client:
+        with pytest.raises(Unavailable, match="it does not end"):
+            await client.stop_everything()
+    assert router.stopped
 
 
 async def test_stop_everything_stops_both(

@@ -25,7 +25,7 @@ from penstock.core import nodecalls as calls
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused
-from penstock.node.fences import Fences
+from penstock.node.fences import Fences, read_record, write_record
 from penstock.ports import Metrics, Platform, Router, Tended
 
 log = logging.getLogger(__name__)
@@ -55,9 +55,10 @@ class Agent:
         self._router = router
         self._metrics = metrics
         self._fences = Fences(folder / "fences.json")
-        self._scopes: dict[str, str] = self._load_scopes()
+        self._scopes = read_record(folder / "scopes.json", dict[str, str])
         self._locks: dict[str, asyncio.Lock] = {}
         self._complained: dict[str, float] = {}
+        self._talks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
 
     async def serve(self) -> None:
@@ -66,15 +67,17 @@ class Agent:
             loop = asyncio.get_running_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, self._stopping.set)
+            server = await asyncio.start_unix_server(self._accept, sock=self._listen(), limit=LINE_BYTES)
             tending = [asyncio.create_task(self._tend(driver)) for driver in (self._platform, self._router)]
-            server = await asyncio.start_unix_server(self._talk, sock=self._listen(), limit=LINE_BYTES)
             try:
                 await self._stopping.wait()
             finally:
                 server.close()
-                for task in tending:
+                # While we still hold the lock: the next agent must not meet an effect of ours.
+                ending = [*tending, *self._talks]
+                for task in ending:
                     task.cancel()
-                await asyncio.gather(*tending, return_exceptions=True)
+                await asyncio.gather(*ending, return_exceptions=True)
 
     # --- the socket ----------------------------------------------------------------------------------
 
@@ -89,6 +92,12 @@ class Agent:
             os.umask(before)
         return listener
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: asyncio's would log that it was cancelled, at each end of the agent.
+        talk = asyncio.create_task(self._talk(reader, writer))
+        self._talks.add(talk)
+        talk.add_done_callback(self._talks.discard)
+
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if not _is_ours(writer):
@@ -100,7 +109,7 @@ class Agent:
                 except asyncio.LimitOverrunError:
                     writer.write(_line(_failed(Invalid(f"a call is at most {LINE_BYTES} bytes"))))
                     return
-                writer.write(_line(await self._answer(line)))
+                writer.write(_bounded(_line(await self._answer(line))))
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
@@ -109,12 +118,9 @@ class Agent:
 
     async def _answer(self, line: bytes) -> dict[str, Any]:
         try:
-            call = decode(calls.Envelope, {"call": json.loads(line)}, "").call
-            return {"ok": encode(await self._perform(call))}
+            return {"ok": encode(await self._perform(_parsed(line)))}
         except PenstockError as error:
             return _failed(error)
-        except (ValueError, RecursionError) as error:
-            return _failed(Invalid(f"not a call: {error}"))
         except Exception as error:
             log.exception("a call failed")
             return _failed(Broken(f"{type(error).__name__}: {error}", where="node agent"))
@@ -130,8 +136,10 @@ class Agent:
             case calls.ReadCounters(service=service, environment=environment):
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
             case calls.StopEverything():
-                await self._platform.stop()
-                await self._router.stop()
+                try:
+                    await self._platform.stop()
+                finally:  # told to stop as well, whatever became of the first
+                    await self._router.stop()
                 return calls.Answer()
             case _:
                 return await self._change(call)
@@ -143,26 +151,35 @@ class Agent:
     ) -> calls.Answer:
         match call:
             case calls.Place(workload=workload, fence=fence):
-                self._remember(workload.release, f"{workload.service}/{workload.environment}", fence)
-                return await self._fenced(fence, lambda: self._place(call))
+                _check_fits(fence, f"{workload.service}/{workload.environment}")
+                return await self._fenced(fence, workload.release, lambda: self._place(call))
             case calls.Scale(release=release, replicas=replicas, fence=fence):
-                self._check_scope(release, fence)
-                return await self._fenced(fence, lambda: self._scale(release, replicas, fence))
+                return await self._fenced(fence, release, lambda: self._scale(release, replicas, fence))
             case calls.Remove(release=release, fence=fence):
-                self._check_scope(release, fence)
-                return await self._fenced(fence, lambda: self._remove(release, fence))
+                return await self._fenced(fence, release, lambda: self._remove(release, fence))
             case calls.ApplyTraffic(plan=plan, fence=fence):
-                if fence.scope != f"{plan.service}/{plan.environment}":
-                    raise Conflict(f"a fence for {fence.scope}", where=f"{plan.service}/{plan.environment}")
-                return await self._fenced(fence, lambda: self._apply(call))
+                _check_fits(fence, f"{plan.service}/{plan.environment}")
+                return await self._fenced(fence, None, lambda: self._apply(call))
 
-    async def _fenced(self, fence: Fence, effect: Callable[[], Awaitable[calls.Answer]]) -> calls.Answer:
-        # Check and effect under one lock: a stale call that waited must find itself stale.
+    async def _fenced(
+        self, fence: Fence, release: str | None, effect: Callable[[], Awaitable[calls.Answer]]
+    ) -> calls.Answer:
+        # Checks and effect under one lock: a stale call that waited must find itself stale.
         async with self._locks.setdefault(fence.scope, asyncio.Lock()):
+            if release is not None:
+                self._check_owner(release, fence)
             self._fences.pass_through(fence)
             return await effect()
 
+    def _check_owner(self, release: str, fence: Fence) -> None:
+        scope = self._scopes.get(release, fence.scope)
+        if scope != fence.scope:
+            raise Conflict(f"{release} belongs to {scope}, the fence to {fence.scope}", where=release)
+
     async def _place(self, call: calls.Place) -> calls.Answer:
+        # Before the effect: what runs must never be without an owner.
+        if call.workload.release not in self._scopes:
+            self._keep_scopes({**self._scopes, call.workload.release: call.fence.scope})
         return calls.Answer(placement=await self._platform.place(call.workload, fence=call.fence))
 
     async def _scale(self, release: str, replicas: int, fence: Fence) -> calls.Answer:
@@ -170,34 +187,15 @@ class Agent:
 
     async def _remove(self, release: str, fence: Fence) -> calls.Answer:
         await self._platform.remove(release, fence=fence)
-        self._scopes.pop(release, None)
-        self._save_scopes()
+        self._keep_scopes({name: scope for name, scope in self._scopes.items() if name != release})
         return calls.Answer()
 
     async def _apply(self, call: calls.ApplyTraffic) -> calls.Answer:
         return calls.Answer(traffic=await self._router.apply(call.plan, fence=call.fence))
 
-    def _remember(self, release: str, scope: str, fence: Fence) -> None:
-        if fence.scope != scope:
-            raise Conflict(f"a fence for {fence.scope}", where=scope)
-        self._check_scope(release, fence)
-        if release not in self._scopes:
-            self._scopes[release] = scope
-            self._save_scopes()
-
-    def _check_scope(self, release: str, fence: Fence) -> None:
-        scope = self._scopes.get(release, fence.scope)
-        if scope != fence.scope:
-            raise Conflict(f"{release} belongs to {scope}, the fence to {fence.scope}", where=release)
-
-    def _load_scopes(self) -> dict[str, str]:
-        path = self._folder / "scopes.json"
-        return decode(dict[str, str], json.loads(path.read_text()), path.name) if path.exists() else {}
-
-    def _save_scopes(self) -> None:
-        temporary = self._folder / "scopes.new"
-        temporary.write_text(json.dumps(self._scopes))
-        temporary.replace(self._folder / "scopes.json")
+    def _keep_scopes(self, scopes: dict[str, str]) -> None:
+        write_record(self._folder / "scopes.json", scopes)
+        self._scopes = scopes
 
     # --- tending -------------------------------------------------------------------------------------
 
@@ -211,9 +209,10 @@ class Agent:
 
     def _complain(self, message: str) -> None:
         now = time.monotonic()
-        if now > self._complained.get(message, -REPEAT_SECONDS) + REPEAT_SECONDS:
-            self._complained = {message: now}
-            log.error("%s", message)
+        recent = {said: at for said, at in self._complained.items() if now < at + REPEAT_SECONDS}
+        if message not in recent:
+            log.error("%s", message.replace("\n", " "))
+        self._complained = {message: now, **recent}
 
     @contextlib.contextmanager
     def _only_one(self) -> Iterator[None]:
@@ -241,6 +240,25 @@ def _is_ours(writer: asyncio.StreamWriter) -> bool:
     credentials = raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     _, uid, _ = struct.unpack("3i", credentials)
     return uid in (0, os.getuid())
+
+
+def _check_fits(fence: Fence, scope: str) -> None:
+    if fence.scope != scope:
+        raise Conflict(f"a fence for {fence.scope}", where=scope)
+
+
+def _parsed(line: bytes) -> calls.Call:
+    try:
+        return decode(calls.Envelope, {"call": json.loads(line)}, "").call
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"not a call: {error}") from error
+
+
+def _bounded(answer: bytes) -> bytes:
+    if len(answer) <= LINE_BYTES:
+        return answer
+    problem = f"an answer of {len(answer)} bytes; at most {LINE_BYTES}"
+    return _line(_failed(Invalid(problem, next_move="ask for less")))
 
 
 def _failed(error: PenstockError) -> dict[str, Any]:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from penstock.core.codec import decode
 from penstock.core.fence import Fence
-from penstock.errors import Conflict
+from penstock.errors import Broken, Conflict, Invalid, Unavailable
+
+T = TypeVar("T")
 
 
 class Fences:
     def __init__(self, path: Path) -> None:
         self._path = path
-        stored = json.loads(path.read_text()) if path.exists() else {}
-        self._highest = decode(dict[str, int], stored, path.name)
+        self._highest = read_record(path, dict[str, int])
 
     def pass_through(self, fence: Fence) -> None:
         """Let a fence through, or raise `Conflict` if a higher one has been here."""
@@ -28,14 +31,42 @@ class Fences:
                 f"fence {fence.number} is stale: {highest} has been seen", where=f"{fence.scope}: {fence.key}"
             )
         if fence.number > highest:
-            self._highest[fence.scope] = fence.number
-            self._save()
+            # Durable before the effect, and known only when durable: a restart must not forget that a
+            # lower fence is stale.
+            raised = {**self._highest, fence.scope: fence.number}
+            write_record(self._path, raised)
+            self._highest = raised
 
-    def _save(self) -> None:
-        # Durable before the effect: a restart must not forget that a lower fence is stale.
-        temporary = self._path.with_suffix(".new")
+
+def read_record(path: Path, hint: type[T]) -> T:
+    """The mapping that `write_record` wrote, empty if it never did. `Broken` if it is damaged."""
+    try:
+        return decode(hint, json.loads(path.read_bytes()) if path.exists() else {}, path.name)
+    except (ValueError, Invalid) as error:
+        raise Broken(
+            f"this record is damaged: {error}",
+            where=str(path),
+            next_move="restore it, or remove it while no worker runs",
+        ) from error
+
+
+def write_record(path: Path, record: Mapping[str, int | str]) -> None:
+    """Replace the whole mapping, so that it outlives a power failure. `Unavailable` if it cannot."""
+    temporary = path.with_suffix(".new")
+    try:
         with temporary.open("w") as file:
-            json.dump(self._highest, file)
+            json.dump(record, file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(self._path)
+        temporary.replace(path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise Unavailable(
+            f"the record cannot be written: {error.strerror}",
+            where=str(path),
+            next_move="free some space",
+        ) from error
