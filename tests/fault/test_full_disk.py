@@ -22,7 +22,8 @@ from penstock.adapters.ed25519 import Ed25519
 from penstock.adapters.sqlite import SqliteStore
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.core.people import Genesis, KeyGrant
+from penstock.core.predicates import Coverage
 from penstock.errors import Unavailable
 from penstock.ledger.fsck import verify
 from penstock.ledger.log import Ledger, attest

@@ -19,7 +19,8 @@ from penstock.core.evidence import (
     pre_authentication_encoding,
     seal,
 )
-from penstock.core.predicates import RoleGrant, TestResult
+from penstock.core.people import RoleGrant
+from penstock.core.predicates import TestResult
 from penstock.errors import Invalid
 
 ABOUT = Subject("catalog", digest(b"catalog"))

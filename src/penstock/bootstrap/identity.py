@@ -17,7 +17,8 @@ from penstock.config import parse_policy
 from penstock.core.codec import encode
 from penstock.core.digest import digest
 from penstock.core.evidence import Envelope, Statement, Subject
-from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, Predicate
+from penstock.core.people import Genesis, KeyGrant, PolicyVersion
+from penstock.core.predicates import Predicate
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
 from penstock.ports import Signer, Store

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from penstock.core.digest import digest, hex_of
 from penstock.core.evidence import Entry, Statement
-from penstock.core.predicates import Binding, Genesis, KeyGrant, PolicyVersion, RoleGrant
+from penstock.core.people import Binding, Genesis, KeyGrant, PolicyVersion, RoleGrant
 from penstock.errors import Invalid, Refused
 
 ADMINISTRATOR = "administrator"

@@ -12,17 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from penstock.config import parse_policy
 from penstock.core.evidence import Entry, Statement
+from penstock.core.people import Binding, PolicyVersion
 from penstock.core.policy import PolicyDocument, Question, Rules, guarding, sign_off
-from penstock.core.predicates import (
-    Binding,
-    Decision,
-    Deployed,
-    PolicyVersion,
-    Promoted,
-    Proposed,
-    Shifted,
-    SignOff,
-)
+from penstock.core.predicates import Decision, Deployed, Promoted, Proposed, Shifted, SignOff
 from penstock.core.release import Change
 from penstock.core.selection import select
 from penstock.errors import Invalid, PenstockError

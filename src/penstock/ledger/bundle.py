@@ -19,7 +19,8 @@ from penstock.core.codec import decode
 from penstock.core.digest import canonical
 from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
 from penstock.core.notes import Checkpoint, open_note
-from penstock.core.predicates import Deployed, Genesis, Promoted, SignOff
+from penstock.core.people import Genesis
+from penstock.core.predicates import Deployed, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import again
 from penstock.ledger.fsck import Trust

@@ -17,7 +17,8 @@ from penstock.core import merkle
 from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
 from penstock.core.notes import Checkpoint, open_note
-from penstock.core.predicates import PolicyVersion, SignOff
+from penstock.core.people import PolicyVersion
+from penstock.core.predicates import SignOff
 from penstock.errors import PenstockError
 from penstock.ledger import again
 from penstock.ledger.log import PAGE, signed_by

@@ -25,7 +25,7 @@ from penstock.core.evidence import (
     seal,
 )
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.predicates import PolicyVersion
+from penstock.core.people import PolicyVersion
 from penstock.errors import Broken, Invalid, Refused
 from penstock.ledger.again import document_of
 from penstock.ledger.tags import tags

@@ -13,8 +13,9 @@ from penstock.adapters.sqlite import SqliteStore
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
+from penstock.core.people import Genesis, KeyGrant
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
-from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.core.predicates import Coverage
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import Counters
 from penstock.engine.journal import Delivery, Header, Journal

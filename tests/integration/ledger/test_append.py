@@ -11,15 +11,8 @@ from penstock.core import merkle
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.notes import open_note
-from penstock.core.predicates import (
-    Binding,
-    Ended,
-    Genesis,
-    KeyGrant,
-    PolicyVersion,
-    Predicate,
-    RoleGrant,
-)
+from penstock.core.people import Binding, Genesis, KeyGrant, PolicyVersion, RoleGrant
+from penstock.core.predicates import Ended, Predicate
 from penstock.errors import Invalid, PenstockError, Refused
 from penstock.ledger.live import live, previous
 from penstock.ledger.log import Ledger, attest, signed_by

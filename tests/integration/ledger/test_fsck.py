@@ -12,7 +12,8 @@ from integration.ledger.world import DATA, Delivery, World, accepted, artifact, 
 from penstock.bootstrap.identity import about, publication
 from penstock.core.evidence import Entry, Statement, Subject
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.predicates import Deployed, Ended, KeyGrant, Promoted, Proposed, Resource, SignOff
+from penstock.core.people import KeyGrant
+from penstock.core.predicates import Deployed, Ended, Promoted, Proposed, Resource, SignOff
 from penstock.errors import Broken
 from penstock.ledger import bundle, fsck
 from penstock.ledger.log import attest

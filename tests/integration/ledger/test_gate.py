@@ -16,8 +16,9 @@ from integration.ledger.world import (
 )
 from penstock.bootstrap.identity import publication, shipped_policies
 from penstock.config import parse_policy
+from penstock.core.people import Binding, RoleGrant
 from penstock.core.policy import ACTIONS, guarding
-from penstock.core.predicates import Binding, Predicate, RoleGrant, SignOff
+from penstock.core.predicates import Predicate, SignOff
 from penstock.engine import gate
 from penstock.ledger import bundle
 from penstock.ledger.log import attest

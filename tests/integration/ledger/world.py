@@ -17,6 +17,7 @@ from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
 from penstock.core.fence import Fence
+from penstock.core.people import Genesis, KeyGrant
 from penstock.core.pipeline import Intent
 from penstock.core.predicates import (
     Accepted,
@@ -26,8 +27,6 @@ from penstock.core.predicates import (
     Deployed,
     Ended,
     Findings,
-    Genesis,
-    KeyGrant,
     Look,
     Predicate,
     Promoted,
