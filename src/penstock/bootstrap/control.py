@@ -46,7 +46,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
     """Wire everything for one data folder, and found its ledger if it is new."""
     keys = load_keys(home)
     store: Store = find("store", "sqlite")(home.store)
-    ledger = Ledger(store, keys.log, ORIGIN)
+    ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store)
     await ledger.migrate()
     await journal.migrate()
@@ -62,7 +62,6 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "store": store,
         "ledger": ledger,
         "languages": languages,
-        "signer": keys.worker,
         "router": router,
         "metrics": metrics,
         "platform": platform,

@@ -65,6 +65,11 @@ def open_note(
     raise Invalid("not signed by the log's key", where="checkpoint")
 
 
+def claimed_size(text: str) -> int:
+    """The number of entries that a note claims to cover, before anybody checked who signed it."""
+    return _parse(text.partition("\n\n")[0] + "\n").size
+
+
 def _parse(body: str) -> Checkpoint:
     lines = body.split("\n")
     if len(lines) < 4 or not SIZE.fullmatch(lines[1]):

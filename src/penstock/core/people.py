@@ -49,7 +49,6 @@ class Genesis:
 class KeyGrant:
     """The key *public_key* (raw, hex) signs as *identity*.
 
-    *addresses* are those that commits name this person by: who has none cannot be told from an author.
     *types* are the predicate types that a source may sign; None for everybody else.
     """
 
@@ -58,8 +57,20 @@ class KeyGrant:
     identity: str
     public_key: str = field(metadata=json_name("publicKey"))
     purpose: Purpose
-    addresses: tuple[str, ...] | None = None
     types: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Person:
+    """Commits name *identity* by these addresses. Whoever has none cannot be told from a change's author.
+
+    The newest statement about a person replaces the one before.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:person:v1"
+    by: By
+    identity: str
+    addresses: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -170,6 +181,7 @@ class Override:
 Said = (
     Genesis
     | KeyGrant
+    | Person
     | KeyRevocation
     | LogKey
     | RoleGrant
@@ -184,6 +196,7 @@ Said = (
 MANDATES = (
     Genesis,
     KeyGrant,
+    Person,
     KeyRevocation,
     LogKey,
     RoleGrant,

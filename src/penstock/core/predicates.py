@@ -44,7 +44,10 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The pair is placed and proven ready at the data plane, without user traffic."""
+    """The pair is placed and proven ready at the data plane, without user traffic.
+
+    Here and in the next two, *at* is when the action began (seconds since 1970).
+    """
 
     TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
     delivery: str
@@ -52,6 +55,7 @@ class Deployed:
     data: EnvironmentData
     isolation: str
     instances: int
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Shifted:
     delivery: str
     weights: tuple[Weight, ...]
     reason: str
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class Promoted:
     release: Release
     data: EnvironmentData
     replaced: Release | None = None
+    at: float | None = None
 
 
 @dataclass(frozen=True)

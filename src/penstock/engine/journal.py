@@ -14,7 +14,8 @@ from typing import Literal
 
 from penstock.config import ServiceConfig
 from penstock.core.codec import decode, encode
-from penstock.core.pipeline import ENDED, Facts, Finish, Intent, Record, State
+from penstock.core.decide import Finish
+from penstock.core.pipeline import ENDED, Facts, Intent, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.errors import Conflict, Invalid
 from penstock.ports import Row, SourceRevision, Store, Transaction

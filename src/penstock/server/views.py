@@ -9,8 +9,9 @@ from typing import Any
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import encode
+from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
-from penstock.core.pipeline import ENDED, GOOD, Gated, Perform, Record, State, Wait, decide
+from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
 from penstock.core.predicates import Promoted
 from penstock.core.traffic import TrafficState
 from penstock.engine.journal import Delivery

@@ -12,12 +12,12 @@ from pathlib import Path
 from penstock.adapters.cel import Cel
 from penstock.adapters.ed25519 import Ed25519
 from penstock.adapters.sqlite import SqliteStore
-from penstock.bootstrap.identity import ROLES, about, publication, shipped_policies
+from penstock.bootstrap.identity import ROLES, publication, shipped_policies
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
 from penstock.core.fence import Fence
-from penstock.core.people import Genesis, KeyGrant
+from penstock.core.people import By, Genesis, KeyGrant, Said
 from penstock.core.pipeline import Intent
 from penstock.core.predicates import (
     Accepted,
@@ -38,6 +38,7 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.saying import statement_of
 from penstock.core.traffic import Counters, Weight
 from penstock.engine import gate
 from penstock.ledger import fsck
@@ -86,14 +87,14 @@ class World:
         """A new ledger: the operator, one worker, and the shipped policies (or others)."""
         log, operator, worker = (Ed25519.create(folder / f"{name}.key") for name in ("log", "op", "worker"))
         store = SqliteStore(folder / "ledger.db")
-        world = cls(folder, store, log, operator, worker, Ledger(store, log, "penstock"))
+        world = cls(folder, store, log, operator, worker, Ledger(store, [log], "penstock"))
         await world.ledger.migrate()
-        first = attest(operator, about("penstock", world.genesis_of(operator)))
-        world.genesis = first.digest
-        grant = KeyGrant("worker", worker.public_key.hex(), "worker")
         texts = shipped_policies() if policies is None else policies
-        published = [publication(operator, text) for text in texts]
-        await world.keep(first, attest(operator, about("worker", grant)), *published)
+        said = [world.genesis_of(operator), KeyGrant(By("op"), "worker", worker.public_key.hex(), "worker")]
+        said += [publication(text, By("op")) for text in texts]
+        first, *others = (attest(operator, statement_of(item)) for item in said)
+        world.genesis = first.digest
+        await world.keep(first, *others)
         return world
 
     def genesis_of(self, operator: Signer) -> Genesis:
@@ -110,9 +111,9 @@ class World:
         async with self.store.transaction() as tx:
             return await self.ledger.append(tx, envelopes)
 
-    async def say(self, *predicates: Predicate, by: Signer | None = None, of: str = "x") -> tuple[Entry, ...]:
-        """Statements about something that has only a name."""
-        return await self.keep(*(attest(by or self.operator, about(of, p)) for p in predicates))
+    async def say(self, *said: Said, by: Signer | None = None) -> tuple[Entry, ...]:
+        """What people say, signed with a key: the operator's unless another is named."""
+        return await self.keep(*(attest(by or self.operator, statement_of(item)) for item in said))
 
     async def report(self, delivery: Delivery, *predicates: Predicate) -> tuple[Entry, ...]:
         """Evidence about the delivery's artifact and release, signed by the worker."""
