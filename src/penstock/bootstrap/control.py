@@ -13,6 +13,7 @@ from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.workload import Isolation
+from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.ship import Shipping
@@ -33,6 +34,7 @@ class ControlPlane:
     journal: Journal
     engine: Engine
     shipping: Shipping
+    door: Door
     worker: Worker
     platform: Platform
     router: Router
@@ -79,6 +81,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         journal=journal,
         engine=engine,
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        door=Door(store, ledger, journal, languages, keys.worker, keys.server),
         worker=Worker(store, journal, ledger, engine, keys.worker),
         platform=platform,
         router=router,

@@ -6,7 +6,9 @@ stays in ``keys/`` (0600); a workload's sandbox cannot see that folder.
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -17,7 +19,7 @@ from penstock.config import parse_policy
 from penstock.core.authority import ADMINISTRATOR, SOURCE
 from penstock.core.codec import encode
 from penstock.core.people import By, Genesis, KeyGrant, PolicyVersion, Said
-from penstock.core.saying import statement_of
+from penstock.core.saying import spoken, statement_of
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
 from penstock.ports import Signer, Store
@@ -56,6 +58,15 @@ def key(home: Home, name: str) -> Signer:
     return signer
 
 
+def next_log_key(home: Home, used: Collection[bytes]) -> Signer:
+    """The log's next key, kept beside the earlier ones; one that was never used is not made twice."""
+    for number in itertools.count(2):
+        signer = key(home, f"log-{number:04}")
+        if signer.public_key not in used:
+            return signer
+    raise AssertionError("numbers do not end")
+
+
 async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
     """Write the first entries of an empty ledger, and ``trust.json`` beside it."""
     async with store.transaction() as tx:
@@ -69,7 +80,11 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
             worker,
             *(publication(text, By(OPERATOR)) for text in shipped_policies()),
         ]
-        entries = [attest(keys.operator, statement_of(item)) for item in said]
+        now = await tx.now()
+        entries = [
+            attest(keys.operator, statement_of(spoken(item, now + number / 1000)))
+            for number, item in enumerate(said)
+        ]
         await ledger.append(tx, entries)
     trust = Trust(ORIGIN, log_key, entries[0].digest)
     home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")

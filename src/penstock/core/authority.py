@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from penstock.core.digest import digest, hex_of
 from penstock.core.evidence import Entry, Statement
 from penstock.core.people import (
-    BY_PEOPLE,
     MANDATES,
     ORGANISATION,
     Binding,
@@ -32,7 +31,7 @@ from penstock.core.people import (
 )
 from penstock.core.predicates import Components, Coverage, Findings, TestResult
 from penstock.core.saying import subject_of
-from penstock.errors import Invalid, Refused
+from penstock.errors import Conflict, Invalid, Refused
 
 ADMINISTRATOR = "administrator"
 #: Whoever holds it may bring reports from outside.
@@ -68,8 +67,9 @@ class Authority:
     """What the entries so far grant. `admit` gives the next one.
 
     *roles* holds (role, scope) pairs; *owners* keeps whose a policy's name is, after its retirement too;
-    *log_keys* the log's keys, each with the index of the entry that made it so; *changed* is the index of
-    the last entry that changed any of this (-1: none).
+    *log_keys* the log's keys, each with the index of the entry that made it so; *latest* is when each person
+    last said something; *changed* the index of the last entry that changed who may do what, or which rules
+    hold (-1: none).
     """
 
     keys: Mapping[str, Key] = field(default_factory=dict)
@@ -79,6 +79,7 @@ class Authority:
     owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     teams: Mapping[str, str] = field(default_factory=dict)
     log_keys: tuple[tuple[int, bytes], ...] = ()
+    latest: Mapping[str, float] = field(default_factory=dict)
     changed: int = -1
 
     # --- questions -------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ class Authority:
             signer = self.key(entry.envelope.keyid, entry.statement)
             if isinstance(predicate, Genesis) != (entry.index == 0):
                 raise Invalid("a ledger begins with its genesis, and has only one")
-            if not isinstance(predicate, BY_PEOPLE):
+            if not isinstance(predicate, Said):
                 self._machine(signer, entry)
                 return self
             if entry.statement.subjects != (subject_of(predicate),):
@@ -143,13 +144,14 @@ class Authority:
             if not isinstance(predicate, Genesis):
                 self._person(signer, predicate)
                 self._permit(predicate)
-        except (Refused, Invalid) as error:
+        except (Refused, Invalid, Conflict) as error:
             raise type(error)(
                 error.what, where=error.where or f"entry {entry.index}", next_move=error.next_move
             ) from error
+        spoken = replace(self, latest=_spoken(self.latest, predicate))
         if not isinstance(predicate, MANDATES):
-            return self
-        after = replace(_applied(self, predicate, entry), changed=entry.index)
+            return spoken
+        after = replace(_applied(spoken, predicate, entry), changed=entry.index)
         if not _governed(after):
             raise Invalid("nobody would be left who can grant anything", where=f"entry {entry.index}")
         return after
@@ -175,6 +177,8 @@ class Authority:
         else:
             what = predicate.TYPE
             raise Refused(f"{signer.identity} is a {signer.purpose}; {what} is signed by a person")
+        if by.at <= self.latest.get(by.identity, -1.0):
+            raise Conflict(f"{by.identity} has said something later already", next_move="sign it again")
         if by.identity not in self.roles and all(k.identity != by.identity for k in self.keys.values()):
             raise Refused(f"nobody here is called {by.identity}")
 
@@ -282,6 +286,10 @@ def _applied(before: Authority, said: object, entry: Entry) -> Authority:
             return replace(before, policies={k: v for k, v in before.policies.items() if k != name})
         case _:
             return before
+
+
+def _spoken(latest: Mapping[str, float], said: Said) -> Mapping[str, float]:
+    return latest if isinstance(said, Genesis) else {**latest, said.by.identity: said.by.at}
 
 
 def _governed(authority: Authority) -> bool:

@@ -20,12 +20,15 @@ Purpose = Literal["person", "worker", "server", "source"]
 
 @dataclass(frozen=True)
 class By:
-    """Who says it, and how that is known: by a key of their own, or by a login that a server attests.
+    """Who says it, when, and how that is known: by a key of their own, or by a login that a server attests.
 
-    *login* names the kind of login ("token", "socket", "signed commit 1a2b…"); None for a key of their own.
+    *at* is the signer's time (seconds since 1970). Each statement of a person is later than the one before,
+    so that nobody can say again what they said. *login* names the kind of login ("token", "socket",
+    "signed commit 1a2b…"); None for a key of their own.
     """
 
     identity: str
+    at: float = 0.0
     how: Literal["own-key", "attested"] = "own-key"
     login: str | None = None
 

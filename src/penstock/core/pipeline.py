@@ -119,8 +119,8 @@ class Blocked:
 class Gated:
     """*refused_by* names the policies that did not pass.
 
-    *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never). While only
-    evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends; else 0.
+    *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never).
+    While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends; else 0.
     """
 
     kind: Literal["gated"]

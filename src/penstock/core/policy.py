@@ -98,7 +98,8 @@ def sign_off(
 
     Pure: the same arguments give the same bytes, on the machine that decided and on any other.
     """
-    decided = judge(policy, rules, selected, question, authority)
+    facts = selection.facts(selected, question, authority)
+    decided = judge(policy, rules, facts, selection.ages(selected, question.now))
     verdict = combine(rule.verdict for rule in decided)
     override = None if verdict.passed else _override(question, policy, selected, authority)
     used = [entry for entry in selected if _matters(entry, policy)]
@@ -138,15 +139,12 @@ def sign_off(
 
 
 def judge(
-    policy: PolicyDocument,
-    rules: Rules,
-    selected: Sequence[Entry],
-    question: Question,
-    authority: Authority,
+    policy: PolicyDocument, rules: Rules, facts: Mapping[str, Fact], ages: Mapping[str, float]
 ) -> tuple[RuleVerdict, ...]:
-    """One verdict for each rule. What is too old counts as absent, and the rule that needs it is STALE."""
-    facts = selection.facts(selected, question, authority)
-    ages = selection.ages(selected, question.now)
+    """One verdict for each rule. What is too old counts as absent, and the rule that needs it is STALE.
+
+    *ages* are in seconds, by kind of evidence (`core.facts.AGED`).
+    """
     old = {
         kind: f"{kind} is {_age(ages[kind])} old, at most {_age(limit)} is taken"
         for kind, limit in policy.fresh.items()

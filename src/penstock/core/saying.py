@@ -6,6 +6,8 @@ the ledger finds the statement again.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.people import (
@@ -28,6 +30,11 @@ from penstock.core.people import (
 def statement_of(said: Said) -> Statement:
     """The statement to sign."""
     return Statement((subject_of(said),), said)
+
+
+def spoken(said: Said, at: float) -> Said:
+    """The same, said at another time (seconds since 1970)."""
+    return said if isinstance(said, Genesis) else replace(said, by=replace(said.by, at=at))
 
 
 def subject_of(said: Said) -> Subject:

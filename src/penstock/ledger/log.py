@@ -21,7 +21,7 @@ from penstock.core.evidence import (
     seal,
 )
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.people import MANDATES, PolicyVersion
+from penstock.core.people import BY_PEOPLE, PolicyVersion
 from penstock.core.predicates import Imported
 from penstock.errors import Broken, Invalid, Refused
 from penstock.ledger.again import document_of
@@ -155,22 +155,26 @@ class Ledger:
             fold, known = Authority(), 0
         if known == size:
             return fold
-        for entry in await self._mandates(tx, known):
+        for entry in await self._said(tx, known):
             fold = fold.admit(entry)
         self._fold = (fold, size, await self.root(tx, size))
         return fold
+
+    def signs_with(self, public_key: str) -> bool:
+        """Whether this process has a key of the log's (raw, hex)."""
+        return any(raw.hex() == public_key for raw in self._signers)
 
     def sign_also_with(self, signer: Signer) -> None:
         """Have a further key of the log at hand: the one that a `LogKey` entry names from now on."""
         self._signers[signer.public_key] = signer
 
-    async def _mandates(self, tx: Transaction, start: int) -> list[Entry]:
-        """The entries from *start* on that change who may say what: a few among many."""
-        marks = ", ".join("?" * len(MANDATES))
+    async def _said(self, tx: Transaction, start: int) -> list[Entry]:
+        """What people said from *start* on: a few entries among many."""
+        marks = ", ".join("?" * len(BY_PEOPLE))
         rows = await tx.execute(
             "SELECT e.idx, e.envelope FROM tags t JOIN entries e ON e.idx = t.idx "
             f"WHERE t.tag IN ({marks}) AND t.idx >= ? ORDER BY t.idx",
-            (*(f"type:{kind.TYPE}" for kind in MANDATES), start),
+            (*(f"type:{kind.TYPE}" for kind in BY_PEOPLE), start),
         )
         return [_entry(row) for row in rows]
 

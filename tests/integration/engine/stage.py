@@ -17,7 +17,7 @@ from penstock.core.people import By, Genesis, KeyGrant
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
 from penstock.core.predicates import Coverage
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
-from penstock.core.saying import statement_of
+from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
@@ -97,7 +97,7 @@ class Stage:
         made = Ed25519.create(self.folder / name)
         grant = KeyGrant(By("operator"), name, made.public_key.hex(), "worker")
         async with self.store.transaction() as tx:
-            await self.ledger.append(tx, [attest(self.operator, statement_of(grant))])
+            await self.ledger.append(tx, [attest(self.operator, statement_of(spoken(grant, await tx.now())))])
         return made
 
     async def worker(self, name: str, engine: FakeEngine) -> Worker:

@@ -10,11 +10,11 @@ from integration.ledger.world import Delivery, World, artifact, suite_ran
 from penstock.adapters.ed25519 import Ed25519
 from penstock.bootstrap.identity import publication
 from penstock.core import merkle
-from penstock.core.evidence import Statement
+from penstock.core.evidence import Envelope, Statement
 from penstock.core.notes import open_note
 from penstock.core.people import Binding, By, Genesis, KeyGrant, PolicyVersion, RoleGrant, Said
 from penstock.core.predicates import Ended, Predicate
-from penstock.core.saying import named, statement_of
+from penstock.core.saying import named, spoken
 from penstock.errors import Invalid, PenstockError, Refused
 from penstock.ledger.live import live, previous
 from penstock.ledger.log import Ledger, attest
@@ -39,14 +39,16 @@ async def refuse(
     async with world.store.transaction(write=False) as tx:
         before = await world.ledger.size(tx), await world.ledger.checkpoint(tx)
     with pytest.raises(error) as caught:
-        await world.keep(*(attest(by, _about_anything(predicate)) for predicate in predicates))
+        await world.keep(*(_signed(world, predicate, by) for predicate in predicates))
     async with world.store.transaction(write=False) as tx:
         assert (await world.ledger.size(tx), await world.ledger.checkpoint(tx)) == before
     return str(caught.value)
 
 
-def _about_anything(predicate: Predicate) -> Statement:
-    return statement_of(predicate) if isinstance(predicate, Said) else Statement((named("x"),), predicate)
+def _signed(world: World, predicate: Predicate, by: Signer) -> Envelope:
+    if isinstance(predicate, Said):
+        return world.signed(predicate, by)
+    return attest(by, Statement((named("x"),), predicate))
 
 
 async def test_entries_are_kept_in_order_and_found_again(world: World) -> None:
@@ -99,7 +101,7 @@ async def test_what_was_rolled_back_grants_nothing(world: World) -> None:
 
     async def fail() -> None:
         async with world.store.transaction() as tx:
-            await world.ledger.append(tx, [attest(world.operator, statement_of(grant))])
+            await world.ledger.append(tx, [world.signed(grant)])
             assert mallory.keyid in (await world.ledger.authority(tx)).keys
             raise LookupError
 
@@ -108,7 +110,7 @@ async def test_what_was_rolled_back_grants_nothing(world: World) -> None:
     # Somebody else fills the place: the ledger is as long as the one that never was.
     other = Ledger(world.store, [world.log], "penstock")
     async with world.store.transaction() as tx:
-        await other.append(tx, [attest(world.operator, statement_of(RoleGrant(OP, "ada", "reviewer")))])
+        await other.append(tx, [world.signed(RoleGrant(OP, "ada", "reviewer"))])
     async with world.store.transaction(write=False) as tx:
         assert mallory.keyid not in (await world.ledger.authority(tx)).keys
     assert "nobody granted" in await refuse(world, Ended("d", "success", "x", ""), by=mallory)
@@ -213,8 +215,9 @@ class TestAuthority:
             with pytest.raises(Invalid, match=error):
                 await world.say(version)
         version = PolicyVersion(OP, "security-lead", "security-lead", "organisation", text)
+        other = Statement((named("security-lead"),), spoken(version, 99.0))
         with pytest.raises(Invalid, match="subject"):
-            await world.keep(attest(world.operator, Statement((named("security-lead"),), version)))
+            await world.keep(attest(world.operator, other))
 
     @pytest.mark.parametrize("key", ["", "zz" * 32, "ab" * 31, "AB" * 32, "ab " * 32])
     async def test_a_key_is_32_bytes_of_hex(self, world: World, key: str) -> None:

@@ -38,7 +38,7 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
-from penstock.core.saying import statement_of
+from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters, Weight
 from penstock.engine import gate
 from penstock.ledger import fsck
@@ -81,6 +81,7 @@ class World:
     ledger: Ledger
     languages: dict[str, Language] = field(default_factory=lambda: {"cel": Cel()})
     genesis: str = ""
+    clock: float = 0.0
 
     @classmethod
     async def begin(cls, folder: Path, policies: Sequence[str] | None = None) -> World:
@@ -92,7 +93,7 @@ class World:
         texts = shipped_policies() if policies is None else policies
         said = [world.genesis_of(operator), KeyGrant(By("op"), "worker", worker.public_key.hex(), "worker")]
         said += [publication(text, By("op")) for text in texts]
-        first, *others = (attest(operator, statement_of(item)) for item in said)
+        first, *others = map(world.signed, said)
         world.genesis = first.digest
         await world.keep(first, *others)
         return world
@@ -113,7 +114,12 @@ class World:
 
     async def say(self, *said: Said, by: Signer | None = None) -> tuple[Entry, ...]:
         """What people say, signed with a key: the operator's unless another is named."""
-        return await self.keep(*(attest(by or self.operator, statement_of(item)) for item in said))
+        return await self.keep(*(self.signed(item, by) for item in said))
+
+    def signed(self, said: Said, by: Signer | None = None) -> Envelope:
+        """The statement that its signer signs now: later than everything before."""
+        self.clock += 1.0
+        return attest(by or self.operator, statement_of(spoken(said, self.clock)))
 
     async def report(self, delivery: Delivery, *predicates: Predicate) -> tuple[Entry, ...]:
         """Evidence about the delivery's artifact and release, signed by the worker."""
