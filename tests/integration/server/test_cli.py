@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playhouse import Playhouse, Told, opened
-
-from penstock.cli.main import main
+from shell import Shell
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +20,6 @@ def house() -> Iterator[Playhouse]:
 @pytest.fixture(scope="module")
 def told(house: Playhouse) -> Told:
     return house.tell()
-
-
-class Shell:
-    """Runs commands as a user would, and keeps what they said."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.code = 0
-        self.out = ""
-        self.err = ""
-
-    def __call__(self, *words: str) -> str:
-        self._capsys.readouterr()
-        self.code = main(words)
-        self.out, self.err = self._capsys.readouterr()
-        assert "Traceback" not in self.err
-        return self.out
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self(*words, "-o", "json"))
 
 
 @pytest.fixture
