@@ -18,6 +18,7 @@ from penstock.core.codec import encode
 from penstock.core.digest import digest
 from penstock.core.evidence import Envelope, Statement, Subject
 from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, Predicate
+from penstock.errors import Conflict
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
 from penstock.ports import Signer, Store
@@ -56,6 +57,12 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
     async with store.transaction() as tx:
         if await ledger.size(tx):
             return
+        if home.trust.exists():
+            raise Conflict(
+                "this data folder knows a ledger, and the store's is empty",
+                where=str(home.trust),
+                next_move="set PENSTOCK_STORE to what it was, or choose another PENSTOCK_HOME",
+            )
         roles = tuple(ROLES)
         genesis = Genesis(ORIGIN, keys.log.public_key.hex(), OPERATOR, keys.operator.public_key.hex(), roles)
         first = attest(keys.operator, about(ORIGIN, genesis))
