@@ -192,8 +192,8 @@ class Journal:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(
-                "SELECT min(CASE WHEN wake > lease THEN wake ELSE lease END) FROM deliveries d WHERE state = 'executing' OR "
-                "(state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
+                "SELECT min(CASE WHEN wake > lease THEN wake ELSE lease END) FROM deliveries d "
+                "WHERE state = 'executing' OR (state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
                 "WHERE o.scope = d.scope AND o.state = 'executing'))"
             )
             return None if at is None else max(0.0, float(str(at)) - await tx.now())

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 from cryptography.exceptions import InvalidSignature
@@ -42,6 +43,11 @@ SCHEMA = (
 )
 
 PAGE = 1000
+#: In one statement; SQLite before 3.32 bounds its parameters at 999.
+ROWS = 250
+
+#: A node's level and index.
+Place = tuple[int, ...]
 
 #: A pure computation over stored nodes.
 NodeUse = Callable[[merkle.Node], object]
@@ -89,41 +95,24 @@ class Ledger:
         entries = tuple(
             Entry(first + number, envelope, envelope.statement()) for number, envelope in enumerate(envelopes)
         )
-        authority = copy.deepcopy(await self.authority(tx))
+        authority = copy.deepcopy(await self._authority(tx, first))
         for entry in entries:
             _check_signature(authority, entry)
             authority.admit(entry)
             if isinstance(entry.statement.predicate, PolicyVersion):
                 document_of(entry.statement.predicate)
-        for entry in entries:
-            await self._write(tx, entry)
-        await self._sign_head(tx, first + len(entries))
+        await self._write(tx, entries)
         return entries
 
-    async def _write(self, tx: Transaction, entry: Entry) -> None:
-        await tx.execute(
-            "INSERT INTO entries (idx, envelope) VALUES (?, ?)", (entry.index, entry.envelope.raw)
-        )
-        for tag in tags(entry):
-            await tx.execute("INSERT INTO tags (tag, idx) VALUES (?, ?)", (tag, entry.index))
-        needed = await self._left_neighbours(tx, entry.index)
-        made = merkle.completed_by(
-            entry.index, merkle.leaf_hash(entry.envelope.raw), lambda level, index: needed[level, index]
-        )
-        for level, index, value in made:
-            await tx.execute("INSERT INTO nodes (level, idx, hash) VALUES (?, ?, ?)", (level, index, value))
-
-    async def _left_neighbours(self, tx: Transaction, index: int) -> dict[tuple[int, int], bytes]:
-        """The stored nodes that appending leaf *index* joins with."""
-        found = {}
-        level, position = 0, index
-        while position % 2 == 1:
-            found[level, position - 1] = await self._node(tx, level, position - 1)
-            level, position = level + 1, position // 2
-        return found
-
-    async def _sign_head(self, tx: Transaction, size: int) -> None:
-        head = Checkpoint(self.origin, size, await self.root(tx, size))
+    async def _write(self, tx: Transaction, entries: Sequence[Entry]) -> None:
+        """Each table in as few statements as can be: every one is a round trip to the database."""
+        nodes = await self._nodes(tx, lambda node: merkle.root(entries[0].index, node))
+        made = [node for entry in entries for node in _grown(nodes, entry)]
+        await _insert(tx, "entries (idx, envelope)", [(e.index, e.envelope.raw) for e in entries])
+        await _insert(tx, "tags (tag, idx)", [(tag, e.index) for e in entries for tag in tags(e)])
+        await _insert(tx, "nodes (level, idx, hash)", made)
+        size = entries[-1].index + 1
+        head = Checkpoint(self.origin, size, merkle.root(size, lambda *place: nodes[place]))
         note = sign_note(head, self._signer.public_key, lambda message: self._signer.sign(message).value)
         await tx.execute("INSERT INTO checkpoints (size, note) VALUES (?, ?)", (size, note))
 
@@ -157,10 +146,14 @@ class Ledger:
 
     async def authority(self, tx: Transaction) -> Authority:
         """Who may say what, at this transaction's size. The result is shared: copy it to change it."""
-        size = await self.size(tx)
+        return await self._authority(tx, await self.size(tx))
+
+    async def _authority(self, tx: Transaction, size: int) -> Authority:
         fold = self._fold
+        begun = min(fold.size, size)
+        nodes = await self._nodes(tx, lambda node: (merkle.root(begun, node), merkle.root(size, node)))
         # The root tells a beginning of this ledger from one that was rolled back.
-        if fold.size > size or await self.root(tx, fold.size) != self._fold_root:
+        if fold.size > size or merkle.root(begun, lambda *place: nodes[place]) != self._fold_root:
             fold = Authority()
         if fold.size == size:
             return fold
@@ -168,7 +161,7 @@ class Ledger:
         for entry in await self._grants(tx, fold.size):
             fold.follow(entry)
         fold.size = size
-        self._fold, self._fold_root = fold, await self.root(tx, size)
+        self._fold, self._fold_root = fold, merkle.root(size, lambda *place: nodes[place])
         return fold
 
     async def _grants(self, tx: Transaction, start: int) -> list[Entry]:
@@ -202,22 +195,47 @@ class Ledger:
         nodes = await self._nodes(tx, lambda node: merkle.consistency(old, new, node))
         return merkle.consistency(old, new, lambda level, i: nodes[level, i])
 
-    async def _nodes(self, tx: Transaction, compute: NodeUse) -> dict[tuple[int, int], bytes]:
+    async def _nodes(self, tx: Transaction, compute: NodeUse) -> dict[Place, bytes]:
         """The stored nodes that a pure computation asks for: run it once to see which."""
-        wanted: list[tuple[int, int]] = []
+        wanted: dict[Place, None] = {}
 
-        def note(level: int, index: int) -> bytes:
-            wanted.append((level, index))
+        def note(*place: int) -> bytes:
+            wanted[place] = None
             return b""
 
         compute(note)
-        return {place: await self._node(tx, *place) for place in wanted}
+        if not wanted:
+            return {}
+        # Each by the index, in every database; a list of pairs makes some of them read the whole table.
+        places = " OR ".join(["(level = ? AND idx = ?)"] * len(wanted))
+        rows = await tx.execute(
+            f"SELECT level, idx, hash FROM nodes WHERE {places}", tuple(itertools.chain(*wanted))
+        )
+        found = {row[:2]: row[2] for row in rows}
+        return {place: _hash(place, found.get(place)) for place in wanted}
 
-    async def _node(self, tx: Transaction, level: int, index: int) -> bytes:
-        rows = await tx.execute("SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, index))
-        if not rows or not isinstance(rows[0][0], bytes):
-            raise Broken(f"the tree lacks node {level}/{index}", next_move="penstock ledger verify")
-        return rows[0][0]
+
+def _grown(nodes: dict[Place, bytes], entry: Entry) -> list[tuple[int, int, bytes]]:
+    """The nodes that an entry completes. They join *nodes*: the next entry's neighbours are among them."""
+    leaf = merkle.leaf_hash(entry.envelope.raw)
+    made = merkle.completed_by(entry.index, leaf, lambda *place: nodes[place])
+    nodes.update({(level, index): value for level, index, value in made})
+    return made
+
+
+async def _insert(tx: Transaction, into: str, rows: Sequence[Row]) -> None:
+    """Many rows in few statements, each of the same text as far as can be: databases keep those prepared."""
+    for some in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)):
+        one = f"({', '.join('?' * len(some[0]))})"
+        await tx.execute(
+            f"INSERT INTO {into} VALUES {', '.join([one] * len(some))}", tuple(itertools.chain(*some))
+        )
+
+
+def _hash(place: Place, value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise Broken(f"the tree lacks node {place[0]}/{place[1]}", next_move="penstock ledger verify")
+    return value
 
 
 def _check_signature(authority: Authority, entry: Entry) -> None:
