@@ -21,7 +21,7 @@ from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, Predicate
 from penstock.errors import Conflict
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Signer, Store
+from penstock.ports import Signer, Store, Transaction
 
 ORIGIN = "penstock"
 OPERATOR = "operator"
@@ -53,25 +53,48 @@ def key(home: Home, name: str) -> Signer:
 
 
 async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
-    """Write the first entries of an empty ledger, and ``trust.json`` beside it."""
+    """Write the first entries of an empty ledger, and ``trust.json`` beside it.
+
+    `Conflict` if the store and the data folder do not belong together.
+    """
     async with store.transaction() as tx:
         if await ledger.size(tx):
-            return
-        if home.trust.exists():
-            raise Conflict(
-                "this data folder knows a ledger, and the store's is empty",
-                where=str(home.trust),
-                next_move="set PENSTOCK_STORE to what it was, or choose another PENSTOCK_HOME",
-            )
-        roles = tuple(ROLES)
-        genesis = Genesis(ORIGIN, keys.log.public_key.hex(), OPERATOR, keys.operator.public_key.hex(), roles)
-        first = attest(keys.operator, about(ORIGIN, genesis))
-        granted = KeyGrant(WORKER, keys.worker.public_key.hex(), "worker")
-        entries = [first, attest(keys.operator, about(WORKER, granted))]
-        entries += [publication(keys.operator, source) for source in shipped_policies()]
-        await ledger.append(tx, entries)
-    trust = Trust(ORIGIN, keys.log.public_key.hex(), first.digest)
-    home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+            first = await _founding(ledger, tx, keys, home)
+        elif home.trust.exists():
+            raise _strangers("this data folder knows a ledger, and the store's is empty", home)
+        else:
+            first = await _found(ledger, tx, keys)
+    if not home.trust.exists():
+        trust = Trust(ORIGIN, keys.log.public_key.hex(), first.digest)
+        home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+
+
+async def _found(ledger: Ledger, tx: Transaction, keys: Keys) -> Envelope:
+    roles = tuple(ROLES)
+    genesis = Genesis(ORIGIN, keys.log.public_key.hex(), OPERATOR, keys.operator.public_key.hex(), roles)
+    first = attest(keys.operator, about(ORIGIN, genesis))
+    granted = KeyGrant(WORKER, keys.worker.public_key.hex(), "worker")
+    entries = [first, attest(keys.operator, about(WORKER, granted))]
+    entries += [publication(keys.operator, source) for source in shipped_policies()]
+    await ledger.append(tx, entries)
+    return first
+
+
+async def _founding(ledger: Ledger, tx: Transaction, keys: Keys, home: Home) -> Envelope:
+    """The first entry of a ledger that is there, if it was this data folder that founded it."""
+    entry = await ledger.entry(tx, 0)
+    genesis = entry.statement.predicate
+    if not isinstance(genesis, Genesis) or genesis.log_key != keys.log.public_key.hex():
+        raise _strangers("another data folder founded the store's ledger", home)
+    return entry.envelope
+
+
+def _strangers(what: str, home: Home) -> Conflict:
+    return Conflict(
+        what,
+        where=str(home.path),
+        next_move="set PENSTOCK_STORE and PENSTOCK_HOME to what they were, or choose new ones for both",
+    )
 
 
 def publication(signer: Signer, source: str, name: str = "policy.yaml") -> Envelope:

@@ -254,10 +254,12 @@ class Journal:
             end.reason,
         )
 
-    async def orphan(self) -> None:
-        """End every lease at once: called at start by whoever holds the only lock on the database."""
+    async def orphan(self, owner: str) -> None:
+        """End every lease of a worker that is known to be dead, and of no other: called before it starts."""
         async with self._store.transaction() as tx:
-            await tx.execute("UPDATE deliveries SET lease = 0 WHERE state = 'executing'")
+            await tx.execute(
+                "UPDATE deliveries SET lease = 0 WHERE state = 'executing' AND owner = ?", (owner,)
+            )
 
     async def _hold(
         self, tx: Transaction, delivery: Delivery, owner: str, change: str, *values: object

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
 from tests.integration.engine.stage import FakeEngine, Stage, running, stage
 
+from fakes.postgres import PostgresServer
+from penstock.adapters.postgres import PostgresStore
 from penstock.core.pipeline import Intent, State
 from penstock.engine.journal import MAX_ATTEMPTS
 from penstock.engine.worker import plan
@@ -201,3 +204,37 @@ async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path, stor
         assert len(recorded) == len(set(recorded))
         assert set(seen) == set(recorded)
         await agrees(s, "one")
+
+
+async def test_only_the_dead_workers_leases_are_ended(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        for name in ("one", "two"):
+            await s.queue(name, service=name)
+        assert await s.journal.claim("dead") is not None
+        assert await s.journal.claim("alive") is not None
+        assert await s.journal.claim("heir") is None
+        await s.journal.orphan("dead")
+        heired = await s.journal.claim("heir")
+        assert heired is not None
+        assert heired.id == "one"
+        assert await s.journal.claim("heir") is None
+
+
+async def test_a_database_that_dies_on_the_way_loses_nothing(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    store = PostgresStore(postgres.url(postgres.schema()))
+    async with stage(tmp_path, store, lease_seconds=1.0) as s:
+        engine = FakeEngine()
+        engine.holds["acceptance"] = asyncio.Event()
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.until(lambda: "acceptance/acceptance/0" in engine.keys("one"))
+            postgres.stop(signal.SIGQUIT)
+            engine.holds["acceptance"].set()
+            await asyncio.sleep(0.2)  # it finishes what it can no longer record
+            postgres.start()
+            await s.ended("one")
+        assert (await s.find("one")).outcome == "promoted"
+        await agrees(s, "one")
+    await store.close()
