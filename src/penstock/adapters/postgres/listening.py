@@ -39,9 +39,14 @@ class Listener:
             self._task = asyncio.create_task(self._listen())
         task = asyncio.current_task()
         assert task is not None
+        if task in self._told:
+            known = self._told[task]
+        else:
+            # What it looked at before is not known, nor whether a commit came after that.
+            known, seconds = self._count, min(seconds, self._poll_seconds)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._heard:
-                await self._heard.wait_for(lambda: self._count != self._told.get(task, 0))
+                await self._heard.wait_for(lambda: self._count != known)
         self._told[task] = self._count
 
     async def close(self) -> None:
