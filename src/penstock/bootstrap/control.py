@@ -6,8 +6,10 @@ entry-point name and nowhere else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
@@ -18,6 +20,7 @@ from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
+from penstock.errors import Invalid
 from penstock.ledger.log import Ledger
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import Artifacts, Builder, Language, Metrics, Platform, Router, Sandbox, Store
@@ -47,7 +50,7 @@ class ControlPlane:
 async def open_control_plane(home: Home) -> ControlPlane:
     """Wire everything for one data folder, and found its ledger if it is new."""
     keys = load_keys(home)
-    store: Store = find("store", "sqlite")(home.store)
+    store = open_store(home)
     ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store)
     await ledger.migrate()
@@ -90,6 +93,25 @@ async def open_control_plane(home: Home) -> ControlPlane:
         languages=languages,
         isolation=sandbox.isolation,
     )
+
+
+def open_store(home: Home) -> Store:
+    """The database that ``PENSTOCK_STORE`` names; without it, the file in the data folder."""
+    given = os.environ.get("PENSTOCK_STORE") or f"sqlite:{home.store}"
+    scheme, _, rest = given.partition(":")
+    store: Store
+    if scheme == "sqlite" and rest:
+        store = find("store", "sqlite")(Path(rest).expanduser().absolute())
+    elif scheme in ("postgres", "postgresql"):
+        store = find("store", "postgres")(given)
+    else:
+        # Not repeated: it may hold a password.
+        raise Invalid(
+            "not a place for a store",
+            where="PENSTOCK_STORE",
+            next_move="sqlite:PATH, or postgresql://USER@HOST:PORT/DATABASE",
+        )
+    return store
 
 
 def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:

@@ -18,11 +18,13 @@ from penstock.bootstrap.plugins import find
 from penstock.config import parse_policy
 from penstock.core.authority import ADMINISTRATOR, SOURCE
 from penstock.core.codec import encode
+from penstock.core.evidence import Envelope
 from penstock.core.people import By, Genesis, KeyGrant, PolicyVersion, Said
 from penstock.core.saying import spoken, statement_of
+from penstock.errors import Conflict
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Signer, Store
+from penstock.ports import Signer, Store, Transaction
 
 ORIGIN = "penstock"
 OPERATOR = "operator"
@@ -68,26 +70,51 @@ def next_log_key(home: Home, used: Collection[bytes]) -> Signer:
 
 
 async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
-    """Write the first entries of an empty ledger, and ``trust.json`` beside it."""
+    """Write the first entries of an empty ledger, and ``trust.json`` beside it.
+
+    `Conflict` if the store and the data folder do not belong together.
+    """
     async with store.transaction() as tx:
         if await ledger.size(tx):
-            return
-        log_key, operator = keys.logs[0].public_key.hex(), keys.operator.public_key.hex()
-        genesis = Genesis(ORIGIN, log_key, OPERATOR, operator, tuple(ROLES))
-        worker = KeyGrant(By(OPERATOR), WORKER, keys.worker.public_key.hex(), "worker")
-        said: list[Said] = [
-            genesis,
-            worker,
-            *(publication(text, By(OPERATOR)) for text in shipped_policies()),
-        ]
-        now = await tx.now()
-        entries = [
-            attest(keys.operator, statement_of(spoken(item, now + number / 1000)))
-            for number, item in enumerate(said)
-        ]
-        await ledger.append(tx, entries)
-    trust = Trust(ORIGIN, log_key, entries[0].digest)
-    home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+            first = await _founding(ledger, tx, keys, home)
+        elif home.trust.exists():
+            raise _strangers("this data folder knows a ledger, and the store's is empty", home)
+        else:
+            first = await _found(ledger, tx, keys)
+    if not home.trust.exists():
+        trust = Trust(ORIGIN, keys.logs[0].public_key.hex(), first.digest)
+        home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+
+
+async def _found(ledger: Ledger, tx: Transaction, keys: Keys) -> Envelope:
+    log_key, operator = keys.logs[0].public_key.hex(), keys.operator.public_key.hex()
+    genesis = Genesis(ORIGIN, log_key, OPERATOR, operator, tuple(ROLES))
+    worker = KeyGrant(By(OPERATOR), WORKER, keys.worker.public_key.hex(), "worker")
+    said: list[Said] = [genesis, worker, *(publication(text, By(OPERATOR)) for text in shipped_policies())]
+    now = await tx.now()
+    entries = [
+        attest(keys.operator, statement_of(spoken(item, now + number / 1000)))
+        for number, item in enumerate(said)
+    ]
+    await ledger.append(tx, entries)
+    return entries[0]
+
+
+async def _founding(ledger: Ledger, tx: Transaction, keys: Keys, home: Home) -> Envelope:
+    """The first entry of a ledger that is there, if it was this data folder that founded it."""
+    entry = await ledger.entry(tx, 0)
+    genesis = entry.statement.predicate
+    if not isinstance(genesis, Genesis) or genesis.log_key != keys.logs[0].public_key.hex():
+        raise _strangers("another data folder founded the store's ledger", home)
+    return entry.envelope
+
+
+def _strangers(what: str, home: Home) -> Conflict:
+    return Conflict(
+        what,
+        where=str(home.path),
+        next_move="set PENSTOCK_STORE and PENSTOCK_HOME to what they were, or choose new ones for both",
+    )
 
 
 def publication(source: str, by: By, name: str = "policy.yaml") -> PolicyVersion:

@@ -37,8 +37,8 @@ def serve(home: Home) -> None:
 async def _serve(home: Home) -> None:
     control = await open_control_plane(home)
     await _first_token(control)
-    # The lock says that every worker before us is dead: nobody has to wait for their leases.
-    await control.journal.orphan()
+    # The lock says that every worker of this folder before us is dead: nobody has to wait for their leases.
+    await control.journal.orphan(control.worker.owner)
     app = create_app(control)
     open_to_user = _server(Guard(app, control.journal, trusted=True))
     open_to_token = _server(Guard(app, control.journal, trusted=False))

@@ -87,7 +87,7 @@ def demo(*, keep: bool = False, unsandboxed: bool = False) -> tuple[dict[str, An
 def _home() -> tuple[Home, bool]:
     if os.environ.get("PENSTOCK_HOME"):
         home = Home.find()
-        if home.store.exists():
+        if home.trust.exists():
             raise Broken(
                 "the demo wants a fresh data folder, and this one has a ledger",
                 where=str(home.path),

@@ -209,8 +209,8 @@ class Journal:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(
-                "SELECT min(max(wake, lease)) FROM deliveries d WHERE state = 'executing' OR "
-                "(state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
+                "SELECT min(CASE WHEN wake > lease THEN wake ELSE lease END) FROM deliveries d "
+                "WHERE state = 'executing' OR (state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
                 "WHERE o.scope = d.scope AND o.state = 'executing'))"
             )
             return None if at is None else max(0.0, float(str(at)) - await tx.now())
@@ -271,10 +271,12 @@ class Journal:
             end.reason,
         )
 
-    async def orphan(self) -> None:
-        """End every lease at once: called at start by whoever holds the only lock on the database."""
+    async def orphan(self, owner: str) -> None:
+        """End every lease of a worker that is known to be dead, and of no other: called before it starts."""
         async with self._store.transaction() as tx:
-            await tx.execute("UPDATE deliveries SET lease = 0 WHERE state = 'executing'")
+            await tx.execute(
+                "UPDATE deliveries SET lease = 0 WHERE state = 'executing' AND owner = ?", (owner,)
+            )
 
     async def _hold(
         self, tx: Transaction, delivery: Delivery, owner: str, change: str, *values: object

@@ -8,6 +8,7 @@ column is a pure function of them and is compared by `ledger.fsck`.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
 from penstock.core import merkle
@@ -41,6 +42,11 @@ SCHEMA = (
 )
 
 PAGE = 1000
+#: In one statement; SQLite before 3.32 bounds its parameters at 999.
+ROWS = 250
+
+#: A node's level and index.
+Place = tuple[int, ...]
 
 #: A pure computation over stored nodes.
 NodeUse = Callable[[merkle.Node], object]
@@ -80,38 +86,21 @@ class Ledger:
         entries = tuple(
             Entry(first + number, envelope, envelope.statement()) for number, envelope in enumerate(envelopes)
         )
-        authority = await self.authority(tx)
+        authority = await self._authority(tx, first)
         for entry in entries:
             authority = admitted(authority, entry)
-        for entry in entries:
-            await self._write(tx, entry)
-        await self._sign_head(tx, first + len(entries), authority)
+        await self._write(tx, entries, authority)
         return entries
 
-    async def _write(self, tx: Transaction, entry: Entry) -> None:
-        await tx.execute(
-            "INSERT INTO entries (idx, envelope) VALUES (?, ?)", (entry.index, entry.envelope.raw)
-        )
-        for tag in tags(entry):
-            await tx.execute("INSERT INTO tags (tag, idx) VALUES (?, ?)", (tag, entry.index))
-        needed = await self._left_neighbours(tx, entry.index)
-        made = merkle.completed_by(
-            entry.index, merkle.leaf_hash(entry.envelope.raw), lambda level, index: needed[level, index]
-        )
-        for level, index, value in made:
-            await tx.execute("INSERT INTO nodes (level, idx, hash) VALUES (?, ?, ?)", (level, index, value))
-
-    async def _left_neighbours(self, tx: Transaction, index: int) -> dict[tuple[int, int], bytes]:
-        """The stored nodes that appending leaf *index* joins with."""
-        found = {}
-        level, position = 0, index
-        while position % 2 == 1:
-            found[level, position - 1] = await self._node(tx, level, position - 1)
-            level, position = level + 1, position // 2
-        return found
-
-    async def _sign_head(self, tx: Transaction, size: int, authority: Authority) -> None:
-        head = Checkpoint(self.origin, size, await self.root(tx, size))
+    async def _write(self, tx: Transaction, entries: Sequence[Entry], authority: Authority) -> None:
+        """Each table in as few statements as can be: every one is a round trip to the database."""
+        nodes = await self._nodes(tx, lambda node: merkle.root(entries[0].index, node))
+        made = [node for entry in entries for node in _grown(nodes, entry)]
+        await _insert(tx, "entries (idx, envelope)", [(e.index, e.envelope.raw) for e in entries])
+        await _insert(tx, "tags (tag, idx)", [(tag, e.index) for e in entries for tag in tags(e)])
+        await _insert(tx, "nodes (level, idx, hash)", made)
+        size = entries[-1].index + 1
+        head = Checkpoint(self.origin, size, merkle.root(size, lambda *place: nodes[place]))
         signer = self._signers.get(authority.log_key(size))
         if signer is None:
             raise Broken("this server does not have the log's key", next_move="put it back into keys/")
@@ -148,16 +137,20 @@ class Ledger:
 
     async def authority(self, tx: Transaction) -> Authority:
         """Who may say what, at this transaction's size."""
-        size = await self.size(tx)
+        return await self._authority(tx, await self.size(tx))
+
+    async def _authority(self, tx: Transaction, size: int) -> Authority:
         fold, known, root = self._fold
+        begun = min(known, size)
+        nodes = await self._nodes(tx, lambda node: (merkle.root(begun, node), merkle.root(size, node)))
         # The root tells a beginning of this ledger from one that was rolled back.
-        if known > size or await self.root(tx, known) != root:
+        if known > size or merkle.root(begun, lambda *place: nodes[place]) != root:
             fold, known = Authority(), 0
         if known == size:
             return fold
         for entry in await self._said(tx, known):
             fold = fold.admit(entry)
-        self._fold = (fold, size, await self.root(tx, size))
+        self._fold = (fold, size, merkle.root(size, lambda *place: nodes[place]))
         return fold
 
     def signs_with(self, public_key: str) -> bool:
@@ -199,22 +192,47 @@ class Ledger:
         nodes = await self._nodes(tx, lambda node: merkle.consistency(old, new, node))
         return merkle.consistency(old, new, lambda level, i: nodes[level, i])
 
-    async def _nodes(self, tx: Transaction, compute: NodeUse) -> dict[tuple[int, int], bytes]:
+    async def _nodes(self, tx: Transaction, compute: NodeUse) -> dict[Place, bytes]:
         """The stored nodes that a pure computation asks for: run it once to see which."""
-        wanted: list[tuple[int, int]] = []
+        wanted: dict[Place, None] = {}
 
-        def note(level: int, index: int) -> bytes:
-            wanted.append((level, index))
+        def note(*place: int) -> bytes:
+            wanted[place] = None
             return b""
 
         compute(note)
-        return {place: await self._node(tx, *place) for place in wanted}
+        if not wanted:
+            return {}
+        # Each by the index, in every database; a list of pairs makes some of them read the whole table.
+        places = " OR ".join(["(level = ? AND idx = ?)"] * len(wanted))
+        rows = await tx.execute(
+            f"SELECT level, idx, hash FROM nodes WHERE {places}", tuple(itertools.chain(*wanted))
+        )
+        found = {row[:2]: row[2] for row in rows}
+        return {place: _hash(place, found.get(place)) for place in wanted}
 
-    async def _node(self, tx: Transaction, level: int, index: int) -> bytes:
-        rows = await tx.execute("SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, index))
-        if not rows or not isinstance(rows[0][0], bytes):
-            raise Broken(f"the tree lacks node {level}/{index}", next_move="penstock ledger verify")
-        return rows[0][0]
+
+def _grown(nodes: dict[Place, bytes], entry: Entry) -> list[tuple[int, int, bytes]]:
+    """The nodes that an entry completes. They join *nodes*: the next entry's neighbours are among them."""
+    leaf = merkle.leaf_hash(entry.envelope.raw)
+    made = merkle.completed_by(entry.index, leaf, lambda *place: nodes[place])
+    nodes.update({(level, index): value for level, index, value in made})
+    return made
+
+
+async def _insert(tx: Transaction, into: str, rows: Sequence[Row]) -> None:
+    """Many rows in few statements, each of the same text as far as can be: databases keep those prepared."""
+    for some in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)):
+        one = f"({', '.join('?' * len(some[0]))})"
+        await tx.execute(
+            f"INSERT INTO {into} VALUES {', '.join([one] * len(some))}", tuple(itertools.chain(*some))
+        )
+
+
+def _hash(place: Place, value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise Broken(f"the tree lacks node {place[0]}/{place[1]}", next_move="penstock ledger verify")
+    return value
 
 
 def admitted(authority: Authority, entry: Entry) -> Authority:

@@ -1,4 +1,4 @@
-"""A store, a ledger and a journal in a folder, and a fake engine whose performances a test writes."""
+"""A ledger and a journal in a store, and a fake engine whose performances a test writes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.adapters.ed25519 import Ed25519
-from penstock.adapters.sqlite import SqliteStore
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
@@ -23,7 +22,7 @@ from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
 from penstock.errors import PenstockError
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Outcome, Signer
+from penstock.ports import Outcome, Signer, Store
 
 CONFIG = ServiceConfig(service="shop", canary=CanaryConfig((50.0,), 0.05, 0.05, 0.05))
 DATA = EnvironmentData("shop", "production")
@@ -72,8 +71,8 @@ def _detail(intent: Intent) -> Detail | None:
 class Stage:
     """What a test plays on."""
 
-    def __init__(self, folder: Path, lease_seconds: float) -> None:
-        self.store = SqliteStore(folder / "penstock.db")
+    def __init__(self, folder: Path, store: Store, lease_seconds: float) -> None:
+        self.store = store
         self.log, self.operator = Ed25519.create(folder / "log"), Ed25519.create(folder / "operator")
         self.folder = folder
         self.ledger = Ledger(self.store, [self.log], "penstock")
@@ -125,13 +124,10 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(folder: Path, lease_seconds: float = 10.0) -> AsyncIterator[Stage]:
-    made = Stage(folder, lease_seconds)
+async def stage(folder: Path, store: Store, lease_seconds: float = 10.0) -> AsyncIterator[Stage]:
+    made = Stage(folder, store, lease_seconds)
     await made.open()
-    try:
-        yield made
-    finally:
-        await made.store.close()
+    yield made
 
 
 @asynccontextmanager

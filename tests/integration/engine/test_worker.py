@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
 
 import pytest
 from tests.integration.engine.stage import FakeEngine, Stage, running, stage
 
+from fakes.postgres import PostgresServer
+from penstock.adapters.postgres import PostgresStore
 from penstock.core.pipeline import Intent, State
 from penstock.engine.journal import MAX_ATTEMPTS
 from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ledger.fsck import verify
+from penstock.ports import Store
 
 
 async def agrees(s: Stage, delivery: str) -> None:
@@ -29,8 +33,8 @@ async def agrees(s: Stage, delivery: str) -> None:
     assert report.verified, report.problems
 
 
-async def test_a_delivery_runs_to_its_end(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_a_delivery_runs_to_its_end(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         await s.queue("one")
         async with running(await s.worker("w", engine)):
@@ -42,8 +46,8 @@ async def test_a_delivery_runs_to_its_end(tmp_path: Path) -> None:
         await agrees(s, "one")
 
 
-async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Path) -> None:
-    async with stage(tmp_path, lease_seconds=0.5) as s:
+async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store, lease_seconds=0.5) as s:
         dying, heir = FakeEngine(), FakeEngine()
         dying.holds["suite"] = asyncio.Event()
         await s.queue("one")
@@ -59,8 +63,8 @@ async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Pa
         await agrees(s, "one")
 
 
-async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path) -> None:
-    async with stage(tmp_path, lease_seconds=0.2) as s:
+async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store, lease_seconds=0.2) as s:
         await s.queue("one")
         stale = await s.journal.claim("stale")
         assert stale is not None
@@ -80,8 +84,8 @@ async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path) -
         assert (await s.find("one")).records == ()
 
 
-async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.holds["build"] = asyncio.Event()
         for name in ("one", "two"):
@@ -95,8 +99,8 @@ async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path) -> None:
             await s.ended("one", "two", "other")
 
 
-async def test_a_rollback_goes_before_what_waits(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_a_rollback_goes_before_what_waits(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         await s.queue("code-1")
         await s.queue("code-2")
         await s.queue("back", kind="rollback")
@@ -106,8 +110,8 @@ async def test_a_rollback_goes_before_what_waits(tmp_path: Path) -> None:
         assert await s.journal.claim("w") is None
 
 
-async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.fails["build"] = [Unavailable("not now")]
         await s.queue("one")
@@ -117,8 +121,8 @@ async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path) -> N
         assert (await s.find("one")).outcome == "promoted"
 
 
-async def test_what_never_answers_ends_in_an_error(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_what_never_answers_ends_in_an_error(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.fails["begin"] = [Unavailable("down")] * MAX_ATTEMPTS
         await s.queue("one")
@@ -134,8 +138,8 @@ async def test_what_never_answers_ends_in_an_error(tmp_path: Path) -> None:
         assert f"gave up after {MAX_ATTEMPTS} attempts: down" in found.reason
 
 
-async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.fails["acceptance"] = [Invalid("wrong", where="here")]
         await s.queue("one")
@@ -147,8 +151,8 @@ async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path) -> None
         assert engine.keys("one")[-1] == "rollback/rollback/0"
 
 
-async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path) -> None:
-    async with stage(tmp_path, lease_seconds=1.0) as s:
+async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store, lease_seconds=1.0) as s:
         engine = FakeEngine()
         engine.holds["acceptance"] = asyncio.Event()
         await s.queue("one")
@@ -163,8 +167,8 @@ async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path) -> No
             await s.journal.request("one", "promote")
 
 
-async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         names = [f"d{number}" for number in range(6)]
         for number, name in enumerate(names):
@@ -177,9 +181,9 @@ async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path) -> No
             await agrees(s, name)
 
 
-async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path) -> None:
+async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path, store: Store) -> None:
     """The control plane dies at every step in turn; somebody goes on each time."""
-    async with stage(tmp_path, lease_seconds=0.15) as s:
+    async with stage(tmp_path, store, lease_seconds=0.15) as s:
         await s.queue("one")
         seen: list[str] = []
         for number in range(40):
@@ -200,3 +204,37 @@ async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path) -> N
         assert len(recorded) == len(set(recorded))
         assert set(seen) == set(recorded)
         await agrees(s, "one")
+
+
+async def test_only_the_dead_workers_leases_are_ended(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        for name in ("one", "two"):
+            await s.queue(name, service=name)
+        assert await s.journal.claim("dead") is not None
+        assert await s.journal.claim("alive") is not None
+        assert await s.journal.claim("heir") is None
+        await s.journal.orphan("dead")
+        heired = await s.journal.claim("heir")
+        assert heired is not None
+        assert heired.id == "one"
+        assert await s.journal.claim("heir") is None
+
+
+async def test_a_database_that_dies_on_the_way_loses_nothing(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    store = PostgresStore(postgres.url(postgres.schema()))
+    async with stage(tmp_path, store, lease_seconds=1.0) as s:
+        engine = FakeEngine()
+        engine.holds["acceptance"] = asyncio.Event()
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.until(lambda: "acceptance/acceptance/0" in engine.keys("one"))
+            postgres.stop(signal.SIGQUIT)
+            engine.holds["acceptance"].set()
+            await asyncio.sleep(0.2)  # it finishes what it can no longer record
+            postgres.start()
+            await s.ended("one")
+        assert (await s.find("one")).outcome == "promoted"
+        await agrees(s, "one")
+    await store.close()

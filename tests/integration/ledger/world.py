@@ -11,7 +11,6 @@ from pathlib import Path
 
 from penstock.adapters.cel import Cel
 from penstock.adapters.ed25519 import Ed25519
-from penstock.adapters.sqlite import SqliteStore
 from penstock.bootstrap.identity import ROLES, publication, shipped_policies
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
@@ -43,7 +42,7 @@ from penstock.core.traffic import Counters, Weight
 from penstock.engine import gate
 from penstock.ledger import fsck
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Language, Outcome, Signer, Task
+from penstock.ports import Language, Outcome, Signer, Store, Task
 
 DATA = EnvironmentData("catalog", "production")
 
@@ -74,7 +73,7 @@ def artifact(name: str) -> Artifact:
 @dataclass
 class World:
     folder: Path
-    store: SqliteStore
+    store: Store
     log: Signer
     operator: Signer
     worker: Signer
@@ -84,10 +83,9 @@ class World:
     clock: float = 0.0
 
     @classmethod
-    async def begin(cls, folder: Path, policies: Sequence[str] | None = None) -> World:
+    async def begin(cls, folder: Path, store: Store, policies: Sequence[str] | None = None) -> World:
         """A new ledger: the operator, one worker, and the shipped policies (or others)."""
         log, operator, worker = (Ed25519.create(folder / f"{name}.key") for name in ("log", "op", "worker"))
-        store = SqliteStore(folder / "ledger.db")
         world = cls(folder, store, log, operator, worker, Ledger(store, [log], "penstock"))
         await world.ledger.migrate()
         texts = shipped_policies() if policies is None else policies
