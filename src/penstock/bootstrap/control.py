@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
+from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.ledger.log import Ledger
+from penstock.ledger.witnesses import Known, Witnesses
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import Artifacts, Builder, Language, Metrics, Platform, Router, Sandbox, Store
 
@@ -34,6 +36,7 @@ class ControlPlane:
     engine: Engine
     shipping: Shipping
     worker: Worker
+    witnesses: Witnesses
     platform: Platform
     router: Router
     metrics: Metrics
@@ -81,6 +84,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         engine=engine,
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
         worker=Worker(store, journal, ledger, engine, keys.worker),
+        witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         platform=platform,
         router=router,
         metrics=metrics,
@@ -88,6 +92,15 @@ async def open_control_plane(home: Home) -> ControlPlane:
         languages=languages,
         isolation=sandbox.isolation,
     )
+
+
+def open_witnesses(home: Home) -> list[Known]:
+    """The witnesses that the settings name now."""
+    http = find("witness", "http")
+    return [
+        Known(VerifierKey.cosigner(given.key), given.url, http(given.url))
+        for given in home.settings.witnesses
+    ]
 
 
 def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:

@@ -141,8 +141,12 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     evidence.add_argument("verb", choices=("list", "show", "export"))
     evidence.add_argument("name", nargs="?", help="a delivery, or the index of an entry")
     evidence.add_argument("--file", type=Path, help="where the bundle goes (default: standard output)")
-    ledger = _add(commands, "ledger", verbs.ledger, "re-verify the whole ledger", "penstock ledger verify")
-    ledger.add_argument("verb", choices=("verify", "checkpoint"))
+    what = "re-verify the whole ledger, print its checkpoint, or choose its witnesses"
+    ledger = _add(commands, "ledger", verbs.ledger, what, "penstock ledger verify --kept checkpoint.txt")
+    ledger.add_argument("verb", choices=("verify", "checkpoint", "witness"))
+    ledger.add_argument("words", nargs="*", metavar="…", help="witness: list, add URL KEY, or remove NAME")
+    what = "a checkpoint that was kept elsewhere: its entries must still be there"
+    ledger.add_argument("--kept", type=Path, metavar="FILE", help=what)
     what = "check an evidence bundle offline, with nothing but a trust file"
     verify = _add(commands, "verify", verbs.verify, what, "penstock verify bundle.json --trust trust.json")
     verify.add_argument("bundle", type=Path)

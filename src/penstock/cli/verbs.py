@@ -13,6 +13,7 @@ from typing import Any
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names
+from penstock.cli import witness
 from penstock.cli.client import Client
 from penstock.cli.follow import follow, print_step
 from penstock.cli.show import complain, document, mark, say, table
@@ -217,12 +218,17 @@ def evidence(given: argparse.Namespace) -> int:
 
 
 def ledger(given: argparse.Namespace) -> int:
+    if (given.words and given.verb != "witness") or (given.kept and given.verb != "verify"):
+        raise Invalid(f"ledger {given.verb} does not take this", next_move="penstock ledger --help")
+    if given.verb == "witness":
+        return witness.witness(given)
     client = Client.find()
     if given.verb == "checkpoint":
         text = client.text("/v1/ledger/checkpoint")
         return _told(given, {"checkpoint": text}, text.rstrip())
     began = time.monotonic()
-    view = client.post("/v1/ledger/verify")
+    kept = {"kept": _read(given.kept).decode(errors="replace")} if given.kept else {}
+    view = client.post("/v1/ledger/verify", kept)
     if given.format == "json":
         document(view)
     else:
@@ -234,6 +240,8 @@ def ledger(given: argparse.Namespace) -> int:
             f"again, {view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
         )
         say(f"  root {view['root']}")
+        if kept and view["verified"]:
+            say(f"  it begins with the entries of {given.kept}")
     return 0 if view["verified"] else 1
 
 
