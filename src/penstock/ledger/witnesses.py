@@ -159,5 +159,5 @@ class Witnesses:
 
     def _failed(self, known: Known, error: Exception) -> None:
         # Whatever it is: a background task that dies quietly would look like one with nothing to do.
-        self.problems[known.key.name] = str(error)
+        self.problems[known.key.name] = str(error).partition("\n")[0] or type(error).__name__
         log.warning("witness %s: %s", known.key.name, error, exc_info=not isinstance(error, PenstockError))
