@@ -24,7 +24,8 @@ from penstock.config import parse_policy
 from penstock.core.digest import digest
 from penstock.core.evidence import Envelope, Statement, Subject
 from penstock.core.facts import Fact
-from penstock.core.predicates import Genesis, KeyGrant, TestResult
+from penstock.core.people import Genesis, KeyGrant
+from penstock.core.predicates import TestResult
 from penstock.ledger import fsck
 from penstock.ledger.log import Ledger, attest
 

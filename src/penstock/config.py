@@ -18,6 +18,7 @@ import yaml
 
 from penstock.core.codec import decode, json_name
 from penstock.core.digest import canonical
+from penstock.core.facts import AGED
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.core.release import EnvironmentData, Value
 from penstock.errors import Invalid
@@ -27,6 +28,10 @@ T = TypeVar("T")
 FILE = "penstock.yaml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 MAX_BYTES = 256 * 1024
+#: Seconds that a delivery may wait for missing evidence: thirty days.
+LONGEST_WAIT = 30 * 86400.0
+#: A sign-off that expires before its action can begin would be asked for without end.
+SHORTEST_SIGN_OFF = 60.0
 
 
 @dataclass(frozen=True)
@@ -171,6 +176,7 @@ class RuleConfig:
     when: str
     say: str
     otherwise: str = field(metadata=json_name("else"))
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -185,6 +191,8 @@ class PolicyConfig:
     scope: str = "organisation"
     language: str = "cel"
     expires_after: float = 86400.0
+    waits: float = 0.0
+    fresh: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_policy(source: bytes, name: str) -> PolicyDocument:
@@ -198,7 +206,10 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
     ids = [rule.id for rule in given.rules]
     if not ids or len(ids) != len(set(ids)) or not given.environments:
         raise Invalid("a policy needs an environment, and rules with distinct ids", where=name)
-    rules = tuple(RuleDocument(rule.id, rule.when, rule.say, rule.otherwise) for rule in given.rules)
+    _check_times(given, name)
+    rules = tuple(
+        RuleDocument(rule.id, rule.when, rule.say, rule.otherwise, rule.patient) for rule in given.rules
+    )
     return PolicyDocument(
         policy=given.policy,
         owner=given.owner,
@@ -209,7 +220,22 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
         scope=given.scope,
         language=given.language,
         expires_after=given.expires_after,
+        waits=given.waits,
+        fresh=given.fresh,
     )
+
+
+def _check_times(given: PolicyConfig, name: str) -> None:
+    unknown = [kind for kind in given.fresh if kind not in AGED]
+    if unknown:
+        raise Invalid(f"fresh: {unknown[0]!r} has no age; these have: {', '.join(AGED)}", where=name)
+    if not 0 <= given.waits <= LONGEST_WAIT:
+        raise Invalid(f"waits must be from 0 to {LONGEST_WAIT:.0f} seconds", where=name)
+    if given.expires_after < SHORTEST_SIGN_OFF or any(limit <= 0 for limit in given.fresh.values()):
+        least = f"at least {SHORTEST_SIGN_OFF:.0f} seconds, and the limits of fresh above zero"
+        raise Invalid(f"expires_after must be {least}", where=name)
+    if any(rule.patient for rule in given.rules) and not given.waits:
+        raise Invalid("a patient rule needs a policy that waits (seconds)", where=name)
 
 
 def environment_data(config: ServiceConfig, environment: str, given: Mapping[str, Value]) -> EnvironmentData:

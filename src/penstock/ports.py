@@ -25,6 +25,7 @@ from penstock.core.fence import Fence
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
 from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
 from penstock.errors import Conflict
@@ -277,7 +278,8 @@ class Task:
     """All that an action or check may know of its delivery.
 
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
-    are None are not known yet at that stage of the pipeline.
+    are None are not known yet at that stage of the pipeline. *waits_until* is when the gate before this
+    stage stops waiting for evidence, if it waits already.
     """
 
     delivery: str
@@ -295,6 +297,7 @@ class Task:
     measured: Measured | None = None
     canary: Canary = NO_CANARY
     reason: str = ""
+    waits_until: float = 0.0
 
     @property
     def tree(self) -> Path:
@@ -304,12 +307,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an intent ended: *state*, words for people, what is now evidence, and what later stages need."""
+    """How an intent ended: *state*, words for people, what is now evidence, and what later stages need.
+
+    An answer that *rests_on* a question is recorded only if it would still be asked in the same way.
+    """
 
     state: State
     reason: str = ""
     statements: tuple[Statement, ...] = ()
     detail: Detail | None = None
+    rests_on: Question | None = None
 
 
 @dataclass(frozen=True)

@@ -7,26 +7,22 @@ import itertools
 
 import pytest
 
+from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
 from penstock.core.pipeline import (
     GOOD,
-    UNDO,
     Begun,
     Canary,
     Detail,
     Facts,
-    Finish,
     Gated,
     Intent,
     Looked,
     Made,
     Measured,
-    Perform,
     Pipeline,
     Record,
     State,
-    Wait,
     configuration,
-    decide,
     rollback,
     standard,
 )

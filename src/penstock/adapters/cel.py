@@ -107,7 +107,8 @@ def _decide(rule: _CompiledRule, facts: Mapping[str, Fact], data: dict[str, Any]
     erred = verdict.cause is Cause.ERROR
     words = "" if erred else _words(rule.say if verdict.passed else rule.otherwise, data)
     says = words or verdict.reason or f"{rule.id}: {verdict.result}"
-    return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values)
+    absent = tuple(missing) if verdict.cause is Cause.MISSING else ()
+    return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values, absent)
 
 
 def _evaluate(rule: _CompiledRule, data: dict[str, Any], missing: list[str]) -> Verdict:

@@ -14,6 +14,7 @@ from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
+from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.ship import Shipping
@@ -35,6 +36,7 @@ class ControlPlane:
     journal: Journal
     engine: Engine
     shipping: Shipping
+    door: Door
     worker: Worker
     witnesses: Witnesses
     platform: Platform
@@ -49,7 +51,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
     """Wire everything for one data folder, and found its ledger if it is new."""
     keys = load_keys(home)
     store: Store = find("store", "sqlite")(home.store)
-    ledger = Ledger(store, keys.log, ORIGIN)
+    ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store)
     await ledger.migrate()
     await journal.migrate()
@@ -65,7 +67,6 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "store": store,
         "ledger": ledger,
         "languages": languages,
-        "signer": keys.worker,
         "router": router,
         "metrics": metrics,
         "platform": platform,
@@ -83,6 +84,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         journal=journal,
         engine=engine,
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        door=Door(store, ledger, journal, languages, keys.worker, keys.server),
         worker=Worker(store, journal, ledger, engine, keys.worker),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         platform=platform,

@@ -46,8 +46,8 @@ def parse_sarif(data: bytes, name: str, origin: Origin) -> tuple[Findings, ...]:
 def summarise(tool: str, origin: Origin, found: Iterable[Finding]) -> Findings:
     """Whole counts, and the worst findings first."""
     listed = sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
-    count = {s: sum(finding.severity == s for finding in listed) for s in SEVERITIES}
-    return Findings(tool, origin, **count, findings=tuple(listed[:MAX_FINDINGS]))
+    critical, high, medium, low = (sum(f.severity == severity for f in listed) for severity in SEVERITIES)
+    return Findings(tool, origin, critical, high, medium, low, tuple(listed[:MAX_FINDINGS]))
 
 
 def merge(reports: Iterable[Findings]) -> tuple[Findings, ...]:

@@ -14,7 +14,8 @@ from typing import Literal
 
 from penstock.config import ServiceConfig
 from penstock.core.codec import decode, encode
-from penstock.core.pipeline import ENDED, Facts, Finish, Intent, Record, State
+from penstock.core.decide import Finish
+from penstock.core.pipeline import ENDED, Facts, Intent, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.errors import Conflict, Invalid
 from penstock.ports import Row, SourceRevision, Store, Transaction
@@ -36,6 +37,9 @@ SCHEMA = (
         PRIMARY KEY (delivery, key));
     CREATE TABLE fences (scope TEXT PRIMARY KEY, number INTEGER NOT NULL);
     CREATE TABLE tokens (hash TEXT PRIMARY KEY, identity TEXT NOT NULL)
+    """,
+    """
+    ALTER TABLE deliveries ADD COLUMN waits INTEGER NOT NULL DEFAULT 0
     """,
 )
 
@@ -157,6 +161,18 @@ class Journal:
             await tx.execute("INSERT INTO tokens (hash, identity) VALUES (?, ?)", (hashed, identity))
             return True
 
+    async def add_token(self, tx: Transaction, hashed: str, identity: str) -> None:
+        """Keep the SHA-256 of a further API token of somebody's."""
+        await tx.execute("INSERT INTO tokens (hash, identity) VALUES (?, ?)", (hashed, identity))
+
+    async def drop_tokens(self, tx: Transaction, identity: str) -> int:
+        """Forget every token of somebody's; returns how many there were."""
+        return await tx.changed("DELETE FROM tokens WHERE identity = ?", (identity,))
+
+    async def nudge(self, tx: Transaction) -> None:
+        """Somebody said something: deliveries that wait look at once whether it is what they wait for."""
+        await tx.execute("UPDATE deliveries SET wake = 0 WHERE state = 'executing' AND waits = 1")
+
     async def identity_of(self, hashed: str) -> str | None:
         """Whose token has this SHA-256; None if nobody's."""
         async with self._store.transaction(write=False) as tx:
@@ -183,7 +199,8 @@ class Journal:
             )
             ((fence,),) = await tx.execute("SELECT number FROM fences WHERE scope = ?", (scope,))
             await tx.execute(
-                "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, lease = ? WHERE id = ?",
+                "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, lease = ?, waits = 0 "
+                "WHERE id = ?",
                 (owner, fence, now + self.lease_seconds, delivery),
             )
             return await self.find(tx, delivery)
@@ -239,7 +256,7 @@ class Journal:
         """Give the lease back; nobody needs to look before *until*."""
         async with self._store.transaction() as tx:
             # A request that came in meanwhile must not sleep until then.
-            change = "lease = 0, wake = CASE WHEN request = ? THEN ? ELSE 0 END"
+            change = "lease = 0, waits = 1, wake = CASE WHEN request = ? THEN ? ELSE 0 END"
             await self._hold(tx, delivery, owner, change, delivery.request, until)
 
     async def finish(self, tx: Transaction, delivery: Delivery, owner: str, end: Finish) -> None:

@@ -16,12 +16,14 @@ from dataclasses import dataclass, field
 
 from penstock.core import merkle
 from penstock.core.authority import Authority
-from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
-from penstock.core.notes import Checkpoint, VerifierKey, cosigned_at, open_note, split
-from penstock.core.predicates import PolicyVersion, SignOff
+from penstock.core.evidence import Entry, open_envelope
+from penstock.core.notes import Checkpoint, VerifierKey, claimed_size, cosigned_at, open_note, split
+from penstock.core.predicates import SignOff
+from penstock.core.selection import tags_of
 from penstock.errors import PenstockError
 from penstock.ledger import again
-from penstock.ledger.log import PAGE, signed_by
+from penstock.ledger.log import PAGE, admitted
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Language, Store, Transaction
 
@@ -71,6 +73,8 @@ class _Check:
     nodes: dict[tuple[int, int], bytes] = field(default_factory=dict)
     tagged: set[tuple[str, int]] = field(default_factory=set)
     by_tag: dict[str, list[Entry]] = field(default_factory=dict)
+    #: Who might say what when each sign-off was made.
+    views: dict[int, Authority] = field(default_factory=dict)
     sign_offs: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -127,21 +131,14 @@ def _entry(check: _Check, index: int, raw: bytes) -> bool:
         # 1. The bytes decode, and encode again to the same bytes.
         envelope = open_envelope(raw)
         entry = Entry(index, envelope, envelope.statement())
-        # 2. The signature is by a key that was granted before.
-        key = check.authority.key(envelope.keyid, entry.statement)
-        message = pre_authentication_encoding(envelope.payload)
-        if not signed_by(key.public_key, message, envelope.signature):
-            check.wrong(f"entry {index}", f"the signature is not {key.identity}'s")
-            return False
-        # 3. Whoever signed may say this.
-        check.authority.admit(entry)
+        # 2. The signature is by a key that was granted before; 3. whoever signed may say this.
+        before, check.authority = check.authority, admitted(check.authority, entry)
         if index == 0 and check.trust and envelope.digest != check.trust.genesis:
             check.wrong("entry 0", "is not the genesis that the trust file names")
-        if isinstance(entry.statement.predicate, PolicyVersion):
-            again.document_of(entry.statement.predicate)
         # 4. A sign-off is what its inputs give.
         if isinstance(entry.statement.predicate, SignOff):
             check.sign_offs += 1
+            check.views[index] = before
             for problem in _sign_off(check, entry, entry.statement.predicate):
                 check.wrong(f"entry {index}", problem)
         # 5. What was done had its sign-offs.
@@ -159,14 +156,9 @@ def _entry(check: _Check, index: int, raw: bytes) -> bool:
 
 
 def _sign_off(check: _Check, entry: Entry, signed: SignOff) -> list[str]:
-    decision = signed.penstock
-    tagged = (
-        f"about:{decision.artifact.digest}",
-        f"about:{decision.release.digest}",
-        f"delivery:{decision.delivery}",
-    )
+    tagged = tags_of(again.question_of(signed))
     pool = [held for tag in tagged for held in check.by_tag.get(tag, ())]
-    return again.faults(entry, pool, _rules(check), check.languages)
+    return again.faults(entry, pool, check.authority, check.languages)
 
 
 def _unsigned(check: _Check, entry: Entry) -> list[str]:
@@ -175,11 +167,7 @@ def _unsigned(check: _Check, entry: Entry) -> list[str]:
         return []
     tagged = [f"delivery:{predicate.delivery}", *(f"about:{s.digest}" for s in entry.statement.subjects)]
     pool = [held for tag in tagged for held in check.by_tag.get(tag, ())]
-    return again.unsigned(entry, pool, _rules(check))
-
-
-def _rules(check: _Check) -> list[Entry]:
-    return [held for kind in again.RULES for held in check.by_tag.get(f"type:{kind.TYPE}", ())]
+    return again.unsigned(entry, pool, check.authority, check.views)
 
 
 async def _nodes(check: _Check, tx: Transaction) -> None:
@@ -204,22 +192,20 @@ async def _tags(check: _Check, tx: Transaction) -> None:
 
 async def _checkpoints(check: _Check, tx: Transaction, size: int) -> int:
     """Each is signed by the log's key and has the root of that many entries; the last covers all."""
-    key = _log_key(check)
-    if len(key) != 32:
-        check.wrong("checkpoints", "there is no key to check them with")
-        return 0
+    if check.trust and check.authority.log_key(1).hex() != check.trust.log_key:
+        check.wrong("entry 0", "does not name the log's key that the trust file names")
     rows = await tx.execute("SELECT size, note FROM checkpoints ORDER BY size")
     last = 0
     for stored, note in rows:
         try:
-            head = _open(str(note), key, check)
+            head = _open(str(note), int(str(stored)), check)
             if head.size != stored or head.size > size:
                 check.wrong(f"checkpoint {stored}", f"is of {head.size} entries; there are {size}")
             elif head.root != merkle.root(head.size, lambda *place: check.nodes[place]):
                 check.wrong(f"checkpoint {stored}", "is not of these entries")
             last = head.size
-        except (PenstockError, KeyError) as error:
-            check.wrong(f"checkpoint {stored}", error)
+        except (PenstockError, KeyError, ValueError) as error:
+            check.wrong(f"checkpoint {stored!r}", error)
     if last != size:
         check.wrong("checkpoints", f"the last is of {last} entries; there are {size}")
     return len(rows)
@@ -252,7 +238,7 @@ def _kept(check: _Check, kept: str, size: int) -> None:
     """The ledger begins with the entries of a checkpoint that was kept outside."""
     where = "kept checkpoint"
     try:
-        head = _open(kept, _log_key(check), check)
+        head = _open(kept, claimed_size(kept), check)
         if head.size > size:
             check.wrong(where, f"is of {head.size} entries; there are {size}: entries were cut off")
         elif head.root != merkle.root(head.size, lambda *place: check.nodes[place]):
@@ -261,10 +247,6 @@ def _kept(check: _Check, kept: str, size: int) -> None:
         check.wrong(where, error)
 
 
-def _log_key(check: _Check) -> bytes:
-    return bytes.fromhex(check.trust.log_key) if check.trust else check.authority.log_key
-
-
-def _open(note: str, key: bytes, check: _Check) -> Checkpoint:
+def _open(note: str, size: int, check: _Check) -> Checkpoint:
     origin = check.trust.origin if check.trust else note.partition("\n")[0]
-    return open_note(note, origin, key, lambda *given: signed_by(*given))
+    return open_note(note, origin, check.authority.log_key(size), signed_by)

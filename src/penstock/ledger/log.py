@@ -7,15 +7,11 @@ column is a pure function of them and is compared by `ledger.fsck`.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable, Sequence
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from penstock.core import merkle
-from penstock.core.authority import BY_PEOPLE, Authority
+from penstock.core.authority import Authority
 from penstock.core.evidence import (
     Entry,
     Envelope,
@@ -25,9 +21,12 @@ from penstock.core.evidence import (
     seal,
 )
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.predicates import PolicyVersion
+from penstock.core.people import BY_PEOPLE, PolicyVersion
+from penstock.core.predicates import Imported
 from penstock.errors import Broken, Invalid, Refused
 from penstock.ledger.again import document_of
+from penstock.ledger.foreign import check_imported
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Row, Signer, Store, Transaction
 
@@ -59,23 +58,15 @@ def attest(signer: Signer, statement: Statement) -> Envelope:
     return seal(payload, signature.keyid, signature.value)
 
 
-def signed_by(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the ed25519 signature over the message is this key's."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
 class Ledger:
-    def __init__(self, store: Store, signer: Signer, origin: str) -> None:
+    """*signers* are the log's keys: the one in force, and those before and after it."""
+
+    def __init__(self, store: Store, signers: Sequence[Signer], origin: str) -> None:
         self._store = store
-        self._signer = signer
+        self._signers = {signer.public_key: signer for signer in signers}
         self.origin = origin
-        #: A fold kept between calls, never changed, and the root of the entries in it.
-        self._fold = Authority()
-        self._fold_root = merkle.EMPTY_ROOT
+        #: A fold kept between calls, the number of entries in it, and their root.
+        self._fold = (Authority(), 0, merkle.EMPTY_ROOT)
 
     async def migrate(self) -> None:
         await self._store.migrate("ledger", SCHEMA)
@@ -94,15 +85,12 @@ class Ledger:
         entries = tuple(
             Entry(first + number, envelope, envelope.statement()) for number, envelope in enumerate(envelopes)
         )
-        authority = copy.deepcopy(await self.authority(tx))
+        authority = await self.authority(tx)
         for entry in entries:
-            _check_signature(authority, entry)
-            authority.admit(entry)
-            if isinstance(entry.statement.predicate, PolicyVersion):
-                document_of(entry.statement.predicate)
+            authority = admitted(authority, entry)
         for entry in entries:
             await self._write(tx, entry)
-        await self._sign_head(tx, first + len(entries))
+        await self._sign_head(tx, first + len(entries), authority)
         return entries
 
     async def _write(self, tx: Transaction, entry: Entry) -> None:
@@ -127,9 +115,12 @@ class Ledger:
             level, position = level + 1, position // 2
         return found
 
-    async def _sign_head(self, tx: Transaction, size: int) -> None:
+    async def _sign_head(self, tx: Transaction, size: int, authority: Authority) -> None:
         head = Checkpoint(self.origin, size, await self.root(tx, size))
-        note = sign_note(head, self._signer.public_key, lambda message: self._signer.sign(message).value)
+        signer = self._signers.get(authority.log_key(size))
+        if signer is None:
+            raise Broken("this server does not have the log's key", next_move="put it back into keys/")
+        note = sign_note(head, signer.public_key, lambda message: signer.sign(message).value)
         await tx.execute("INSERT INTO checkpoints (size, note) VALUES (?, ?)", (size, note))
 
     # --- read ----------------------------------------------------------------------------------------
@@ -161,23 +152,29 @@ class Ledger:
         return tuple(_entry(row) for row in rows)
 
     async def authority(self, tx: Transaction) -> Authority:
-        """Who may say what, at this transaction's size. The result is shared: copy it to change it."""
+        """Who may say what, at this transaction's size."""
         size = await self.size(tx)
-        fold = self._fold
+        fold, known, root = self._fold
         # The root tells a beginning of this ledger from one that was rolled back.
-        if fold.size > size or await self.root(tx, fold.size) != self._fold_root:
-            fold = Authority()
-        if fold.size == size:
+        if known > size or await self.root(tx, known) != root:
+            fold, known = Authority(), 0
+        if known == size:
             return fold
-        fold = copy.deepcopy(fold)
-        for entry in await self._grants(tx, fold.size):
-            fold.follow(entry)
-        fold.size = size
-        self._fold, self._fold_root = fold, await self.root(tx, size)
+        for entry in await self._said(tx, known):
+            fold = fold.admit(entry)
+        self._fold = (fold, size, await self.root(tx, size))
         return fold
 
-    async def _grants(self, tx: Transaction, start: int) -> list[Entry]:
-        """The entries from *start* on that change who may say what: a few among many."""
+    def signs_with(self, public_key: str) -> bool:
+        """Whether this process has a key of the log's (raw, hex)."""
+        return any(raw.hex() == public_key for raw in self._signers)
+
+    def sign_also_with(self, signer: Signer) -> None:
+        """Have a further key of the log at hand: the one that a `LogKey` entry names from now on."""
+        self._signers[signer.public_key] = signer
+
+    async def _said(self, tx: Transaction, start: int) -> list[Entry]:
+        """What people said from *start* on: a few entries among many."""
         marks = ", ".join("?" * len(BY_PEOPLE))
         rows = await tx.execute(
             "SELECT e.idx, e.envelope FROM tags t JOIN entries e ON e.idx = t.idx "
@@ -251,11 +248,23 @@ class Ledger:
         return rows[0][0]
 
 
-def _check_signature(authority: Authority, entry: Entry) -> None:
+def admitted(authority: Authority, entry: Entry) -> Authority:
+    """What holds after this entry, if its signature is good, its signer may say it, and it makes sense.
+
+    The one door: for appending, for ``ledger verify`` and for bundles. `Refused` or `Invalid` otherwise.
+    """
+    where = f"entry {entry.index}"
     key = authority.key(entry.envelope.keyid, entry.statement)
     message = pre_authentication_encoding(entry.envelope.payload)
     if not signed_by(key.public_key, message, entry.envelope.signature):
-        raise Refused(f"not signed by {key.identity}", where=f"entry {entry.index}")
+        raise Refused(f"not signed by {key.identity}", where=where)
+    after = authority.admit(entry)
+    predicate = entry.statement.predicate
+    if isinstance(predicate, PolicyVersion):
+        document_of(predicate)
+    if isinstance(predicate, Imported):
+        check_imported(authority, predicate, entry.statement)
+    return after
 
 
 def _entry(row: Row) -> Entry:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from penstock.core.notes import SignatureLine, VerifierKey, cosigned_at, split
 from penstock.errors import Conflict, PenstockError, Refused
-from penstock.ledger.log import Ledger, signed_by
+from penstock.ledger.log import Ledger
+from penstock.ledger.signatures import signed_by
 from penstock.ports import Store, Transaction, Witness, WitnessedSize
 
 log = logging.getLogger(__name__)

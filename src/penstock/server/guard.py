@@ -14,13 +14,19 @@ import json
 from typing import Any
 from urllib.parse import urlsplit
 
+from fastapi import Request
+
+from penstock.engine.door import Login
 from penstock.engine.journal import Journal
+from penstock.errors import Refused
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
 PAGES_HOST = "localhost"
 HOSTS = ("127.0.0.1", PAGES_HOST, "[::1]")
 MAX_BODY = 1024 * 1024
+#: Reports are larger than anything else that is sent here.
+LARGER = {"/v1/evidence": 24 * 1024 * 1024}
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -30,6 +36,14 @@ HEADERS = {
 }
 
 Scope = dict[str, Any]
+
+
+def login_of(request: Request) -> Login:
+    """Whom the guard let in. A request that passed no guard is nobody's."""
+    login = request.scope.get("penstock.login")
+    if not isinstance(login, Login):
+        raise Refused("nobody is logged in", next_move="send Authorization: Bearer <token>")
+    return login
 
 
 class Guard:
@@ -59,10 +73,11 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY or "transfer-encoding" in headers:
-            return 413, f"a request body has a Content-Length of at most {MAX_BODY} bytes", ""
+        most = LARGER.get(scope["path"], MAX_BODY)
+        if not length.isdecimal() or int(length) > most or "transfer-encoding" in headers:
+            return 413, f"a request body has a Content-Length of at most {most} bytes", ""
         if self._trusted:
-            scope["penstock.identity"] = "operator"
+            scope["penstock.login"] = Login("operator", "socket")
             return None
         host = headers.get("host", "")
         if _host(host) not in HOSTS:
@@ -79,7 +94,7 @@ class Guard:
             page = "text/html" in headers.get("accept", "")
             words = "a token is needed; `penstock up` printed one at its first start"
             return (303, words, sign_in) if page else (401, words, "")
-        scope["penstock.identity"] = identity
+        scope["penstock.login"] = Login(identity, "token")
         return None
 
     async def _identity(self, headers: dict[str, str]) -> str | None:

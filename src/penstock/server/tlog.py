@@ -22,12 +22,14 @@ from penstock.bootstrap.home import WitnessSettings
 from penstock.bootstrap.plugins import find
 from penstock.core.notes import VerifierKey
 from penstock.core.tiles import Tile
-from penstock.errors import Conflict, Invalid, Refused
+from penstock.errors import Conflict, Invalid
 from penstock.ledger import tiles
 from penstock.ledger.witnesses import signed_size
 from penstock.ports import Transaction
-from penstock.server.api import Index, Text
-from penstock.server.views import View
+from penstock.server.api import Index
+from penstock.server.guard import login_of
+from penstock.server.people import demand_administrator
+from penstock.server.views import Text, View
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 OCTETS = "application/octet-stream"
@@ -128,7 +130,7 @@ def _witnesses(router: APIRouter, control: ControlPlane) -> None:
     @router.post("/v1/ledger/witnesses")
     async def add(given: Witness, request: Request) -> View:
         """Ask one more witness to cosign, from now on."""
-        _operator(request)
+        await demand_administrator(control, login_of(request))
         key = VerifierKey.cosigner(given.key)
         find("witness", "http")(given.url)
         settings = control.home.settings
@@ -143,7 +145,7 @@ def _witnesses(router: APIRouter, control: ControlPlane) -> None:
     @router.post("/v1/ledger/witnesses/remove")
     async def remove(given: Named, request: Request) -> View:
         """Ask a witness no more; its cosignatures stay."""
-        _operator(request)
+        await demand_administrator(control, login_of(request))
         settings = control.home.settings
         left = tuple(held for held in settings.witnesses if held.name != given.name)
         if left == settings.witnesses:
@@ -151,11 +153,6 @@ def _witnesses(router: APIRouter, control: ControlPlane) -> None:
             raise Invalid(f"no witness is called {given.name!r}; known: {known}")
         control.home.keep(replace(settings, witnesses=left))
         return {"name": given.name}
-
-
-def _operator(request: Request) -> None:
-    if request.scope.get("penstock.identity") != "operator":
-        raise Refused("only the operator chooses witnesses", next_move="ask the operator")
 
 
 async def _within(control: ControlPlane, tx: Transaction, size: int) -> None:

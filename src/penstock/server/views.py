@@ -5,12 +5,15 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import encode
+from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
-from penstock.core.pipeline import ENDED, GOOD, Gated, Perform, Record, State, Wait, decide
+from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
 from penstock.core.predicates import Promoted
 from penstock.core.traffic import TrafficState
 from penstock.engine.journal import Delivery
@@ -20,6 +23,16 @@ from penstock.ledger.live import live
 from penstock.projections.why import explain, sign_offs
 
 View = dict[str, Any]
+
+
+def _well_formed(text: str) -> str:
+    # JSON can name half of a character; nothing that is signed or stored can hold it.
+    if not text.isascii():
+        text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]
 PRODUCTION = "production"
 
 
@@ -47,9 +60,10 @@ async def delivery(control: ControlPlane, name: str) -> View:
     return {
         **summary(found, now),
         "release": release.id if release else None,
+        "release_digest": release.digest if release else None,
         "steps": [_step(record) for record in found.records],
         "stages": _stages(found, now),
-        "sign_offs": encode(sign_offs(own)),
+        "sign_offs": [{"override": None, **encode(signed)} for signed in sign_offs(own)],
         "evidence": [brief(evidence[index]) for index in sorted(evidence)],
     }
 
@@ -68,6 +82,7 @@ def summary(found: Delivery, now: float) -> View:
         "reason": found.reason,
         "request": found.request,
         "refused_by": refused,
+        "waiting": _waiting(found),
         "change": encode(change),
         "created": found.created,
         "ended": found.ended if ended else None,
@@ -75,8 +90,21 @@ def summary(found: Delivery, now: float) -> View:
     }
 
 
+def _waiting(found: Delivery) -> View | None:
+    """What a delivery waits for, until when, and who can unblock it; None if it does not wait."""
+    last = found.records[-1] if found.records and found.state not in ENDED else None
+    if last is None or last.state is not State.PENDING or not isinstance(last.detail, Gated):
+        return None
+    return {
+        "until": last.detail.waits_until,
+        "action": last.intent.guards,
+        "blocked": encode(last.detail.blocked),
+    }
+
+
 def _refused(record: Record) -> tuple[str, ...]:
-    return record.detail.refused_by if isinstance(record.detail, Gated) else ()
+    waits = record.state is State.PENDING
+    return record.detail.refused_by if isinstance(record.detail, Gated) and not waits else ()
 
 
 def _step(record: Record) -> View:

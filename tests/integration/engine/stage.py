@@ -13,9 +13,11 @@ from penstock.adapters.sqlite import SqliteStore
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
+from penstock.core.people import By, Genesis, KeyGrant
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
-from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.core.predicates import Coverage
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
@@ -74,7 +76,7 @@ class Stage:
         self.store = SqliteStore(folder / "penstock.db")
         self.log, self.operator = Ed25519.create(folder / "log"), Ed25519.create(folder / "operator")
         self.folder = folder
-        self.ledger = Ledger(self.store, self.log, "penstock")
+        self.ledger = Ledger(self.store, [self.log], "penstock")
         self.journal = Journal(self.store, lease_seconds)
 
     async def open(self) -> None:
@@ -88,14 +90,14 @@ class Stage:
             ("administrator",),
         )
         async with self.store.transaction() as tx:
-            await self.ledger.append(tx, [attest(self.operator, _about(genesis))])
+            await self.ledger.append(tx, [attest(self.operator, statement_of(genesis))])
 
     async def signer(self, name: str) -> Signer:
         """A new worker key, granted."""
         made = Ed25519.create(self.folder / name)
-        grant = KeyGrant(name, made.public_key.hex(), "worker")
+        grant = KeyGrant(By("operator"), name, made.public_key.hex(), "worker")
         async with self.store.transaction() as tx:
-            await self.ledger.append(tx, [attest(self.operator, _about(grant))])
+            await self.ledger.append(tx, [attest(self.operator, statement_of(spoken(grant, await tx.now())))])
         return made
 
     async def worker(self, name: str, engine: FakeEngine) -> Worker:
@@ -120,10 +122,6 @@ class Stage:
             for delivery in deliveries:
                 while not (await self.find(delivery)).ended:
                     await asyncio.sleep(0.02)
-
-
-def _about(predicate: Genesis | KeyGrant) -> Statement:
-    return Statement((Subject("x", digest(b"x")),), predicate)
 
 
 @asynccontextmanager

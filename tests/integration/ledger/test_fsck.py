@@ -9,10 +9,13 @@ from dataclasses import replace
 import pytest
 
 from integration.ledger.world import DATA, Delivery, World, accepted, artifact, built, scanned, suite_ran
-from penstock.bootstrap.identity import about, publication
+from penstock.bootstrap.identity import publication
+from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, Statement, Subject
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.predicates import Deployed, Ended, KeyGrant, Promoted, Proposed, Resource, SignOff
+from penstock.core.people import By, KeyGrant
+from penstock.core.predicates import Deployed, Ended, Promoted, Proposed, Resource, SignOff
+from penstock.core.saying import named, statement_of
 from penstock.errors import Broken
 from penstock.ledger import bundle, fsck
 from penstock.ledger.log import attest
@@ -185,7 +188,7 @@ async def test_another_ledger_is_not_the_trusted_one(shipped: World) -> None:
     trust = shipped.trust
     assert "not the genesis" in await complaints(shipped, replace(trust, genesis="sha256:" + "0" * 64))
     other = replace(trust, log_key=shipped.worker.public_key.hex())
-    assert "not signed by the log's key" in await complaints(shipped, other)
+    assert "does not name the log's key" in await complaints(shipped, other)
     assert "not of 'other'" in await complaints(shipped, replace(trust, origin="other"))
 
 
@@ -194,14 +197,15 @@ async def forge(world: World, *entries: Entry) -> None:
     async with world.store.transaction() as tx:
         for entry in entries:
             await world.ledger._write(tx, entry)
-        await world.ledger._sign_head(tx, await world.ledger.size(tx))
+        keys = Authority(log_keys=((-1, world.log.public_key),))
+        await world.ledger._sign_head(tx, await world.ledger.size(tx), keys)
 
 
 async def test_the_log_cannot_grant_itself_anything(shipped: World) -> None:
     mallory = shipped.key("mallory")
-    grant = KeyGrant("mallory", mallory.public_key.hex(), "worker")
+    grant = KeyGrant(By("op"), "mallory", mallory.public_key.hex(), "worker")
     size = len(await rows(shipped, "entries"))
-    envelope = attest(mallory, about("mallory", grant))
+    envelope = attest(mallory, statement_of(grant))
     await forge(shipped, Entry(size, envelope, envelope.statement()))
     assert "nobody granted the key" in await complaints(shipped)
 
@@ -218,14 +222,14 @@ async def test_the_log_cannot_sign_for_a_worker(shipped: World) -> None:
     mallory = shipped.key("mallory")
     mallory.keyid = shipped.worker.keyid
     size = len(await rows(shipped, "entries"))
-    envelope = attest(mallory, about("d", Ended(FIRST.id, "success", "promoted", "")))
+    envelope = attest(mallory, Statement((named("d"),), Ended(FIRST.id, "success", "promoted", "")))
     await forge(shipped, Entry(size, envelope, envelope.statement()))
-    assert "the signature is not worker's" in await complaints(shipped)
+    assert "not signed by worker" in await complaints(shipped)
     async with shipped.store.transaction(write=False) as tx:
         data = await bundle.export(shipped.ledger, tx, FIRST.id)
     steps = bundle.check(data, shipped.trust, shipped.languages)
     assert not steps[-1].ok
-    assert "is not signed by worker" in steps[-1].reason
+    assert "not signed by worker" in steps[-1].reason
 
 
 class TestALyingWorker:
@@ -293,14 +297,13 @@ class TestALyingWorker:
         assert problem in await self.lie(asked, policy_uri=uri)
 
     async def test_about_which_version_was_in_force(self, world: World) -> None:
-        await world.keep(publication(world.operator, LENIENT))
+        await world.say(publication(LENIENT, By("op")))
         await world.propose(FIRST)
         await world.report(FIRST, built(), suite_ran(), scanned(), accepted())
         assert (await world.gate(FIRST, "promote")).state == "success"
         async with world.store.transaction(write=False) as tx:
             entries = await world.ledger.tagged(tx, f"type:{SignOff.TYPE}")
-        strict = publication(world.operator, LENIENT.replace('"true"', '"release.first == false"'))
-        await world.keep(strict)
+        await world.say(publication(LENIENT.replace('"true"', '"release.first == false"'), By("op")))
         late = next(e for e in entries if _decision(e).penstock.policy == "test-lead")
         size = len(await rows(world, "entries"))
         signed = _decision(late)

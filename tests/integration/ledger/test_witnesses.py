@@ -16,7 +16,7 @@ from penstock.core.notes import VerifierKey, cosigners, split
 from penstock.core.predicates import Ended
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.ledger import bundle, fsck
-from penstock.ledger.log import signed_by
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.witnesses import Known, Witnesses, ask
 
 SECONDS = 30.0

@@ -14,7 +14,7 @@ from fakes.witness import WitnessServer
 from penstock.core import merkle
 from penstock.core.notes import VerifierKey, claimed_size, cosigners, open_note
 from penstock.core.tiles import Tile, decode_bundle, tiles
-from penstock.ledger.log import signed_by
+from penstock.ledger.signatures import signed_by
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 
