@@ -6,6 +6,7 @@ Exit codes: 0 done or passed, 1 failed or refused, 2 wrong usage or Invalid, 3 U
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -141,11 +142,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     evidence.add_argument("--for", dest="about", help="a delivery or sha256:… that a report is about")
     evidence.add_argument("--kind", help="junit, cobertura, lcov, sarif, cyclonedx, dsse (default: guessed)")
     evidence.add_argument("--suite", help="the name of the tests, or of the tool's run")
-    verb = _group(
-        commands,
-        "ledger",
-        "re-verify the whole ledger, read its checkpoint, choose witnesses, rotate its key",
-    )
+    what = "re-verify the whole ledger, read its checkpoint, choose witnesses, rotate its key"
+    verb = _group(commands, "ledger", what, "penstock ledger verify")
     what = "check every byte of the ledger again"
     check = verb("verify", verbs.ledger_verify, what, "penstock ledger verify --kept checkpoint.txt")
     what = "a checkpoint that was kept elsewhere: its entries must still be there"
@@ -166,16 +164,18 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _people(commands: Commands[argparse.ArgumentParser]) -> None:
-    policies.parsers(_group(commands, "policy", "policies: lint, test, replay, publish, explain"))
-    people.parsers(lambda name, what: _group(commands, name, what))
+    what = "policies: lint, test, replay, publish, explain"
+    policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
+    people.parsers(functools.partial(_group, commands))
     what = "let a release pass a policy: by a holder of its owning role, with a reason, for a while"
     example = "penstock override shop-1a2b3c4d --policy security-lead --reason 'fix is on its way' --for 4h"
     people.override_parser(_add(commands, "override", people.override, what, example))
 
 
-def _group(commands: Commands[argparse.ArgumentParser], name: str, what: str) -> Verb:
+def _group(commands: Commands[argparse.ArgumentParser], name: str, what: str, example: str) -> Verb:
     """A command of several verbs; gives the function that adds one."""
-    command = commands.add_parser(name, help=what, description=what[0].upper() + what[1:] + ".")
+    description = what[0].upper() + what[1:] + "."
+    command = commands.add_parser(name, help=what, description=description, epilog=f"example: {example}")
     verbs_of = command.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     def add(verb: str, handler: Handler, what: str, example: str) -> argparse.ArgumentParser:

@@ -33,9 +33,10 @@ UNITS = {"m": 60, "h": 3600, "d": 86400}
 
 def parsers(group: Any) -> None:
     """The commands of this file; *group* is `main.group`."""
-    _identity(group("identity", "who is known here: keys, roles, addresses, tokens"))
-    _role(group("role", "grant or revoke a role"))
-    _review(group("review", "approve or reject a change"))
+    what = "who is known here: keys, roles, addresses, tokens"
+    _identity(group("identity", what, "penstock identity list"))
+    _role(group("role", "grant or revoke a role", "penstock role grant ada security-lead"))
+    _review(group("review", "approve or reject a change", "penstock review approve shop-1a2b3c4d"))
 
 
 def _identity(verb: Any) -> None:

@@ -103,7 +103,29 @@ def sign_off(
     verdict = combine(rule.verdict for rule in decided)
     override = None if verdict.passed else _override(question, policy, selected, authority)
     used = [entry for entry in selected if _matters(entry, policy)]
-    decision = Decision(
+    return SignOff(
+        verifier=BuilderId(ENGINE),
+        time_verified=_rfc3339(question.now),
+        resource_uri=f"urn:penstock:release:{question.release.digest}",
+        policy=Resource(published, {"sha256": hex_of(digest(policy.source.encode()))}),
+        input_attestations=tuple(
+            Resource(f"urn:penstock:entry:{entry.index}", {"sha256": hex_of(entry.envelope.digest)})
+            for entry in used
+        ),
+        verification_result="PASSED" if verdict.passed or override else "FAILED",
+        verified_levels=_levels(policy, verdict, override),
+        penstock=_decision(question, policy, decided, verdict, override),
+    )
+
+
+def _decision(
+    question: Question,
+    policy: PolicyDocument,
+    decided: tuple[RuleVerdict, ...],
+    verdict: Verdict,
+    override: Overridden | None,
+) -> Decision:
+    return Decision(
         delivery=question.delivery,
         policy=policy.policy,
         owner=policy.owner,
@@ -122,19 +144,6 @@ def sign_off(
         artifact=question.artifact,
         release=question.release,
         override=override,
-    )
-    return SignOff(
-        verifier=BuilderId(ENGINE),
-        time_verified=_rfc3339(question.now),
-        resource_uri=f"urn:penstock:release:{question.release.digest}",
-        policy=Resource(published, {"sha256": hex_of(digest(policy.source.encode()))}),
-        input_attestations=tuple(
-            Resource(f"urn:penstock:entry:{entry.index}", {"sha256": hex_of(entry.envelope.digest)})
-            for entry in used
-        ),
-        verification_result="PASSED" if verdict.passed or override else "FAILED",
-        verified_levels=_levels(policy, verdict, override),
-        penstock=decision,
     )
 
 

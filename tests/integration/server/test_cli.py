@@ -168,7 +168,7 @@ def test_a_bundle_on_standard_output_is_the_bundle(
 def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path) -> None:
     file = tmp_path / "lead.yaml"
     file.write_text(sh.json("policy", "show", "operations-lead")["source"] + "# reviewed\n")
-    assert sh.json("policy", "lint", str(file))["rules"] == ["canary"]
+    assert sh.json("policy", "lint", str(file)) == [{"policy": "operations-lead", "rules": 1}]
     assert sh.json("policy", "publish", str(file))["policy"] == "operations-lead"
     file.write_text(file.read_text().replace("evidence.canary.verdict", "evidence.canary.verdikt", 1))
     sh("policy", "lint", str(file))
@@ -187,7 +187,20 @@ def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path)
         (("abort", "nothing"), 2, "not known"),
         (("rollback", "nothing"), 1, "never been promoted"),
         (("policy", "show", "nothing"), 2, "in force: development-lead"),
-        (("policy", "show"), 2, "needs a name"),
+        (("policy", "test", "/does/not/exist"), 2, "cannot be read"),
+        (("policy", "explain", "nothing"), 2, "penstock status"),
+        (("policy", "retire", "nothing", "--reason", "x"), 2, "in force: development-lead"),
+        (("identity", "add", "ada"), 2, "nothing to add"),
+        (("identity", "add", "not an identity", "--address", "a@b"), 2, "is not an identity"),
+        (("identity", "revoke-key", "ff", "--reason", "x"), 2, "penstock identity list"),
+        (("role", "grant", "ada", "tester", "--scope", "everywhere"), 2, "team/NAME"),
+        (("role", "revoke", "ada", "tester", "--reason", "x"), 2, "does not hold"),
+        (("role", "revoke", "operator", "administrator", "--reason", "x"), 2, "nobody would be left"),
+        (("review", "approve", "nothing"), 2, "penstock status"),
+        (("review", "approve", "ab" * 20, "--login"), 1, "a person's own key"),
+        (("review", "approve", "ab" * 20, "--key", "/does/not/exist"), 2, "no key to sign with"),
+        (("override", "nothing", "--policy", "x", "--reason", "y"), 2, "penstock status"),
+        (("evidence", "add"), 2, "needs a file"),
         (("policy", "lint", "/does/not/exist"), 2, "cannot be read"),
         (("evidence", "show", "x"), 2, "not the index"),
         (("evidence", "show", "99999999"), 2, "no entry"),
