@@ -40,6 +40,7 @@ COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --extra local --extra postgres requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)

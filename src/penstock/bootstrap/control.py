@@ -14,6 +14,7 @@ from pathlib import Path
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
+from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
 from penstock.engine.door import Door
 from penstock.engine.journal import Journal
@@ -22,6 +23,7 @@ from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.errors import Invalid
 from penstock.ledger.log import Ledger
+from penstock.ledger.witnesses import Known, Witnesses
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import Artifacts, Builder, Language, Metrics, Platform, Router, Sandbox, Store
 
@@ -39,6 +41,7 @@ class ControlPlane:
     shipping: Shipping
     door: Door
     worker: Worker
+    witnesses: Witnesses
     platform: Platform
     router: Router
     metrics: Metrics
@@ -86,6 +89,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
         door=Door(store, ledger, journal, languages, keys.worker, keys.server),
         worker=Worker(store, journal, ledger, engine, keys.worker),
+        witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         platform=platform,
         router=router,
         metrics=metrics,
@@ -112,6 +116,15 @@ def open_store(home: Home) -> Store:
             next_move="sqlite:PATH, or postgresql://USER@HOST:PORT/DATABASE",
         )
     return store
+
+
+def open_witnesses(home: Home) -> list[Known]:
+    """The witnesses that the settings name now."""
+    http = find("witness", "http")
+    return [
+        Known(VerifierKey.cosigner(given.key), given.url, http(given.url))
+        for given in home.settings.witnesses
+    ]
 
 
 def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:

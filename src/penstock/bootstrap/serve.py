@@ -45,15 +45,16 @@ async def _serve(home: Home) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    worker = asyncio.create_task(control.worker.run())
+    background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
     try:
         await asyncio.gather(
             open_to_user.serve(sockets=[_unix(home.api_socket)]),
             open_to_token.serve(sockets=[_tcp(home.settings.port)]),
         )
     finally:
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await control.store.close()
 
 

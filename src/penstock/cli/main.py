@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import machine, people, policies, saying, verbs
+from penstock.cli import machine, people, policies, saying, verbs, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -142,11 +142,17 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     evidence.add_argument("--for", dest="about", help="a delivery or sha256:… that a report is about")
     evidence.add_argument("--kind", help="junit, cobertura, lcov, sarif, cyclonedx, dsse (default: guessed)")
     evidence.add_argument("--suite", help="the name of the tests, or of the tool's run")
-    what = "re-verify the whole ledger, read its checkpoint, rotate its key"
+    what = "re-verify the whole ledger, read its checkpoint, choose witnesses, rotate its key"
     verb = _group(commands, "ledger", what, "penstock ledger verify")
-    verb("verify", verbs.ledger_verify, "check every byte of the ledger again", "penstock ledger verify")
+    what = "check every byte of the ledger again"
+    check = verb("verify", verbs.ledger_verify, what, "penstock ledger verify --kept checkpoint.txt")
+    what = "a checkpoint that was kept elsewhere: its entries must still be there"
+    check.add_argument("--kept", type=Path, metavar="FILE", help=what)
     what = "the newest signed tree head: keep it somewhere else"
     verb("checkpoint", verbs.ledger_checkpoint, what, "penstock ledger checkpoint")
+    what = "who is asked to cosign checkpoints: list, add URL KEY, remove NAME"
+    command = verb("witness", witness.witness, what, "penstock ledger witness list")
+    command.add_argument("words", nargs="*", metavar="…", help=what.partition(": ")[2])
     what = "have the log sign with a new key from now on"
     rotate = verb("rotate-key", people.rotate_log_key, what, "penstock ledger rotate-key --reason yearly")
     rotate.add_argument("--reason", required=True)

@@ -207,7 +207,8 @@ def ledger_checkpoint(given: argparse.Namespace) -> int:
 
 def ledger_verify(given: argparse.Namespace) -> int:
     began = time.monotonic()
-    view = Client.find().post("/v1/ledger/verify")
+    kept = {"kept": read(given.kept).decode(errors="replace")} if given.kept else {}
+    view = Client.find().post("/v1/ledger/verify", kept)
     if given.format == "json":
         document(view)
     else:
@@ -219,6 +220,8 @@ def ledger_verify(given: argparse.Namespace) -> int:
             f"again, {view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
         )
         say(f"  root {view['root']}")
+        if kept and view["verified"]:
+            say(f"  it begins with the entries of {given.kept}")
     return 0 if view["verified"] else 1
 
 

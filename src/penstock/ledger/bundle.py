@@ -18,7 +18,7 @@ from penstock.core.authority import Authority
 from penstock.core.codec import decode
 from penstock.core.digest import canonical
 from penstock.core.evidence import Entry, open_envelope
-from penstock.core.notes import Checkpoint, claimed_size, open_note
+from penstock.core.notes import Checkpoint, claimed_size, cosigners, open_note
 from penstock.core.people import MANDATES
 from penstock.core.predicates import Decision, Deployed, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
@@ -77,7 +77,7 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
     for kind in MANDATES:
         for entry in await ledger.tagged(tx, f"type:{kind.TYPE}"):
             entries[entry.index] = entry
-    size = await ledger.size(tx)
+    size, checkpoint = await _vouched(ledger, tx, covering=max(entries) + 1)
     proven = [
         Proven(
             index,
@@ -86,7 +86,17 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
         )
         for index in sorted(entries)
     ]
-    return canonical(Bundle(SCHEMA, delivery, await ledger.checkpoint(tx), tuple(proven)))
+    return canonical(Bundle(SCHEMA, delivery, checkpoint, tuple(proven)))
+
+
+async def _vouched(ledger: Ledger, tx: Transaction, covering: int) -> tuple[int, str]:
+    """The tree head of at least that many entries that most witnesses stand behind; the newest such."""
+    most = await tx.execute(
+        "SELECT count(*) FROM (SELECT size FROM cosignatures WHERE size >= ? ORDER BY size DESC LIMIT 1000) "
+        "AS recent GROUP BY size ORDER BY 1 DESC LIMIT 1",
+        (covering,),
+    )
+    return await ledger.head(tx, covering=covering, cosigned=int(str(most[0][0])) if most else 0)
 
 
 def check(data: bytes, trust: Trust, languages: Mapping[str, Language]) -> list[StepResult]:
@@ -103,12 +113,15 @@ def check(data: bytes, trust: Trust, languages: Mapping[str, Language]) -> list[
         key = authorities[-1].log_key(claimed)
         head = open_note(bundle.checkpoint, trust.origin, key, signed_by)
         steps.append(StepResult(f"the checkpoint of {head.size} entries is signed by the log's key", True))
+        if trust.quorum:
+            steps.append(_check_witnesses(bundle.checkpoint, trust))
         for proven in bundle.entries:
             _prove(proven, head)
         steps.append(StepResult(f"{len(entries)} entries are in that checkpoint's tree", True))
         steps.extend(_check_delivery(bundle, entries, authorities, languages))
     except (PenstockError, ValueError) as error:
-        names = ("well formed", "signatures", "checkpoint", "entries in the tree", "sign-offs")
+        witnesses = ("witnesses",) if trust.quorum else ()
+        names = ("well formed", "signatures", "checkpoint", *witnesses, "entries in the tree", "sign-offs")
         steps.append(StepResult(names[min(len(steps), len(names) - 1)], False, str(error)))
     return steps
 
@@ -123,6 +136,14 @@ def _read(data: bytes) -> Bundle:
     if bundle.schema != SCHEMA or canonical(bundle) != data:
         raise Invalid(f"not a bundle in its one canonical form ({SCHEMA})", where="bundle")
     return bundle
+
+
+def _check_witnesses(note: str, trust: Trust) -> StepResult:
+    """Enough of the trusted witnesses cosigned; a false signature in a witness's name is `Invalid`."""
+    found = cosigners(note, trust.cosigners(), signed_by)
+    what = f"{len(found)} of {len(trust.witnesses)} witnesses cosigned the checkpoint"
+    enough = len(found) >= trust.quorum
+    return StepResult(what, enough, "" if enough else f"the trust file asks for {trust.quorum}")
 
 
 def _opened(proven: Proven) -> Entry:

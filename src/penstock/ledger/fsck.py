@@ -4,7 +4,8 @@ Called by the server and by the CLI. It trusts nothing but the trust file: entri
 signatures and authority are checked in order, every stored node, tag and checkpoint is computed again
 and compared, every sign-off is decided again to the same bytes, and every action must have had them. It
 changes nothing. What it cannot notice: entries cut off the end together with their checkpoints, unless
-somebody outside kept a later checkpoint; and that an older checkpoint is gone, on which nothing rests.
+somebody outside kept a later checkpoint and gives it (*kept*); and that an older checkpoint, or a
+cosignature, is gone, on which nothing rests.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from dataclasses import dataclass, field
 from penstock.core import merkle
 from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, open_envelope
-from penstock.core.notes import Checkpoint, open_note
+from penstock.core.notes import Checkpoint, VerifierKey, claimed_size, cosigned_at, open_note, split
 from penstock.core.predicates import SignOff
 from penstock.core.selection import tags_of
 from penstock.errors import PenstockError
@@ -31,11 +32,20 @@ MAX_PROBLEMS = 50
 
 @dataclass(frozen=True)
 class Trust:
-    """What somebody outside keeps: the log's name and key (raw, hex), and the digest of entry 0."""
+    """What somebody outside keeps: the log's name and key (raw, hex), and the digest of entry 0.
+
+    *witnesses* are verifier keys; *quorum* of them must stand behind a bundle's checkpoint.
+    """
 
     origin: str
     log_key: str
     genesis: str
+    witnesses: tuple[str, ...] = ()
+    quorum: int = 0
+
+    def cosigners(self) -> tuple[VerifierKey, ...]:
+        """The witnesses' keys; `Invalid` if one is not a key."""
+        return tuple(VerifierKey.cosigner(text) for text in self.witnesses)
 
 
 @dataclass(frozen=True)
@@ -73,14 +83,22 @@ class _Check:
             self.problems.append(f"{where}: {what}")
 
 
-async def verify(store: Store, trust: Trust | None, languages: Mapping[str, Language]) -> Report:
-    """Check everything that the ledger's answers rest on, in one snapshot."""
+async def verify(
+    store: Store, trust: Trust | None, languages: Mapping[str, Language], *, kept: str | None = None
+) -> Report:
+    """Check everything that the ledger's answers rest on, in one snapshot.
+
+    *kept* is a checkpoint note that somebody outside kept: the ledger must still begin with its entries.
+    """
     check = _Check(trust, languages)
     async with store.transaction(write=False) as tx:
         size = await _entries(check, tx)
         await _nodes(check, tx)
         await _tags(check, tx)
         checkpoints = await _checkpoints(check, tx, size)
+        await _cosignatures(check, tx)
+    if kept is not None:
+        _kept(check, kept, size)
     complete = size > 0 and not check.problems
     root = merkle.root(size, lambda *place: check.nodes[place]).hex() if complete else ""
     return Report(size, check.sign_offs, checkpoints, root, tuple(check.problems))
@@ -191,6 +209,42 @@ async def _checkpoints(check: _Check, tx: Transaction, size: int) -> int:
     if last != size:
         check.wrong("checkpoints", f"the last is of {last} entries; there are {size}")
     return len(rows)
+
+
+async def _cosignatures(check: _Check, tx: Transaction) -> None:
+    """Each is of a checkpoint that is there, and genuine if its witness is one that we know."""
+    keys = check.trust.cosigners() if check.trust else ()
+    rows = await tx.execute(
+        "SELECT s.size, s.name, s.line, c.note FROM cosignatures s "
+        "LEFT JOIN checkpoints c ON c.size = s.size ORDER BY s.size, s.name"
+    )
+    for size, name, line, note in rows:
+        where = f"cosignature {size} by {name}"
+        try:
+            if note is None:
+                check.wrong(where, "there is no checkpoint of that size")
+                continue
+            body, (*_, made) = split(f"{note}{line}")
+            if str(made) != line or made.name != name:
+                check.wrong(where, "is not a signature line by that name")
+            for key in keys:
+                if made.by(key):
+                    cosigned_at(body, made, key, signed_by)
+        except PenstockError as error:
+            check.wrong(where, error)
+
+
+def _kept(check: _Check, kept: str, size: int) -> None:
+    """The ledger begins with the entries of a checkpoint that was kept outside."""
+    where = "kept checkpoint"
+    try:
+        head = _open(kept, claimed_size(kept), check)
+        if head.size > size:
+            check.wrong(where, f"is of {head.size} entries; there are {size}: entries were cut off")
+        elif head.root != merkle.root(head.size, lambda *place: check.nodes[place]):
+            check.wrong(where, f"the first {head.size} entries are not the ones that it was made of")
+    except PenstockError as error:
+        check.wrong(where, error)
 
 
 def _open(note: str, size: int, check: _Check) -> Checkpoint:

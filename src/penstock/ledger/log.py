@@ -39,6 +39,11 @@ SCHEMA = (
     CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL);
     CREATE TABLE tags (tag TEXT NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY (tag, idx))
     """,
+    """
+    CREATE TABLE cosignatures (size INTEGER NOT NULL, name TEXT NOT NULL, line TEXT NOT NULL,
+        PRIMARY KEY (size, name));
+    CREATE TABLE followers (name TEXT PRIMARY KEY, next INTEGER NOT NULL)
+    """,
 )
 
 PAGE = 1000
@@ -174,11 +179,37 @@ class Ledger:
     # --- prove ---------------------------------------------------------------------------------------
 
     async def checkpoint(self, tx: Transaction) -> str:
-        """The newest signed tree head."""
-        rows = await tx.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1")
+        """The newest signed tree head, with the lines of the witnesses that cosigned it."""
+        return (await self.head(tx))[1]
+
+    async def head(self, tx: Transaction, *, cosigned: int = 0, covering: int = 0) -> tuple[int, str]:
+        """(size, note) of the newest tree head that *cosigned* witnesses stand behind; `Invalid` if none.
+
+        With *covering*, only of heads of at least that many entries.
+        """
+        if cosigned:
+            found = await tx.execute(
+                "SELECT size FROM cosignatures WHERE size >= ? GROUP BY size HAVING count(*) >= ? "
+                "ORDER BY size DESC LIMIT 1",
+                (covering, cosigned),
+            )
+        else:
+            found = await tx.execute(
+                "SELECT size FROM checkpoints WHERE size >= ? ORDER BY size DESC LIMIT 1", (covering,)
+            )
+        rows = [
+            row
+            for given in found
+            for row in await tx.execute("SELECT size, note FROM checkpoints WHERE size = ?", given)
+        ]
         if not rows:
-            raise Invalid("the ledger is empty")
-        return str(rows[0][0])
+            raise Invalid(
+                f"no checkpoint with {cosigned} cosignatures" if cosigned else "the ledger is empty",
+                next_move="penstock ledger witness list" if cosigned else "",
+            )
+        size, note = int(str(rows[0][0])), str(rows[0][1])
+        lines = await tx.execute("SELECT line FROM cosignatures WHERE size = ? ORDER BY name", (size,))
+        return size, note + "".join(str(line) for (line,) in lines)
 
     async def root(self, tx: Transaction, size: int) -> bytes:
         nodes = await self._nodes(tx, lambda node: merkle.root(size, node))

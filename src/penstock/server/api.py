@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,10 @@ class Ship(BaseModel):
 
 class Reason(BaseModel):
     reason: Text = ""
+
+
+class Kept(BaseModel):
+    kept: Text | None = None
 
 
 def routes(control: ControlPlane) -> APIRouter:
@@ -150,9 +155,13 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
             return PlainTextResponse(await control.ledger.checkpoint(tx))
 
     @api.post("/ledger/verify")
-    async def verify() -> View:
+    async def verify(given: Kept | None = None) -> View:
+        """Check every byte again; with *kept*, a checkpoint that somebody outside kept, against that too."""
         trust = decode(fsck.Trust, _json(control.home.trust), "trust.json")
-        report = await fsck.verify(control.store, trust, control.languages)
+        known = tuple(witness.key for witness in control.home.settings.witnesses)
+        trust = replace(trust, witnesses=(*trust.witnesses, *known))
+        kept = given.kept if given else None
+        report = await fsck.verify(control.store, trust, control.languages, kept=kept)
         return {
             "verified": report.verified,
             "entries": report.entries,

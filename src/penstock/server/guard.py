@@ -65,7 +65,7 @@ class Guard:
 
         async def guarded(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_encoded(HEADERS)]
+                message["headers"] = _guarded(message.get("headers", []))
             await send(message)
 
         await self._app(scope, receive, guarded)
@@ -129,6 +129,13 @@ def _cookie(header: str) -> str:
 def _same_origin(headers: dict[str, str]) -> bool:
     origin = headers.get("origin")
     return origin is None or urlsplit(origin).netloc == headers.get("host")
+
+
+def _guarded(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A response's headers with ours. Only what says that it never changes may be kept by a browser."""
+    immutable = any(name == b"cache-control" and b"immutable" in value for name, value in given)
+    ours = {name: value for name, value in HEADERS.items() if not (immutable and name == "cache-control")}
+    return [*given, *_encoded(ours)]
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

@@ -70,7 +70,7 @@ def _statements(api: APIRouter, control: ControlPlane) -> None:
     @api.post("/ledger/next-key")
     async def next_key(request: Request) -> View:
         """Make the log's next key. It signs nothing until an administrator's statement says so."""
-        await _demand_administrator(control, login_of(request))
+        await demand_administrator(control, login_of(request))
         async with control.store.transaction(write=False) as tx:
             used = [raw for _, raw in (await control.ledger.authority(tx)).log_keys]
         signer = next_log_key(control.home, used)
@@ -126,7 +126,7 @@ def _tokens(api: APIRouter, control: ControlPlane) -> None:
     @api.post("/tokens")
     async def mint(given: ForWhom, request: Request) -> View:
         """A new API token for somebody. It is shown once, and kept only as a hash."""
-        await _demand_administrator(control, login_of(request))
+        await demand_administrator(control, login_of(request))
         if not IDENTITY.fullmatch(given.identity):
             raise Invalid(f"{given.identity[:80]!r} is not an identity")
         token = f"pst_{secrets.token_urlsafe(32)}"
@@ -138,12 +138,12 @@ def _tokens(api: APIRouter, control: ControlPlane) -> None:
     @api.delete("/tokens/{identity}")
     async def drop(identity: str, request: Request) -> View:
         """Forget every token of somebody's."""
-        await _demand_administrator(control, login_of(request))
+        await demand_administrator(control, login_of(request))
         async with control.store.transaction() as tx:
             return {"identity": identity, "dropped": await control.journal.drop_tokens(tx, identity)}
 
 
-async def _demand_administrator(control: ControlPlane, login: Login) -> None:
+async def demand_administrator(control: ControlPlane, login: Login) -> None:
     async with control.store.transaction(write=False) as tx:
         authority = await control.ledger.authority(tx)
     if not authority.covers(login.identity, ADMINISTRATOR, ORGANISATION):

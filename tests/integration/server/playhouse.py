@@ -135,6 +135,9 @@ class ScriptedEngine:
     def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
         return self.control.engine.task(delivery, pipeline, intent)
 
+    def forget(self, delivery: str) -> None:
+        self.control.engine.forget(delivery)
+
     def _build(self, task: Task) -> Outcome:
         artifact = Artifact(task.change.service, digest(task.change.revision.encode()))
         provenance = Provenance(
@@ -274,15 +277,16 @@ class Playhouse:
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (tcp, unix), strict=True)
         ]
-        worker = asyncio.create_task(control.worker.run())
+        background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
         up.set()
         await asyncio.to_thread(down.wait)
-        worker.cancel()
+        for task in background:
+            task.cancel()
         for server in servers:
             server.should_exit = True
-        await asyncio.gather(worker, *tasks, return_exceptions=True)
+        await asyncio.gather(*background, *tasks, return_exceptions=True)
         await control.store.close()
 
     async def wire(self) -> ControlPlane:

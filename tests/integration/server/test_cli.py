@@ -9,6 +9,8 @@ import pytest
 from playhouse import Playhouse, Told, opened
 from shell import Shell
 
+from fakes.witness import WitnessServer
+
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[Playhouse]:
@@ -75,6 +77,7 @@ def test_a_document_on_standard_output_is_whole_and_alone(sh: Shell, house: Play
         ("evidence", "show", "0"),
         ("ledger", "verify"),
         ("ledger", "checkpoint"),
+        ("ledger", "witness"),
         ("logs", "shop"),
     ],
 )
@@ -202,3 +205,50 @@ def test_a_url_and_a_token_lead_to_the_same_server(
     sh("status")
     assert sh.code == 1
     assert "a token is needed" in sh.err
+
+
+def test_a_checkpoint_that_was_kept_is_looked_for(sh: Shell, told: Told, tmp_path: Path) -> None:
+    kept = tmp_path / "checkpoint.txt"
+    kept.write_text(sh.json("ledger", "checkpoint")["checkpoint"])
+    assert f"it begins with the entries of {kept}" in sh("ledger", "verify", "--kept", str(kept))
+    assert sh.code == 0
+    kept.write_text(kept.read_text().replace("penstock", "other"))
+    assert "✗ kept checkpoint: checkpoint: a checkpoint of 'other'" in sh(
+        "ledger", "verify", "--kept", str(kept)
+    )
+    assert sh.code == 1
+    kept.write_text("")
+    assert "not a signed note" in sh("ledger", "verify", "--kept", str(kept))
+    sh("ledger", "verify", "--kept", str(tmp_path / "gone"))
+    assert (sh.code, "cannot be read" in sh.err) == (2, True)
+
+
+def test_witnesses_are_added_listed_and_removed(sh: Shell, told: Told) -> None:
+    key = WitnessServer("witness.example/w1").key
+    sh("ledger", "witness", "add", "http://127.0.0.1:1/w", str(key))
+    assert (sh.code, sh.err) == (0, "")
+    assert "witness.example/w1" in sh("ledger", "witness", "list")
+    (row,) = sh.json("ledger", "witness", "list")["witnesses"]
+    assert (row["url"], row["key"], row["signed"]) == ("http://127.0.0.1:1/w", str(key), 0)
+    sh("ledger", "witness", "add", "http://127.0.0.1:1/w", str(key))
+    assert (sh.code, "remove witness.example/w1" in sh.err) == (1, True)
+    sh("ledger", "witness", "remove", "witness.example/w1")
+    assert sh.code == 0
+    sh("ledger", "witness", "remove", "witness.example/w1")
+    assert (sh.code, "known: none" in sh.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("ftp://w.example", str(WitnessServer().key)),
+        ("http://w.example", "w.example+00000000+AAAA"),
+        ("http://w.example", str(WitnessServer().key).replace("+", "+0", 1)),
+        ("http://w.example", "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"),
+        ("http://w.example", "nonsense"),
+    ],
+)
+def test_what_is_no_witness_is_invalid(sh: Shell, told: Told, url: str, key: str) -> None:
+    sh("ledger", "witness", "add", url, key)
+    assert sh.code == 2
+    assert sh.json("ledger", "witness", "list")["witnesses"] == []

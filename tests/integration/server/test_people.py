@@ -1,23 +1,22 @@
-"""People with roles and keys of their own, from the command line: publishing, reviewing, overriding, evidence."""
+"""People with roles and keys of their own: publishing, reviewing, overriding, bringing evidence."""
 
 from __future__ import annotations
 
 import base64
 import json
 import sqlite3
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from office import Office
 from playhouse import Playhouse, opened
 from shell import Shell
 
 from penstock.adapters.ed25519 import Ed25519
 from penstock.core.evidence import Statement, Subject, pre_authentication_encoding, seal
 from penstock.core.people import By, PolicyVersion
-from penstock.core.predicates import Attempt, TestResult
+from penstock.core.predicates import TestResult
 from penstock.core.saying import spoken, statement_of
 from penstock.ledger.log import attest
 
@@ -59,57 +58,6 @@ JUNIT = (
 def house() -> Iterator[Playhouse]:
     with opened() as found:
         yield found
-
-
-class Office:
-    """People, each with an ssh key; the operator grants."""
-
-    def __init__(self, house: Playhouse, sh: Shell, folder: Path) -> None:
-        self.house, self.sh, self.folder = house, sh, folder
-
-    def key(self, name: str) -> Path:
-        """A new ssh key, as people have one."""
-        path = self.folder / name
-        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(path)]
-        subprocess.run(command, check=True, timeout=30)
-        return path
-
-    def hire(self, name: str, *roles: str, address: str = "") -> str:
-        """Somebody new with an ssh key; gives the option that signs as them."""
-        path = self.key(name)
-        given = ("--address", address) if address else ()
-        self.sh.ok("identity", "add", name, "--public-key", f"{path}.pub", *given)
-        for role in roles:
-            self.sh.ok("role", "grant", name, *role.split(" "))
-        return f"--key={path}"
-
-    def write(self, text: str, name: str = "policy.yaml") -> str:
-        path = self.folder / name
-        path.write_text(text)
-        return str(path)
-
-    def ship(self, title: str, until: str) -> str:
-        """Start a delivery, and wait until it waits or has ended."""
-        self.house.commit(title)
-        (delivery,) = self.sh.json("ship", str(self.house.repository), "--no-wait")["deliveries"]
-        for _ in range(600):
-            view = self.sh.json("status", delivery)
-            if view["waiting"] and until == "waits":
-                return delivery
-            if view["outcome"]:
-                assert view["outcome"] == until, view["reason"]
-                return delivery
-            time.sleep(0.05)
-        raise AssertionError(f"{delivery} neither waits nor ends")
-
-    def outcome(self, delivery: str) -> str:
-        with self.house.client() as client:
-            return str(self.house.ended(client, delivery)["outcome"])
-
-    def attempts(self) -> list[dict[str, str]]:
-        with self.house.client() as client:
-            listed = client.get("/v1/evidence", params={"type": Attempt.TYPE}).json()["entries"]
-            return [client.get(f"/v1/evidence/{e['index']}").json()["predicate"] for e in listed]
 
 
 @pytest.fixture
@@ -225,7 +173,7 @@ def test_a_change_waits_for_two_people_who_are_not_its_author(office: Office) ->
     sh.ok("review", "approve", delivery, bob)
     sh.ok("review", "approve", delivery, bob)
     sh.ok("review", "approve", delivery, eve)
-    assert _comes(office, delivery, "1 of 2 approvals")
+    assert office.comes_to_say(delivery, "1 of 2 approvals")
     says = sh.json("status", delivery)["waiting"]["blocked"][0]["says"]
     assert "ada-the-author: is the author" in says
     assert "eve: has no known address" in says
@@ -233,7 +181,7 @@ def test_a_change_waits_for_two_people_who_are_not_its_author(office: Office) ->
     assert office.outcome(delivery) == "promoted"
     explained = sh.ok("policy", "explain", delivery, "four-eyes")
     assert "approved by bob, eve" in explained
-    _bundle_verifies(office, delivery)
+    office.bundle_verifies(delivery)
     sh.ok("identity", "bind", "shop", "nobody")
 
 
@@ -244,9 +192,9 @@ def test_a_rejection_takes_an_approval_back_and_a_lost_role_is_lost(office: Offi
     sh.ok("identity", "bind", "shop", "reviewers")
     delivery = office.ship("good, doubted", until="waits")
     sh.ok("review", "approve", delivery, fay)
-    assert _comes(office, delivery, "1 of 2 approvals")
+    assert office.comes_to_say(delivery, "1 of 2 approvals")
     sh.ok("review", "reject", delivery, fay, "--comment", "on second thoughts")
-    assert _comes(office, delivery, "0 of 2 approvals")
+    assert office.comes_to_say(delivery, "0 of 2 approvals")
     sh.ok("review", "approve", delivery, gus)
     key = next(
         k
@@ -257,21 +205,11 @@ def test_a_rejection_takes_an_approval_back_and_a_lost_role_is_lost(office: Offi
     sh.ok("role", "revoke", "gus", "test-lead", "--reason", "left")
     sh.ok("identity", "revoke-key", key["keyid"], "--reason", "left")
     sh.ok("review", "approve", delivery, fay)
-    assert _comes(office, delivery, "gus: no longer known here")
+    assert office.comes_to_say(delivery, "gus: no longer known here")
     sh.ok("abort", delivery)
     assert office.outcome(delivery) == "aborted"
     sh.ok("identity", "bind", "shop", "nobody")
     assert sh.json("ledger", "verify")["verified"]
-
-
-def _comes(office: Office, delivery: str, words: str) -> bool:
-    """Whether the waiting delivery comes to say this."""
-    for _ in range(200):
-        waiting = office.sh.json("status", delivery)["waiting"]
-        if waiting and words in waiting["blocked"][0]["says"]:
-            return True
-        time.sleep(0.05)
-    return False
 
 
 def test_a_report_from_outside_is_waited_for(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -296,7 +234,7 @@ def test_a_report_from_outside_is_waited_for(office: Office, monkeypatch: pytest
     assert office.outcome(delivery) == "promoted"
     shown = sh.json("evidence", "show", str(entry["index"]))["predicate"]
     assert (shown["origin"], shown["source"], shown["suite"]) == ("external", "jenkins", "load")
-    _bundle_verifies(office, delivery)
+    office.bundle_verifies(delivery)
     # It came late for this delivery; nothing happens but that it is kept.
     other = office.write(JUNIT.replace('name="c"', 'name="d"'), "late.xml")
     sh.ok("evidence", "add", other, "--for", delivery, "--suite", "late")
@@ -361,7 +299,7 @@ def test_an_override_lets_a_refused_release_pass_for_a_while(office: Office) -> 
     assert office.outcome(delivery) == "promoted"
     explained = sh.ok("policy", "explain", delivery, "security-lead")
     assert "FAIL, overridden by sue: the fix is on its way" in explained
-    out = _bundle_verifies(office, delivery)
+    out = office.bundle_verifies(delivery)
     assert "FAIL, overridden by sue (the fix is on its way)" in out
     assert "overridden by sue" in sh.ok("why", "shop")
     assert "overridden by sue" in sh.ok("status", delivery)
@@ -379,7 +317,7 @@ def test_the_logs_key_changes_and_the_trust_file_stays_good(office: Office) -> N
     assert before.split("\n")[4][:20] != after.split("\n")[4][:20]  # another key's hash in the signature line
     delivery = office.ship("good, under a new key", until="promoted")
     assert sh.json("ledger", "verify")["verified"]
-    _bundle_verifies(office, delivery)
+    office.bundle_verifies(delivery)
     # Without the entry that names it, the new key is nobody's.
     with sqlite3.connect(home.store) as database:
         rows = database.execute("SELECT count(*) FROM checkpoints").fetchone()
@@ -398,11 +336,3 @@ def test_replay_tells_before_publishing_whom_it_would_have_refused(office: Offic
     assert changed["refused"] > 2
     assert changed["let_through"] == 0
     assert "would have refused" in sh.ok("policy", "replay", office.write(strict), "--limit", "2")
-
-
-def _bundle_verifies(office: Office, delivery: str) -> str:
-    bundle = office.folder / "bundle.json"
-    office.sh.ok("evidence", "export", delivery, "--file", str(bundle))
-    out = office.sh("verify", str(bundle), "--trust", str(office.house.home.trust))
-    assert office.sh.code == 0, out
-    return out
