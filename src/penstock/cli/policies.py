@@ -13,7 +13,7 @@ from penstock.bootstrap.identity import publication
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
 from penstock.cli.saying import NOBODY, add_options, say
-from penstock.cli.show import document, mark, read, table, told
+from penstock.cli.show import document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
 from penstock.config import parse_policy
 from penstock.core.facts import FACTS
@@ -198,9 +198,9 @@ def explained(given: argparse.Namespace) -> int:
 
 def _explain(signed: dict[str, Any]) -> None:
     passed = signed["result"] == "PASSED"
-    by = signed["override"]
-    said = f", overridden by {by['identity']}: {by['reason']}" if by else ""
-    head = f"{mark(passed)} {signed['policy']} for {signed['action']}: {signed['verdict']}{said}"
+    head = (
+        f"{mark(passed)} {signed['policy']} for {signed['action']}: {signed['verdict']}{overridden(signed)}"
+    )
     line(f"{head}  (entry {signed['index']})")
     for rule in signed["rules"]:
         line(f"    {mark(rule['verdict'] == 'PASS')} {rule['id']}: {rule['says']}")

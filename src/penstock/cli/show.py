@@ -61,6 +61,12 @@ def read(path: Path) -> bytes:
         raise Invalid(f"cannot be read: {error.strerror}", where=str(path)) from error
 
 
+def overridden(signed: dict[str, Any]) -> str:
+    """Who let a sign-off pass although its policy did not, in words; "" if nobody had to."""
+    override = signed["override"]
+    return f", overridden by {override['identity']}: {override['reason']}" if override else ""
+
+
 def mark(good: bool) -> str:
     return "✓" if good else "✗"
 

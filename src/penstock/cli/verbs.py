@@ -15,7 +15,7 @@ from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
 from penstock.cli.follow import follow, print_step
-from penstock.cli.show import complain, document, mark, read, say, table, told
+from penstock.cli.show import complain, document, mark, overridden, read, say, table, told
 from penstock.core.codec import decode, encode
 from penstock.errors import Invalid
 from penstock.ledger.bundle import check
@@ -97,8 +97,8 @@ def status(given: argparse.Namespace) -> int:
         lines = [
             (
                 d["id"],
-                d["outcome"] or d["state"],
-                ", ".join(d["refused_by"]),
+                d["outcome"] or ("waits" if d["waiting"] else d["state"]),
+                ", ".join([*d["refused_by"], *(f"overridden: {who}" for who in d["overridden"])]),
                 f"{d['seconds']:.0f} s",
                 d["change"]["title"],
             )
@@ -115,9 +115,23 @@ def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
     say(f"▸ {view['id']}  {view['outcome'] or view['state']}  {view['change']['title']}")
     for step in view["steps"]:
         print_step(step)
+    for signed in view["sign_offs"]:
+        if signed["override"]:
+            say(f"  ! {signed['policy']} for {signed['action']} is {signed['verdict']}{overridden(signed)}")
+    if view["waiting"]:
+        _say_waiting(view["waiting"])
     if view["reason"]:
         say(view["reason"])
     return 0
+
+
+def _say_waiting(waiting: dict[str, Any]) -> None:
+    until = time.strftime("%d %b %H:%M UTC", time.gmtime(waiting["until"]))
+    say(f"… waits for evidence before {waiting['action']}, until {until}")
+    for blocked in waiting["blocked"]:
+        who = ", ".join(blocked["holders"]) or "nobody"
+        say(f"    {blocked['policy']}: {blocked['says']}")
+        say(f"        {blocked['owner']} can override it: {who}")
 
 
 def logs(given: argparse.Namespace) -> int:
@@ -154,8 +168,8 @@ def why(given: argparse.Namespace) -> int:
     say("signed off by")
     for signed in view["sign_offs"]:
         say(
-            f"  {mark(signed['verdict'] == 'PASS')} {signed['policy']} for {signed['action']}  "
-            f"(entry {signed['index']})"
+            f"  {mark(signed['result'] == 'PASSED')} {signed['policy']} for {signed['action']}"
+            f"{overridden(signed)}  (entry {signed['index']})"
         )
         for rule in signed["rules"]:
             decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())

@@ -119,6 +119,7 @@ class Blocked:
 class Gated:
     """*refused_by* names the policies that did not pass.
 
+    *overridden* names those that passed by somebody's override alone, and whose (``security-lead by sue``).
     *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never).
     While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends; else 0.
     """
@@ -129,6 +130,7 @@ class Gated:
     expires: float = 0.0
     waits_until: float = 0.0
     blocked: tuple[Blocked, ...] = ()
+    overridden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,11 @@ def _outcome(
     expires = min((signed.penstock.expires for signed in sign_offs), default=0.0)
     open_ones = [(p, s) for p, s in zip(policies, sign_offs, strict=True) if not _passed(s)]
     blocked = tuple(_blocked(policy, signed, authority) for policy, signed in open_ones)
-    gated = Gated("gated", tuple(b.policy for b in blocked), question.size, expires, 0.0, blocked)
+    overridden = tuple(
+        f"{s.penstock.policy} by {s.penstock.override.identity}" for s in sign_offs if s.penstock.override
+    )
+    names = tuple(policy.policy for policy, _ in open_ones)
+    gated = Gated("gated", names, question.size, expires, 0.0, blocked, overridden)
     if not sign_offs:
         why = f"no policy guards {question.action} in {question.change.environment}, and nothing never passes"
         return Outcome(State.ERROR, why, (), replace(gated, refused_by=("(none)",)))

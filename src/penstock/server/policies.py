@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.config import parse_policy
-from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.errors import Invalid
-from penstock.ledger.again import compiled, document_of
+from penstock.ledger.again import compiled
 from penstock.projections.replay import replay
+from penstock.server import views
 from penstock.server.views import Text, View
 
 
@@ -32,10 +32,7 @@ class Replay(BaseModel):
 def routes(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/policies")
     async def policies() -> View:
-        async with control.store.transaction(write=False) as tx:
-            authority = await control.ledger.authority(tx)
-        held = sorted(authority.policies.values(), key=lambda item: item.name)
-        return {"policies": [_policy(item, authority) for item in held]}
+        return {"policies": await views.policies(control)}
 
     @api.get("/policies/{name}")
     async def policy(name: str) -> View:
@@ -43,8 +40,7 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
             authority = await control.ledger.authority(tx)
         if name not in authority.policies:
             raise Invalid(f"no policy {name!r}; in force: {', '.join(sorted(authority.policies))}")
-        held = authority.policies[name]
-        return {**_policy(held, authority), "source": held.source}
+        return views.policy(authority.policies[name], authority)
 
     @api.post("/policies/lint")
     async def lint(given: Source) -> View:
@@ -61,19 +57,3 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
             found = await replay(control.ledger, tx, document, rules, given.limit)
         view: View = encode(found)
         return view
-
-
-def _policy(held: InForce, authority: Authority) -> View:
-    document = document_of(held)
-    return {
-        "name": held.name,
-        "owner": held.owner,
-        "holders": list(authority.holders(held.owner, held.scope)),
-        "guards": list(document.guards),
-        "environments": list(document.environments),
-        "scope": document.scope,
-        "language": document.language,
-        "digest": held.digest,
-        "index": held.index,
-        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
-    }

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
@@ -19,6 +20,7 @@ from penstock.core.traffic import TrafficState
 from penstock.engine.journal import Delivery
 from penstock.engine.worker import plan
 from penstock.errors import Invalid, Unavailable
+from penstock.ledger.again import document_of
 from penstock.ledger.live import live
 from penstock.projections.why import explain, sign_offs
 
@@ -40,8 +42,8 @@ async def deliveries(control: ControlPlane, service: str, limit: int) -> list[Vi
     scope = f"{service}/{PRODUCTION}" if service else ""
     async with control.store.transaction(write=False) as tx:
         found = await control.journal.recent(tx, limit, scope)
-        # Who refused is in the records, which a list is read without.
-        known = [await control.journal.find(tx, d.id) if d.outcome == "refused" else d for d in found]
+        # Who refused or overrode, and what is waited for, is in the records, which a list is read without.
+        known = [await control.journal.find(tx, d.id) for d in found]
         now = await tx.now()
     return [summary(delivery, now) for delivery in known]
 
@@ -83,6 +85,7 @@ def summary(found: Delivery, now: float) -> View:
         "request": found.request,
         "refused_by": refused,
         "waiting": _waiting(found),
+        "overridden": [name for record in found.records for name in _overridden(record)],
         "change": encode(change),
         "created": found.created,
         "ended": found.ended if ended else None,
@@ -100,6 +103,10 @@ def _waiting(found: Delivery) -> View | None:
         "action": last.intent.guards,
         "blocked": encode(last.detail.blocked),
     }
+
+
+def _overridden(record: Record) -> tuple[str, ...]:
+    return record.detail.overridden if isinstance(record.detail, Gated) else ()
 
 
 def _refused(record: Record) -> tuple[str, ...]:
@@ -252,4 +259,37 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
     ordered = tuple(sorted(history, key=lambda entry: entry.index))
     view: View = encode(explain(now_live, own, ordered))
     release = {**view["release"], "id": now_live.release.id}
-    return {"restored_by": None, **view, "release": release, "delivery": now_live.delivery}
+    signed = [{"override": None, **one} for one in view["sign_offs"]]
+    return {
+        "restored_by": None,
+        **view,
+        "release": release,
+        "delivery": now_live.delivery,
+        "sign_offs": signed,
+    }
+
+
+async def policies(control: ControlPlane) -> list[View]:
+    """The policies in force, by name."""
+    async with control.store.transaction(write=False) as tx:
+        authority = await control.ledger.authority(tx)
+    held = sorted(authority.policies.values(), key=lambda item: item.name)
+    return [policy(item, authority) for item in held]
+
+
+def policy(held: InForce, authority: Authority) -> View:
+    """A policy in force: who owns it, what it guards, and its exact text."""
+    document = document_of(held)
+    return {
+        "name": held.name,
+        "owner": held.owner,
+        "holders": list(authority.holders(held.owner, held.scope)),
+        "guards": list(document.guards),
+        "environments": list(document.environments),
+        "scope": document.scope,
+        "language": document.language,
+        "digest": held.digest,
+        "index": held.index,
+        "source": held.source,
+        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
+    }
