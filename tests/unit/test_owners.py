@@ -204,7 +204,7 @@ def test_an_attested_login_holds_what_its_identity_holds(hall: Hall, verb: str) 
 def test_a_person_gives_no_machine_evidence(hall: Hall) -> None:
     for signer in ("op", "nobody", "src"):
         assert not hall.may(signer, Ended("d", "success", "x", ""))
-        assert not hall.may(signer, Attempt("x", "y", "z", RELEASE))
+        assert not hall.may(signer, Attempt("x", "x", "y", "z", RELEASE))
     assert hall.may("w", Ended("d", "success", "x", ""))
 
 

@@ -46,7 +46,11 @@ def say(given: argparse.Namespace, client: Client, said: Said) -> Any:
     if given.login:
         predicate = {name: value for name, value in encode(said).items() if name != "by"}
         return client.post("/v1/say", {"type": said.TYPE, "predicate": predicate})
-    signer = _signer(given)
+    return say_with(client, _signer(given), said)
+
+
+def say_with(client: Client, signer: Signer, said: Said) -> Any:
+    """Sign with a key, as whoever the server knows it to be, by the server's clock; and send."""
     who = client.get("/v1/whoami", keyid=signer.keyid)
     envelope = attest(signer, own(said, who["identity"], who["now"]))
     return client.send("/v1/statements", envelope.raw)

@@ -242,10 +242,14 @@ class Imported:
 
 @dataclass(frozen=True)
 class Attempt:
-    """Somebody tried to say what they may not. Nothing else came of it; *statement* is its digest."""
+    """Somebody tried to say what they may not. Nothing else came of it; *statement* is its digest.
+
+    *identity* is whose key signed it ("" if nobody's here), *brought_by* the login that sent it.
+    """
 
     TYPE: ClassVar[str] = "urn:penstock:attempt:v1"
     identity: str
+    brought_by: str = field(metadata=json_name("broughtBy"))
     what: str
     reason: str
     statement: str

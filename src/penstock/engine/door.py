@@ -94,15 +94,17 @@ class Door:
                 await self._journal.nudge(tx)
                 return entry
         except Refused as error:
-            await self._log_attempt(statement, login, error)
+            await self._keep_attempt(envelope, login, error)
             raise
 
-    async def _log_attempt(self, statement: Statement, login: Login, error: Refused) -> None:
+    async def _keep_attempt(self, envelope: Envelope, login: Login, error: Refused) -> None:
         """Once for each statement, however often it is tried."""
-        tried = digest(statement.payload())
-        attempt = Attempt(login.identity, statement.predicate.TYPE, error.what, tried)
+        tried = digest(envelope.payload)
         async with self._store.transaction() as tx:
             if not await self._ledger.tagged(tx, f"about:{tried}"):
+                signer = (await self._ledger.authority(tx)).keys.get(envelope.keyid)
+                what, who = envelope.statement().predicate.TYPE, signer.identity if signer else ""
+                attempt = Attempt(who, login.identity, what, error.what, tried)
                 subject = Subject(login.identity, tried)
                 await self._ledger.append(tx, [attest(self._worker, Statement((subject,), attempt))])
 

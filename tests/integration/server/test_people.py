@@ -83,7 +83,8 @@ def test_only_a_holder_of_the_owning_role_publishes_and_the_attempt_is_kept(offi
     assert "tess does not hold the role security-lead" in sh.err
     assert "operator, sam" in sh.err
     tried = office.attempts()[-1]
-    assert (tried["identity"], tried["what"]) == ("operator", PolicyVersion.TYPE)
+    assert (tried["identity"], tried["broughtBy"]) == ("tess", "operator")
+    assert tried["what"] == PolicyVersion.TYPE
     assert "tess does not hold" in tried["reason"]
     published = sh.json("policy", "publish", file, sam)
     view = sh.json("evidence", "show", str(published["index"]))
