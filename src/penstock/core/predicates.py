@@ -268,6 +268,7 @@ class Accepted:
     p95_ms: float = 0.0
     p95_limit_ms: float = 0.0
     traffic: Literal["generated"] = "generated"
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -289,6 +290,7 @@ class Look:
     new_to: Counters = field(metadata=json_name("newTo"))
     stable_from: Counters = field(metadata=json_name("stableFrom"))
     stable_to: Counters = field(metadata=json_name("stableTo"))
+    at: float | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

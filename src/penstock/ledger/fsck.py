@@ -71,6 +71,7 @@ class _Check:
     languages: Mapping[str, Language]
     authority: Authority = field(default_factory=Authority)
     nodes: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    leaves: set[bytes] = field(default_factory=set)
     tagged: set[tuple[str, int]] = field(default_factory=set)
     by_tag: dict[str, list[Entry]] = field(default_factory=dict)
     #: Who might say what when each sign-off was made.
@@ -147,7 +148,11 @@ def _entry(check: _Check, index: int, raw: bytes) -> bool:
     except (PenstockError, ValueError) as error:
         check.wrong(f"entry {index}", error)
         return False
-    for place in merkle.completed_by(index, merkle.leaf_hash(raw), lambda *at: check.nodes[at]):
+    leaf = merkle.leaf_hash(raw)
+    if leaf in check.leaves:  # everything that is said carries its time, or what happens only once
+        check.wrong(f"entry {index}", "is an earlier entry over again")
+    check.leaves.add(leaf)
+    for place in merkle.completed_by(index, leaf, lambda *at: check.nodes[at]):
         check.nodes[place[0], place[1]] = place[2]
     for tag in tags(entry):
         check.tagged.add((tag, index))
@@ -212,24 +217,22 @@ async def _checkpoints(check: _Check, tx: Transaction, size: int) -> int:
 
 
 async def _cosignatures(check: _Check, tx: Transaction) -> None:
-    """Each is of a checkpoint that is there, and genuine if its witness is one that we know."""
-    keys = check.trust.cosigners() if check.trust else ()
+    """Each is of a checkpoint that is there, and by the key that is kept beside it."""
     rows = await tx.execute(
-        "SELECT s.size, s.name, s.line, c.note FROM cosignatures s "
+        "SELECT s.size, s.name, s.key, s.line, c.note FROM cosignatures s "
         "LEFT JOIN checkpoints c ON c.size = s.size ORDER BY s.size, s.name"
     )
-    for size, name, line, note in rows:
+    for size, name, key, line, note in rows:
         where = f"cosignature {size} by {name}"
         try:
             if note is None:
                 check.wrong(where, "there is no checkpoint of that size")
                 continue
             body, (*_, made) = split(f"{note}{line}")
-            if str(made) != line or made.name != name:
-                check.wrong(where, "is not a signature line by that name")
-            for key in keys:
-                if made.by(key):
-                    cosigned_at(body, made, key, signed_by)
+            signer = VerifierKey.cosigner(str(key))
+            if str(made) != line or str(signer) != key or not made.by(signer) or made.name != name:
+                check.wrong(where, "is not a signature line by that name and key")
+            cosigned_at(body, made, signer, signed_by)
         except PenstockError as error:
             check.wrong(where, error)
 

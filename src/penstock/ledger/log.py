@@ -40,7 +40,8 @@ SCHEMA = (
     CREATE TABLE tags (tag TEXT NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY (tag, idx))
     """,
     """
-    CREATE TABLE cosignatures (size INTEGER NOT NULL, name TEXT NOT NULL, line TEXT NOT NULL,
+    CREATE TABLE cosignatures (size INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
+        line TEXT NOT NULL,
         PRIMARY KEY (size, name));
     CREATE TABLE followers (name TEXT PRIMARY KEY, next INTEGER NOT NULL)
     """,

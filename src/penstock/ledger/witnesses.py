@@ -76,9 +76,9 @@ async def _ask_from(store: Store, ledger: Ledger, known: Known, old: int) -> int
     line = _genuine(known.key, note, answer)
     async with store.transaction() as tx:
         await tx.execute(
-            "INSERT INTO cosignatures (size, name, line) VALUES (?, ?, ?) "
+            "INSERT INTO cosignatures (size, name, key, line) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (size, name) DO NOTHING",
-            (size, known.key.name, str(line)),
+            (size, known.key.name, str(known.key), str(line)),
         )
     return size
 

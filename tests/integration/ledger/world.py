@@ -6,7 +6,7 @@ Used by the tests beside it. Every move appends real, signed evidence, as the en
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from penstock.adapters.cel import Cel
@@ -123,7 +123,16 @@ class World:
         """Evidence about the delivery's artifact and release, signed by the worker."""
         found = delivery.artifact, delivery.release
         subjects = (Subject(found[0].name, found[0].digest), Subject(found[1].id, found[1].digest))
-        return await self.keep(*(attest(self.worker, Statement(subjects, p)) for p in predicates))
+        return await self.keep(
+            *(attest(self.worker, Statement(subjects, self.stamped(p))) for p in predicates)
+        )
+
+    def stamped(self, predicate: Predicate) -> Predicate:
+        """With its time, as the worker records it, where its kind has one."""
+        if getattr(predicate, "at", 0.0) is not None:
+            return predicate
+        self.clock += 1.0
+        return replace(predicate, at=self.clock)  # type: ignore[call-arg]
 
     async def propose(self, delivery: Delivery) -> None:
         await self.report(delivery, Proposed(delivery.id, delivery.change, delivery.baseline))
