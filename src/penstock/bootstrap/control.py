@@ -19,6 +19,7 @@ from penstock.core.workload import Isolation
 from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
+from penstock.engine.policyrepo import PolicyRepository
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.errors import Invalid
@@ -40,6 +41,7 @@ class ControlPlane:
     engine: Engine
     shipping: Shipping
     door: Door
+    policy_repository: PolicyRepository
     worker: Worker
     witnesses: Witnesses
     platform: Platform
@@ -78,6 +80,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "artifacts": artifacts,
         "tools": find("tools", "project")(sandbox, home.cache),
     }
+    door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     engine = Engine(powers, source, home.work, home.logs / "deliveries")
     return ControlPlane(
         home=home,
@@ -87,7 +90,8 @@ async def open_control_plane(home: Home) -> ControlPlane:
         journal=journal,
         engine=engine,
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
-        door=Door(store, ledger, journal, languages, keys.worker, keys.server),
+        door=door,
+        policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         platform=platform,

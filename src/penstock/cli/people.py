@@ -25,7 +25,7 @@ from penstock.core.people import (
     RoleGrant,
     RoleRevocation,
 )
-from penstock.core.sshsig import public_key
+from penstock.core.sshsig import parse_public_key
 from penstock.errors import Invalid
 
 UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -140,7 +140,7 @@ def add_identity(given: argparse.Namespace) -> int:
 
 def _public_key(path: Path) -> bytes:
     try:
-        return public_key(path.read_text(errors="replace"))
+        return parse_public_key(path.read_text(errors="replace"))
     except OSError as error:
         raise Invalid(f"cannot be read: {error.strerror}", where=str(path)) from error
 

@@ -43,6 +43,10 @@ def parsers(verb: Any) -> None:
     publish = verb("publish", published, "put a version in force", "penstock policy publish my-policy.yaml")
     publish.add_argument("file", type=Path)
     add_options(publish)
+    what = "publish the policies of a git repository, by its signed commits and CODEOWNERS"
+    sync = verb("sync", synced, what, "penstock policy sync ../organisation")
+    sync.add_argument("location")
+    sync.add_argument("--revision", default="", help="a branch, tag or commit (default: HEAD)")
     retire = verb("retire", retired, "take a policy out of force", "penstock policy retire my-policy")
     retire.add_argument("name")
     retire.add_argument("--reason", required=True)
@@ -172,6 +176,18 @@ def published(given: argparse.Namespace) -> int:
     answer = say(given, Client.find(), said)
     view = {"policy": said.name, **answer}
     return told(given, view, f"✓ {said.name} is in force from entry {answer['index']} on")
+
+
+def synced(given: argparse.Namespace) -> int:
+    local = Path(given.location)
+    location = str(local.resolve()) if local.exists() else given.location
+    body = {"location": location, "revision": given.revision}
+    view = Client.find().post("/v1/policies/sync", body)
+    rows = [
+        (p["file"], p["what"], p["identity"] or "–", p["commit"][:12] or "–", p["index"] or "–")
+        for p in view["policies"]
+    ]
+    return told(given, view, table(("file", "what", "signed by", "commit", "entry"), rows))
 
 
 def retired(given: argparse.Namespace) -> int:

@@ -58,10 +58,10 @@ def say_with(client: Client, signer: Signer, said: Said) -> Any:
 
 def _signer(given: argparse.Namespace) -> Signer:
     if given.ssh_agent is not None:
-        signer: Signer = find("signer", "ssh-agent").find(given.ssh_agent)
+        signer: Signer = find("signer", "ssh-agent").load(given.ssh_agent)
         return signer
     if given.ssh_keygen is not None:
-        return find("signer", "ssh-keygen").open(given.ssh_keygen)  # type: ignore[no-any-return]
+        return find("signer", "ssh-keygen").load(given.ssh_keygen)  # type: ignore[no-any-return]
     named = os.environ.get("PENSTOCK_KEY")
     path = given.key or (Path(named) if named else Home.find().keys / f"{OPERATOR}.key")
     if not path.exists():

@@ -29,6 +29,11 @@ class Replay(BaseModel):
     limit: int = Field(default=200, ge=1, le=5000)
 
 
+class Repository(BaseModel):
+    location: Text
+    revision: Text = ""
+
+
 def routes(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/policies")
     async def policies() -> View:
@@ -47,6 +52,12 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         document = parse_policy(given.source.encode(), "policy.yaml")
         compiled(document, control.languages)
         return {"policy": document.policy, "rules": [rule.id for rule in document.rules]}
+
+    @api.post("/policies/sync")
+    async def sync(given: Repository) -> View:
+        """Publish what a repository's ``policies/`` change, by the commits' own signatures."""
+        found = await control.policy_repository.sync(given.location, given.revision)
+        return {"policies": [{"index": None, **encode(one)} for one in found]}
 
     @api.post("/policies/replay")
     async def replayed(given: Replay) -> View:

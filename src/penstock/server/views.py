@@ -65,9 +65,18 @@ async def delivery(control: ControlPlane, name: str) -> View:
         "release_digest": release.digest if release else None,
         "steps": [_step(record) for record in found.records],
         "stages": _stages(found, now),
-        "sign_offs": [{"override": None, **encode(signed)} for signed in sign_offs(own)],
+        "sign_offs": _sign_offs(own),
         "evidence": [brief(evidence[index]) for index in sorted(evidence)],
     }
+
+
+def _sign_offs(own: tuple[Entry, ...]) -> list[View]:
+    """A delivery's sign-offs in order; *asked_again* marks those that a later one of its policy replaced."""
+    signed = sign_offs(own)
+    last = {(s.policy, s.action): s.index for s in signed}
+    return [
+        {"override": None, **encode(s), "asked_again": last[s.policy, s.action] != s.index} for s in signed
+    ]
 
 
 def summary(found: Delivery, now: float) -> View:

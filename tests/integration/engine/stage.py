@@ -12,7 +12,7 @@ from penstock.adapters.ed25519 import Ed25519
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.people import By, Genesis, KeyGrant
+from penstock.core.people import By, Genesis, KeyGrant, Said
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
 from penstock.core.predicates import Coverage
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
@@ -98,6 +98,12 @@ class Stage:
         async with self.store.transaction() as tx:
             await self.ledger.append(tx, [attest(self.operator, statement_of(spoken(grant, await tx.now())))])
         return made
+
+    async def say(self, said: Said) -> None:
+        """What the operator says, signed."""
+        async with self.store.transaction() as tx:
+            statement = statement_of(spoken(said, await tx.now()))
+            await self.ledger.append(tx, [attest(self.operator, statement)])
 
     async def worker(self, name: str, engine: FakeEngine) -> Worker:
         return Worker(self.store, self.journal, self.ledger, engine, await self.signer(name))  # type: ignore[arg-type]

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.engine.stage import FakeEngine, Stage, running, stage
+from tests.integration.engine.stage import CONFIG, FakeEngine, Stage, running, stage
 
 from fakes.postgres import PostgresServer
 from penstock.adapters.postgres import PostgresStore
-from penstock.core.pipeline import Intent, State
-from penstock.engine.journal import MAX_ATTEMPTS
+from penstock.core.digest import digest
+from penstock.core.fence import Fence
+from penstock.core.people import By, RoleGrant, RoleRevocation
+from penstock.core.pipeline import Gated, Intent, Pipeline, State
+from penstock.core.release import Artifact, Release
+from penstock.engine import gate
+from penstock.engine.journal import MAX_ATTEMPTS, Delivery
 from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ledger.fsck import verify
-from penstock.ports import Store
+from penstock.ports import Outcome, Store, Task
 
 
 async def agrees(s: Stage, delivery: str) -> None:
@@ -238,3 +245,76 @@ async def test_a_database_that_dies_on_the_way_loses_nothing(
         assert (await s.find("one")).outcome == "promoted"
         await agrees(s, "one")
     await store.close()
+
+
+class AskingEngine(FakeEngine):
+    """Its gates give answers that rest on the ledger; *meanwhile* happens after the first was asked."""
+
+    def __init__(self, s: Stage, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self.s, self.meanwhile = s, meanwhile
+        self.asked: list[str] = []
+
+    def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
+        artifact = Artifact("shop", digest(b"new"))
+        release = Release("shop", "production", artifact.digest, digest(b"data"))
+        fence = Fence(delivery.scope, delivery.fence, intent.key)
+        change, folder = delivery.header.change, self.s.folder
+        return Task(delivery.id, intent, change, CONFIG, fence, folder, folder, None, None, artifact, release)
+
+    async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
+        outcome = await super().perform(delivery, pipeline, intent)
+        if intent.guards != "deploy" or intent.verb != "gate":
+            return outcome
+        async with self.s.store.transaction(write=False) as tx:
+            size, now = await self.s.ledger.size(tx), await tx.now()
+        question = replace(gate.question_of(self.task(delivery, pipeline, intent)), size=size, now=now)
+        self.asked.append(intent.key)
+        if len(self.asked) == 1:
+            await self.meanwhile()
+        gated = Gated("gated", (), size, now + 1000.0)
+        return replace(outcome, detail=gated, rests_on=question)
+
+
+async def test_an_answer_that_would_not_be_given_any_more_is_not_recorded(
+    tmp_path: Path, store: Store
+) -> None:
+    """A role that is lost between asking and recording is lost: the policies are asked again."""
+    async with stage(tmp_path, store) as s:
+        await s.say(RoleGrant(By("operator"), "ada", "security-lead"))
+
+        async def revoke() -> None:
+            await s.say(RoleRevocation(By("operator"), "ada", "security-lead", "organisation", "left"))
+
+        engine = AskingEngine(s, revoke)
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        assert engine.asked == ["deploy/gate/0", "deploy/gate/0"]
+        keys = [record.intent.key for record in (await s.find("one")).records]
+        assert keys.count("deploy/gate/0") == 1
+        await agrees(s, "one")
+
+
+async def test_an_answer_that_lapses_before_the_action_begins_is_asked_for_again(
+    tmp_path: Path, store: Store
+) -> None:
+    async with stage(tmp_path, store) as s:
+
+        async def nothing() -> None:
+            return
+
+        engine = AskingEngine(s, nothing)
+        engine.holds["deploy"] = asyncio.Event()
+        await s.queue("one")
+        first = await s.worker("first", engine)
+        async with running(first):
+            await s.until(lambda: "deploy/deploy/0" in engine.keys("one"))
+        # The worker died before it could record anything of the action; then a rule changed.
+        await s.say(RoleGrant(By("operator"), "ada", "security-lead"))
+        await s.journal.orphan(first.owner)
+        engine.holds["deploy"].set()
+        async with running(await s.worker("second", engine)):
+            await s.ended("one")
+        assert engine.asked == ["deploy/gate/0", "deploy/gate/1"]
+        await agrees(s, "one")

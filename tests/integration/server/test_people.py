@@ -12,6 +12,7 @@ import pytest
 from office import Office
 from playhouse import Playhouse, opened
 from shell import Shell
+from shop_repository import git
 
 from penstock.adapters.ed25519 import Ed25519
 from penstock.core.evidence import Statement, Subject, pre_authentication_encoding, seal
@@ -337,3 +338,57 @@ def test_replay_tells_before_publishing_whom_it_would_have_refused(office: Offic
     assert changed["refused"] > 2
     assert changed["let_through"] == 0
     assert "would have refused" in sh.ok("policy", "replay", office.write(strict), "--limit", "2")
+
+
+def test_a_repository_publishes_what_its_owners_signed(office: Office) -> None:
+    sh, folder = office.sh, office.folder / "organisation"
+    (folder / "policies").mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    val = office.key("val")
+    sh.ok("identity", "add", "val", "--public-key", f"{val}.pub")
+    source = sh.json("policy", "show", "operations-lead")["source"]
+    (folder / "policies/operations-lead.yaml").write_text(source)
+    (folder / "policies/operations-lead.test.yaml").write_text("cases: []")
+
+    def commit(text: str, *options: str) -> None:
+        (folder / "policies/operations-lead.yaml").write_text(text)
+        git(folder, "add", "--all")
+        signing = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={val}")
+        git(folder, *signing, "commit", "--quiet", "--allow-empty", "--message", "x", *options)
+
+    commit(source)
+    sh("policy", "sync", str(folder))
+    assert sh.code == 2
+    assert "no CODEOWNERS" in sh.err
+    (folder / "CODEOWNERS").write_text("* @somebody\n")
+    commit(source, "-S")
+    assert sh.json("policy", "sync", str(folder))["policies"][0]["what"] == "unchanged"
+    commit(source + "# one\n", "-S")
+    sh("policy", "sync", str(folder))
+    assert sh.code == 1
+    assert "CODEOWNERS gives this file to @somebody" in sh.err
+    (folder / "CODEOWNERS").write_text("* @somebody\n/policies/operations-lead.yaml @org/operations-lead\n")
+    commit(source + "# two\n")
+    sh("policy", "sync", str(folder))
+    assert sh.code == 1
+    assert "is not signed with an ssh key" in sh.err
+    commit(source + "# three\n", "-S")
+    sh("policy", "sync", str(folder))
+    assert "a person's own key" in sh.err
+    sh.ok("identity", "attest-logins")
+    sh("policy", "sync", str(folder))
+    assert sh.code == 1
+    assert "val does not hold the role operations-lead" in sh.err
+    sh.ok("role", "grant", "val", "operations-lead")
+    (done,) = sh.json("policy", "sync", str(folder))["policies"]
+    assert (done["what"], done["identity"]) == ("published", "val")
+    by = sh.json("evidence", "show", str(done["index"]))["predicate"]["by"]
+    assert (by["identity"], by["how"]) == ("val", "attested")
+    assert by["login"].startswith(f"signed commit {done['commit']} of ")
+    assert sh.json("policy", "show", "operations-lead")["source"].endswith("# three\n")
+    # An older revision that its owner signed once does not come back by itself.
+    sh.ok("policy", "publish", office.write(source))
+    sh("policy", "sync", str(folder))
+    assert sh.code == 1
+    assert "is not newer than the version in force" in sh.err
+    sh.ok("identity", "attest-logins", "--off")
