@@ -41,12 +41,20 @@ class Source(Protocol):
     async def checkout(self, found: SourceRevision, destination: Path) -> None:
         """Write the commit's tree (no git metadata) into the empty folder *destination*."""
 
+    async def touched(self, found: SourceRevision, path: str) -> SourceRevision:
+        """The last commit, *found* or before it, that changed *path* (a file or folder from the root).
+
+        Where branches were merged, the one that made *path* what it is: a merge that takes one side's
+        version did not change it, and may so bring an older version back. `Invalid` if there is none.
+        """
+
 
 @dataclass(frozen=True)
 class SourceRevision:
     """One commit, and what it says of itself (the claims of `core.release.Change`).
 
-    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal.
+    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal. *signing_key*
+    is no claim but checked: the raw ed25519 public key, in hex, whose SSH signature this commit carries.
     """
 
     location: str
@@ -58,6 +66,7 @@ class SourceRevision:
     committed_epoch: int
     reviewers: tuple[str, ...] = ()
     work_items: tuple[str, ...] = ()
+    signing_key: str = ""
 
 
 class Sandbox(Protocol):

@@ -23,7 +23,8 @@ from penstock.core.predicates import Deployed, Genesis, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import again
 from penstock.ledger.fsck import Trust
-from penstock.ledger.log import Ledger, signed_by
+from penstock.ledger.log import Ledger
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Language, Transaction
 

@@ -20,7 +20,8 @@ from penstock.core.notes import Checkpoint, open_note
 from penstock.core.predicates import PolicyVersion, SignOff
 from penstock.errors import PenstockError
 from penstock.ledger import again
-from penstock.ledger.log import PAGE, signed_by
+from penstock.ledger.log import PAGE
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Language, Store, Transaction
 

@@ -11,9 +11,6 @@ import copy
 import functools
 from collections.abc import Callable, Sequence
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from penstock.core import merkle
 from penstock.core.authority import BY_PEOPLE, Authority
 from penstock.core.evidence import (
@@ -28,6 +25,7 @@ from penstock.core.notes import Checkpoint, sign_note
 from penstock.core.predicates import PolicyVersion
 from penstock.errors import Broken, Invalid, Refused
 from penstock.ledger.again import document_of
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Row, Signer, Store, Transaction
 
@@ -52,15 +50,6 @@ def attest(signer: Signer, statement: Statement) -> Envelope:
     payload = statement.payload()
     signature = signer.sign(pre_authentication_encoding(payload))
     return seal(payload, signature.keyid, signature.value)
-
-
-def signed_by(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the ed25519 signature over the message is this key's."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
 
 
 class Ledger:

@@ -22,7 +22,8 @@ from penstock.core.predicates import (
 )
 from penstock.errors import Invalid, PenstockError, Refused
 from penstock.ledger.live import live, previous
-from penstock.ledger.log import Ledger, attest, signed_by
+from penstock.ledger.log import Ledger, attest
+from penstock.ledger.signatures import signed_by
 
 A, B = artifact("a"), artifact("b")
 SECURITY = """
