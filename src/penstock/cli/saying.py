@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,4 +78,11 @@ def _load(path: Path) -> Signer:
     """A key file: OpenSSH's own format (asking for its passphrase), or a seed in hex."""
     if b"OPENSSH PRIVATE KEY" not in path.read_bytes()[:200]:
         return find("signer", "ed25519").load(path)  # type: ignore[no-any-return]
-    return find("signer", "openssh").load(path, lambda: getpass.getpass(f"passphrase of {path}: "))  # type: ignore[no-any-return]
+    openssh = find("signer", "openssh")
+    try:
+        signer: Signer = openssh.load(path)
+    except Invalid as error:
+        if "has a passphrase" not in error.what or not sys.stdin.isatty():
+            raise
+        signer = openssh.load(path, getpass.getpass(f"passphrase of {path}: ").encode())
+    return signer

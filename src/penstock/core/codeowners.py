@@ -25,6 +25,7 @@ MAX_PATH = 1024
 OWNER = re.compile(r"@[\w-]+(?:/[\w.-]+)?|[\w.%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}", re.ASCII)
 #: The pattern ends at the first white space without a backslash before it.
 PATTERN = re.compile(r"((?:\\.|[^\\\s])+)(?:\s|$)")
+WILD = re.compile(r"[*?\\]")
 #: A character of a pattern, with its backslash.
 CHARACTER = re.compile(r"\\?.", re.DOTALL)
 
@@ -86,6 +87,8 @@ def _ends(names: list[str], path: list[str]) -> set[int]:
 
 
 def _named(pattern: str, name: str) -> bool:
+    if not WILD.search(pattern):
+        return pattern == name
     return len(name) in _reached(CHARACTER.findall(pattern), name, "*", _spelt)
 
 

@@ -41,7 +41,7 @@ _COMMON = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", 
 EXACT = 9007199254740991
 
 
-def _is_common(value: Json) -> bool:
+def _is_common(value: Any) -> bool:
     """Whether Python's own encoder writes a JSON value as RFC 8785 does.
 
     Keys in ASCII sort the same by code points and by UTF-16; and floats that are no whole numbers are
@@ -56,7 +56,9 @@ def _is_common(value: Json) -> bool:
         return all(map(_is_common, value))
     if kind is int:
         return -EXACT <= value <= EXACT
-    return bool(kind is float and 1e-4 <= abs(value) < 1e15 and value % 1)
+    if kind is float:
+        return 1e-4 <= abs(value) < 1e15 and bool(value % 1)
+    return False
 
 
 def digest(data: bytes) -> str:
