@@ -17,7 +17,7 @@ from penstock.adapters.ed25519 import Ed25519
 from penstock.adapters.ssh import MAX_MESSAGE, OpenSsh, SshAgent, SshKeygen
 from penstock.core import sshsig
 from penstock.core.evidence import Statement, Subject, open_envelope, pre_authentication_encoding
-from penstock.core.predicates import KeyGrant
+from penstock.core.people import By, KeyGrant
 from penstock.errors import Invalid, Unavailable
 from penstock.ledger.log import attest
 from penstock.ledger.signatures import signed_by
@@ -60,7 +60,7 @@ def fill(signer: Signer) -> None:
     assert signed_by(signer.public_key, PAYLOAD, signature.value)
     assert not signed_by(signer.public_key, PAYLOAD + b" ", signature.value)
     statement = Statement(
-        (Subject("ada", "sha256:" + "0" * 64),), KeyGrant("ada", signer.public_key.hex(), "person")
+        (Subject("ada", "sha256:" + "0" * 64),), KeyGrant(By("op"), "ada", signer.public_key.hex(), "person")
     )
     envelope = open_envelope(attest(signer, statement).raw)
     message = pre_authentication_encoding(envelope.payload)

@@ -55,7 +55,7 @@ def _is_common(value: Any) -> bool:
     if kind is list:
         return all(map(_is_common, value))
     if kind is int:
-        return -EXACT <= value <= EXACT
+        return bool(-EXACT <= value <= EXACT)
     if kind is float:
         return 1e-4 <= abs(value) < 1e15 and bool(value % 1)
     return False
