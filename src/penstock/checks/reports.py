@@ -20,7 +20,9 @@ MAX_DEPTH = 200
 MAX_NAMES = 50
 
 LCOV_LINE = re.compile(r"(?P<key>[A-Z]+):(?P<value>.*)")
-DECLARED = re.compile(rb"(?:\xef\xbb\xbf)?<\?xml[^>]{0,80}?encoding\s{0,9}=\s{0,9}[\"']([A-Za-z0-9._-]{1,40})")
+DECLARED = re.compile(
+    rb"(?:\xef\xbb\xbf)?<\?xml[^>]{0,80}?encoding\s{0,9}=\s{0,9}[\"']([A-Za-z0-9._-]{1,40})"
+)
 ENCODINGS = re.compile(r"utf-?8|us-ascii|ascii|iso-8859-[0-9]{1,2}|windows-125[0-8]")
 DATA_LINE = re.compile(r"(\d{1,9}),(\d{1,18})(?:,.*)?", re.ASCII)
 

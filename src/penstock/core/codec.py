@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: What ``json.loads`` gives. Any, because Python cannot name a recursive alias before 3.12.
 Json = Any
+#: The largest whole number that every reader of JSON holds exactly.
+MAX_INT = 2**53 - 1
 
 
 def json_name(name: str) -> Mapping[str, str]:
@@ -90,7 +92,8 @@ def _decode_dataclass(cls: type, value: Json, where: str) -> Any:
     for key in data:
         if key not in fields:
             known = ", ".join(sorted(fields))
-            raise Invalid(f"unknown field {key!r}; known fields: {known}", where=_join(where, str(key)))
+            path = _join(where, _key(key, where))
+            raise Invalid(f"unknown field {_shown(key)}; known fields: {known}", where=path)
     arguments = {}
     for name, f in fields.items():
         if name in data:
@@ -139,6 +142,8 @@ def _decode_scalar(hint: Any, value: Json, where: str) -> Any:
         return value
     if hint is types.NoneType:
         return _expect(types.NoneType, value, where, "null")
+    if hint in (int, float) and type(value) is int and abs(value) > MAX_INT:
+        raise Invalid(f"expected a number of at most {MAX_INT}, found one beyond it", where=where)
     if hint is float and type(value) in (int, float):
         if not math.isfinite(value):
             raise Invalid(f"expected a finite number, found {value}", where=where)
@@ -176,4 +181,6 @@ def _word(hint: Any) -> str:
 def _shown(value: Json) -> str:
     if isinstance(value, (dict, list)):
         return "a mapping" if isinstance(value, dict) else "a list"
+    if type(value) is int and abs(value) > MAX_INT:
+        return "a huge number"  # Python does not even write thousands of digits
     return repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "…"

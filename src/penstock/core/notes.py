@@ -51,7 +51,8 @@ def open_note(
     *verify* takes (public key, message, signature). Lines by other keys (witnesses) are left alone.
     """
     body, separator, signatures = text.partition("\n\n")
-    if not separator or not signatures.endswith("\n"):
+    unicode = text.encode("utf-8", "replace").decode() == text  # no half of a character
+    if not unicode or not separator or not signatures.endswith("\n"):
         raise Invalid("not a signed note", where="checkpoint")
     checkpoint = _parse(body + "\n")
     if checkpoint.origin != origin:

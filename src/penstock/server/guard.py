@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
 from penstock.engine.journal import Journal
 
@@ -59,7 +58,7 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY or "transfer-encoding" in headers:
+        if not _at_most(MAX_BODY, length) or "transfer-encoding" in headers:
             return 413, f"a request body has a Content-Length of at most {MAX_BODY} bytes", ""
         if self._trusted:
             scope["penstock.identity"] = "operator"
@@ -113,7 +112,13 @@ def _cookie(header: str) -> str:
 
 def _same_origin(headers: dict[str, str]) -> bool:
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    # Compared, not parsed: an Origin is a scheme and a host, and what is not may be anything.
+    return origin is None or origin.partition("://")[2] == headers.get("host")
+
+
+def _at_most(limit: int, digits: str) -> bool:
+    """Whether it is a whole number up to *limit*. One of thousands of digits is not even looked at."""
+    return digits.isdecimal() and len(digits) <= len(str(limit)) and int(digits) <= limit
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
