@@ -149,13 +149,22 @@ def load(kind: type[T], path: Path) -> T:
 def parse(kind: type[T], data: bytes, name: str) -> T:
     """Decode YAML bytes as *kind*; *name* is the file named in errors."""
     try:
+        data.decode()  # the library would take UTF-16 too, and nobody else
         node = yaml.compose(data, Loader=yaml.SafeLoader)
-        _refuse_aliases(node, name)
+        _refuse_tricks(node, name)
         value = yaml.load(data, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Invalid(f"not valid YAML: {error.problem}", where=f"{name}:{line}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        # Given a tag that does not fit (`!!int ""`), the library raises whatever comes of it.
         raise Invalid(f"not valid YAML: {error}", where=name) from error
     try:
         return decode(kind, {} if value is None else value)
@@ -322,16 +331,23 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-0123456789")[:40] or "service"
 
 
-def _refuse_aliases(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
-    # A few nested aliases expand to gigabytes; nobody needs them here.
+def _refuse_tricks(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
+    # A few nested aliases expand to gigabytes; nobody needs them here. Of a key given twice the last would
+    # count, and whoever reads a policy would have read the first.
     seen = set() if seen is None else seen
     if node is None:
         return
     if id(node) in seen:
         raise Invalid("YAML aliases are not supported", where=f"{name}:{node.start_mark.line + 1}")
     seen.add(id(node))
+    keys: set[str] = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode) and key.value in keys:
+            twice = f"the key {key.value[:80]!r} is given twice"
+            raise Invalid(twice, where=f"{name}:{key.start_mark.line + 1}")
+        keys |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
     for child in _children(node):
-        _refuse_aliases(child, name, seen)
+        _refuse_tricks(child, name, seen)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

@@ -32,6 +32,9 @@ from penstock.ledger.log import Ledger, attest
 disk = Path("/mnt/disk")
 log, operator, worker = (Ed25519.create(disk / name) for name in ("log", "operator", "worker"))
 
+def say(predicate):
+    return Statement((Subject("x", digest(b"x")),), predicate)
+
 async def main():
     store = SqliteStore(disk / "penstock.db")
     ledger = Ledger(store, [log], "penstock")

@@ -63,7 +63,7 @@ def test_any_other_place_is_invalid_and_not_repeated(
 
 async def start(store: Store, home: Home) -> Ledger:
     keys = load_keys(home)
-    ledger = Ledger(store, keys.log, ORIGIN)
+    ledger = Ledger(store, keys.logs, ORIGIN)
     await ledger.migrate()
     await found(store, ledger, keys, home)
     return ledger

@@ -60,7 +60,7 @@ class Cel:
             raise Invalid(f"longer than {MAX_EXPRESSION} characters", where=where)
         try:
             expression = self._environment.compile(text)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:  # TypeError: a text that is no Unicode
             found = POSITION.search(str(error))
             line, column, problem = found.groups() if found else ("1", "1", str(error))
             known = "penstock policy facts lists what a policy may use"

@@ -30,6 +30,8 @@ Json = Any
 Path = tuple[str | int, ...]
 #: Made once for each type hint: reading hints is far slower than following them.
 Decoder = Callable[[Json, Path], Any]
+#: The largest whole number that every reader of JSON holds exactly.
+MAX_INT = 2**53 - 1
 
 
 def json_name(name: str) -> Mapping[str, str]:
@@ -123,8 +125,8 @@ def _refuse_unknown(data: Mapping[str, Json], fields: Mapping[str, object], wher
     for key in data:
         if key not in fields:
             known = ", ".join(sorted(fields))
-            what = f"unknown field {key!r}; known fields: {known}"
-            raise Invalid(what, where=_told((*where, str(key))))
+            path = _told((*where, _key(key, where)))
+            raise Invalid(f"unknown field {_shown(key)}; known fields: {known}", where=path)
 
 
 @functools.cache
@@ -199,7 +201,9 @@ def _scalar(hint: Any) -> Decoder:
         return lambda value, _: value
     if hint is float:
         return _decode_float
-    if hint in (str, int, bool, types.NoneType):
+    if hint is int:
+        return _decode_int
+    if hint in (str, bool, types.NoneType):
         return functools.partial(_decode_exactly, hint)
     raise TypeError(f"no JSON is a {hint}")
 
@@ -210,12 +214,22 @@ def _decode_exactly(hint: type, value: Json, where: Path) -> Any:
     raise Invalid(f"expected {WORDS[hint]}, found {_shown(value)}", where=_told(where))
 
 
+def _decode_int(value: Json, where: Path) -> int:
+    if type(value) is not int:
+        raise Invalid(f"expected {WORDS[int]}, found {_shown(value)}", where=_told(where))
+    if not -MAX_INT <= value <= MAX_INT:
+        raise Invalid(f"expected a number of at most {MAX_INT}, found one beyond it", where=_told(where))
+    return value
+
+
 def _decode_float(value: Json, where: Path) -> float:
-    if type(value) not in (int, float):
+    if type(value) is int:
+        return float(_decode_int(value, where))
+    if type(value) is not float:
         raise Invalid(f"expected a number, found {_shown(value)}", where=_told(where))
     if not math.isfinite(value):
         raise Invalid(f"expected a finite number, found {value}", where=_told(where))
-    return float(value)
+    return value
 
 
 def _expect(kind: type, value: Json, where: Path, word: str) -> Any:
@@ -249,4 +263,6 @@ def _told(where: Path) -> str:
 def _shown(value: Json) -> str:
     if isinstance(value, (dict, list)):
         return "a mapping" if isinstance(value, dict) else "a list"
+    if type(value) is int and abs(value) > MAX_INT:
+        return "a huge number"  # Python does not even write thousands of digits
     return repr(value) if len(repr(value)) < 60 else repr(value)[:57] + "…"

@@ -135,7 +135,8 @@ def open_note(text: str, origin: str, public_key: bytes, verify: Verify) -> Chec
 def split(text: str) -> tuple[str, tuple[SignatureLine, ...]]:
     """A note's signed text, with its final line end, and its signature lines."""
     body, separator, signatures = text.rpartition("\n\n")
-    plain = len(text) <= MAX_NOTE and not CONTROLS.search(text)
+    whole = text.encode("utf-8", "replace").decode() == text  # no half of a character
+    plain = len(text) <= MAX_NOTE and whole and not CONTROLS.search(text)
     if not separator or not signatures.endswith("\n") or not plain:
         raise Invalid("not a signed note", where="checkpoint")
     return body + "\n", tuple(SignatureLine.parse(line) for line in signatures[:-1].split("\n"))

@@ -7,6 +7,7 @@ statement names the commit.
 
 from __future__ import annotations
 
+import asyncio
 import re
 import tempfile
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ from penstock.ports import Source, SourceRevision, Store
 FOLDER = "policies"
 #: Where CODEOWNERS may lie, in the order in which it is looked for.
 CODEOWNERS = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
+#: Far more than the policies of an organisation need; hostile patterns stay short work.
+MAX_CODEOWNERS = 64 * 1024
 LOGIN = re.compile(r"signed commit [0-9a-f]{40,64} of (\d+)")
 
 
@@ -59,7 +62,8 @@ class PolicyRepository:
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             tree = Path(folder)
             await self._source.checkout(found, tree)
-            documents, ownership = _policies(tree, location), _ownership(tree, location)
+            documents = await asyncio.to_thread(_policies, tree, location)
+            ownership = _ownership(tree, location)
         async with self._store.transaction(write=False) as tx:
             authority = await self._ledger.authority(tx)
             present = {h.name: await self._ledger.entry(tx, h.index) for h in authority.policies.values()}
@@ -81,7 +85,7 @@ class PolicyRepository:
         path, held = f"{FOLDER}/{name}", authority.policies.get(document.policy)
         if held is not None and held.digest == digest(document.source.encode()):
             return Synced(name, document.policy, "unchanged")
-        _owned(path, document, ownership)
+        await asyncio.to_thread(_owned, path, document, ownership)
         commit = await self._source.touched(found, path)
         identity = _signer(commit, authority, path)
         if held is not None and commit.committed_epoch <= _since(present[held.name]):
@@ -116,9 +120,11 @@ def _policies(tree: Path, location: str) -> dict[str, PolicyDocument]:
 
 
 def _ownership(tree: Path, location: str) -> str:
-    for place in CODEOWNERS:
-        if (tree / place).is_file():
-            return (tree / place).read_text(encoding="utf-8", errors="replace")
+    for file in (tree / place for place in CODEOWNERS):
+        if file.is_file():
+            if file.stat().st_size > MAX_CODEOWNERS:
+                raise Invalid(f"larger than {MAX_CODEOWNERS} bytes", where=f"{location}: {file.name}")
+            return file.read_text(encoding="utf-8", errors="replace")
     raise Invalid(
         "no CODEOWNERS says whose these policies are",
         where=location,
