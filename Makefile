@@ -57,7 +57,7 @@ lock: $(UV)
 $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)
 	@test -x $(BIN)/python || { rm -rf $(VENV) && $(UV) venv --quiet --python $(PYTHON) $(VENV); }
-	@echo "installing into $(VENV) …"
+	@echo "installing into $(VENV) …" >&2
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	@touch $@
@@ -67,7 +67,7 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)
 	@$(PYTHON) -m pip --version >/dev/null 2>&1 || { \
 	  echo "$(PYTHON) has no pip; next: install it (Debian: apt install python3-pip), or install uv" >&2; exit 2; }
-	@echo "fetching uv …"
+	@echo "fetching uv …" >&2
 	@PIP_REQUIRE_VIRTUALENV=0 PIP_ROOT_USER_ACTION=ignore $(PYTHON) -m pip install \
 	  -qq --disable-pip-version-check --upgrade --target .uv uv
 
