@@ -175,13 +175,14 @@ class RuleConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """All of one ``policies/<name>.yaml``."""
+    """All of one ``policies/<name>.yaml``. It has *rules* or, in Rego, a *module*."""
 
     policy: str
     owner: str
     guards: tuple[str, ...]
     environments: tuple[str, ...]
-    rules: tuple[RuleConfig, ...]
+    rules: tuple[RuleConfig, ...] | None = None
+    module: str | None = None
     scope: str = "organisation"
     language: str = "cel"
     expires_after: float = 86400.0
@@ -195,10 +196,12 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
     unknown = [action for action in given.guards if action not in ACTIONS]
     if unknown or not given.guards:
         raise Invalid(f"guards {unknown or 'nothing'}; it may guard: {', '.join(ACTIONS)}", where=name)
-    ids = [rule.id for rule in given.rules]
-    if not ids or len(ids) != len(set(ids)) or not given.environments:
+    _rules_or_module(given, source, name)
+    written = given.rules or ()
+    ids = [rule.id for rule in written]
+    if (not ids and given.module is None) or len(ids) != len(set(ids)) or not given.environments:
         raise Invalid("a policy needs an environment, and rules with distinct ids", where=name)
-    rules = tuple(RuleDocument(rule.id, rule.when, rule.say, rule.otherwise) for rule in given.rules)
+    rules = tuple(RuleDocument(rule.id, rule.when, rule.say, rule.otherwise) for rule in written)
     return PolicyDocument(
         policy=given.policy,
         owner=given.owner,
@@ -209,7 +212,17 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
         scope=given.scope,
         language=given.language,
         expires_after=given.expires_after,
+        module=given.module or "",
     )
+
+
+def _rules_or_module(given: PolicyConfig, source: bytes, name: str) -> None:
+    """Exactly one of the two, and it says something."""
+    if (given.rules is None) == (given.module is None) or (
+        given.module is not None and not given.module.strip()
+    ):
+        line = _line_of(yaml.compose(source, Loader=yaml.SafeLoader), "module")
+        raise Invalid("a policy has either rules or, in rego, a module", where=f"{name}:{line}")
 
 
 def environment_data(config: ServiceConfig, environment: str, given: Mapping[str, Value]) -> EnvironmentData:

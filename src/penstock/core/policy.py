@@ -38,7 +38,10 @@ class RuleDocument:
 
 @dataclass(frozen=True)
 class PolicyDocument:
-    """One version of a policy. *source* is the exact text whose digest names it."""
+    """One version of a policy. *source* is the exact text whose digest names it.
+
+    It has *rules*, or, in a language whose policies are whole programs, a *module*.
+    """
 
     policy: str
     owner: str
@@ -49,16 +52,21 @@ class PolicyDocument:
     scope: str = "organisation"
     language: str = "cel"
     expires_after: float = 86400.0
+    module: str = ""
 
 
 @dataclass(frozen=True)
 class RuleVerdict:
-    """A rule's verdict, its words, and the facts that it used with the values they had."""
+    """A rule's verdict, its words, and the facts that it used with the values they had.
+
+    *missing* names the facts that were absent and would have been needed.
+    """
 
     id: str
     verdict: Verdict
     says: str
     values: Mapping[str, Fact]
+    missing: tuple[str, ...] = ()
 
 
 class Rules(Protocol):
