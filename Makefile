@@ -39,7 +39,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --extra local requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra local --extra rego requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)

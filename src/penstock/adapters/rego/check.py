@@ -11,12 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from penstock.adapters.rego import builtins, tree
-from penstock.adapters.rego.expressions import Expressions, Scope, any_each
+from penstock.adapters.rego.expressions import Expressions, Scope, any_each, sized
 from penstock.adapters.rego.syntax import KEYWORDS, read
 from penstock.adapters.rego.tokens import Flaw, Place
 from penstock.adapters.rego.types import BOOL, CONDITION, NUMBER, TEXT, Type, together
 
 Signature = tuple[str, tuple[Type, ...]]
+
+MAX_CHAIN = 30
+MAX_KNOWN = 2000
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class Checked:
 
 def check(module: str) -> Checked:
     """Read and check. Raises `Flaw`."""
+    try:
+        return _check(module)
+    except RecursionError as error:
+        raise Flaw("rules and brackets too deep within one another", (1, 1)) from error
+
+
+def _check(module: str) -> Checked:
     found = read(module)
     rules: dict[str, list[tree.Rule]] = {}
     for rule in found.rules:
@@ -39,7 +49,7 @@ def check(module: str) -> Checked:
     for name, group in rules.items():
         checker.group(name, group)
     checker.deny()
-    checker.all_called()
+    checker.all_used()
     called = checker.called
     checked = Checked(
         entry="/".join((*found.package, "deny")),
@@ -62,7 +72,7 @@ class _Checker(Expressions):
     open: list[Signature] = field(default_factory=list)
 
     def group(self, name: str, group: list[tree.Rule]) -> None:
-        """What all definitions of one name have in common; a rule without parameters is typed at once."""
+        """What all definitions of one name have in common."""
         first = group[0]
         for rule in group:
             self.new_name(name, rule.at, {}, a_rule=True)
@@ -74,8 +84,6 @@ class _Checker(Expressions):
         defaults = [rule for rule in group if rule.kind == "default"]
         if len(defaults) > 1 or len(defaults) == len(group) or (defaults and self.is_set(name)):
             raise Flaw(f"a default of {name} that cannot be", defaults[-1].at)
-        if first.arguments is None:
-            self.result(name, (), first.at)
 
     def is_set(self, name: str) -> bool:
         return any(rule.kind == "set" for rule in self.rules[name])
@@ -86,15 +94,16 @@ class _Checker(Expressions):
         at = self.rules["deny"][0].at
         if not self.is_set("deny"):
             raise Flaw("deny must be a set of messages: deny contains message if { … }", at)
-        item = self.known[("deny", ())].item
+        item = self.result("deny", (), at).item
         if item is None or item.kind not in ("text", "object"):
             raise Flaw(f"deny contains {item}: a message is a text or an object", at)
 
-    def all_called(self) -> None:
-        asked = {name for name, _ in self.known}
+    def all_used(self) -> None:
+        """What decides nothing is misspelt, or somebody believes that it decides."""
+        used = {name for name, _ in self.known}
         for name, group in self.rules.items():
-            if name not in asked:
-                raise Flaw(f"the function {name} is never called", group[0].at)
+            if name not in used:
+                raise Flaw(f"{name} decides nothing: deny does not use it", group[0].at)
 
     def new_name(self, name: str, at: Place, scope: Scope, *, a_rule: bool = False) -> None:
         taken = name in scope or (name in self.rules and not a_rule)
@@ -112,6 +121,8 @@ class _Checker(Expressions):
             return self.known[signature]
         if any(name == asked for asked, _ in self.open):
             raise Flaw(f"{name} depends on itself", at)
+        if len(self.open) > MAX_CHAIN or len(self.known) > MAX_KNOWN:
+            raise Flaw(f"too many rules that rest on one another (more than {MAX_CHAIN} in a row)", at)
         self.open.append(signature)
         try:
             found = self.definitions(name, given)
@@ -135,7 +146,7 @@ class _Checker(Expressions):
                 conditional = conditional and _is_true(value)
         assert found is not None  # a group has a rule, and a rule has a branch
         if self.is_set(name):
-            return Type("set", found)
+            return sized(Type("set", found), self.rules[name][0].at)
         if total:
             return found
         if not conditional:

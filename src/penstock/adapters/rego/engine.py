@@ -21,7 +21,6 @@ from penstock.adapters.rego.limits import MAX_ANSWER, MEMORY, SECONDS, START_SEC
 COMMAND = (sys.executable, "-P", "-m", "penstock.adapters.rego.child")
 #: The process gets nothing else of the environment: a policy needs no secrets.
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-STOPPED = f"stopped: a policy may take {SECONDS:g} seconds and {MEMORY >> 20} MB"
 
 
 class Trouble(Exception):
@@ -37,6 +36,10 @@ class NotInstalled(Trouble):
     """The client library is not there."""
 
 
+class NotStarted(Trouble):
+    """The machine has no process to give, or is too busy to start one: another time it may."""
+
+
 class _Gone(Exception):
     """The process ended, or went beyond what it may: it is of no more use."""
 
@@ -46,9 +49,15 @@ class _Gone(Exception):
 
 
 class Engine:
-    """The process is started with the first request, and ends with this object at the latest."""
+    """The process is started with the first request, and ends with this object at the latest.
 
-    def __init__(self) -> None:
+    *seconds* is what one request may take; *command* starts the process.
+    """
+
+    def __init__(self, seconds: float = SECONDS, command: tuple[str, ...] = COMMAND) -> None:
+        self._seconds = seconds
+        self._command = command
+        self._stopped = f"stopped: a policy may take {seconds:g} seconds and {MEMORY >> 20} MB"
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
         self._end: weakref.finalize[Any, Any] | None = None
@@ -57,7 +66,7 @@ class Engine:
     def ask(self, module: str, entry: str, facts: str | None) -> list[str | dict[str, Any]]:
         """The members of the set *entry*. Without *facts* (a JSON document) the module is only built.
 
-        Blocks for `limits.SECONDS` at most, and for those who asked before. Raises `Trouble`.
+        Blocks while it works, and while others who asked before are served. Raises `Trouble`.
         """
         request = {"module": module, "entry": entry, "input": facts}
         with self._lock:
@@ -66,11 +75,11 @@ class Engine:
                 return self._ask(request)
             except _Gone as gone:
                 if gone.late or not used:
-                    raise Trouble(STOPPED) from gone
+                    raise Trouble(self._stopped) from gone
             try:  # once more, alone: it may have ended for what others had asked of it
                 return self._ask(request)
             except _Gone as gone:
-                raise Trouble(STOPPED) from gone
+                raise Trouble(self._stopped) from gone
 
     def close(self) -> None:
         """End the process; the next request starts another."""
@@ -82,23 +91,23 @@ class Engine:
         self._asked += 1
         line = json.dumps({"id": self._asked, **request}).encode() + b"\n"
         try:
-            answer = _decoded(_exchange(process, line, SECONDS))
+            answer = _decoded(_exchange(process, line, self._seconds))
             if answer.get("id") != self._asked:
                 raise _Gone
         except BaseException:
             self._stop()
             raise
-        messages = answer.get("messages")
-        if isinstance(messages, list):
+        messages, place = answer.get("messages"), answer.get("place")
+        if isinstance(messages, list) and all(isinstance(one, str | dict) for one in messages):
             return messages
-        raise Trouble(str(answer.get("error", "no answer")), int(answer.get("place", 0)))
+        raise Trouble(str(answer.get("error", "no answer")), place if isinstance(place, int) else 0)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._process is not None:
             return self._process
         try:
             process = subprocess.Popen(
-                COMMAND,
+                self._command,
                 bufsize=0,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -107,14 +116,14 @@ class Engine:
                 env={name: os.environ[name] for name in INHERITED if name in os.environ},
             )
         except OSError as error:
-            raise Trouble(f"the process for Rego cannot be started: {error.strerror}") from error
+            raise NotStarted(f"the process for Rego cannot be started: {error.strerror}") from error
         self._process = process
         self._end = weakref.finalize(self, _end, process)
         try:
             hello = _decoded(_exchange(process, b"", START_SECONDS))
         except _Gone as gone:
             self._stop()
-            raise Trouble("the process for Rego does not start") from gone
+            raise NotStarted("the process for Rego does not start") from gone
         if "missing" in hello:
             self._stop()
             raise NotInstalled(str(hello["missing"]))

@@ -30,6 +30,8 @@ Scope = dict[str, Type]
 
 #: Beyond it the engine's arithmetic is no longer right.
 MAX_NUMBER = 2**53
+#: A table of this many columns still fits.
+MAX_TYPE = 100
 
 
 @dataclass
@@ -84,7 +86,9 @@ class Expressions(ABC):
 
     def fact(self, ref: tree.Ref) -> Type:
         name = ".".join(ref.fields)
-        if name not in FACTS or any("." in part for part in ref.fields):
+        if any("." in part for part in ref.fields):
+            raise Flaw(f"no fact has a dot within one name; write {ref.whole}", ref.at)
+        if name not in FACTS:
             if not name or any(known.startswith(f"{name}.") for known in FACTS):
                 raise Flaw(f"{ref.whole} is no fact by itself; name one below it", ref.at)
             near = difflib.get_close_matches(name, FACTS, 1)
@@ -205,7 +209,7 @@ class Expressions(ABC):
             if merged is None:
                 raise Flaw(f"{items.kind} with {found} and {kind}: items must be of one type", items.at)
             found = merged
-        return Type(items.kind, found)
+        return sized(Type(items.kind, found), items.at)
 
     def object(self, value: tree.Object, scope: Scope) -> Type:
         inner = self.body(value.body, scope) if value.body is not None else scope
@@ -221,7 +225,13 @@ class Expressions(ABC):
         for kind in kinds:
             same = together(same, kind) if same is not None else None
         ordered = tuple(sorted(fields.items(), key=lambda pair: pair[0]))
-        return Type("object", same or MIXED, ordered) if kinds else OBJECT
+        return sized(Type("object", same or MIXED, ordered), value.at) if kinds else OBJECT
+
+
+def sized(kind: Type, at: Place) -> Type:
+    if kind.size > MAX_TYPE:
+        raise Flaw(f"a value of more than {MAX_TYPE} parts within one another", at)
+    return kind
 
 
 def faithful(text: str) -> bool:

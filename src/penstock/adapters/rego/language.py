@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from penstock.adapters.rego.check import Checked, check
-from penstock.adapters.rego.engine import Engine, NotInstalled, Trouble
+from penstock.adapters.rego.engine import Engine, NotInstalled, NotStarted, Trouble
 from penstock.adapters.rego.expressions import MAX_NUMBER, faithful
 from penstock.adapters.rego.tokens import Flaw
 from penstock.core.facts import Fact, fits
 from penstock.core.policy import PolicyDocument, RuleVerdict
 from penstock.core.verdict import Cause, failing, passing, unknown
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 
 RULE = "deny"
 MAX_MESSAGES = 50
@@ -26,15 +26,16 @@ MAX_WORDS = 4000
 
 
 class Rego:
-    """Compiles policies. All of them share one process, which is started with the first."""
+    """Compiles policies. All of them share one process (of *engine*), which is started with the first."""
 
-    def __init__(self) -> None:
-        self._engine = Engine()
+    def __init__(self, engine: Engine | None = None) -> None:
+        self._engine = engine or Engine()
 
     def compile(self, policy: PolicyDocument) -> _Compiled:
         """Check the module, then let the engine build it. `Invalid` with line and column.
 
-        May block for `limits.SECONDS`, and once for the start of the process.
+        `Unavailable` if the process does not start. May block for `limits.SECONDS`, and the first time
+        until the process has started.
         """
         where = f"{policy.policy}: module"
         if policy.rules or not policy.module.strip():
@@ -49,6 +50,8 @@ class Rego:
         except NotInstalled as error:
             install = 'pip install "penstock[rego]"'
             raise Invalid(f"rego needs regopy: {error.what}", where=where, next_move=install) from error
+        except NotStarted as error:
+            raise Unavailable(error.what, where=where) from error
         except Trouble as error:
             line, column = _place(policy.module, error.place)
             raise Invalid(error.what, where=f"{where}:{line}:{column}") from error

@@ -6,6 +6,7 @@ except after an operator, a comma or an opening bracket, so that it and the engi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -70,7 +71,10 @@ class _Reader:
         return self.take() if self.next.kind == "name" else self.refuse("expected a name")
 
     def dotted(self, what: str) -> list[str]:
-        parts = [self.name(what).text]
+        return [self.name(what).text, *self.more_fields()]
+
+    def more_fields(self) -> list[str]:
+        parts = []
         while self.accept("."):
             parts.append(self.field().text)
         return parts
@@ -87,7 +91,7 @@ class _Reader:
         self.end_of_line()
         while self.at("import"):
             at = self.take().at
-            imported = ".".join(self.dotted("rego.v1"))
+            imported = ".".join((self.field().text, *self.more_fields()))
             if imported not in IMPORTS:
                 what = f"import of {imported}: only rego.v1 and future.keywords; a policy sees its facts"
                 raise Flaw(what, at)
@@ -169,7 +173,7 @@ class _Reader:
         at = self.next.at
         if self.at("(", "[", "{", "-"):
             # The engine may take it for the rest of the line before.
-            self.refuse("an expression may not begin a line with a bracket or a sign; turn it around")
+            self.refuse("a condition may not begin with a bracket or a sign; turn it around")
         if self.accept("some"):
             return self.over(at, every=False)
         if self.accept("every"):
@@ -211,7 +215,11 @@ class _Reader:
         if level == len(OPERATORS):
             return self.nested(self.term)
         left = self.expression(level + 1)
-        while self.at(*OPERATORS[level]):
+        for number in itertools.count():
+            if not self.at(*OPERATORS[level]):
+                break
+            if number == MAX_DEPTH:
+                self.refuse(f"more than {MAX_DEPTH} operators in a row")
             operator = self.take()
             self.lines()
             left = tree.Binary(operator.text, left, self.expression(level + 1), operator.at)

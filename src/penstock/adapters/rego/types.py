@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from penstock.core.facts import FactType
 
@@ -17,6 +18,12 @@ class Type:
     kind: str
     item: Type | None = None
     fields: tuple[tuple[str, Type], ...] = ()
+
+    @cached_property
+    def size(self) -> int:
+        """How many types it is made of."""
+        parts = ([self.item] if self.item else []) + [kind for _, kind in self.fields]
+        return 1 + sum(part.size for part in parts)
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.item}" if self.item and self.kind != "object" else self.kind
