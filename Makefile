@@ -8,7 +8,7 @@ export UV_LINK_MODE ?= copy
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Penstock needs Python 3.11 or newer; next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 
-.PHONY: all demo test lint fault bench lock clean
+.PHONY: all demo test lint fault bench fuzz lock clean
 all: lint test
 
 demo: $(VENV)/.installed
@@ -34,12 +34,25 @@ bench: $(VENV)/.installed
 	@set -e; ls benchmarks/*.py >/dev/null 2>&1 || { echo "there are no benchmarks yet"; exit 2; }; \
 	  for file in benchmarks/*.py; do echo "== $$file"; $(BIN)/python $$file; done
 
+# Coverage-guided, for FUZZ_SECONDS over all parsers of outside input. What makes one stumble is kept in fuzz-found.
+FUZZ_SECONDS ?= 60
+fuzz: $(VENV)/.installed .fuzz/.installed
+	@PYTHONPATH=tests:.fuzz $(BIN)/python -m fuzz.atheris_run --seconds $(FUZZ_SECONDS) $(ARGS)
+
+.fuzz/.installed: requirements/fuzz.txt | $(UV) $(VENV)/.installed
+	@echo "installing the fuzzer into .fuzz …"
+	@rm -rf .fuzz
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes --target .fuzz -r requirements/fuzz.txt
+	@touch $@
+
 # The lock files name versions and hashes, and no registry.
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
 COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --extra local --extra rego requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra rego requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
+	@$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)
@@ -59,4 +72,4 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	  -qq --disable-pip-version-check --upgrade --target .uv uv
 
 clean:
-	rm -rf $(VENV) .uv .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) .uv .fuzz .mypy_cache .ruff_cache .pytest_cache

@@ -19,12 +19,14 @@ from pathlib import Path
 from penstock.adapters.cel import Cel
 from penstock.adapters.ed25519 import Ed25519
 from penstock.adapters.sqlite import SqliteStore
-from penstock.bootstrap.identity import ROLES, about, shipped_policies
+from penstock.bootstrap.identity import ROLES, shipped_policies
 from penstock.config import parse_policy
 from penstock.core.digest import digest
 from penstock.core.evidence import Envelope, Statement, Subject
 from penstock.core.facts import Fact
-from penstock.core.predicates import Genesis, KeyGrant, TestResult
+from penstock.core.people import By, Genesis, KeyGrant
+from penstock.core.predicates import TestResult
+from penstock.core.saying import statement_of
 from penstock.ledger import fsck
 from penstock.ledger.log import Ledger, attest
 
@@ -40,12 +42,12 @@ FACTS: dict[str, Fact] = {
 async def measure(folder: Path) -> dict[str, float]:
     log, operator, worker = (Ed25519.create(folder / f"{name}.key") for name in ("log", "operator", "worker"))
     store = SqliteStore(folder / "ledger.db")
-    ledger = Ledger(store, log, "benchmark")
+    ledger = Ledger(store, [log], "benchmark")
     await ledger.migrate()
     genesis = Genesis("benchmark", log.public_key.hex(), "op", operator.public_key.hex(), tuple(ROLES))
-    grant = KeyGrant("worker", worker.public_key.hex(), "worker")
-    first = attest(operator, about("benchmark", genesis))
-    await keep(store, ledger, [first, attest(operator, about("worker", grant))])
+    grant = KeyGrant(By("op", 1.0), "worker", worker.public_key.hex(), "worker")
+    first = attest(operator, statement_of(genesis))
+    await keep(store, ledger, [first, attest(operator, statement_of(grant))])
     figures = await appends(store, ledger, worker)
     figures |= await reads(store, ledger)
     began = time.perf_counter()
@@ -64,7 +66,9 @@ async def appends(store: SqliteStore, ledger: Ledger, worker: Ed25519) -> dict[s
     single = SINGLE / (time.perf_counter() - began)
     began = time.perf_counter()
     for number in range(BATCHES):
-        await keep(store, ledger, [evidence(worker, number * BATCH + place) for place in range(BATCH)])
+        await keep(
+            store, ledger, [evidence(worker, SINGLE + number * BATCH + place) for place in range(BATCH)]
+        )
     batched = BATCHES * BATCH / (time.perf_counter() - began)
     return {"appends/s, one a transaction": single, f"appends/s, {BATCH} a transaction": batched}
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from fakes.postgres import PostgresServer
+from penstock.adapters.postgres import PostgresStore
+from penstock.adapters.sqlite import SqliteStore
+from penstock.ports import Store
 
 # A busy machine is not a defect: no test may fail because it was slow.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -21,3 +28,33 @@ def short_tmp() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="ps-", dir="/tmp"))
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """One PostgreSQL for all tests, if there is one here; else they are skipped, but never in CI."""
+    try:
+        server = PostgresServer()
+    except FileNotFoundError as error:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(error))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def store(request: pytest.FixtureRequest, short_tmp: Path) -> AsyncIterator[Store]:
+    """An empty store, of each kind that there is."""
+    async with AsyncExitStack() as stack:
+        made: Store
+        if request.param == "sqlite":
+            made = SqliteStore(short_tmp / "penstock.db")
+        else:
+            server: PostgresServer = request.getfixturevalue("postgres")
+            made = PostgresStore(server.url(server.schema()))
+        stack.push_async_callback(made.close)
+        yield made

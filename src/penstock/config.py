@@ -18,6 +18,7 @@ import yaml
 
 from penstock.core.codec import decode, json_name
 from penstock.core.digest import canonical
+from penstock.core.facts import AGED
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.core.release import EnvironmentData, Value
 from penstock.errors import Invalid
@@ -27,6 +28,10 @@ T = TypeVar("T")
 FILE = "penstock.yaml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 MAX_BYTES = 256 * 1024
+#: Seconds that a delivery may wait for missing evidence: thirty days.
+LONGEST_WAIT = 30 * 86400.0
+#: A sign-off that expires before its action can begin would be asked for without end.
+SHORTEST_SIGN_OFF = 60.0
 
 
 @dataclass(frozen=True)
@@ -144,13 +149,22 @@ def load(kind: type[T], path: Path) -> T:
 def parse(kind: type[T], data: bytes, name: str) -> T:
     """Decode YAML bytes as *kind*; *name* is the file named in errors."""
     try:
+        data.decode()  # the library would take UTF-16 too, and nobody else
         node = yaml.compose(data, Loader=yaml.SafeLoader)
-        _refuse_aliases(node, name)
+        _refuse_tricks(node, name)
         value = yaml.load(data, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Invalid(f"not valid YAML: {error.problem}", where=f"{name}:{line}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+        RecursionError,
+    ) as error:
+        # Given a tag that does not fit (`!!int ""`), the library raises whatever comes of it.
         raise Invalid(f"not valid YAML: {error}", where=name) from error
     try:
         return decode(kind, {} if value is None else value)
@@ -171,6 +185,7 @@ class RuleConfig:
     when: str
     say: str
     otherwise: str = field(metadata=json_name("else"))
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -186,6 +201,8 @@ class PolicyConfig:
     scope: str = "organisation"
     language: str = "cel"
     expires_after: float = 86400.0
+    waits: float = 0.0
+    fresh: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_policy(source: bytes, name: str) -> PolicyDocument:
@@ -201,7 +218,10 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
     ids = [rule.id for rule in written]
     if (not ids and given.module is None) or len(ids) != len(set(ids)) or not given.environments:
         raise Invalid("a policy needs an environment, and rules with distinct ids", where=name)
-    rules = tuple(RuleDocument(rule.id, rule.when, rule.say, rule.otherwise) for rule in written)
+    _check_times(given, name)
+    rules = tuple(
+        RuleDocument(rule.id, rule.when, rule.say, rule.otherwise, rule.patient) for rule in written
+    )
     return PolicyDocument(
         policy=given.policy,
         owner=given.owner,
@@ -213,6 +233,8 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
         language=given.language,
         expires_after=given.expires_after,
         module=given.module or "",
+        waits=given.waits,
+        fresh=given.fresh,
     )
 
 
@@ -223,6 +245,19 @@ def _rules_or_module(given: PolicyConfig, source: bytes, name: str) -> None:
     ):
         line = _line_of(yaml.compose(source, Loader=yaml.SafeLoader), "module")
         raise Invalid("a policy has either rules or, in rego, a module", where=f"{name}:{line}")
+
+
+def _check_times(given: PolicyConfig, name: str) -> None:
+    unknown = [kind for kind in given.fresh if kind not in AGED]
+    if unknown:
+        raise Invalid(f"fresh: {unknown[0]!r} has no age; these have: {', '.join(AGED)}", where=name)
+    if not 0 <= given.waits <= LONGEST_WAIT:
+        raise Invalid(f"waits must be from 0 to {LONGEST_WAIT:.0f} seconds", where=name)
+    if given.expires_after < SHORTEST_SIGN_OFF or any(limit <= 0 for limit in given.fresh.values()):
+        least = f"at least {SHORTEST_SIGN_OFF:.0f} seconds, and the limits of fresh above zero"
+        raise Invalid(f"expires_after must be {least}", where=name)
+    if any(rule.patient for rule in given.rules or ()) and not given.waits:
+        raise Invalid("a patient rule needs a policy that waits (seconds)", where=name)
 
 
 def environment_data(config: ServiceConfig, environment: str, given: Mapping[str, Value]) -> EnvironmentData:
@@ -309,16 +344,23 @@ def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-0123456789")[:40] or "service"
 
 
-def _refuse_aliases(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
-    # A few nested aliases expand to gigabytes; nobody needs them here.
+def _refuse_tricks(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
+    # A few nested aliases expand to gigabytes; nobody needs them here. Of a key given twice the last would
+    # count, and whoever reads a policy would have read the first.
     seen = set() if seen is None else seen
     if node is None:
         return
     if id(node) in seen:
         raise Invalid("YAML aliases are not supported", where=f"{name}:{node.start_mark.line + 1}")
     seen.add(id(node))
+    keys: set[str] = set()
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if isinstance(key, yaml.ScalarNode) and key.value in keys:
+            twice = f"the key {key.value[:80]!r} is given twice"
+            raise Invalid(twice, where=f"{name}:{key.start_mark.line + 1}")
+        keys |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
     for child in _children(node):
-        _refuse_aliases(child, name, seen)
+        _refuse_tricks(child, name, seen)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

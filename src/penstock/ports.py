@@ -25,8 +25,10 @@ from penstock.core.fence import Fence
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
 from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
+from penstock.errors import Conflict
 
 
 class Source(Protocol):
@@ -41,12 +43,20 @@ class Source(Protocol):
     async def checkout(self, found: SourceRevision, destination: Path) -> None:
         """Write the commit's tree (no git metadata) into the empty folder *destination*."""
 
+    async def touched(self, found: SourceRevision, path: str) -> SourceRevision:
+        """The last commit, *found* or before it, that changed *path* (a file or folder from the root).
+
+        Where branches were merged, the one that made *path* what it is: a merge that takes one side's
+        version did not change it, and may so bring an older version back. `Invalid` if there is none.
+        """
+
 
 @dataclass(frozen=True)
 class SourceRevision:
     """One commit, and what it says of itself (the claims of `core.release.Change`).
 
-    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal.
+    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal. *signing_key*
+    is no claim but checked: the raw ed25519 public key, in hex, whose SSH signature this commit carries.
     """
 
     location: str
@@ -58,6 +68,7 @@ class SourceRevision:
     committed_epoch: int
     reviewers: tuple[str, ...] = ()
     work_items: tuple[str, ...] = ()
+    signing_key: str = ""
 
 
 class Sandbox(Protocol):
@@ -217,6 +228,25 @@ class Signer(Protocol):
         """Sign the exact bytes."""
 
 
+class WitnessedSize(Conflict):
+    """The witness last cosigned the log at *size*, not at the size that it was told."""
+
+    def __init__(self, what: str, size: int) -> None:
+        super().__init__(what)
+        self.size = size
+
+
+class Witness(Protocol):
+    """Somebody outside who saw that the ledger only ever grew, and says so under a checkpoint."""
+
+    async def cosign(self, old_size: int, proof: Sequence[bytes], note: str) -> str:
+        """Signature lines under the checkpoint in *note*; the caller checks whose they are.
+
+        *proof* shows that its tree begins with that of *old_size* entries. Raises `WitnessedSize` if the
+        witness last saw another size, `Refused` if it will not sign, `Unavailable` if it does not answer.
+        """
+
+
 Row = tuple[object, ...]
 
 
@@ -257,7 +287,8 @@ class Task:
     """All that an action or check may know of its delivery.
 
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
-    are None are not known yet at that stage of the pipeline.
+    are None are not known yet at that stage of the pipeline. *waits_until* is when the gate before this
+    stage stops waiting for evidence, if it waits already.
     """
 
     delivery: str
@@ -275,6 +306,7 @@ class Task:
     measured: Measured | None = None
     canary: Canary = NO_CANARY
     reason: str = ""
+    waits_until: float = 0.0
 
     @property
     def tree(self) -> Path:
@@ -284,12 +316,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How an intent ended: *state*, words for people, what is now evidence, and what later stages need."""
+    """How an intent ended: *state*, words for people, what is now evidence, and what later stages need.
+
+    An answer that *rests_on* a question is recorded only if it would still be asked in the same way.
+    """
 
     state: State
     reason: str = ""
     statements: tuple[Statement, ...] = ()
     detail: Detail | None = None
+    rests_on: Question | None = None
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,28 @@ class StoreContract:
             await tx.execute("INSERT INTO kinds (a, b, c, d, e) VALUES (?, ?, ?, ?, ?)", row)
             assert await tx.execute("SELECT a, b, c, d, e FROM kinds") == [row]
 
+    async def test_every_text_is_itself_and_ordered_by_its_bytes(self, subject: Subject) -> None:
+        texts = ["B", "a", "a\x00", "a\x1a", "a\x1a0", "a\x1a1", "é", "\uffff", "\U0001f600"]
+        for text in reversed(texts):
+            await subject.add(text)
+        found = await names(subject.store)
+        assert sorted(found) == sorted(texts)
+        clear = [text for text in found if "\x1a" not in text and "\x00" not in text]
+        assert clear == sorted(clear, key=str.encode)
+        async with subject.store.transaction(write=False) as tx:
+            for text in texts:
+                assert await tx.execute("SELECT name FROM items WHERE name = ?", (text,)) == [(text,)]
+                assert await tx.execute("SELECT name FROM items WHERE ? IN ('?', name)", (text,)) == [(text,)]
+
+    async def test_an_integer_key_that_is_left_out_counts_up(self, subject: Subject) -> None:
+        await subject.store.migrate("more", ("CREATE TABLE more (seq INTEGER PRIMARY KEY, name TEXT)",))
+        for name in "cba":
+            async with subject.store.transaction() as tx:
+                await tx.execute("INSERT INTO more (name) VALUES (?)", (name,))
+        async with subject.store.transaction(write=False) as tx:
+            found = await tx.execute("SELECT name FROM more ORDER BY seq")
+        assert [name for (name,) in found] == ["c", "b", "a"]
+
     @pytest.mark.parametrize("value", [2**63, "\ud800"])
     async def test_what_cannot_be_held_is_invalid(self, subject: Subject, value: object) -> None:
         with pytest.raises(Invalid):

@@ -86,7 +86,8 @@ def _decide(rule: _Rule, facts: Mapping[str, Fact]) -> RuleVerdict:
     said = words[1:-1] if words.startswith("'") else str(facts.get(words, ""))
     says = verdict.reason if verdict.cause else said or f"{rule.document.id}: {verdict.result}"
     values = {name: facts[name] for name in mentioned if name in facts}
-    return RuleVerdict(rule.document.id, Verdict(verdict.result, verdict.cause, says), says, values)
+    missing = (rule.fact,) if verdict.cause is Cause.MISSING else ()
+    return RuleVerdict(rule.document.id, Verdict(verdict.result, verdict.cause, says), says, values, missing)
 
 
 def _verdict(rule: _Rule, facts: Mapping[str, Fact]) -> Verdict:

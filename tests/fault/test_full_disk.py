@@ -22,7 +22,9 @@ from penstock.adapters.ed25519 import Ed25519
 from penstock.adapters.sqlite import SqliteStore
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.core.people import By, Genesis, KeyGrant
+from penstock.core.saying import statement_of
+from penstock.core.predicates import Coverage
 from penstock.errors import Unavailable
 from penstock.ledger.fsck import verify
 from penstock.ledger.log import Ledger, attest
@@ -35,13 +37,14 @@ def say(predicate):
 
 async def main():
     store = SqliteStore(disk / "penstock.db")
-    ledger = Ledger(store, log, "penstock")
+    ledger = Ledger(store, [log], "penstock")
     await ledger.migrate()
     keys = log.public_key.hex(), operator.public_key.hex()
     genesis = Genesis("penstock", keys[0], "operator", keys[1], ("administrator",))
+    grant = KeyGrant(By("operator"), "w", worker.public_key.hex(), "worker")
     async with store.transaction() as tx:
-        await ledger.append(tx, [attest(operator, say(genesis)),
-                                 attest(operator, say(KeyGrant("w", worker.public_key.hex(), "worker")))])
+        await ledger.append(tx, [attest(operator, statement_of(genesis)),
+                                 attest(operator, statement_of(grant))])
     committed, ballast = 2, disk / "ballast"
     while True:
         if committed == 40:

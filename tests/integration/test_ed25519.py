@@ -9,7 +9,7 @@ import pytest
 
 from penstock.adapters.ed25519 import Ed25519
 from penstock.errors import Invalid, Unavailable
-from penstock.ledger.log import signed_by
+from penstock.ledger.signatures import signed_by
 
 
 def test_a_key_comes_back_as_the_same_identity(tmp_path: Path) -> None:

@@ -30,6 +30,10 @@ COMMANDS = [
     "logs",
     "why",
     "policy",
+    "identity",
+    "role",
+    "review",
+    "override",
     "evidence",
     "ledger",
     "verify",
@@ -74,6 +78,7 @@ def test_every_command_shows_an_example_that_parses(name: str, capsys: pytest.Ca
         ["up", "--port", "x"],
         ["status", "-o", "xml"],
         ["verify", "b.json"],
+        ["ledger", "witnesses"],
     ],
 )
 def test_wrong_usage_is_2_and_on_standard_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,6 +88,23 @@ def test_wrong_usage_is_2_and_on_standard_error(words: list[str], capsys: pytest
     said = capsys.readouterr()
     assert said.out == ""
     assert "usage: penstock" in said.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["witness", "add"],
+        ["witness", "add", "http://w.example"],
+        ["witness", "remove"],
+        ["witness", "list", "all"],
+        ["witness", "drop", "x"],
+    ],
+)
+def test_words_that_ledger_does_not_take_are_invalid(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["ledger", *words]) == 2
+    assert "next: penstock ledger witness --help" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["status"], ["ship", "."], ["why", "shop"], ["ledger", "verify"]])

@@ -7,26 +7,22 @@ import itertools
 
 import pytest
 
+from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
 from penstock.core.pipeline import (
     GOOD,
-    UNDO,
     Begun,
     Canary,
     Detail,
     Facts,
-    Finish,
     Gated,
     Intent,
     Looked,
     Made,
     Measured,
-    Perform,
     Pipeline,
     Record,
     State,
-    Wait,
     configuration,
-    decide,
     rollback,
     standard,
 )
@@ -233,3 +229,68 @@ def test_a_gate_that_passed_may_have_been_followed_by_a_placement() -> None:
 def test_every_state_is_good_bad_or_on_its_way() -> None:
     on_its_way = {State.PENDING, State.EXECUTING, State.FINALIZING}
     assert set(State) == set(GOOD) | set(BAD) | on_its_way | {State.CANCELLATION}
+
+
+# --- gates that wait, and answers that lapse ----------------------------------------------------------------
+
+DEPLOY = Intent("deploy", "gate", guards="deploy")
+
+
+def at_the_gate(*gates: tuple[State, Gated], lapsed: bool = False, begun: bool = False) -> Facts:
+    """A delivery that was asked about at its first gate as often as there are *gates*."""
+    world = World(standard(CANARY))
+    for verb in ("begin", "build", "suite", "scan"):
+        stage = "tests" if verb == "suite" else verb
+        world.perform(Intent(stage, verb))
+    for number, (state, detail) in enumerate(gates):
+        intent = Intent("deploy", "gate", number, guards="deploy")
+        world.records = (*world.records, Record(intent, state, 1.0, 1.1, "", (), detail))
+    if begun:
+        world.perform(Intent("deploy", "deploy"))
+    return Facts("shop", "production", world.records, "", lapsed)
+
+
+PASSED = (State.SUCCESS, Gated("gated", (), 10, expires=100.0))
+WAITS = (State.PENDING, Gated("gated", ("lead",), 10, expires=100.0, waits_until=50.0))
+AGAIN = Perform(Intent("deploy", "gate", 1, guards="deploy"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "now", "following"),
+    [
+        (at_the_gate(), 2.0, Perform(DEPLOY)),
+        # It passed: what it guards begins, unless the answer might be another one by now.
+        (at_the_gate(PASSED), 2.0, Perform(Intent("deploy", "deploy"))),
+        (at_the_gate(PASSED, lapsed=True), 2.0, AGAIN),
+        (at_the_gate(PASSED), 99.9, Perform(Intent("deploy", "deploy"))),
+        (at_the_gate(PASSED), 100.0, AGAIN),
+        # What has begun goes on, whatever changes.
+        (at_the_gate(PASSED, begun=True, lapsed=True), 1000.0, Perform(Intent("acceptance", "acceptance"))),
+        # It waits: until there is news, until it is time to look again, and never past its deadline.
+        (at_the_gate(WAITS), 2.0, Wait(17.0)),
+        (at_the_gate(WAITS), 45.0, Wait(50.0)),
+        (at_the_gate(WAITS, lapsed=True), 2.0, AGAIN),
+        (at_the_gate(WAITS), 50.0, AGAIN),
+        (at_the_gate(WAITS, PASSED), 60.0, Perform(Intent("deploy", "deploy"))),
+    ],
+)
+def test_what_follows_a_gate(facts: Facts, now: float, following: object) -> None:
+    assert decide(standard(CANARY), facts, now) == following
+
+
+def test_a_wait_that_ends_in_a_refusal_touches_nothing() -> None:
+    refused = (State.ERROR, Gated("gated", ("lead",), 12))
+    end = decide(standard(CANARY), at_the_gate(WAITS, refused), 51.0)
+    assert (isinstance(end, Finish), end.outcome) == (True, "refused")  # type: ignore[union-attr]
+
+
+def test_an_abort_ends_a_wait() -> None:
+    facts = at_the_gate(WAITS)
+    end = decide(standard(CANARY), Facts("shop", "production", facts.records, "abort"), 2.0)
+    assert end == Finish(State.CANCELLATION, "aborted", "aborted by request")
+
+
+def test_an_abort_after_a_second_asking_is_undone() -> None:
+    """The placement that followed the gate may never have been recorded."""
+    facts = at_the_gate(WAITS, PASSED)
+    assert decide(standard(CANARY), Facts("shop", "production", facts.records, "abort"), 2.0) == Perform(UNDO)

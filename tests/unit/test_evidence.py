@@ -19,7 +19,8 @@ from penstock.core.evidence import (
     pre_authentication_encoding,
     seal,
 )
-from penstock.core.predicates import RoleGrant, TestResult
+from penstock.core.people import By, RoleGrant
+from penstock.core.predicates import TestResult
 from penstock.errors import Invalid
 
 ABOUT = Subject("catalog", digest(b"catalog"))
@@ -177,7 +178,7 @@ def test_what_is_no_statement_is_invalid(raw: bytes) -> None:
 def test_a_statement_that_cannot_be_written_is_refused_when_it_is_made() -> None:
     for broken in (
         Statement((Subject("a", "sha256:short"),), RESULT),
-        Statement((ABOUT,), RoleGrant("\ud800", "x")),
+        Statement((ABOUT,), RoleGrant(By("x"), "\ud800", "x")),
     ):
         with pytest.raises(Invalid):
             broken.payload()

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from penstock.core.notes import Checkpoint, key_hash, open_note, sign_note
 from penstock.errors import Invalid
-from penstock.ledger.log import signed_by
+from penstock.ledger.signatures import signed_by
 
 KEY = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = KEY.public_key().public_bytes_raw()

@@ -8,10 +8,11 @@ import pytest
 
 from fakes.language import FakeLanguage
 from penstock.config import parse_policy
+from penstock.core.authority import Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
 from penstock.core.facts import FACTS, MAX_NAMES, fits
-from penstock.core.policy import PolicyDocument, Question, RuleDocument, guarding, sign_off
+from penstock.core.policy import PolicyDocument, RuleDocument, guarding, sign_off
 from penstock.core.predicates import (
     Accepted,
     Coverage,
@@ -24,7 +25,7 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, Release
-from penstock.core.selection import facts, select
+from penstock.core.selection import Question, facts, select
 from penstock.core.traffic import Counters
 from penstock.errors import Invalid
 
@@ -32,6 +33,7 @@ ARTIFACT = Artifact("catalog", digest(b"a"))
 OTHER = Artifact("catalog", digest(b"b"))
 RELEASE = Release("catalog", "production", ARTIFACT.digest, digest(b"data"))
 CHANGE = Change("code", "catalog", "production", "/repo", "ab" * 20, "ada", "a change")
+QUESTION = Question("d", "deploy", CHANGE, ARTIFACT, RELEASE, False, 50, 1000.25)
 NONE = Counters("r", 1.0, "e", 0, 0)
 
 
@@ -62,7 +64,7 @@ def begun(delivery: str = "d") -> Proposed:
 
 
 def selected(*entries: Entry, size: int = 100) -> list[int]:
-    found = select(entries, artifact=ARTIFACT, release=RELEASE, delivery="d", size=size)
+    found = select(entries, replace(QUESTION, size=size))
     return [item.index for item in found]
 
 
@@ -103,7 +105,7 @@ class TestSelection:
 class TestFacts:
     def given(self, *predicates: Predicate) -> dict[str, object]:
         entries = [entry(number, predicate) for number, predicate in enumerate(predicates)]
-        found = facts(entries, change=CHANGE, artifact=ARTIFACT, release=RELEASE, first=False)
+        found = facts(entries, QUESTION, Authority())
         assert all(name in FACTS and fits(name, value) for name, value in found.items())
         return {name: value for name, value in found.items() if name.startswith("evidence.")}
 
@@ -116,6 +118,8 @@ class TestFacts:
             "evidence.tests.failed": 3,
             "evidence.tests.skipped": 4,
             "evidence.tests.failing": ("unit-0", "e2e-0", "e2e-1"),
+            "evidence.tests.independent": 0,
+            "evidence.tests.origins": ("self-reported",),
         }
 
     def test_an_empty_run_passes_nothing(self) -> None:
@@ -135,11 +139,15 @@ class TestFacts:
             "evidence.findings.critical": 3,
             "evidence.findings.high": 2,
             "evidence.findings.ids": ("A", "B"),
+            "evidence.findings.origins": ("platform", "self-reported"),
         }
 
     def test_coverage_is_of_all_lines_together(self) -> None:
         reports = Coverage("a", 1, 1, "self-reported"), Coverage("b", 0, 3, "self-reported")
-        assert self.given(*reports) == {"evidence.coverage.lines": 0.25}
+        assert self.given(*reports) == {
+            "evidence.coverage.lines": 0.25,
+            "evidence.coverage.origins": ("self-reported",),
+        }
         assert self.given(Coverage("a", 0, 0, "self-reported")) == {}
 
     def test_the_canary_counts_what_came_during_it(self) -> None:
@@ -177,9 +185,9 @@ def document(*rules: RuleDocument, **changes: object) -> PolicyDocument:
 
 def decided(*predicates: Predicate, rules: tuple[str, ...] = ("evidence.tests.failed == 0",)) -> SignOff:
     policy = document(*(RuleDocument(when, when, "'yes'", "'no'") for when in rules))
-    question = Question("d", "deploy", CHANGE, ARTIFACT, RELEASE, False, 50, 1000.25)
     entries = [entry(number, predicate) for number, predicate in enumerate(predicates)]
-    return sign_off(question, policy, "urn:penstock:entry:3", FakeLanguage().compile(policy), entries)
+    rules_ = FakeLanguage().compile(policy)
+    return sign_off(QUESTION, policy, "urn:penstock:entry:3", rules_, entries, Authority())
 
 
 class TestSignOff:

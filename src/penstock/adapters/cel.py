@@ -62,7 +62,7 @@ class Cel:
             raise Invalid(f"longer than {MAX_EXPRESSION} characters", where=where)
         try:
             expression = self._environment.compile(text)
-        except RuntimeError as error:
+        except (RuntimeError, TypeError) as error:  # TypeError: a text that is no Unicode
             found = POSITION.search(str(error))
             line, column, problem = found.groups() if found else ("1", "1", str(error))
             known = "penstock policy facts lists what a policy may use"
@@ -109,7 +109,8 @@ def _decide(rule: _CompiledRule, facts: Mapping[str, Fact], data: dict[str, Any]
     erred = verdict.cause is Cause.ERROR
     words = "" if erred else _words(rule.say if verdict.passed else rule.otherwise, data)
     says = words or verdict.reason or f"{rule.id}: {verdict.result}"
-    return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values)
+    absent = tuple(missing) if verdict.cause is Cause.MISSING else ()
+    return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values, absent)
 
 
 def _evaluate(rule: _CompiledRule, data: dict[str, Any], missing: list[str]) -> Verdict:

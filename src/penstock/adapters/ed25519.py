@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from penstock.errors import Invalid, Unavailable
+from penstock.adapters._keyfile import read_private
+from penstock.errors import Invalid
 from penstock.ports import Signature
 
 
@@ -40,15 +40,7 @@ class Ed25519:
     @classmethod
     def load(cls, path: Path) -> Ed25519:
         """Read a key. `Invalid` if others may read the file, or it holds no key."""
-        try:
-            mode = stat.S_IMODE(path.stat().st_mode)
-            text = path.read_bytes()
-        except OSError as error:
-            raise Unavailable(f"cannot read the key: {error.strerror}", where=str(path)) from error
-        if mode & 0o077:
-            raise Invalid(
-                f"others may read this key (mode {mode:o})", where=str(path), next_move=f"chmod 600 {path}"
-            )
+        text = read_private(path)
         try:
             return cls(Ed25519PrivateKey.from_private_bytes(bytes.fromhex(text.decode().strip())))
         except ValueError as error:

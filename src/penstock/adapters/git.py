@@ -28,11 +28,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.adapters._archive import unpack
+from penstock.adapters._signed import signing_key
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.ports import SourceRevision
 
 SECONDS = 300.0
 MAX_CLAIMS = 20
+MAX_COMMIT = 16 * 1024**2
 
 URL = re.compile(r"(?:https|ssh|git|file)://.+|[\w.-]+@[\w.-]+:.+")
 OTHER_URL = re.compile(r"[a-z][a-z0-9+.-]*:(?://|:)", re.IGNORECASE)
@@ -82,8 +84,12 @@ WORK_ITEMS = "%(trailers:key=Refs,key=Closes,key=Issue,valueonly)"
 @dataclass(frozen=True)
 class _Ran:
     code: int
-    out: str
+    raw: bytes
     err: str
+
+    @property
+    def out(self) -> str:
+        return self.raw.decode(errors="replace")
 
     @property
     def complaint(self) -> str:
@@ -116,18 +122,46 @@ class Git:
 
     async def checkout(self, found: SourceRevision, destination: Path) -> None:
         """See `Source.checkout`; a tree with a link that leaves it is `Invalid`."""
-        if not COMMIT.fullmatch(found.revision):
-            raise Invalid(f"not a commit id: {found.revision[:80]!r}", where=found.location)
-        mirror = self._mirror(found.location)
-        kind = await self._git(mirror, "cat-file", "-t", found.revision)
-        if kind.out.strip() != "commit":
-            await self.resolve(found.location, found.revision)  # the cache was emptied in between
+        mirror = await self._held(found)
         with tempfile.TemporaryDirectory(dir=self._cache) as folder:
             archive = Path(folder) / "tree.tar"
             ran = await self._git(mirror, "archive", "--format=tar", f"--output={archive}", found.revision)
             if ran.code:
                 raise Invalid(ran.complaint, where=found.location)
             await asyncio.to_thread(_unpack, archive, destination, found)
+
+    async def touched(self, found: SourceRevision, path: str) -> SourceRevision:
+        """See `Source.touched`; also `Invalid` where the history is cut off (a shallow clone)."""
+        if not path.isprintable() or not set(path.split("/")).isdisjoint(("", ".", "..")):
+            raise Invalid(f"not a path in a repository: {path[:80]!r}", where=found.location)
+        mirror = await self._held(found)
+        # rev-list, because the user's settings for `git log` (follow, for one) would count.
+        last = ("rev-list", "--max-count=1", found.revision, "--", path)
+        ran = await self._git(mirror, *last)
+        commit = ran.out.strip()
+        where = f"{found.location} at {found.revision[:12]}"
+        if ran.code:
+            raise Invalid(ran.complaint, where=where)
+        if not commit:
+            raise Invalid(f"no commit changed {path!r}", where=where, next_move="check the path")
+        cut = mirror / "shallow"
+        if cut.exists() and commit in cut.read_text().split():
+            raise Invalid(
+                f"the history ends before the commit that changed {path!r}",
+                where=where,
+                next_move="git fetch --unshallow in the repository, or give the URL of the whole one",
+            )
+        return await self._describe(found.location, mirror, commit)
+
+    async def _held(self, found: SourceRevision) -> Path:
+        """The mirror, with the commit in it."""
+        if not COMMIT.fullmatch(found.revision):
+            raise Invalid(f"not a commit id: {found.revision[:80]!r}", where=found.location)
+        mirror = self._mirror(found.location)
+        kind = await self._git(mirror, "cat-file", "-t", found.revision)
+        if kind.out.strip() != "commit":
+            await self.resolve(found.location, found.revision)  # the cache was emptied in between
+        return mirror
 
     def _mirror(self, place: str) -> Path:
         return self._cache / (hashlib.sha256(place.encode()).hexdigest()[:32] + ".git")
@@ -146,7 +180,8 @@ class Git:
                 next_move="git add . && git commit, then ship again",
             )
         if not (mirror / "HEAD").exists():
-            await self._git(None, "init", "--quiet", "--bare", "--", str(mirror))
+            ids = ("--object-format=sha256",) if len(listed.out.split("\t", 1)[0]) == 64 else ()
+            await self._git(None, "init", "--quiet", "--bare", *ids, "--", str(mirror))
             await self._git(mirror, "symbolic-ref", "HEAD", HEAD)
         (mirror / "info").mkdir(exist_ok=True)
         (mirror / "info/attributes").write_text(ATTRIBUTES)
@@ -191,11 +226,20 @@ class Git:
             committed_epoch=max(0, int(committed)),
             reviewers=_claims(reviewers.splitlines()),
             work_items=_claims(re.split(r"[,\s]+", items)),
+            signing_key=await self._signing_key(place, mirror, revision),
         )
+
+    async def _signing_key(self, place: str, mirror: Path, commit: str) -> str:
+        where = f"{place} at {commit[:12]}"
+        size = await self._git(mirror, "cat-file", "-s", commit)
+        if size.code or int(size.out) > MAX_COMMIT:
+            raise Invalid("the commit object is too large to read", where=where)
+        ran = await self._git(mirror, "cat-file", "commit", commit)
+        return signing_key(ran.raw, where)
 
     async def _git(self, mirror: Path | None, *arguments: str) -> _Ran:
         self._cache.mkdir(parents=True, exist_ok=True)
-        where = ("--git-dir", str(mirror)) if mirror else ()
+        where = ("--git-dir", str(mirror), "--literal-pathspecs") if mirror else ()
         try:
             process = await asyncio.create_subprocess_exec(
                 "git",
@@ -223,7 +267,7 @@ class Git:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 await process.wait()
-        return _Ran(process.returncode or 0, out.decode(errors="replace"), err.decode(errors="replace"))
+        return _Ran(process.returncode or 0, out, err.decode(errors="replace"))
 
     def _environment(self) -> dict[str, str]:
         own = os.environ.get("GIT_CONFIG_GLOBAL") or str(Path.home() / ".gitconfig")

@@ -6,18 +6,25 @@ entry-point name and nowhere else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
+from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
+from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
+from penstock.engine.policyrepo import PolicyRepository
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
+from penstock.errors import Invalid
 from penstock.ledger.log import Ledger
+from penstock.ledger.witnesses import Known, Witnesses
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import Artifacts, Builder, Language, Metrics, Platform, Router, Sandbox, Store
 
@@ -33,7 +40,10 @@ class ControlPlane:
     journal: Journal
     engine: Engine
     shipping: Shipping
+    door: Door
+    policy_repository: PolicyRepository
     worker: Worker
+    witnesses: Witnesses
     platform: Platform
     router: Router
     metrics: Metrics
@@ -45,8 +55,8 @@ class ControlPlane:
 async def open_control_plane(home: Home) -> ControlPlane:
     """Wire everything for one data folder, and found its ledger if it is new."""
     keys = load_keys(home)
-    store: Store = find("store", "sqlite")(home.store)
-    ledger = Ledger(store, keys.log, ORIGIN)
+    store = open_store(home)
+    ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store)
     await ledger.migrate()
     await journal.migrate()
@@ -62,7 +72,6 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "store": store,
         "ledger": ledger,
         "languages": languages,
-        "signer": keys.worker,
         "router": router,
         "metrics": metrics,
         "platform": platform,
@@ -71,6 +80,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "artifacts": artifacts,
         "tools": find("tools", "project")(sandbox, home.cache),
     }
+    door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     engine = Engine(powers, source, home.work, home.logs / "deliveries")
     return ControlPlane(
         home=home,
@@ -80,7 +90,10 @@ async def open_control_plane(home: Home) -> ControlPlane:
         journal=journal,
         engine=engine,
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        door=door,
+        policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker),
+        witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         platform=platform,
         router=router,
         metrics=metrics,
@@ -88,6 +101,34 @@ async def open_control_plane(home: Home) -> ControlPlane:
         languages=languages,
         isolation=sandbox.isolation,
     )
+
+
+def open_store(home: Home) -> Store:
+    """The database that ``PENSTOCK_STORE`` names; without it, the file in the data folder."""
+    given = os.environ.get("PENSTOCK_STORE") or f"sqlite:{home.store}"
+    scheme, _, rest = given.partition(":")
+    store: Store
+    if scheme == "sqlite" and rest:
+        store = find("store", "sqlite")(Path(rest).expanduser().absolute())
+    elif scheme in ("postgres", "postgresql"):
+        store = find("store", "postgres")(given)
+    else:
+        # Not repeated: it may hold a password.
+        raise Invalid(
+            "not a place for a store",
+            where="PENSTOCK_STORE",
+            next_move="sqlite:PATH, or postgresql://USER@HOST:PORT/DATABASE",
+        )
+    return store
+
+
+def open_witnesses(home: Home) -> list[Known]:
+    """The witnesses that the settings name now."""
+    http = find("witness", "http")
+    return [
+        Known(VerifierKey.cosigner(given.key), given.url, http(given.url))
+        for given in home.settings.witnesses
+    ]
 
 
 def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:

@@ -18,12 +18,22 @@ LONGEST = 60
 
 
 @dataclass(frozen=True)
+class WitnessSettings:
+    """A witness of the ledger: name, submission prefix, and verifier key (``name+hash+base64``)."""
+
+    name: str
+    url: str
+    key: str
+
+
+@dataclass(frozen=True)
 class Settings:
     """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name."""
 
     sandbox: str = "bubblewrap"
     port: int = 7070
     ingress_port: int = 8600
+    witnesses: tuple[WitnessSettings, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ stays in ``keys/`` (0600); a workload's sandbox cannot see that folder.
 
 from __future__ import annotations
 
+import itertools
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -14,33 +16,40 @@ from typing import Any
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find
 from penstock.config import parse_policy
+from penstock.core.authority import ADMINISTRATOR, SOURCE
 from penstock.core.codec import encode
-from penstock.core.digest import digest
-from penstock.core.evidence import Envelope, Statement, Subject
-from penstock.core.predicates import Genesis, KeyGrant, PolicyVersion, Predicate
+from penstock.core.evidence import Envelope
+from penstock.core.people import By, Genesis, KeyGrant, PolicyVersion, Said
+from penstock.core.saying import spoken, statement_of
+from penstock.errors import Conflict
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Signer, Store
+from penstock.ports import Signer, Store, Transaction
 
 ORIGIN = "penstock"
 OPERATOR = "operator"
 WORKER = "worker"
+SERVER = "server"
 LEADS = ("development-lead", "test-lead", "security-lead", "operations-lead")
-ROLES = ("administrator", *LEADS)
+ROLES = (ADMINISTRATOR, *LEADS, SOURCE)
 
 
 @dataclass(frozen=True)
 class Keys:
-    """*log* signs checkpoints, *operator* grants and publishes, *worker* signs machine evidence."""
+    """*logs* sign checkpoints (the newest last); *operator* is the first administrator's own key; *worker*
+    signs machine evidence; *server* attests logins, once an administrator has granted it that."""
 
-    log: Signer
+    logs: tuple[Signer, ...]
     operator: Signer
     worker: Signer
+    server: Signer
 
 
 def load_keys(home: Home) -> Keys:
     """The keys of this data folder, made where they are missing."""
-    return Keys(key(home, "log"), key(home, OPERATOR), key(home, WORKER))
+    later = sorted(home.keys.glob("log-*.key"))
+    logs = (key(home, "log"), *(key(home, path.stem) for path in later))
+    return Keys(logs, key(home, OPERATOR), key(home, WORKER), key(home, SERVER))
 
 
 def key(home: Home, name: str) -> Signer:
@@ -51,33 +60,67 @@ def key(home: Home, name: str) -> Signer:
     return signer
 
 
+def next_log_key(home: Home, used: Collection[bytes]) -> Signer:
+    """The log's next key, kept beside the earlier ones; one that was never used is not made twice."""
+    for number in itertools.count(2):
+        signer = key(home, f"log-{number:04}")
+        if signer.public_key not in used:
+            return signer
+    raise AssertionError("numbers do not end")
+
+
 async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
-    """Write the first entries of an empty ledger, and ``trust.json`` beside it."""
+    """Write the first entries of an empty ledger, and ``trust.json`` beside it.
+
+    `Conflict` if the store and the data folder do not belong together.
+    """
     async with store.transaction() as tx:
         if await ledger.size(tx):
-            return
-        roles = tuple(ROLES)
-        genesis = Genesis(ORIGIN, keys.log.public_key.hex(), OPERATOR, keys.operator.public_key.hex(), roles)
-        first = attest(keys.operator, about(ORIGIN, genesis))
-        granted = KeyGrant(WORKER, keys.worker.public_key.hex(), "worker")
-        entries = [first, attest(keys.operator, about(WORKER, granted))]
-        entries += [publication(keys.operator, source) for source in shipped_policies()]
-        await ledger.append(tx, entries)
-    trust = Trust(ORIGIN, keys.log.public_key.hex(), first.digest)
-    home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+            first = await _founding(ledger, tx, keys, home)
+        elif home.trust.exists():
+            raise _strangers("this data folder knows a ledger, and the store's is empty", home)
+        else:
+            first = await _found(ledger, tx, keys)
+    if not home.trust.exists():
+        trust = Trust(ORIGIN, keys.logs[0].public_key.hex(), first.digest)
+        home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
 
 
-def publication(signer: Signer, source: str, name: str = "policy.yaml") -> Envelope:
-    """The signed statement that publishes a policy's text. `Invalid` if the text is not a policy."""
+async def _found(ledger: Ledger, tx: Transaction, keys: Keys) -> Envelope:
+    log_key, operator = keys.logs[0].public_key.hex(), keys.operator.public_key.hex()
+    genesis = Genesis(ORIGIN, log_key, OPERATOR, operator, tuple(ROLES))
+    worker = KeyGrant(By(OPERATOR), WORKER, keys.worker.public_key.hex(), "worker")
+    said: list[Said] = [genesis, worker, *(publication(text, By(OPERATOR)) for text in shipped_policies())]
+    now = await tx.now()
+    entries = [
+        attest(keys.operator, statement_of(spoken(item, now + number / 1000)))
+        for number, item in enumerate(said)
+    ]
+    await ledger.append(tx, entries)
+    return entries[0]
+
+
+async def _founding(ledger: Ledger, tx: Transaction, keys: Keys, home: Home) -> Envelope:
+    """The first entry of a ledger that is there, if it was this data folder that founded it."""
+    entry = await ledger.entry(tx, 0)
+    genesis = entry.statement.predicate
+    if not isinstance(genesis, Genesis) or genesis.log_key != keys.logs[0].public_key.hex():
+        raise _strangers("another data folder founded the store's ledger", home)
+    return entry.envelope
+
+
+def _strangers(what: str, home: Home) -> Conflict:
+    return Conflict(
+        what,
+        where=str(home.path),
+        next_move="set PENSTOCK_STORE and PENSTOCK_HOME to what they were, or choose new ones for both",
+    )
+
+
+def publication(source: str, by: By, name: str = "policy.yaml") -> PolicyVersion:
+    """What publishes a policy's text. `Invalid` if the text is not a policy."""
     document = parse_policy(source.encode(), name)
-    version = PolicyVersion(document.policy, document.owner, source)
-    subject = Subject(document.policy, digest(source.encode()))
-    return attest(signer, Statement((subject,), version))
-
-
-def about(name: str, predicate: Predicate) -> Statement:
-    """A statement about something that has a name but no content of its own."""
-    return Statement((Subject(name, digest(name.encode())),), predicate)
+    return PolicyVersion(by, document.policy, document.owner, document.scope, source)
 
 
 def shipped_policies() -> tuple[str, ...]:

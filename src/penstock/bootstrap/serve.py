@@ -37,23 +37,24 @@ def serve(home: Home) -> None:
 async def _serve(home: Home) -> None:
     control = await open_control_plane(home)
     await _first_token(control)
-    # The lock says that every worker before us is dead: nobody has to wait for their leases.
-    await control.journal.orphan()
+    # The lock says that every worker of this folder before us is dead: nobody has to wait for their leases.
+    await control.journal.orphan(control.worker.owner)
     app = create_app(control)
     open_to_user = _server(Guard(app, control.journal, trusted=True))
     open_to_token = _server(Guard(app, control.journal, trusted=False))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    worker = asyncio.create_task(control.worker.run())
+    background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
     try:
         await asyncio.gather(
             open_to_user.serve(sockets=[_unix(home.api_socket)]),
             open_to_token.serve(sockets=[_tcp(home.settings.port)]),
         )
     finally:
-        worker.cancel()
-        await asyncio.gather(worker, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
         await control.store.close()
 
 

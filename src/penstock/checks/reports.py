@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from penstock.core.outside import clean
 from penstock.errors import Invalid
 
 MAX_BYTES = 20 * 1024 * 1024
@@ -19,7 +20,11 @@ MAX_DEPTH = 200
 MAX_NAMES = 50
 
 LCOV_LINE = re.compile(r"(?P<key>[A-Z]+):(?P<value>.*)")
-DATA_LINE = re.compile(r"(\d{1,9}),(\d{1,18})(?:,.*)?")
+DECLARED = re.compile(
+    rb"(?:\xef\xbb\xbf)?<\?xml[^>]{0,80}?encoding\s{0,9}=\s{0,9}[\"']([A-Za-z0-9._-]{1,40})"
+)
+ENCODINGS = re.compile(r"utf-?8|us-ascii|ascii|iso-8859-[0-9]{1,2}|windows-125[0-8]")
+DATA_LINE = re.compile(r"(\d{1,9}),(\d{1,18})(?:,.*)?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -55,12 +60,6 @@ def parse_coverage(data: bytes, name: str) -> Lines:
     reader = _CoberturaReader(name)
     _feed(reader, data, name)
     return reader.lines()
-
-
-def clean(text: str, limit: int) -> str:
-    """Text that can be signed and shown: no lone surrogates, no control characters, at most *limit* long."""
-    whole = text.encode("utf-8", "replace").decode()
-    return "".join(c if c.isprintable() else " " for c in whole[:limit]).strip()
 
 
 class _Reader(abc.ABC):
@@ -158,7 +157,7 @@ class _CoberturaReader(_Reader):
         if self._stated == (None, None):
             return Lines(sum(self._hit.values()), len(self._hit))
         texts = [text or "" for text in self._stated]
-        if not all(re.fullmatch(r"\d{1,12}", text, re.ASCII) for text in texts):
+        if not all(re.fullmatch(r"\d{1,9}", text, re.ASCII) for text in texts):
             raise Invalid("lines-covered and lines-valid must be whole numbers", where=self.name)
         covered, total = (int(text) for text in texts)
         if covered > total:
@@ -168,12 +167,23 @@ class _CoberturaReader(_Reader):
 
 def _feed(reader: _Reader, data: bytes, name: str) -> None:
     _check_size(data, name)
-    parser = ET.XMLParser(target=reader)
+    # Named, so that the document cannot choose any codec that Python has.
+    parser = ET.XMLParser(target=reader, encoding=_encoding(data, name))
     try:
         parser.feed(data)
         parser.close()
     except (ET.ParseError, ValueError, LookupError) as error:
         raise Invalid(f"not well-formed XML: {clean(str(error), 200)}", where=name) from error
+
+
+def _encoding(data: bytes, name: str) -> str:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return "utf-16"
+    declared = DECLARED.match(data)
+    encoding = declared[1].decode().lower() if declared else "utf-8"
+    if not ENCODINGS.fullmatch(encoding):
+        raise Invalid(f"not well-formed XML: {clean(encoding, 40)!r} is no encoding for it", where=name)
+    return encoding
 
 
 def _parse_lcov(data: bytes, name: str) -> Lines:

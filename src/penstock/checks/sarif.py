@@ -6,33 +6,23 @@ did not succeed, is `Invalid`: no findings must never be mistaken for none found
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Literal, get_args
 
-from penstock.checks.reports import MAX_BYTES, clean
+from penstock.checks.reports import MAX_BYTES, MAX_DEPTH
 from penstock.core.codec import Json
+from penstock.core.findings import MAX_FINDINGS, SEVERITIES, Severity, by_score, summarise
+from penstock.core.outside import clean, read_json
 from penstock.core.predicates import Finding, Findings, Origin
 from penstock.errors import Invalid
 
-Severity = Literal["critical", "high", "medium", "low"]
-SEVERITIES: tuple[Severity, ...] = get_args(Severity)  # the worst first
-
-MAX_FINDINGS = 200
 BY_LEVEL: dict[str, Severity] = {"error": "high", "warning": "medium", "note": "low", "none": "low"}
 NOT_FINDINGS = ("pass", "notApplicable", "informational")
 
 
 def parse_sarif(data: bytes, name: str, origin: Origin) -> tuple[Findings, ...]:
     """One `Findings` per tool; *name* is the file named in errors. Suppressed results do not count."""
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"larger than {MAX_BYTES} bytes", where=name)
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"not JSON: {clean(str(error), 200)}", where=name) from error
+    document = read_json(data, name, limit=MAX_BYTES, depth=MAX_DEPTH)
     report = _Report(name)
     version = report.field(document, "version", str)
     if version != "2.1.0":
@@ -41,13 +31,6 @@ def parse_sarif(data: bytes, name: str, origin: Origin) -> tuple[Findings, ...]:
     if not runs:
         raise Invalid("a SARIF report without a run", where=name)
     return merge(report.run(run, origin) for run in runs)
-
-
-def summarise(tool: str, origin: Origin, found: Iterable[Finding]) -> Findings:
-    """Whole counts, and the worst findings first."""
-    listed = sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
-    count = {s: sum(finding.severity == s for finding in listed) for s in SEVERITIES}
-    return Findings(tool, origin, **count, findings=tuple(listed[:MAX_FINDINGS]))
 
 
 def merge(reports: Iterable[Findings]) -> tuple[Findings, ...]:
@@ -147,7 +130,7 @@ def _severity(result: Json, rule: Json) -> Severity:
     for holder in (result, rule):
         score = _score(_dict(holder.get("properties")).get("security-severity"))
         if score is not None:
-            return "critical" if score >= 9 else "high" if score >= 7 else "medium" if score >= 4 else "low"
+            return by_score(score)
     level = result.get("level") or _dict(rule.get("defaultConfiguration")).get("level") or "warning"
     return BY_LEVEL.get(level, "high") if isinstance(level, str) else "high"
 
@@ -159,7 +142,7 @@ def _score(value: Json) -> float | None:
         score = float(value)
     except (ValueError, OverflowError):
         return None
-    return score if math.isfinite(score) else None
+    return score if 0 <= score <= 10 else None
 
 
 def _suppressed(result: Json) -> bool:

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.checks.reports import MAX_BYTES
-from penstock.checks.sarif import Severity, at_least, merge, parse_sarif
+from penstock.checks.sarif import at_least, merge, parse_sarif
 from penstock.core.evidence import Statement, Subject
+from penstock.core.findings import Severity
 from penstock.core.pipeline import State
 from penstock.core.predicates import Findings
 from penstock.core.workload import Mount, Step

@@ -15,10 +15,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.checks.reports import MAX_BYTES, JUnit, clean, parse_coverage, parse_junit
+from penstock.checks.reports import MAX_BYTES, JUnit, parse_coverage, parse_junit
 from penstock.checks.sarif import merge, parse_sarif
 from penstock.config import SuiteConfig
 from penstock.core.evidence import Statement, Subject
+from penstock.core.outside import clean
 from penstock.core.pipeline import State
 from penstock.core.predicates import Coverage, Findings, TestResult
 from penstock.core.workload import Mount, Step, StepResult

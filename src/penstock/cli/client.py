@@ -55,6 +55,14 @@ class Client:
     def post(self, path: str, body: object = None) -> Any:
         return self._ask("POST", path, json=body if body is not None else {})
 
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
+    def send(self, path: str, body: bytes, **query: Any) -> Any:
+        """Post bytes as they are."""
+        given = {name: value for name, value in query.items() if value is not None}
+        return self._ask("POST", path, content=body, params=given)
+
     def text(self, path: str, **query: Any) -> str:
         return self._send("GET", path, params=query).text
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from penstock.bootstrap.commands import Started, down, up
 from penstock.bootstrap.home import Home
+from penstock.cli.appointments import appoint, try_to_weaken
 from penstock.cli.client import Client
 from penstock.cli.examples import materialise
 from penstock.cli.follow import first_line, follow, print_step
@@ -87,7 +88,7 @@ def demo(*, keep: bool = False, unsandboxed: bool = False) -> tuple[dict[str, An
 def _home() -> tuple[Home, bool]:
     if os.environ.get("PENSTOCK_HOME"):
         home = Home.find()
-        if home.store.exists():
+        if home.trust.exists():
             raise Broken(
                 "the demo wants a fresh data folder, and this one has a ledger",
                 where=str(home.path),
@@ -117,6 +118,8 @@ def _machine(home: Home, keep: bool, temporary: bool, unsandboxed: bool) -> Iter
 def _tell(home: Home, client: Client) -> dict[str, Any]:
     told = Told()
     folder = home.path / "demo"
+    appoint(home, client)
+    told.wrong += [] if try_to_weaken(home, client) else ["a test lead changed the security lead's policy"]
     _repository(folder / "organisation", "environments", "v1")
     for story in FIRST:
         _deliver(told, client, folder, story)

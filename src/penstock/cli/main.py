@@ -6,15 +6,17 @@ Exit codes: 0 done or passed, 1 failed or refused, 2 wrong usage or Invalid, 3 U
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import machine, verbs
+from penstock.cli import machine, people, policies, saying, verbs, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
 Handler = Callable[[argparse.Namespace], int]
+Verb = Callable[[str, Handler, str, str], argparse.ArgumentParser]
 Commands = argparse._SubParsersAction  # argparse's only name for what `add_subparsers` gives
 
 
@@ -47,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     _machine(commands)
     _delivery(commands)
     _looking(commands)
+    _people(commands)
     _proof(commands)
     return top
 
@@ -130,23 +133,55 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
-    policy = _add(
-        commands, "policy", verbs.policy, "list, show, lint or publish policies", "penstock policy list"
-    )
-    policy.add_argument("verb", choices=("list", "show", "lint", "publish", "facts"))
-    policy.add_argument("name", nargs="?", help="a policy's name, or the file to lint or publish")
-    what = "list or show evidence, or export a delivery's bundle"
-    example = "penstock evidence export shop-1a2b3c4d --file bundle.json"
+    what = "evidence: list, show, add a report or a signed statement, export a delivery's bundle"
+    example = "penstock evidence add junit.xml --for shop-1a2b3c4d"
     evidence = _add(commands, "evidence", verbs.evidence, what, example)
-    evidence.add_argument("verb", choices=("list", "show", "export"))
-    evidence.add_argument("name", nargs="?", help="a delivery, or the index of an entry")
+    evidence.add_argument("verb", choices=("list", "show", "add", "export"))
+    evidence.add_argument("name", nargs="?", help="a delivery, the index of an entry, or the file to add")
     evidence.add_argument("--file", type=Path, help="where the bundle goes (default: standard output)")
-    ledger = _add(commands, "ledger", verbs.ledger, "re-verify the whole ledger", "penstock ledger verify")
-    ledger.add_argument("verb", choices=("verify", "checkpoint"))
+    evidence.add_argument("--for", dest="about", help="a delivery or sha256:… that a report is about")
+    evidence.add_argument("--kind", help="junit, cobertura, lcov, sarif, cyclonedx, dsse (default: guessed)")
+    evidence.add_argument("--suite", help="the name of the tests, or of the tool's run")
+    what = "re-verify the whole ledger, read its checkpoint, choose witnesses, rotate its key"
+    verb = _group(commands, "ledger", what, "penstock ledger verify")
+    what = "check every byte of the ledger again"
+    check = verb("verify", verbs.ledger_verify, what, "penstock ledger verify --kept checkpoint.txt")
+    what = "a checkpoint that was kept elsewhere: its entries must still be there"
+    check.add_argument("--kept", type=Path, metavar="FILE", help=what)
+    what = "the newest signed tree head: keep it somewhere else"
+    verb("checkpoint", verbs.ledger_checkpoint, what, "penstock ledger checkpoint")
+    what = "who is asked to cosign checkpoints: list, add URL KEY, remove NAME"
+    command = verb("witness", witness.witness, what, "penstock ledger witness list")
+    command.add_argument("words", nargs="*", metavar="…", help=what.partition(": ")[2])
+    what = "have the log sign with a new key from now on"
+    rotate = verb("rotate-key", people.rotate_log_key, what, "penstock ledger rotate-key --reason yearly")
+    rotate.add_argument("--reason", required=True)
+    saying.add_options(rotate)
     what = "check an evidence bundle offline, with nothing but a trust file"
     verify = _add(commands, "verify", verbs.verify, what, "penstock verify bundle.json --trust trust.json")
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--trust", type=Path, required=True, help="kept from `penstock up`: trust.json")
+
+
+def _people(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "policies: lint, test, replay, publish, explain"
+    policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
+    people.parsers(functools.partial(_group, commands))
+    what = "let a release pass a policy: by a holder of its owning role, with a reason, for a while"
+    example = "penstock override shop-1a2b3c4d --policy security-lead --reason 'fix is on its way' --for 4h"
+    people.override_parser(_add(commands, "override", people.override, what, example))
+
+
+def _group(commands: Commands[argparse.ArgumentParser], name: str, what: str, example: str) -> Verb:
+    """A command of several verbs; gives the function that adds one."""
+    description = what[0].upper() + what[1:] + "."
+    command = commands.add_parser(name, help=what, description=description, epilog=f"example: {example}")
+    verbs_of = command.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    def add(verb: str, handler: Handler, what: str, example: str) -> argparse.ArgumentParser:
+        return _add(verbs_of, verb, handler, what, example)
+
+    return add
 
 
 if __name__ == "__main__":

@@ -5,12 +5,16 @@ Called by every command. Messages for people go through `say`; documents for scr
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from penstock.errors import Invalid
 
 #: Other people's words (a commit's title, a program's output) must not drive the reader's terminal.
 CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -38,6 +42,29 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells]
     return "\n".join(line.rstrip() for line in [lines[0], "  ".join("─" * w for w in widths), *lines[1:]])
+
+
+def told(given: argparse.Namespace, value: Any, text: str) -> int:
+    """The answer, as the caller asked for it: a document, or words. The exit code of a success."""
+    if given.format == "json":
+        document(value)
+    else:
+        say(text)
+    return 0
+
+
+def read(path: Path) -> bytes:
+    """A file that the caller named."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Invalid(f"cannot be read: {error.strerror}", where=str(path)) from error
+
+
+def overridden(signed: dict[str, Any]) -> str:
+    """Who let a sign-off pass although its policy did not, in words; "" if nobody had to."""
+    override = signed["override"]
+    return f", overridden by {override['identity']}: {override['reason']}" if override else ""
 
 
 def mark(good: bool) -> str:

@@ -15,9 +15,8 @@ from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
 from penstock.cli.follow import follow, print_step
-from penstock.cli.show import complain, document, mark, say, table
+from penstock.cli.show import complain, document, mark, overridden, read, say, table, told
 from penstock.core.codec import decode, encode
-from penstock.core.facts import FACTS
 from penstock.errors import Invalid
 from penstock.ledger.bundle import check
 from penstock.ledger.fsck import Trust
@@ -31,9 +30,9 @@ def ship(given: argparse.Namespace) -> int:
     location = str(local.resolve()) if local.exists() else given.location
     started = client.post("/v1/ship", {"location": location, "revision": given.revision})["deliveries"]
     if not started:
-        return _told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
+        return told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
     if given.no_wait:
-        return _told(given, {"deliveries": started}, "\n".join(started))
+        return told(given, {"deliveries": started}, "\n".join(started))
     return max(_wait(given, client, delivery) for delivery in started)
 
 
@@ -41,7 +40,7 @@ def rollback(given: argparse.Namespace) -> int:
     client = Client.find()
     delivery = client.post(f"/v1/services/{given.service}/rollback", {"reason": given.reason})["delivery"]
     if given.no_wait:
-        return _told(given, {"delivery": delivery}, delivery)
+        return told(given, {"delivery": delivery}, delivery)
     return _wait(given, client, delivery)
 
 
@@ -55,7 +54,7 @@ def abort(given: argparse.Namespace) -> int:
 
 def _request(given: argparse.Namespace, word: str) -> int:
     answer = Client.find().post(f"/v1/deliveries/{given.delivery}/{word}")
-    return _told(given, answer, f"asked {given.delivery} to {word}; penstock status {given.delivery}")
+    return told(given, answer, f"asked {given.delivery} to {word}; penstock status {given.delivery}")
 
 
 def _wait(given: argparse.Namespace, client: Client, delivery: str) -> int:
@@ -98,8 +97,8 @@ def status(given: argparse.Namespace) -> int:
         lines = [
             (
                 d["id"],
-                d["outcome"] or d["state"],
-                ", ".join(d["refused_by"]),
+                d["outcome"] or ("waits" if d["waiting"] else d["state"]),
+                ", ".join([*d["refused_by"], *(f"overridden: {who}" for who in d["overridden"])]),
                 f"{d['seconds']:.0f} s",
                 d["change"]["title"],
             )
@@ -116,9 +115,23 @@ def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
     say(f"▸ {view['id']}  {view['outcome'] or view['state']}  {view['change']['title']}")
     for step in view["steps"]:
         print_step(step)
+    for signed in view["sign_offs"]:
+        if signed["override"]:
+            say(f"  ! {signed['policy']} for {signed['action']} is {signed['verdict']}{overridden(signed)}")
+    if view["waiting"]:
+        _say_waiting(view["waiting"])
     if view["reason"]:
         say(view["reason"])
     return 0
+
+
+def _say_waiting(waiting: dict[str, Any]) -> None:
+    until = time.strftime("%d %b %H:%M UTC", time.gmtime(waiting["until"]))
+    say(f"… waits for evidence before {waiting['action']}, until {until}")
+    for blocked in waiting["blocked"]:
+        who = ", ".join(blocked["holders"]) or "nobody"
+        say(f"    {blocked['policy']}: {blocked['says']}")
+        say(f"        {blocked['owner']} can override it: {who}")
 
 
 def logs(given: argparse.Namespace) -> int:
@@ -155,8 +168,8 @@ def why(given: argparse.Namespace) -> int:
     say("signed off by")
     for signed in view["sign_offs"]:
         say(
-            f"  {mark(signed['verdict'] == 'PASS')} {signed['policy']} for {signed['action']}  "
-            f"(entry {signed['index']})"
+            f"  {mark(signed['result'] == 'PASSED')} {signed['policy']} for {signed['action']}"
+            f"{overridden(signed)}  (entry {signed['index']})"
         )
         for rule in signed["rules"]:
             decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
@@ -164,65 +177,52 @@ def why(given: argparse.Namespace) -> int:
     return 0
 
 
-def policy(given: argparse.Namespace) -> int:
-    if given.verb == "facts":
-        rows = [(name, kind.value, what) for name, (kind, what) in FACTS.items()]
-        return _told(
-            given, {name: kind for name, kind, _ in rows}, table(("fact", "type", "what it says"), rows)
-        )
-    client = Client.find()
-    if given.verb == "list":
-        view = client.get("/v1/policies")
-        listed = [
-            (p["name"], p["owner"], ", ".join(p["guards"]), p["index"], p["digest"][:19])
-            for p in view["policies"]
-        ]
-        return _told(given, view, table(("policy", "owner", "guards", "entry", "digest"), listed))
-    if not given.name:
-        raise Invalid(f"policy {given.verb} needs a name or a file", next_move="penstock policy list")
-    if given.verb == "show":
-        view = client.get(f"/v1/policies/{given.name}")
-        return _told(given, view, view["source"])
-    source = _read(Path(given.name)).decode(errors="replace")
-    if given.verb == "lint":
-        view = client.post("/v1/policies/lint", {"source": source})
-        return _told(given, view, f"✓ {view['policy']}: {len(view['rules'])} rules compile")
-    view = client.post("/v1/policies", {"source": source})
-    return _told(given, view, f"✓ {view['policy']} is in force from entry {view['index']} on")
-
-
 def evidence(given: argparse.Namespace) -> int:
     client = Client.find()
     if given.verb == "list":
         view = client.get("/v1/evidence", delivery=given.name)
         rows = [(e["index"], e["what"], e["subjects"][0]["name"], e["digest"][:19]) for e in view["entries"]]
-        return _told(given, view, table(("entry", "what", "about", "digest"), rows))
+        return told(given, view, table(("entry", "what", "about", "digest"), rows))
+    if given.verb == "add":
+        return _add_evidence(given, client)
     if not given.name:
         raise Invalid(f"evidence {given.verb} needs {'an index' if given.verb == 'show' else 'a delivery'}")
     if given.verb == "show":
         if not given.name.isdigit():
             raise Invalid(f"{given.name!r} is not the index of an entry", next_move="penstock evidence list")
         view = client.get(f"/v1/evidence/{given.name}")
-        return _told(given, view, json.dumps(view["predicate"], indent=2))
+        return told(given, view, json.dumps(view["predicate"], indent=2))
     text = client.text(f"/v1/deliveries/{given.name}/bundle")
     if given.file is None:
         print(text, end="")  # the exact bytes: a bundle has one form
         return 0
     given.file.write_text(text)
-    return _told(
+    return told(
         given,
         {"file": str(given.file)},
         f"✓ wrote {given.file}; check it with: penstock verify {given.file} --trust {Home.find().trust}",
     )
 
 
-def ledger(given: argparse.Namespace) -> int:
-    client = Client.find()
-    if given.verb == "checkpoint":
-        text = client.text("/v1/ledger/checkpoint")
-        return _told(given, {"checkpoint": text}, text.rstrip())
+def _add_evidence(given: argparse.Namespace, client: Client) -> int:
+    if not given.name:
+        raise Invalid("evidence add needs a file", next_move="penstock evidence add junit.xml --for DELIVERY")
+    path = Path(given.name)
+    query = {"about": given.about, "format": given.kind, "suite": given.suite, "name": path.name}
+    view = client.send("/v1/evidence", read(path), **query)
+    rows = [f"✓ entry {e['index']}: {e['what']} about {e['subjects'][0]['name']}" for e in view["entries"]]
+    return told(given, view, "\n".join(rows))
+
+
+def ledger_checkpoint(given: argparse.Namespace) -> int:
+    text = Client.find().text("/v1/ledger/checkpoint")
+    return told(given, {"checkpoint": text}, text.rstrip())
+
+
+def ledger_verify(given: argparse.Namespace) -> int:
     began = time.monotonic()
-    view = client.post("/v1/ledger/verify")
+    kept = {"kept": read(given.kept).decode(errors="replace")} if given.kept else {}
+    view = Client.find().post("/v1/ledger/verify", kept)
     if given.format == "json":
         document(view)
     else:
@@ -234,17 +234,19 @@ def ledger(given: argparse.Namespace) -> int:
             f"again, {view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
         )
         say(f"  root {view['root']}")
+        if kept and view["verified"]:
+            say(f"  it begins with the entries of {given.kept}")
     return 0 if view["verified"] else 1
 
 
 def verify(given: argparse.Namespace) -> int:
     """Offline: no server, no database, no network."""
     try:
-        trust = decode(Trust, json.loads(_read(given.trust)), given.trust.name)
+        trust = decode(Trust, json.loads(read(given.trust)), given.trust.name)
     except ValueError as error:
         raise Invalid(f"not a trust file: {error}", where=str(given.trust)) from error
     languages = {name: find("language", name)() for name in names("language")}
-    steps = check(_read(given.bundle), trust, languages)
+    steps = check(read(given.bundle), trust, languages)
     good = all(step.ok for step in steps)
     if given.format == "json":
         document({"verified": good, "steps": [encode(step) for step in steps]})
@@ -253,18 +255,3 @@ def verify(given: argparse.Namespace) -> int:
             say(f"{number:>3}. {mark(step.ok)} {step.what}" + (f": {step.reason}" if step.reason else ""))
         say(f"{mark(good)} {'verified' if good else 'NOT verified'}")
     return 0 if good else 1
-
-
-def _told(given: argparse.Namespace, value: Any, text: str) -> int:
-    if given.format == "json":
-        document(value)
-    else:
-        say(text)
-    return 0
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Invalid(f"cannot be read: {error.strerror}", where=str(path)) from error

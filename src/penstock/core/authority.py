@@ -1,30 +1,53 @@
-"""Who may say what: a fold over the ledger's grants, and the policies in force.
+"""Who may say what: a fold over what people said, and the policies in force.
 
-Called on every append (an entry that its signer may not write is refused before it is written) and by
-``ledger verify`` (which folds again and must agree). Pure.
+Called on every append (an entry that its signer may not write is refused before it is written), by the
+gate, and by ``ledger verify`` (which folds again and must agree). Pure; an `Authority` never changes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from penstock.core.digest import digest, hex_of
 from penstock.core.evidence import Entry, Statement
-from penstock.core.predicates import Binding, Genesis, KeyGrant, PolicyVersion, RoleGrant
-from penstock.errors import Invalid, Refused
+from penstock.core.people import (
+    MANDATES,
+    ORGANISATION,
+    Binding,
+    Genesis,
+    KeyGrant,
+    KeyRevocation,
+    LogKey,
+    Override,
+    Person,
+    PolicyRetirement,
+    PolicyVersion,
+    Review,
+    RoleGrant,
+    RoleRevocation,
+    Said,
+)
+from penstock.core.predicates import Components, Coverage, Findings, TestResult
+from penstock.core.saying import subject_of
+from penstock.errors import Conflict, Invalid, Refused
 
 ADMINISTRATOR = "administrator"
-#: Statements that people sign; everything else is signed by workers.
-BY_PEOPLE = (Genesis, KeyGrant, RoleGrant, Binding, PolicyVersion)
+#: Whoever holds it may bring reports from outside.
+SOURCE = "evidence-source"
+NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
+IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,126}")
 
 
 @dataclass(frozen=True)
 class Key:
-    """*public_key* is raw; *purpose* is person or worker."""
+    """*public_key* is raw. *types* limits what a source's key may sign; None: no limit of its own."""
 
     identity: str
     public_key: bytes
     purpose: str
+    types: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,102 +56,286 @@ class InForce:
 
     name: str
     owner: str
+    scope: str
     source: str
     digest: str
     index: int
 
 
-@dataclass
+@dataclass(frozen=True)
 class Authority:
-    """What the entries so far grant. `admit` takes the next one in."""
+    """What the entries so far grant. `admit` gives the next one.
 
-    keys: dict[str, Key] = field(default_factory=dict)
-    roles: dict[str, set[str]] = field(default_factory=dict)
-    policies: dict[str, InForce] = field(default_factory=dict)
-    teams: dict[str, str] = field(default_factory=dict)
-    log_key: bytes = b""
-    size: int = 0
+    *roles* holds (role, scope) pairs; *owners* keeps whose a policy's name is, after its retirement too;
+    *log_keys* the log's keys, each with the index of the entry that made it so; *latest* is when each person
+    last said something; *changed* the index of the last entry that changed who may do what, or which rules
+    hold (-1: none).
+    """
+
+    keys: Mapping[str, Key] = field(default_factory=dict)
+    roles: Mapping[str, frozenset[tuple[str, str]]] = field(default_factory=dict)
+    addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    policies: Mapping[str, InForce] = field(default_factory=dict)
+    owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    teams: Mapping[str, str] = field(default_factory=dict)
+    log_keys: tuple[tuple[int, bytes], ...] = ()
+    latest: Mapping[str, float] = field(default_factory=dict)
+    changed: int = -1
+
+    # --- questions -------------------------------------------------------------------------------
 
     def key(self, keyid: str, statement: Statement) -> Key:
         """The key that may have signed this statement. `Refused` if nobody granted it."""
-        if self.size == 0 and isinstance(statement.predicate, Genesis):
+        if not self.keys and isinstance(statement.predicate, Genesis):
             genesis = statement.predicate
             operator = _raw(genesis.operator_key)
             if keyid == hex_of(digest(operator)):
                 return Key(genesis.operator, operator, "person")
         known = self.keys.get(keyid)
         if known is None:
-            raise Refused(f"nobody granted the key {keyid[:16]}…", where=f"entry {self.size}")
+            raise Refused(
+                f"nobody granted the key {keyid[:16]}…, or it was revoked",
+                next_move="ask an administrator: penstock identity add",
+            )
         return known
 
-    def admit(self, entry: Entry) -> None:
-        """Check that the signer may say this, then let it take effect."""
-        if entry.index != self.size:
-            raise Invalid(f"entry {entry.index} where {self.size} is next")
-        self.follow(entry)
+    def covers(self, identity: str, role: str, scope: str) -> bool:
+        """Whether somebody holds a role for a scope (``organisation``, ``team/NAME``, ``service/NAME``)."""
+        held = self.roles.get(identity, frozenset())
+        return any((role, place) in held for place in self._places(scope))
 
-    def follow(self, entry: Entry) -> None:
-        """As `admit`, for somebody who holds only some of the entries: every grant among them, in order."""
-        if entry.index < self.size:
-            raise Invalid(f"entry {entry.index} is out of order")
-        signer = self.key(entry.envelope.keyid, entry.statement)
-        self._permit(signer, entry)
-        self._apply(entry)
-        self.size = entry.index + 1
+    def holders(self, role: str, scope: str = ORGANISATION) -> tuple[str, ...]:
+        """Everybody who holds a role for a scope, in alphabetical order."""
+        return tuple(sorted(who for who in self.roles if self.covers(who, role, scope)))
 
-    def holds(self, identity: str, role: str) -> bool:
-        return role in self.roles.get(identity, set())
+    def roles_for(self, identity: str, service: str) -> tuple[str, ...]:
+        """The roles that somebody holds for a service, in alphabetical order."""
+        places = self._places(f"service/{service}")
+        return tuple(sorted({r for r, place in self.roles.get(identity, ()) if place in places}))
 
-    def _permit(self, signer: Key, entry: Entry) -> None:
-        predicate, where = entry.statement.predicate, f"entry {entry.index}"
-        if isinstance(predicate, Genesis) != (entry.index == 0):
-            raise Invalid("a ledger begins with its genesis, and has only one", where=where)
-        wanted = "person" if isinstance(predicate, BY_PEOPLE) else "worker"
-        if signer.purpose != wanted:
+    def log_key(self, size: int) -> bytes:
+        """The key that signs the checkpoint of *size* entries; empty if nobody made one."""
+        return next((raw for index, raw in reversed(self.log_keys) if index < size), b"")
+
+    def _places(self, scope: str) -> tuple[str, ...]:
+        """The scopes in which a role counts for *scope*: its own, its team's, and the organisation."""
+        kind, _, name = scope.partition("/")
+        team = self.teams.get(name) if kind == "service" else None
+        return (ORGANISATION, *((f"team/{team}",) if team else ()), *((scope,) if kind == "team" else ()))
+
+    # --- the fold ----------------------------------------------------------------------------------
+
+    def admit(self, entry: Entry) -> Authority:
+        """Check that the signer may say this, and let it take effect.
+
+        The signature itself is the caller's to check, and so is the order of the entries. `Refused` if
+        the signer may not, `Invalid` if the statement makes no sense.
+        """
+        predicate = entry.statement.predicate
+        try:
+            signer = self.key(entry.envelope.keyid, entry.statement)
+            if isinstance(predicate, Genesis) != (entry.index == 0):
+                raise Invalid("a ledger begins with its genesis, and has only one")
+            if not isinstance(predicate, Said):
+                self._machine(signer, entry)
+                return self
+            if entry.statement.subjects != (subject_of(predicate),):
+                raise Invalid("the statement's subject is not what it says something about")
+            if not isinstance(predicate, Genesis):
+                self._person(signer, predicate)
+                self._permit(predicate)
+        except (Refused, Invalid, Conflict) as error:
+            raise type(error)(
+                error.what, where=error.where or f"entry {entry.index}", next_move=error.next_move
+            ) from error
+        spoken = replace(self, latest=_spoken(self.latest, predicate))
+        if not isinstance(predicate, MANDATES):
+            return spoken
+        after = replace(_applied(spoken, predicate, entry), changed=entry.index)
+        if not _governed(after):
+            raise Invalid("nobody would be left who can grant anything", where=f"entry {entry.index}")
+        return after
+
+    def _machine(self, signer: Key, entry: Entry) -> None:
+        predicate = entry.statement.predicate
+        if signer.purpose != "worker":
             what = predicate.TYPE
-            raise Refused(
-                f"{signer.identity} is a {signer.purpose}; {what} is signed by a {wanted}", where=where
-            )
-        if isinstance(predicate, (KeyGrant, RoleGrant, Binding)):
-            self._demand(signer, ADMINISTRATOR, where)
-        if isinstance(predicate, PolicyVersion):
-            existing = self.policies.get(predicate.name)
-            # A new version may not hand the policy to another role: its present owner decides.
-            self._demand(signer, existing.owner if existing else predicate.owner, where)
-            self._demand(signer, predicate.owner, where)
-            if not entry.statement.about(digest(predicate.source.encode())):
-                raise Invalid("the statement is not about this policy text", where=where)
+            raise Refused(f"{signer.identity} is a {signer.purpose}; {what} is signed by a worker")
+        if isinstance(predicate, (TestResult, Coverage, Findings, Components)) and predicate.source:
+            self._demand(predicate.source, SOURCE, ORGANISATION)
 
-    def _demand(self, signer: Key, role: str, where: str) -> None:
-        if not self.holds(signer.identity, role):
-            holders = ", ".join(sorted(who for who, roles in self.roles.items() if role in roles))
-            raise Refused(
-                f"{signer.identity} does not hold the role {role}",
-                where=where,
-                next_move=f"ask a holder of it: {holders or 'nobody holds it'}",
-            )
+    def _person(self, signer: Key, predicate: Said) -> None:
+        """The statement says truly whose it is, and how that is known."""
+        assert not isinstance(predicate, Genesis)
+        by = predicate.by
+        if signer.purpose == "person":
+            if (by.identity, by.how, by.login) != (signer.identity, "own-key", None):
+                raise Refused(f"signed with the key of {signer.identity}, but says it is by {by.identity}")
+        elif signer.purpose == "server":
+            if by.how != "attested" or not by.login:
+                raise Refused("a server's key attests a login; the statement does not say so")
+        else:
+            what = predicate.TYPE
+            raise Refused(f"{signer.identity} is a {signer.purpose}; {what} is signed by a person")
+        if by.at <= self.latest.get(by.identity, -1.0):
+            raise Conflict(f"{by.identity} has said something later already", next_move="sign it again")
+        if by.identity not in self.roles and all(k.identity != by.identity for k in self.keys.values()):
+            raise Refused(f"nobody here is called {by.identity}")
 
-    def _apply(self, entry: Entry) -> None:
-        match entry.statement.predicate:
-            case Genesis() as genesis:
-                operator = _raw(genesis.operator_key)
-                self.keys[entry.envelope.keyid] = Key(genesis.operator, operator, "person")
-                self.roles[genesis.operator] = set(genesis.roles)
-                self.log_key = _raw(genesis.log_key)
-            case KeyGrant() as grant:
-                raw = _raw(grant.public_key)
-                self.keys[hex_of(digest(raw))] = Key(grant.identity, raw, grant.purpose)
-            case RoleGrant() as grant:
-                self.roles.setdefault(grant.identity, set()).add(grant.role)
-            case Binding() as binding:
-                self.teams[binding.service] = binding.team
-            case PolicyVersion() as version:
-                text = digest(version.source.encode())
-                self.policies[version.name] = InForce(
-                    version.name, version.owner, version.source, text, entry.index
-                )
+    def _permit(self, predicate: Said) -> None:
+        match predicate:
+            case KeyGrant() | LogKey() | Binding() | Person():
+                _well_named(predicate)
+                self._demand(predicate.by.identity, ADMINISTRATOR, ORGANISATION)
+                if isinstance(predicate, KeyGrant):
+                    self._permit_key(predicate)
+            case KeyRevocation():
+                self._permit_revocation(predicate)
+            case RoleGrant() | RoleRevocation():
+                _well_named(predicate)
+                self._demand(predicate.by.identity, ADMINISTRATOR, predicate.scope)
+                held = self.roles.get(predicate.identity, frozenset())
+                if isinstance(predicate, RoleRevocation) and (predicate.role, predicate.scope) not in held:
+                    raise Invalid(
+                        f"{predicate.identity} does not hold {predicate.role} in {predicate.scope}",
+                        next_move="penstock identity list",
+                    )
+            case PolicyVersion() | PolicyRetirement() | Override():
+                self._permit_owner(predicate)
+            case Review():
+                pass  # anybody who is known may have an opinion; whose counts is for policies to say
             case _:
-                pass
+                raise Invalid(f"{predicate.TYPE} may not be said here")
+
+    def _permit_key(self, grant: KeyGrant) -> None:
+        held = self.keys.get(hex_of(digest(_raw(grant.public_key))))
+        if held is not None and held.identity != grant.identity:
+            raise Invalid(
+                f"this key signs as {held.identity} already", next_move="revoke it first, or use another key"
+            )
+
+    def _permit_revocation(self, revocation: KeyRevocation) -> None:
+        known = self.keys.get(revocation.keyid)
+        if known is None:
+            raise Invalid(f"there is no key {revocation.keyid[:16]}…", next_move="penstock identity list")
+        if known.identity != revocation.by.identity:  # everybody may give up a key of their own
+            self._demand(revocation.by.identity, ADMINISTRATOR, ORGANISATION)
+
+    def _permit_owner(self, said: PolicyVersion | PolicyRetirement | Override) -> None:
+        """Only holders of the owning role: of the present version, and of the new one."""
+        name = said.policy if isinstance(said, Override) else said.name
+        present = self.owners.get(name)
+        if present is not None:
+            self._demand(said.by.identity, *present)
+        if isinstance(said, PolicyVersion):
+            _well_scoped(said.scope)
+            self._demand(said.by.identity, said.owner, said.scope)
+        elif name not in self.policies:
+            known = ", ".join(sorted(self.policies)) or "none"
+            raise Invalid(f"no policy {name!r} is in force; in force: {known}")
+
+    def _demand(self, identity: str, role: str, scope: str) -> None:
+        if self.covers(identity, role, scope):
+            return
+        holders = ", ".join(self.holders(role, scope))
+        place = "" if scope == ORGANISATION else f" for {scope}"
+        raise Refused(
+            f"{identity} does not hold the role {role}{place}",
+            next_move=f"ask a holder of it: {holders or 'nobody holds it'}",
+        )
+
+
+def _applied(before: Authority, said: object, entry: Entry) -> Authority:
+    match said:
+        case Genesis() as genesis:
+            operator = Key(genesis.operator, _raw(genesis.operator_key), "person")
+            roles = frozenset((role, ORGANISATION) for role in genesis.roles)
+            return replace(
+                before,
+                keys={entry.envelope.keyid: operator},
+                roles={genesis.operator: roles},
+                log_keys=((entry.index - 1, _raw(genesis.log_key)),),
+            )
+        case KeyGrant() as grant:
+            raw = _raw(grant.public_key)
+            key = Key(grant.identity, raw, grant.purpose, grant.types)
+            return replace(before, keys={**before.keys, hex_of(digest(raw)): key})
+        case KeyRevocation(keyid=keyid):
+            return replace(before, keys={k: v for k, v in before.keys.items() if k != keyid})
+        case LogKey(public_key=public_key):
+            return replace(before, log_keys=(*before.log_keys, (entry.index, _raw(public_key))))
+        case Person(identity=identity, addresses=addresses):
+            return replace(before, addresses={**before.addresses, identity: addresses})
+        case Binding(service=service, team=team):
+            return replace(before, teams={**before.teams, service: team})
+        case RoleGrant(identity=identity, role=role, scope=scope):
+            held = before.roles.get(identity, frozenset()) | {(role, scope)}
+            return replace(before, roles={**before.roles, identity: held})
+        case RoleRevocation(identity=identity, role=role, scope=scope):
+            held = before.roles.get(identity, frozenset()) - {(role, scope)}
+            return replace(before, roles={**before.roles, identity: held})
+        case PolicyVersion() as version:
+            text = digest(version.source.encode())
+            held_now = InForce(version.name, version.owner, version.scope, version.source, text, entry.index)
+            return replace(
+                before,
+                policies={**before.policies, version.name: held_now},
+                owners={**before.owners, version.name: (version.owner, version.scope)},
+            )
+        case PolicyRetirement(name=name):
+            return replace(before, policies={k: v for k, v in before.policies.items() if k != name})
+        case _:
+            return before
+
+
+def _spoken(latest: Mapping[str, float], said: Said) -> Mapping[str, float]:
+    return latest if isinstance(said, Genesis) else {**latest, said.by.identity: said.by.at}
+
+
+def _governed(authority: Authority) -> bool:
+    """Whether an administrator is left who can sign."""
+    able = {key.identity for key in authority.keys.values() if key.purpose == "person"}
+    return any(who in able for who in authority.holders(ADMINISTRATOR))
+
+
+def _well_named(said: KeyGrant | LogKey | Binding | Person | RoleGrant | RoleRevocation) -> None:
+    match said:
+        case KeyGrant(identity=identity, public_key=key):
+            _raw(key)
+            _identified(identity)
+        case LogKey(public_key=key):
+            _raw(key)
+        case Person(identity=identity):
+            _identified(identity)
+        case Binding(service=service, team=team):
+            _named(service)
+            _named(team)
+        case RoleGrant(identity=identity, role=role, scope=scope):
+            _identified(identity)
+            _named(role)
+            _well_scoped(scope, roles=True)
+        case RoleRevocation(scope=scope):
+            _well_scoped(scope, roles=True)
+
+
+def _well_scoped(scope: str, *, roles: bool = False) -> None:
+    kind, _, name = scope.partition("/")
+    kinds = ("team",) if roles else ("team", "service")
+    if scope != ORGANISATION and not (kind in kinds and NAME.fullmatch(name)):
+        allowed = ", ".join([ORGANISATION, *(f"{kind}/NAME" for kind in kinds)])
+        raise Invalid(f"{scope[:80]!r} is not a scope", next_move=f"one of: {allowed}")
+
+
+def _named(name: str) -> None:
+    if not NAME.fullmatch(name):
+        raise Invalid(f"{name[:80]!r} is not a name", next_move="lower case, digits and dashes")
+
+
+def _identified(identity: str) -> None:
+    if not IDENTITY.fullmatch(identity):
+        raise Invalid(
+            f"{identity[:80]!r} is not an identity", next_move="letters, digits and @._+- (alice, bob@x.org)"
+        )
 
 
 def _raw(text: str) -> bytes:
@@ -138,5 +345,5 @@ def _raw(text: str) -> bytes:
     except ValueError:
         raw = b""
     if len(raw) != 32 or raw.hex() != text:
-        raise Invalid("not an ed25519 public key of 32 bytes in lower-case hex", where="grant")
+        raise Invalid("not an ed25519 public key of 32 bytes in lower-case hex")
     return raw

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from penstock.core.codec import Json, decode, encode
-from penstock.core.digest import canonical, digest, hex_of
+from penstock.core.digest import canonical_json, digest, hex_of
 from penstock.core.predicates import PREDICATES, Predicate
 from penstock.errors import Invalid
 
@@ -39,7 +39,7 @@ class Statement:
 
     def payload(self) -> bytes:
         """The canonical JSON bytes that get signed."""
-        return canonical(
+        return canonical_json(
             {
                 "_type": STATEMENT_TYPE,
                 "subject": [
@@ -91,7 +91,7 @@ def pre_authentication_encoding(payload: bytes) -> bytes:
 
 def seal(payload: bytes, keyid: str, signature: bytes) -> Envelope:
     """The envelope around a signed payload."""
-    raw = canonical(
+    raw = canonical_json(
         {
             "payload": base64.b64encode(payload).decode(),
             "payloadType": PAYLOAD_TYPE,

@@ -1,8 +1,9 @@
 """The typed facts that policies may use: one flat name for each, with its type.
 
-This table is the schema: a policy that misspells a name or mistakes a type is refused when it is
-published. Called by `core.policy` (to build facts from evidence) and by the languages (to declare
-variables). A fact that no evidence gives is simply absent, and a rule that needs it is UNKNOWN(MISSING).
+This table is the schema, and `core.policy.ENGINE` its version: a policy that misspells a name or mistakes a
+type is refused when it is published. Called by `core.selection` (to build facts from evidence) and by the
+languages (to declare variables). A fact that no evidence gives is simply absent, and a rule that needs it is
+UNKNOWN(MISSING).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "change.kind": (FactType.TEXT, "code, configuration or rollback"),
     "change.author": (FactType.TEXT, "the commit's author, as the commit claims"),
     "change.revision": (FactType.TEXT, "the full commit id"),
+    "change.signer": (FactType.TEXT, "whose granted key signed the commit; empty if nobody's did"),
     "artifact.name": (FactType.TEXT, "the service whose artifact this is"),
     "artifact.digest": (FactType.TEXT, "sha256:… of the image manifest"),
     "release.digest": (FactType.TEXT, "sha256:… of the pair (artifact, environment data)"),
@@ -36,11 +38,24 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.tests.failed": (FactType.INT, "tests that failed or ended in an error"),
     "evidence.tests.skipped": (FactType.INT, "tests that were skipped"),
     "evidence.tests.failing": (FactType.TEXTS, "the names of the failed tests, at most 50"),
+    "evidence.tests.independent": (FactType.INT, "tests that passed as others than the change itself report"),
+    "evidence.tests.origins": (FactType.TEXTS, "who reported: self-reported, platform, external"),
     "evidence.coverage.lines": (FactType.NUMBER, "share of lines covered, 0 to 1"),
+    "evidence.coverage.origins": (FactType.TEXTS, "who reported it"),
     "evidence.findings.scanners": (FactType.INT, "scanners from outside the change's own code that reported"),
     "evidence.findings.critical": (FactType.INT, "critical findings, over all reports"),
     "evidence.findings.high": (FactType.INT, "high findings, over all reports"),
     "evidence.findings.ids": (FactType.TEXTS, "identifiers of the critical findings, at most 50"),
+    "evidence.findings.origins": (FactType.TEXTS, "who reported them"),
+    "evidence.components.count": (FactType.INT, "components that the artifact is made of (CycloneDX)"),
+    "evidence.components.licences": (FactType.TEXTS, "their distinct licences, sorted, at most 50"),
+    "evidence.components.unlicensed": (FactType.INT, "components that name no licence"),
+    "evidence.imported.types": (FactType.TEXTS, "predicate types of statements signed by trusted sources"),
+    "evidence.reviews.approvals": (FactType.INT, "people who approve, none of them the change's author"),
+    "evidence.reviews.rejections": (FactType.INT, "people who reject"),
+    "evidence.reviews.approvers": (FactType.TEXTS, "who approves"),
+    "evidence.reviews.roles": (FactType.TEXTS, "the roles that approvers hold for this service"),
+    "evidence.reviews.discounted": (FactType.TEXTS, "approvals that do not count, and why"),
     "evidence.acceptance.passed": (FactType.INT, "acceptance tests that passed against the dark release"),
     "evidence.acceptance.failed": (FactType.INT, "acceptance tests that failed"),
     "evidence.acceptance.failing": (FactType.TEXTS, "the names of the failed acceptance tests"),
@@ -57,6 +72,21 @@ FACTS: dict[str, tuple[FactType, str]] = {
 
 #: Facts that name many things are cut here; the counts beside them are never cut.
 MAX_NAMES = 50
+
+
+def group(name: str) -> str:
+    """The kind of evidence that gives a fact: its first two words (``evidence.tests``)."""
+    return ".".join(name.split(".")[:2])
+
+
+#: Kinds of evidence whose age is known: what a policy's ``fresh`` may limit.
+AGED = (
+    "evidence.tests",
+    "evidence.coverage",
+    "evidence.findings",
+    "evidence.components",
+    "evidence.imported",
+)
 
 
 def fits(name: str, value: Fact) -> bool:

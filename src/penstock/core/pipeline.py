@@ -1,7 +1,7 @@
-"""Pipelines, what has been done of one, and the pure function that says what comes next.
+"""Pipelines, and what has been done of one: plans, intents, records. What comes next says `decide`.
 
-Called by the engine's worker, which performs what `decide` says and records it. Must not perform,
-read a clock or look at the world: everything it knows is in `Facts` and *now*.
+Called by the engine, which plans a delivery and records what it performed of it. Must not perform
+anything, and knows no clock.
 """
 
 from __future__ import annotations
@@ -106,11 +106,31 @@ class Made:
 
 
 @dataclass(frozen=True)
+class Blocked:
+    """A policy that did not pass, in words, and who holds the role that owns it."""
+
+    policy: str
+    says: str
+    owner: str
+    holders: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Gated:
-    """*refused_by* names the policies that did not pass."""
+    """*refused_by* names the policies that did not pass.
+
+    *overridden* names those that passed by somebody's override alone, and whose (``security-lead by sue``).
+    *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never).
+    While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends; else 0.
+    """
 
     kind: Literal["gated"]
     refused_by: tuple[str, ...] = ()
+    size: int = 0
+    expires: float = 0.0
+    waits_until: float = 0.0
+    blocked: tuple[Blocked, ...] = ()
+    overridden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,12 +168,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Facts:
-    """All that is known of a delivery. *request* is what a person asked of it meanwhile."""
+    """All that is known of a delivery. *request* is what a person asked of it meanwhile; *lapsed* says that
+    the answer of its last gate might be another one now."""
 
     service: str
     environment: str
     records: tuple[Record, ...]
     request: Literal["", "abort", "promote"] = ""
+    lapsed: bool = False
 
     def of(self, verb: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.intent.verb == verb)
@@ -186,122 +208,19 @@ class Facts:
     @property
     def failed(self) -> Record | None:
         """The first record that keeps the delivery from going on, the undoing itself left aside."""
-        bad = (r for r in self.records if r.state not in GOOD and r.intent.verb != "rollback")
+        fine = (*GOOD, State.PENDING)
+        bad = (r for r in self.records if r.state not in fine and r.intent.verb != "rollback")
         return next(bad, None)
 
-
-# --- what comes next ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Perform:
-    intent: Intent
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do before *until* (seconds since 1970), unless somebody asks for something."""
-
-    until: float
+    @property
+    def open_gate(self) -> Record | None:
+        """The last gate, if it waits or if what it guards has not begun; it may have to be asked again."""
+        last = self.records[-1] if self.records else None
+        asked = last is not None and isinstance(last.detail, Gated) and last.state in (*GOOD, State.PENDING)
+        return last if asked else None
 
 
-@dataclass(frozen=True)
-class Finish:
-    """The delivery ends. *outcome* is the word for people."""
-
-    state: State
-    outcome: Literal["promoted", "refused", "rolled-back", "restored", "unchanged", "failed", "aborted"]
-    reason: str = ""
-
-
-Next = Perform | Wait | Finish
-
-UNDO = Intent("rollback", "rollback")
-
-
-def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
-    """The one next thing for a delivery. Total: every reachable `Facts` leads to an end.
-
-    1. A delivery that went wrong, or that somebody aborts, is undone if it touched the world.
-    2. Otherwise the first stage that is not complete goes on, its gate first.
-    3. When no stage is left, it has succeeded.
-    """
-    trouble = facts.failed
-    if trouble or (facts.request == "abort" and not _promoted(facts)):
-        return _give_up(facts, trouble)
-    if _unchanged(facts):
-        return Finish(State.SKIP, "unchanged", "this pair is what is live already")
-    for stage in pipeline.stages:
-        following = _continue(pipeline, stage, facts, now)
-        if following is not None:
-            return following
-    word: Literal["restored", "promoted"] = "restored" if pipeline.name == "rollback" else "promoted"
-    return Finish(State.SUCCESS, word)
-
-
-def _give_up(facts: Facts, trouble: Record | None) -> Next:
-    # A gate that passed may have been followed by a placement that was never recorded.
-    touched = any(r.intent.verb == "deploy" or (r.intent.key == "deploy/gate/0" and r.state in GOOD)
-                  for r in facts.records)  # fmt: skip
-    undone = facts.of("rollback")
-    if touched and not undone:
-        return Perform(UNDO)
-    if undone and undone[0].state not in GOOD:
-        return Finish(State.ERROR, "failed", f"could not be undone: {undone[0].reason}")
-    if trouble is None:
-        return Finish(State.CANCELLATION, "aborted", "aborted by request")
-    if isinstance(trouble.detail, Gated):
-        return Finish(trouble.state, "refused", trouble.reason)
-    return Finish(trouble.state, "rolled-back" if undone else "failed", trouble.reason)
-
-
-def _unchanged(facts: Facts) -> bool:
-    release = facts.release
-    is_live = release is not None and facts.begun is not None and release == facts.begun.baseline
-    return is_live and not facts.of("deploy")
-
-
-def _promoted(facts: Facts) -> bool:
-    return any(record.state in GOOD for record in (*facts.of("promote"), *facts.of("restore")))
-
-
-def _continue(pipeline: Pipeline, stage: Stage, facts: Facts, now: float) -> Next | None:
-    """The next thing of this stage, or None if it is complete (or does not apply)."""
-    if stage.verb == "canary" and (facts.begun is None or facts.begun.baseline is None):
-        return None  # a first release has nobody to be compared with
-    gate = Intent(stage.name, "gate", guards=stage.guards)
-    if stage.guards and not facts.done(gate):
-        return Perform(gate)
-    if stage.verb == "canary":
-        return _canary(pipeline.canary, stage, facts, now)
-    intent = Intent(stage.name, stage.verb)
-    return None if facts.done(intent) else Perform(intent)
-
-
-def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Next | None:
-    measure = Intent(stage.name, "measure")
-    if not facts.done(measure):
-        return Perform(measure)
-    shifts, looks = facts.of("shift"), facts.of("look")
-    if facts.request == "promote" and shifts and looks:
-        return None  # a person says enough; the gate of the next stage still decides
-    if not shifts:
-        return Perform(Intent(stage.name, "shift", 0, plan.steps[0]))
-    step_began = shifts[-1].ended
-    since = [look for look in looks if look.began >= step_began]
-    last = since[-1].ended if since else step_began
-    if now < last + plan.look_every:
-        return Wait(last + plan.look_every)
-    if not since or last < step_began + plan.seconds_per_step:
-        return Perform(Intent(stage.name, "look", len(looks)))
-    if len(shifts) < len(plan.steps):
-        return Perform(Intent(stage.name, "shift", len(shifts), plan.steps[len(shifts)]))
-    seen = since[-1].detail if isinstance(since[-1].detail, Looked) else Looked("looked", "UNKNOWN", False)
-    patient = last < step_began + plan.seconds_per_step + plan.patience
-    # Waiting helps where the requests are few, not where there are none to speak of.
-    if seen.verdict == "PASS" or seen.quiet or not patient:
-        return None
-    return Perform(Intent(stage.name, "look", len(looks)))
+# --- the plans ------------------------------------------------------------------------------------------
 
 
 def standard(canary: Canary) -> Pipeline:

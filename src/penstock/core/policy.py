@@ -8,17 +8,20 @@ compiled rules are passed in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
 from penstock.core import selection
+from penstock.core.authority import Authority
 from penstock.core.digest import canonical, digest, hex_of
 from penstock.core.evidence import Entry
-from penstock.core.facts import Fact
-from penstock.core.predicates import BuilderId, Decision, Resource, RuleDecision, SignOff
-from penstock.core.release import Artifact, Change, Release
-from penstock.core.verdict import Verdict, combine
+from penstock.core.facts import Fact, group
+from penstock.core.people import ORGANISATION, Override
+from penstock.core.predicates import BuilderId, Decision, Overridden, Resource, RuleDecision, SignOff
+from penstock.core.reviews import objection
+from penstock.core.selection import Question
+from penstock.core.verdict import Cause, Result, Verdict, combine, unknown
 
 #: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would.
 ENGINE = "urn:penstock:engine:1"
@@ -28,12 +31,16 @@ ACTIONS = ("deploy", "shift", "promote")
 
 @dataclass(frozen=True)
 class RuleDocument:
-    """*when* decides; *say* and *otherwise* (``else`` in YAML) are expressions that give the words."""
+    """*when* decides; *say* and *otherwise* (``else`` in YAML) are expressions that give the words.
+
+    That a *patient* rule is not met is not final: it counts as missing evidence, which may still come.
+    """
 
     id: str
     when: str
     say: str
     otherwise: str
+    patient: bool = False
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class PolicyDocument:
     """One version of a policy. *source* is the exact text whose digest names it.
 
     It has *rules*, or, in a language whose policies are whole programs, a *module*.
+    Times are in seconds: *expires_after* of a sign-off, *waits* for evidence that is missing, and in *fresh*
+    the age that evidence of a kind (``evidence.findings``) may have.
     """
 
     policy: str
@@ -49,9 +58,11 @@ class PolicyDocument:
     environments: tuple[str, ...]
     rules: tuple[RuleDocument, ...]
     source: str
-    scope: str = "organisation"
+    scope: str = ORGANISATION
     language: str = "cel"
     expires_after: float = 86400.0
+    waits: float = 0.0
+    fresh: Mapping[str, float] = field(default_factory=dict)
     module: str = ""
 
 
@@ -76,37 +87,47 @@ class Rules(Protocol):
         """One verdict per rule, in order. Never raises: whatever goes wrong is UNKNOWN(ERROR)."""
 
 
-@dataclass(frozen=True)
-class Question:
-    """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when."""
-
-    delivery: str
-    action: str
-    change: Change
-    artifact: Artifact
-    release: Release
-    first: bool
-    size: int
-    now: float
-
-
 def sign_off(
-    question: Question, policy: PolicyDocument, published: str, rules: Rules, selected: Sequence[Entry]
+    question: Question,
+    policy: PolicyDocument,
+    published: str,
+    rules: Rules,
+    selected: Sequence[Entry],
+    authority: Authority,
 ) -> SignOff:
-    """The sign-off of one policy. *published* is the uri of the policy's ledger entry.
+    """The sign-off of one policy. *published* is the uri of the policy's ledger entry; *selected* and
+    *authority* are those of the question's ledger size.
 
     Pure: the same arguments give the same bytes, on the machine that decided and on any other.
     """
-    facts = selection.facts(
-        selected,
-        change=question.change,
-        artifact=question.artifact,
-        release=question.release,
-        first=question.first,
-    )
-    decided = rules.decide(facts)
+    facts = selection.facts(selected, question, authority)
+    decided = judge(policy, rules, facts, selection.ages(selected, question.now))
     verdict = combine(rule.verdict for rule in decided)
-    decision = Decision(
+    override = None if verdict.passed else _override(question, policy, selected, authority)
+    used = [entry for entry in selected if _matters(entry, policy)]
+    return SignOff(
+        verifier=BuilderId(ENGINE),
+        time_verified=_rfc3339(question.now),
+        resource_uri=f"urn:penstock:release:{question.release.digest}",
+        policy=Resource(published, {"sha256": hex_of(digest(policy.source.encode()))}),
+        input_attestations=tuple(
+            Resource(f"urn:penstock:entry:{entry.index}", {"sha256": hex_of(entry.envelope.digest)})
+            for entry in used
+        ),
+        verification_result="PASSED" if verdict.passed or override else "FAILED",
+        verified_levels=_levels(policy, verdict, override),
+        penstock=_decision(question, policy, decided, verdict, override),
+    )
+
+
+def _decision(
+    question: Question,
+    policy: PolicyDocument,
+    decided: tuple[RuleVerdict, ...],
+    verdict: Verdict,
+    override: Overridden | None,
+) -> Decision:
+    return Decision(
         delivery=question.delivery,
         policy=policy.policy,
         owner=policy.owner,
@@ -118,37 +139,85 @@ def sign_off(
         rules=tuple(_rule(rule) for rule in decided),
         size=question.size,
         now=question.now,
-        expires=question.now + policy.expires_after,
+        expires=min(question.now + policy.expires_after, override.expires if override else float("inf")),
         engine=ENGINE,
         first=question.first,
         change=question.change,
         artifact=question.artifact,
         release=question.release,
+        override=override,
     )
-    return SignOff(
-        verifier=BuilderId(ENGINE),
-        time_verified=_rfc3339(question.now),
-        resource_uri=f"urn:penstock:release:{question.release.digest}",
-        policy=Resource(published, {"sha256": hex_of(digest(policy.source.encode()))}),
-        input_attestations=tuple(
-            Resource(f"urn:penstock:entry:{entry.index}", {"sha256": hex_of(entry.envelope.digest)})
-            for entry in selected
-        ),
-        verification_result="PASSED" if verdict.passed else "FAILED",
-        verified_levels=(f"PENSTOCK_{policy.policy.upper().replace('-', '_')}",) if verdict.passed else (),
-        penstock=decision,
-    )
+
+
+def judge(
+    policy: PolicyDocument, rules: Rules, facts: Mapping[str, Fact], ages: Mapping[str, float]
+) -> tuple[RuleVerdict, ...]:
+    """One verdict for each rule. What is too old counts as absent, and the rule that needs it is STALE.
+
+    *ages* are in seconds, by kind of evidence (`core.facts.AGED`).
+    """
+    old = {
+        kind: f"{kind} is {_age(ages[kind])} old, at most {_age(limit)} is taken"
+        for kind, limit in policy.fresh.items()
+        if ages.get(kind, 0.0) > limit
+    }
+    decided = rules.decide({name: value for name, value in facts.items() if group(name) not in old})
+    patient = {rule.id for rule in policy.rules if rule.patient}
+    return tuple(_patiently(_aged(rule, old), rule.id in patient) for rule in decided)
 
 
 def guarding(
     policies: Iterable[PolicyDocument], action: str, service: str, team: str | None, environment: str
 ) -> list[PolicyDocument]:
     """The policies that hold for this transition, by name. A team's can only add to the organisation's."""
-    scopes = {"organisation", f"service/{service}"} | ({f"team/{team}"} if team else set())
+    scopes = {ORGANISATION, f"service/{service}"} | ({f"team/{team}"} if team else set())
     return sorted(
         (p for p in policies if action in p.guards and environment in p.environments and p.scope in scopes),
         key=lambda policy: policy.policy,
     )
+
+
+def _aged(rule: RuleVerdict, old: Mapping[str, str]) -> RuleVerdict:
+    """A rule that lacks only what is too old is not MISSING but STALE."""
+    reasons = [old[kind] for kind in sorted({group(name) for name in rule.missing}) if kind in old]
+    if rule.verdict.cause is not Cause.MISSING or not reasons:
+        return rule
+    says = f"{rule.id}: {', '.join(reasons)}"
+    return replace(rule, verdict=unknown(Cause.STALE, says), says=says)
+
+
+def _patiently(rule: RuleVerdict, patient: bool) -> RuleVerdict:
+    """A patient rule that is not met is not met yet."""
+    if not patient or rule.verdict.result is not Result.FAIL:
+        return rule
+    return replace(rule, verdict=unknown(Cause.MISSING, rule.says))
+
+
+def _override(
+    question: Question, policy: PolicyDocument, selected: Iterable[Entry], authority: Authority
+) -> Overridden | None:
+    """The override of this policy that holds now: unexpired, by somebody who still may, not the author."""
+    for entry in selected:
+        said = entry.statement.predicate
+        if not isinstance(said, Override) or said.policy != policy.policy:
+            continue
+        who = said.by.identity
+        allowed = authority.covers(who, policy.owner, policy.scope)
+        if allowed and question.now < said.expires and not objection(who, question.change, authority):
+            return Overridden(entry.index, who, said.reason, said.expires)
+    return None
+
+
+def _matters(entry: Entry, policy: PolicyDocument) -> bool:
+    said = entry.statement.predicate
+    return not isinstance(said, Override) or said.policy == policy.policy
+
+
+def _levels(policy: PolicyDocument, verdict: Verdict, override: Overridden | None) -> tuple[str, ...]:
+    level = f"PENSTOCK_{policy.policy.upper().replace('-', '_')}"
+    if verdict.passed:
+        return (level,)
+    return (f"{level}_OVERRIDDEN",) if override else ()
 
 
 def _rule(rule: RuleVerdict) -> RuleDecision:
@@ -159,6 +228,13 @@ def _rule(rule: RuleVerdict) -> RuleDecision:
         says=rule.says,
         values={name: canonical(value).decode() for name, value in sorted(rule.values.items())},
     )
+
+
+def _age(seconds: float) -> str:
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _rfc3339(seconds: float) -> str:

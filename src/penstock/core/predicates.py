@@ -1,4 +1,4 @@
-"""What evidence can say: one frozen class for each in-toto predicate type.
+"""What evidence can say: one frozen class for each in-toto predicate type; what people say is in `people`.
 
 Called by whoever makes evidence (actions, checks, ledger) and by `core.policy`, which reads it.
 The field's own predicate types are used wherever one exists; the others are URNs with a version.
@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 from penstock.core.codec import json_name
+from penstock.core.people import Said
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import Counters, Weight
 
-#: Who stands behind a report: the code under test itself, or a tool that the change cannot alter.
-Origin = Literal["self-reported", "platform"]
+#: Who stands behind a report: the code under test itself, a tool of the platform that the change cannot
+#: alter, or an authenticated source outside of Penstock.
+Origin = Literal["self-reported", "platform", "external"]
 
 
 @dataclass(frozen=True)
@@ -25,59 +27,6 @@ class Resource:
 
     uri: str
     digest: Mapping[str, str] = field(default_factory=dict)
-
-
-# --- the organisation -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Genesis:
-    """Entry 0: the log's key, and the operator who holds every role at first. Keys are raw, in hex."""
-
-    TYPE: ClassVar[str] = "urn:penstock:genesis:v1"
-    origin: str
-    log_key: str = field(metadata=json_name("logKey"))
-    operator: str
-    operator_key: str = field(metadata=json_name("operatorKey"))
-    roles: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class KeyGrant:
-    """The key *public_key* (raw, hex) signs as *identity*; *purpose* is person or worker."""
-
-    TYPE: ClassVar[str] = "urn:penstock:key-grant:v1"
-    identity: str
-    public_key: str = field(metadata=json_name("publicKey"))
-    purpose: Literal["person", "worker"]
-
-
-@dataclass(frozen=True)
-class RoleGrant:
-    """*identity* holds *role* from this entry on."""
-
-    TYPE: ClassVar[str] = "urn:penstock:role-grant:v1"
-    identity: str
-    role: str
-
-
-@dataclass(frozen=True)
-class PolicyVersion:
-    """The source text of a policy, published by a holder of its owning role. *digest* is of the text."""
-
-    TYPE: ClassVar[str] = "urn:penstock:policy:v1"
-    name: str
-    owner: str
-    source: str
-
-
-@dataclass(frozen=True)
-class Binding:
-    """The catalog: *service* belongs to *team*."""
-
-    TYPE: ClassVar[str] = "urn:penstock:binding:v1"
-    service: str
-    team: str
 
 
 # --- a delivery -----------------------------------------------------------------------------------
@@ -95,7 +44,10 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The pair is placed and proven ready at the data plane, without user traffic."""
+    """The pair is placed and proven ready at the data plane, without user traffic.
+
+    Here and in the next two, *at* is when the action began (seconds since 1970).
+    """
 
     TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
     delivery: str
@@ -103,6 +55,7 @@ class Deployed:
     data: EnvironmentData
     isolation: str
     instances: int
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +66,7 @@ class Shifted:
     delivery: str
     weights: tuple[Weight, ...]
     reason: str
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -124,6 +78,7 @@ class Promoted:
     release: Release
     data: EnvironmentData
     replaced: Release | None = None
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -191,7 +146,11 @@ class BuildMetadata:
 
 @dataclass(frozen=True)
 class TestResult:
-    """in-toto test-result v0.1, with counts and the origin beside it."""
+    """in-toto test-result v0.1, with counts and the origin beside it.
+
+    Here and below: *at* is when it was recorded (seconds since 1970, by the database's clock); *source*
+    is the identity that brought an external report, *report* the digest of the report's own bytes.
+    """
 
     __test__: ClassVar[bool] = False  # the name is in-toto's; pytest must not collect it
     TYPE: ClassVar[str] = "https://in-toto.io/attestation/test-result/v0.1"
@@ -203,6 +162,9 @@ class TestResult:
     skipped: int
     failed_tests: tuple[str, ...] = field(metadata=json_name("failedTests"))
     origin: Origin = "self-reported"
+    at: float | None = None
+    source: str | None = None
+    report: str | None = None
 
 
 @dataclass(frozen=True)
@@ -214,6 +176,9 @@ class Coverage:
     covered: int
     total: int
     origin: Origin
+    at: float | None = None
+    source: str | None = None
+    report: str | None = None
 
 
 @dataclass(frozen=True)
@@ -238,6 +203,56 @@ class Findings:
     medium: int
     low: int
     findings: tuple[Finding, ...] = ()
+    at: float | None = None
+    source: str | None = None
+    report: str | None = None
+
+
+@dataclass(frozen=True)
+class Components:
+    """What the artifact is made of, from a CycloneDX document (kept outside; *report* is its digest).
+
+    *licences* are the distinct ones, sorted, at most 200; *unlicensed* components name none.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:components:v1"
+    tool: str
+    origin: Origin
+    count: int
+    unlicensed: int
+    licences: tuple[str, ...] = ()
+    at: float | None = None
+    source: str | None = None
+    report: str | None = None
+
+
+@dataclass(frozen=True)
+class Imported:
+    """A statement signed elsewhere, as the exact bytes of its DSSE envelope (base64).
+
+    *source* is whose key signed it; *predicate_type* is what it says it is. Its subjects are ours too.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:imported:v1"
+    source: str
+    predicate_type: str = field(metadata=json_name("predicateType"))
+    envelope: str
+    at: float | None = None
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Somebody tried to say what they may not. Nothing else came of it; *statement* is its digest.
+
+    *identity* is whose key signed it ("" if nobody's here), *brought_by* the login that sent it.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:attempt:v1"
+    identity: str
+    brought_by: str = field(metadata=json_name("broughtBy"))
+    what: str
+    reason: str
+    statement: str
 
 
 @dataclass(frozen=True)
@@ -253,6 +268,7 @@ class Accepted:
     p95_ms: float = 0.0
     p95_limit_ms: float = 0.0
     traffic: Literal["generated"] = "generated"
+    at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -274,6 +290,7 @@ class Look:
     new_to: Counters = field(metadata=json_name("newTo"))
     stable_from: Counters = field(metadata=json_name("stableFrom"))
     stable_to: Counters = field(metadata=json_name("stableTo"))
+    at: float | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------
@@ -315,6 +332,17 @@ class Decision:
     artifact: Artifact
     release: Release
     cause: Literal["MISSING", "STALE", "ERROR"] | None = None
+    override: Overridden | None = None
+
+
+@dataclass(frozen=True)
+class Overridden:
+    """The override (an entry of the ledger) that let this pass although the policy did not."""
+
+    entry: int
+    identity: str
+    reason: str
+    expires: float
 
 
 @dataclass(frozen=True)
@@ -329,11 +357,7 @@ class RuleDecision:
 
 
 Predicate = (
-    Genesis
-    | KeyGrant
-    | RoleGrant
-    | PolicyVersion
-    | Binding
+    Said
     | Proposed
     | Deployed
     | Shifted
@@ -344,31 +368,12 @@ Predicate = (
     | TestResult
     | Coverage
     | Findings
+    | Components
+    | Imported
     | Accepted
     | Look
     | SignOff
+    | Attempt
 )
 
-PREDICATES: dict[str, type[Predicate]] = {
-    kind.TYPE: kind
-    for kind in (
-        Genesis,
-        KeyGrant,
-        RoleGrant,
-        PolicyVersion,
-        Binding,
-        Proposed,
-        Deployed,
-        Shifted,
-        Promoted,
-        RolledBack,
-        Ended,
-        Provenance,
-        TestResult,
-        Coverage,
-        Findings,
-        Accepted,
-        Look,
-        SignOff,
-    )
-}
+PREDICATES: dict[str, type[Predicate]] = {kind.TYPE: kind for kind in get_args(Predicate)}

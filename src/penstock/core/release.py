@@ -19,7 +19,8 @@ class Change:
     """What someone wants live. *revision* is a full git commit id of *repository*.
 
     Author, reviewers and work items are what the commit says of itself (its author field and its
-    ``Reviewed-by:``, ``Refs:`` trailers): a claim, shown as one.
+    ``Reviewed-by:``, ``Refs:`` trailers): a claim, shown as one. *signing_key* (raw, hex) is no claim: it
+    signed the commit; "" if none did.
     """
 
     kind: Literal["code", "configuration", "rollback"]
@@ -32,6 +33,7 @@ class Change:
     authored_at: str = ""
     reviewers: tuple[str, ...] = ()
     work_items: tuple[str, ...] = ()
+    signing_key: str = ""
 
 
 @dataclass(frozen=True)

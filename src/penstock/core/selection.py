@@ -2,42 +2,77 @@
 
 The rule, used by the gate and by everybody who recomputes a sign-off:
 
-1. Only entries below the ledger size that the gate looked at, signed by workers.
-2. About the artifact: provenance, test results, coverage, findings. Of several with the same type and
-   the same suite or tool, the newest counts.
+1. Only entries below the ledger size that the gate looked at.
+2. About the artifact: provenance, test results, coverage, findings, components, and statements signed
+   elsewhere. Of several with the same type, origin, source and suite or tool, the newest counts.
 3. About the release, and newer than the delivery's own beginning: acceptance and canary looks. The
    newest of each counts: the canary of an earlier delivery never signs for a later one.
+4. About the release, at any time: the newest override of each policy for this action.
+5. About the change's revision: each person's newest review.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
+from penstock.core.authority import Authority
+from penstock.core.digest import digest
 from penstock.core.evidence import Entry
 from penstock.core.facts import MAX_NAMES, Fact
+from penstock.core.imported import translate
+from penstock.core.people import Override, Review
 from penstock.core.predicates import (
     Accepted,
+    Components,
     Coverage,
     Findings,
+    Imported,
     Look,
+    Predicate,
     Proposed,
     Provenance,
     TestResult,
 )
 from penstock.core.release import Artifact, Change, Release
+from penstock.core.reviews import judged
+
+Name = tuple[str, ...]
 
 
-def select(
-    entries: Iterable[Entry], *, artifact: Artifact, release: Release, delivery: str, size: int
-) -> tuple[Entry, ...]:
-    """The entries that count, oldest first. *entries* holds at least those about either digest, and the
-    delivery's own."""
-    known = {entry.index: entry for entry in entries if entry.index < size}
+@dataclass(frozen=True)
+class Question:
+    """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when."""
+
+    delivery: str
+    action: str
+    change: Change
+    artifact: Artifact
+    release: Release
+    first: bool
+    size: int
+    now: float
+
+    @property
+    def revision(self) -> str:
+        """The digest under which reviews of the change are found."""
+        return digest(self.change.revision.encode())
+
+
+def tags_of(question: Question) -> tuple[str, ...]:
+    """The ledger's tags (see `ledger.tags`) that hold everything `select` may need."""
+    about = (question.artifact.digest, question.release.digest, question.revision)
+    return (*(f"about:{subject}" for subject in about), f"delivery:{question.delivery}")
+
+
+def select(entries: Iterable[Entry], question: Question) -> tuple[Entry, ...]:
+    """The entries that count, oldest first. *entries* holds at least those of `tags_of`."""
+    known = {entry.index: entry for entry in entries if entry.index < question.size}
     ordered = [known[index] for index in sorted(known)]
-    began = [e.index for e in ordered if _begins(e, delivery)]
-    newest: dict[tuple[str, ...], Entry] = {}
+    began = [e.index for e in ordered if _begins(e, question.delivery)]
+    newest: dict[Name, Entry] = {}
     for entry in ordered:
-        name = _name(entry, artifact, release, began[0] if began else size)
+        name = _name(entry, question, began[0] if began else question.size)
         if name is not None:
             newest[name] = entry
     return tuple(sorted(newest.values(), key=lambda entry: entry.index))
@@ -48,45 +83,63 @@ def _begins(entry: Entry, delivery: str) -> bool:
     return isinstance(predicate, Proposed) and predicate.delivery == delivery
 
 
-def _name(entry: Entry, artifact: Artifact, release: Release, began: int) -> tuple[str, ...] | None:
+def _name(entry: Entry, question: Question, began: int) -> Name | None:
     """What this entry is the newest of; None if it does not count."""
     statement = entry.statement
-    if statement.about(artifact.digest):
+    if statement.about(question.artifact.digest):
+        name = _of_artifact(statement.predicate)
+        if name is not None:
+            return name
+    if statement.about(question.release.digest):
         match statement.predicate:
-            case Provenance():
+            case Accepted() | Look() if entry.index > began:
                 return (statement.predicate.TYPE,)
-            case TestResult(suite=suite) | Coverage(suite=suite):
-                return (statement.predicate.TYPE, suite)
-            case Findings(tool=tool, origin=origin):
-                return (statement.predicate.TYPE, origin, tool)
+            case Override(policy=policy, action=action) if action == question.action:
+                return (Override.TYPE, policy)
             case _:
                 pass
-    if statement.about(release.digest) and entry.index > began:
-        match statement.predicate:
-            case Accepted() | Look():
-                return (statement.predicate.TYPE,)
-            case _:
-                pass
+    if isinstance(statement.predicate, Review) and statement.about(question.revision):
+        return (Review.TYPE, statement.predicate.by.identity)
     return None
 
 
-def facts(
-    selected: Iterable[Entry], *, change: Change, artifact: Artifact, release: Release, first: bool
-) -> dict[str, Fact]:
-    """The facts of `core.facts.FACTS` that this evidence gives; what it does not give is absent."""
+def _of_artifact(predicate: Predicate) -> Name | None:
+    match predicate:
+        case Provenance():
+            return (predicate.TYPE,)
+        case TestResult(suite=name, origin=origin) | Coverage(suite=name, origin=origin):
+            return (predicate.TYPE, origin, predicate.source or "", name)
+        case Findings(tool=name, origin=origin) | Components(tool=name, origin=origin):
+            return (predicate.TYPE, origin, predicate.source or "", name)
+        case Imported(source=source, predicate_type=kind):
+            return (predicate.TYPE, source, kind)
+        case _:
+            return None
+
+
+def facts(selected: Iterable[Entry], question: Question, authority: Authority) -> dict[str, Fact]:
+    """The facts of `core.facts.FACTS` that this evidence gives; what it does not give is absent.
+
+    *authority* is that of the question's ledger size: who holds which role, and whose commits these are.
+    """
+    change, release = question.change, question.release
     found: dict[str, Fact] = {
         "change.kind": change.kind,
         "change.author": change.author,
         "change.revision": change.revision,
-        "artifact.name": artifact.name,
-        "artifact.digest": artifact.digest,
+        "change.signer": signer(change, authority),
+        "artifact.name": question.artifact.name,
+        "artifact.digest": question.artifact.digest,
         "release.digest": release.digest,
-        "release.first": first,
+        "release.first": question.first,
     }
-    predicates = [entry.statement.predicate for entry in selected]
+    predicates = [p for entry in selected for p in _told(entry.statement.predicate)]
     found |= _tests([p for p in predicates if isinstance(p, TestResult)])
     found |= _coverage([p for p in predicates if isinstance(p, Coverage)])
     found |= _findings([p for p in predicates if isinstance(p, Findings)])
+    found |= _components([p for p in predicates if isinstance(p, Components)])
+    found |= _imported([p for p in predicates if isinstance(p, Imported)])
+    found |= _reviews([p for p in predicates if isinstance(p, Review)], change, authority)
     for predicate in predicates:
         match predicate:
             case Provenance():
@@ -100,6 +153,44 @@ def facts(
     return found
 
 
+def signer(change: Change, authority: Authority) -> str:
+    """The identity whose key signed the commit; "" if it is nobody's that is known here."""
+    raw = change.signing_key
+    keys = authority.keys.values()
+    return next((k.identity for k in keys if k.purpose == "person" and k.public_key.hex() == raw), "")
+
+
+def ages(selected: Iterable[Entry], now: float) -> dict[str, float]:
+    """The age in seconds of the oldest evidence of each kind (`core.facts.AGED`), where it is known."""
+    found: dict[str, float] = {}
+    for entry in selected:
+        predicate = entry.statement.predicate
+        at = getattr(predicate, "at", None)
+        for told in _told(predicate):
+            kind = KINDS.get(type(told))
+            if kind and at is not None:
+                found[kind] = max(found.get(kind, 0.0), now - at)
+    return found
+
+
+KINDS: dict[type, str] = {
+    TestResult: "evidence.tests",
+    Coverage: "evidence.coverage",
+    Findings: "evidence.findings",
+    Components: "evidence.components",
+    Imported: "evidence.imported",
+}
+
+
+def _told(predicate: Predicate) -> tuple[Predicate, ...]:
+    """The statement itself and, if it was signed elsewhere, what it says in our words."""
+    return (predicate, *translate(predicate.envelope)) if isinstance(predicate, Imported) else (predicate,)
+
+
+def _origins(reports: Iterable[TestResult | Coverage | Findings]) -> tuple[str, ...]:
+    return tuple(sorted({report.origin for report in reports}))
+
+
 def _tests(results: list[TestResult]) -> Mapping[str, Fact]:
     if not results:
         return {}
@@ -108,12 +199,17 @@ def _tests(results: list[TestResult]) -> Mapping[str, Fact]:
         "evidence.tests.failed": sum(r.failed for r in results),
         "evidence.tests.skipped": sum(r.skipped for r in results),
         "evidence.tests.failing": tuple(name for r in results for name in r.failed_tests)[:MAX_NAMES],
+        "evidence.tests.independent": sum(r.passed for r in results if r.origin != "self-reported"),
+        "evidence.tests.origins": _origins(results),
     }
 
 
 def _coverage(reports: list[Coverage]) -> Mapping[str, Fact]:
     total = sum(report.total for report in reports)
-    return {"evidence.coverage.lines": sum(r.covered for r in reports) / total} if total else {}
+    if not total:
+        return {}
+    lines = sum(r.covered for r in reports) / total
+    return {"evidence.coverage.lines": lines, "evidence.coverage.origins": _origins(reports)}
 
 
 def _findings(reports: list[Findings]) -> Mapping[str, Fact]:
@@ -121,10 +217,43 @@ def _findings(reports: list[Findings]) -> Mapping[str, Fact]:
         return {}
     critical = (f.id for r in reports for f in r.findings if f.severity == "critical")
     return {
-        "evidence.findings.scanners": sum(r.origin == "platform" for r in reports),
+        "evidence.findings.scanners": sum(r.origin != "self-reported" for r in reports),
         "evidence.findings.critical": sum(r.critical for r in reports),
         "evidence.findings.high": sum(r.high for r in reports),
         "evidence.findings.ids": tuple(dict.fromkeys(critical))[:MAX_NAMES],
+        "evidence.findings.origins": _origins(reports),
+    }
+
+
+def _components(documents: list[Components]) -> Mapping[str, Fact]:
+    if not documents:
+        return {}
+    return {
+        "evidence.components.count": sum(d.count for d in documents),
+        "evidence.components.unlicensed": sum(d.unlicensed for d in documents),
+        "evidence.components.licences": tuple(sorted({n for d in documents for n in d.licences}))[:MAX_NAMES],
+    }
+
+
+def _imported(statements: list[Imported]) -> Mapping[str, Fact]:
+    types = tuple(sorted({statement.predicate_type for statement in statements}))[:MAX_NAMES]
+    return {"evidence.imported.types": types} if types else {}
+
+
+def _reviews(reviews: list[Review], change: Change, authority: Authority) -> Mapping[str, Fact]:
+    if not reviews:
+        return {}
+    approving = judged(reviews, change, authority)
+    counted = sorted(who for who, why in approving.items() if not why)
+    roles = {role for who in counted for role in authority.roles_for(who, change.service)}
+    return {
+        "evidence.reviews.approvals": len(counted),
+        "evidence.reviews.rejections": sum(review.verdict == "reject" for review in reviews),
+        "evidence.reviews.approvers": tuple(counted)[:MAX_NAMES],
+        "evidence.reviews.roles": tuple(sorted(roles))[:MAX_NAMES],
+        "evidence.reviews.discounted": tuple(
+            f"{who}: {why}" for who, why in sorted(approving.items()) if why
+        )[:MAX_NAMES],
     }
 
 

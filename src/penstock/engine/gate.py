@@ -2,94 +2,129 @@
 
 Called by the engine. It decides nothing itself: a sign-off is computed by the pure
 `core.policy.sign_off` from entries of the ledger at one index, and can be computed again by anybody.
-An action that no policy guards is refused: nothing never passes.
+An action that no policy guards is refused: nothing never passes. While only evidence is missing or too
+old, and the policies wait, it answers that it waits; nobody holds anything meanwhile.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from penstock.config import parse_policy
 from penstock.core.authority import Authority
 from penstock.core.evidence import Statement, Subject
-from penstock.core.pipeline import Gated, State
-from penstock.core.policy import PolicyDocument, Question, Rules, guarding, sign_off
+from penstock.core.pipeline import Blocked, Gated, State
+from penstock.core.policy import PolicyDocument, sign_off
 from penstock.core.predicates import SignOff
+from penstock.core.selection import Question
 from penstock.core.verdict import Cause, Result, Verdict, combine
-from penstock.errors import Broken, Invalid
+from penstock.errors import Broken
+from penstock.ledger.again import compiled, needed
 from penstock.ledger.inputs import inputs
 from penstock.ledger.log import Ledger
-from penstock.ports import Language, Outcome, Store, Task
+from penstock.ports import Language, Outcome, Store, Task, Transaction
 
 
 async def perform(
     task: Task, /, *, store: Store, ledger: Ledger, languages: Mapping[str, Language]
 ) -> Outcome:
     """Ask all policies that guard ``task.intent.guards`` for this service, at one index of the ledger."""
-    artifact, release = task.artifact, task.release
-    if artifact is None or release is None:
-        raise Broken("a gate before there is a release", where=task.delivery)
     async with store.transaction(write=False) as tx:
-        question = Question(
-            delivery=task.delivery,
-            action=task.intent.guards,
-            change=task.change,
-            artifact=artifact,
-            release=release,
-            first=task.baseline is None,
-            size=await ledger.size(tx),
-            now=await tx.now(),
-        )
+        question = replace(question_of(task), size=await ledger.size(tx), now=await tx.now())
         authority = await ledger.authority(tx)
         selected = await inputs(ledger, tx, question)
-        policies = in_force(authority, question)
+    policies = needed(authority, question.action, question.change)
     sign_offs = [
-        sign_off(question, policy, f"urn:penstock:entry:{index}", _rules(languages, policy), selected)
-        for policy, index in policies
+        sign_off(question, p, _published(authority, p), compiled(p, languages), selected, authority)
+        for p in policies
     ]
-    subjects = (Subject(release.id, release.digest), Subject(artifact.name, artifact.digest))
-    return _outcome(question, sign_offs, tuple(Statement(subjects, signed) for signed in sign_offs))
-
-
-def in_force(authority: Authority, question: Question) -> list[tuple[PolicyDocument, int]]:
-    """The policies that hold for this question, each with the entry that published it."""
-    documents = {
-        held.name: (parse_policy(held.source.encode(), held.name), held.index)
-        for held in authority.policies.values()
-    }
-    change = question.change
-    chosen = guarding(
-        (document for document, _ in documents.values()),
-        question.action,
-        change.service,
-        authority.teams.get(change.service),
-        change.environment,
+    subjects = (
+        Subject(question.release.id, question.release.digest),
+        Subject(question.artifact.name, question.artifact.digest),
     )
-    return [documents[policy.policy] for policy in chosen]
+    statements = tuple(Statement(subjects, signed) for signed in sign_offs)
+    outcome = _outcome(question, policies, sign_offs, authority, task.waits_until)
+    return replace(outcome, statements=statements, rests_on=question)
 
 
-def _rules(languages: Mapping[str, Language], policy: PolicyDocument) -> Rules:
-    if policy.language not in languages:
-        known = ", ".join(sorted(languages))
-        raise Invalid(f"policy {policy.policy} is written in {policy.language!r}; known: {known}")
-    return languages[policy.language].compile(policy)
+def question_of(task: Task) -> Question:
+    """What the gate before a task's action asks; its size and time are the caller's to fill in."""
+    if task.artifact is None or task.release is None:
+        raise Broken("a gate before there is a release", where=task.delivery)
+    return Question(
+        delivery=task.delivery,
+        action=task.intent.guards,
+        change=task.change,
+        artifact=task.artifact,
+        release=task.release,
+        first=task.baseline is None,
+        size=0,
+        now=0.0,
+    )
 
 
-def _outcome(question: Question, sign_offs: list[SignOff], statements: tuple[Statement, ...]) -> Outcome:
-    verdicts = [_verdict(signed) for signed in sign_offs]
-    whole = combine(verdicts)
-    refused = tuple(s.penstock.policy for s in sign_offs if s.verification_result != "PASSED")
-    if whole.passed:
-        names = ", ".join(signed.penstock.policy for signed in sign_offs)
-        return Outcome(State.SUCCESS, f"signed off by {names}", statements, Gated("gated"))
+async def lapsed(ledger: Ledger, tx: Transaction, question: Question) -> bool:
+    """Whether the answer to a question might be another one now: asked at the size that it names.
+
+    Rules and roles, or the evidence that counts, are not what they were.
+    """
+    authority = await ledger.authority(tx)
+    if authority.changed >= question.size:
+        return True
+    now = replace(question, size=await ledger.size(tx))
+    return await inputs(ledger, tx, question) != await inputs(ledger, tx, now)
+
+
+def _published(authority: Authority, policy: PolicyDocument) -> str:
+    return f"urn:penstock:entry:{authority.policies[policy.policy].index}"
+
+
+def _outcome(
+    question: Question,
+    policies: Sequence[PolicyDocument],
+    sign_offs: Sequence[SignOff],
+    authority: Authority,
+    waits_until: float,
+) -> Outcome:
+    expires = min((signed.penstock.expires for signed in sign_offs), default=0.0)
+    open_ones = [(p, s) for p, s in zip(policies, sign_offs, strict=True) if not _passed(s)]
+    blocked = tuple(_blocked(policy, signed, authority) for policy, signed in open_ones)
+    overridden = tuple(
+        f"{s.penstock.policy} by {s.penstock.override.identity}" for s in sign_offs if s.penstock.override
+    )
+    names = tuple(policy.policy for policy, _ in open_ones)
+    gated = Gated("gated", names, question.size, expires, 0.0, blocked, overridden)
     if not sign_offs:
         why = f"no policy guards {question.action} in {question.change.environment}, and nothing never passes"
-        return Outcome(State.ERROR, why, (), Gated("gated", ("(none)",)))
-    why = "; ".join(
-        f"{s.penstock.policy}: {s.penstock.explanation}" for s in sign_offs if s.penstock.policy in refused
-    )
+        return Outcome(State.ERROR, why, (), replace(gated, refused_by=("(none)",)))
+    if not open_ones:
+        return Outcome(State.SUCCESS, "signed off by " + ", ".join(map(_signed_by, sign_offs)), (), gated)
+    why = "; ".join(f"{b.policy}: {b.says}" for b in blocked)
+    until = waits_until or question.now + max(policy.waits for policy, _ in open_ones)
+    if all(_may_come(p, s) for p, s in open_ones) and question.now < until:
+        return Outcome(State.PENDING, f"waits: {why}", (), replace(gated, waits_until=until))
+    whole = combine(_verdict(signed) for _, signed in open_ones)
     state = State.FAILURE if whole.result is Result.FAIL else State.ERROR
-    return Outcome(state, why, statements, Gated("gated", refused))
+    return Outcome(state, why, (), gated)
+
+
+def _passed(signed: SignOff) -> bool:
+    return signed.verification_result == "PASSED"
+
+
+def _may_come(policy: PolicyDocument, signed: SignOff) -> bool:
+    """Whether more evidence may still let this pass, and the policy waits for it."""
+    return policy.waits > 0 and signed.penstock.cause in (Cause.MISSING.value, Cause.STALE.value)
+
+
+def _blocked(policy: PolicyDocument, signed: SignOff, authority: Authority) -> Blocked:
+    holders = authority.holders(policy.owner, policy.scope)
+    return Blocked(policy.policy, signed.penstock.explanation, policy.owner, holders)
+
+
+def _signed_by(signed: SignOff) -> str:
+    override = signed.penstock.override
+    return signed.penstock.policy + (f" (overridden by {override.identity})" if override else "")
 
 
 def _verdict(signed: SignOff) -> Verdict:

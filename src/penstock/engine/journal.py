@@ -14,7 +14,8 @@ from typing import Literal
 
 from penstock.config import ServiceConfig
 from penstock.core.codec import decode, encode
-from penstock.core.pipeline import ENDED, Facts, Finish, Intent, Record, State
+from penstock.core.decide import Finish
+from penstock.core.pipeline import ENDED, Facts, Intent, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.errors import Conflict, Invalid
 from penstock.ports import Row, SourceRevision, Store, Transaction
@@ -36,6 +37,9 @@ SCHEMA = (
         PRIMARY KEY (delivery, key));
     CREATE TABLE fences (scope TEXT PRIMARY KEY, number INTEGER NOT NULL);
     CREATE TABLE tokens (hash TEXT PRIMARY KEY, identity TEXT NOT NULL)
+    """,
+    """
+    ALTER TABLE deliveries ADD COLUMN waits INTEGER NOT NULL DEFAULT 0
     """,
 )
 
@@ -157,6 +161,18 @@ class Journal:
             await tx.execute("INSERT INTO tokens (hash, identity) VALUES (?, ?)", (hashed, identity))
             return True
 
+    async def add_token(self, tx: Transaction, hashed: str, identity: str) -> None:
+        """Keep the SHA-256 of a further API token of somebody's."""
+        await tx.execute("INSERT INTO tokens (hash, identity) VALUES (?, ?)", (hashed, identity))
+
+    async def drop_tokens(self, tx: Transaction, identity: str) -> int:
+        """Forget every token of somebody's; returns how many there were."""
+        return await tx.changed("DELETE FROM tokens WHERE identity = ?", (identity,))
+
+    async def nudge(self, tx: Transaction) -> None:
+        """Somebody said something: deliveries that wait look at once whether it is what they wait for."""
+        await tx.execute("UPDATE deliveries SET wake = 0 WHERE state = 'executing' AND waits = 1")
+
     async def identity_of(self, hashed: str) -> str | None:
         """Whose token has this SHA-256; None if nobody's."""
         async with self._store.transaction(write=False) as tx:
@@ -183,7 +199,8 @@ class Journal:
             )
             ((fence,),) = await tx.execute("SELECT number FROM fences WHERE scope = ?", (scope,))
             await tx.execute(
-                "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, lease = ? WHERE id = ?",
+                "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, lease = ?, waits = 0 "
+                "WHERE id = ?",
                 (owner, fence, now + self.lease_seconds, delivery),
             )
             return await self.find(tx, delivery)
@@ -192,8 +209,8 @@ class Journal:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(
-                "SELECT min(max(wake, lease)) FROM deliveries d WHERE state = 'executing' OR "
-                "(state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
+                "SELECT min(CASE WHEN wake > lease THEN wake ELSE lease END) FROM deliveries d "
+                "WHERE state = 'executing' OR (state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
                 "WHERE o.scope = d.scope AND o.state = 'executing'))"
             )
             return None if at is None else max(0.0, float(str(at)) - await tx.now())
@@ -239,7 +256,7 @@ class Journal:
         """Give the lease back; nobody needs to look before *until*."""
         async with self._store.transaction() as tx:
             # A request that came in meanwhile must not sleep until then.
-            change = "lease = 0, wake = CASE WHEN request = ? THEN ? ELSE 0 END"
+            change = "lease = 0, waits = 1, wake = CASE WHEN request = ? THEN ? ELSE 0 END"
             await self._hold(tx, delivery, owner, change, delivery.request, until)
 
     async def finish(self, tx: Transaction, delivery: Delivery, owner: str, end: Finish) -> None:
@@ -254,10 +271,12 @@ class Journal:
             end.reason,
         )
 
-    async def orphan(self) -> None:
-        """End every lease at once: called at start by whoever holds the only lock on the database."""
+    async def orphan(self, owner: str) -> None:
+        """End every lease of a worker that is known to be dead, and of no other: called before it starts."""
         async with self._store.transaction() as tx:
-            await tx.execute("UPDATE deliveries SET lease = 0 WHERE state = 'executing'")
+            await tx.execute(
+                "UPDATE deliveries SET lease = 0 WHERE state = 'executing' AND owner = ?", (owner,)
+            )
 
     async def _hold(
         self, tx: Transaction, delivery: Delivery, owner: str, change: str, *values: object

@@ -15,7 +15,7 @@ from typing import Any
 from penstock.actions import build, deploy, promote, rollback, shift
 from penstock.checks import acceptance, canary, scan, suite
 from penstock.core.fence import Fence
-from penstock.core.pipeline import Intent, Pipeline
+from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
 from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
 from penstock.errors import Broken
@@ -52,7 +52,7 @@ class Engine:
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         """Do it. `Unavailable` may be tried again; other errors are final."""
-        task = self._task(delivery, pipeline, intent)
+        task = self.task(delivery, pipeline, intent)
         task.log.parent.mkdir(parents=True, exist_ok=True)
         if intent.verb in NEED_TREE and task.source is not None:
             await self._check_out(task)
@@ -75,7 +75,8 @@ class Engine:
             raise Broken(f"{verb.__module__} asks for {sorted(unknown)}; there are: {known}")
         return {name: self._powers[name] for name in names}
 
-    def _task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
+    def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
+        """All that an intent's verb may know of its delivery."""
         facts, header = delivery.facts, delivery.header
         trouble = facts.failed
         return Task(
@@ -94,6 +95,7 @@ class Engine:
             measured=facts.measured,
             canary=pipeline.canary,
             reason=trouble.reason if trouble else facts.request,
+            waits_until=_waits_until(facts, intent),
         )
 
     async def _check_out(self, task: Task) -> None:
@@ -104,3 +106,9 @@ class Engine:
         task.tree.mkdir(parents=True)
         await self._source.checkout(task.source, task.tree)
         complete.touch()
+
+
+def _waits_until(facts: Facts, intent: Intent) -> float:
+    """The deadline that the first gate of this stage set; asking again does not move it."""
+    asked = (r.detail for r in facts.records if r.intent.stage == intent.stage)
+    return next((d.waits_until for d in asked if isinstance(d, Gated) and d.waits_until), 0.0)

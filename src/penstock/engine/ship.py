@@ -160,4 +160,5 @@ def _change(kind: str, service: str, environment: str, found: SourceRevision) ->
         authored_at=found.authored_at,
         reviewers=found.reviewers,
         work_items=found.work_items,
+        signing_key=found.signing_key,
     )

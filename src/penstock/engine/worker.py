@@ -11,34 +11,26 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable
+from dataclasses import replace
 
+from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.pipeline import (
-    UNDO,
-    Canary,
-    Finish,
-    Intent,
-    Perform,
-    Pipeline,
-    Record,
-    State,
-    Wait,
-    decide,
-    pipeline_for,
-    thousandths,
-)
+from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, Record, State, pipeline_for, thousandths
 from penstock.core.predicates import Ended
+from penstock.engine import gate
 from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery, Journal
 from penstock.engine.performer import Engine
 from penstock.errors import Conflict, PenstockError, Unavailable
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Outcome, Signer, Store
+from penstock.ports import Outcome, Signer, Store, Transaction
 
 log = logging.getLogger(__name__)
 
 #: How long a sleeping worker trusts its last look at the journal.
 IDLE_SECONDS = 1.0
+#: Actions whose evidence says when they began: their sign-offs must have held then.
+BEGINNINGS = ("deploy", "shift", "promote", "restore")
 
 
 class Worker:
@@ -123,7 +115,8 @@ class Worker:
         pipeline = plan(delivery)
         async with self._store.transaction(write=False) as tx:
             now = await tx.now()
-        following = decide(pipeline, delivery.facts, now)
+            lapsed = await self._lapsed(tx, delivery, pipeline)
+        following = decide(pipeline, replace(delivery.facts, lapsed=lapsed), now)
         match following:
             case Perform(intent):
                 return await self._perform(delivery, pipeline, intent)
@@ -133,6 +126,14 @@ class Worker:
             case Finish():
                 await self._finish(delivery, following)
                 return False
+
+    async def _lapsed(self, tx: Transaction, delivery: Delivery, pipeline: Pipeline) -> bool:
+        """Whether the last gate's answer might be another one now, and what it guards has not begun."""
+        last = delivery.facts.open_gate
+        if last is None or not isinstance(last.detail, Gated):
+            return False
+        question = gate.question_of(self._engine.task(delivery, pipeline, last.intent))
+        return await gate.lapsed(self._ledger, tx, replace(question, size=last.detail.size))
 
     async def _perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> bool:
         async with self._store.transaction(write=False) as tx:
@@ -179,11 +180,14 @@ class Worker:
                     await task
 
     async def _commit(self, delivery: Delivery, intent: Intent, began: float, outcome: Outcome) -> None:
-        envelopes = [attest(self._signer, statement) for statement in outcome.statements]
         async with self._store.transaction() as tx:
             ended = await tx.now()
             # The lease is checked before the ledger's head is locked, and again when the record is kept.
             await self._journal.hold(tx, delivery, self.owner)
+            if outcome.rests_on is not None and await gate.lapsed(self._ledger, tx, outcome.rests_on):
+                return  # a role lost, or evidence come, since the policies were asked: they are asked again
+            at = began if intent.verb in BEGINNINGS else ended
+            envelopes = [attest(self._signer, _stamped(statement, at)) for statement in outcome.statements]
             entries = await self._ledger.append(tx, envelopes)
             indices = tuple(entry.index for entry in entries)
             record = Record(intent, outcome.state, began, ended, outcome.reason, indices, outcome.detail)
@@ -199,6 +203,13 @@ class Worker:
             await self._ledger.append(tx, [envelope])
         await asyncio.to_thread(self._engine.forget, delivery.id)
         log.info("%s ended: %s %s %s", delivery.id, end.state, end.outcome, end.reason)
+
+
+def _stamped(statement: Statement, at: float) -> Statement:
+    """The statement with its time, where its kind has one."""
+    if getattr(statement.predicate, "at", 0.0) is not None:
+        return statement
+    return replace(statement, predicate=replace(statement.predicate, at=at))  # type: ignore[arg-type]
 
 
 def plan(delivery: Delivery) -> Pipeline:

@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from penstock.config import parse_policy
+from penstock.core.authority import Authority, InForce
 from penstock.core.evidence import Entry, Statement
-from penstock.core.policy import PolicyDocument, Question, Rules, guarding, sign_off
-from penstock.core.predicates import (
-    Binding,
-    Decision,
-    Deployed,
-    PolicyVersion,
-    Promoted,
-    Proposed,
-    Shifted,
-    SignOff,
-)
+from penstock.core.people import PolicyVersion
+from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off
+from penstock.core.predicates import Deployed, Promoted, Proposed, Shifted, SignOff
 from penstock.core.release import Change
-from penstock.core.selection import select
+from penstock.core.selection import Question, select
 from penstock.errors import Invalid, PenstockError
 from penstock.ports import Language
 
-#: What decides which policies hold: `faults` and `unsigned` need all of it.
-RULES = (PolicyVersion, Binding)
 #: The action that an entry is the evidence of.
 ACTION: dict[type, str] = {Deployed: "deploy", Shifted: "shift", Promoted: "promote"}
 DONE = (Deployed, Shifted, Promoted)
+#: What was known when each sign-off was made, by its index.
+Views = Mapping[int, Authority]
 
 
 def question_of(signed: SignOff) -> Question:
@@ -57,20 +51,17 @@ def cited(signed: SignOff) -> tuple[int, ...]:
 
 
 def faults(
-    entry: Entry,
-    pool: Sequence[Entry],
-    rules: Sequence[Entry],
-    languages: Mapping[str, Language],
+    entry: Entry, pool: Sequence[Entry], authority: Authority, languages: Mapping[str, Language]
 ) -> list[str]:
     """What is wrong with a sign-off; nothing if it recomputes to the same payload.
 
-    *pool* holds at least the entries about its artifact and release, and its delivery's; *rules* every
-    policy version and every binding.
+    *pool* holds at least the entries of `core.selection.tags_of`; *authority* is that of the entries
+    before this one.
     """
     signed = entry.statement.predicate
     assert isinstance(signed, SignOff)
     try:
-        return list(_faults(entry, signed, pool, rules, languages))
+        return list(_faults(entry, signed, pool, authority, languages))
     except PenstockError as error:
         return [str(error)]
 
@@ -79,7 +70,7 @@ def _faults(
     entry: Entry,
     signed: SignOff,
     pool: Sequence[Entry],
-    rules: Sequence[Entry],
+    authority: Authority,
     languages: Mapping[str, Language],
 ) -> Iterator[str]:
     question = question_of(signed)
@@ -88,33 +79,34 @@ def _faults(
         yield "it claims to have seen entries after itself"
         return
     yield from _contradictions(question, pool)
-    # 2. The policy is the version in force then, and guards this action here.
-    held = in_force(rules, question.size).get(signed.penstock.policy)
-    if held is None or held[1] != _index(signed.policy.uri):
+    # 2. Nobody had changed a rule or a role, and no newer evidence had come, when it was recorded.
+    if authority.changed >= question.size:
+        yield "the rules or the roles were changed before it was recorded"
+        return
+    selected = select(pool, question)
+    if selected != select(pool, replace(question, size=entry.index)):
+        yield "newer evidence was there when it was recorded"
+    # 3. The policy is the version in force then, and guards this action here.
+    held = authority.policies.get(signed.penstock.policy)
+    if held is None or held.index != _index(signed.policy.uri):
         yield f"it does not cite the version of {signed.penstock.policy} that was in force"
         return
-    document = held[0]
-    if not _guarding([document], rules, question.action, question.change, question.size):
+    document = document_of(held)
+    if document not in needed(authority, question.action, question.change):
         yield f"policy {document.policy} does not guard {question.action} here"
-    # 3. The evidence that counts gives the same bytes.
-    selected = select(
-        pool,
-        artifact=question.artifact,
-        release=question.release,
-        delivery=question.delivery,
-        size=question.size,
-    )
-    again = sign_off(question, document, signed.policy.uri, _rules(document, languages), selected)
+    # 4. The evidence that counts gives the same bytes.
+    rules = compiled(document, languages)
+    again = sign_off(question, document, signed.policy.uri, rules, selected, authority)
     if Statement(entry.statement.subjects, again).payload() != entry.envelope.payload:
         yield "it does not recompute: its inputs give other bytes"
 
 
-def unsigned(entry: Entry, pool: Sequence[Entry], rules: Sequence[Entry]) -> list[str]:
+def unsigned(entry: Entry, pool: Sequence[Entry], authority: Authority, views: Views) -> list[str]:
     """The sign-offs that an action was done without; empty for entries that are no action.
 
-    *pool* holds at least the earlier entries of its delivery, and the promotions of its release; *rules*
-    is as for `faults`. Going back to a pair that was promoted before needs no sign-off: that promotion is
-    on record.
+    *pool* holds at least the earlier entries of its delivery, and the promotions of its release;
+    *authority* is that of the entries before it, *views* those of its delivery's sign-offs. Going back to a
+    pair that was promoted before needs no sign-off: that promotion is on record.
     """
     done = entry.statement.predicate
     if not isinstance(done, DONE):
@@ -126,45 +118,33 @@ def unsigned(entry: Entry, pool: Sequence[Entry], rules: Sequence[Entry]) -> lis
     if begun.change.kind == "rollback":
         known = any(_promotes(held, entry) for held in earlier)
         return [] if known else [f"{action} by a rollback, of what was never promoted"]
-    asked = [decision for decision in _decisions(earlier, done.delivery) if decision.action == action]
-    size = max((decision.size for decision in asked), default=entry.index)
-    documents = [document for document, _ in in_force(rules, size).values()]
-    needed = _guarding(documents, rules, action, begun.change, size)
-    given = {d.policy for d in asked if d.size == size and d.verdict == "PASS"}
-    if not needed:
+    asked = _sign_offs(earlier, done.delivery, action)
+    size = max((signed.penstock.size for _, signed in asked), default=0)
+    newest = [(at, signed) for at, signed in asked if signed.penstock.size == size]
+    known_then = views.get(newest[0][0], authority) if newest else authority
+    wanted = [document.policy for document in needed(known_then, action, begun.change)]
+    given = {s.penstock.policy for at, s in newest if s.verification_result == "PASSED" and _same(s, entry)}
+    late = _late(entry, earlier, [signed for _, signed in newest])
+    if not wanted:
         return [f"{action} although no policy guards it"]
-    return [f"{action} without the sign-off of {d.policy}" for d in needed if d.policy not in given]
+    return late + [f"{action} without the sign-off of {name}" for name in wanted if name not in given]
 
 
-def in_force(rules: Iterable[Entry], size: int) -> dict[str, tuple[PolicyDocument, int]]:
-    """The newest version of every policy below *size*, with the index that published it."""
-    found = {}
-    for entry in sorted(rules, key=lambda item: item.index):
-        version = entry.statement.predicate
-        if isinstance(version, PolicyVersion) and entry.index < size:
-            found[version.name] = (document_of(version), entry.index)
-    return found
-
-
-def _guarding(
-    documents: Sequence[PolicyDocument], rules: Iterable[Entry], action: str, change: Change, size: int
-) -> list[PolicyDocument]:
-    """Those that guard the action for this change, with the team that its service was bound to then."""
-    team = None
-    for entry in sorted(rules, key=lambda item: item.index):
-        binding = entry.statement.predicate
-        if isinstance(binding, Binding) and binding.service == change.service and entry.index < size:
-            team = binding.team
+def needed(authority: Authority, action: str, change: Change) -> list[PolicyDocument]:
+    """The policies that hold for this transition, by name."""
+    documents = [document_of(held) for held in authority.policies.values()]
+    team = authority.teams.get(change.service)
     return guarding(documents, action, change.service, team, change.environment)
 
 
-def document_of(version: PolicyVersion) -> PolicyDocument:
+def document_of(version: InForce | PolicyVersion) -> PolicyDocument:
     """The policy that a version publishes; `Invalid` if its text is another's."""
     document = _parsed(version.source, version.name)
-    if (document.policy, document.owner) != (version.name, version.owner):
+    said = (version.name, version.owner, version.scope)
+    if (document.policy, document.owner, document.scope) != said:
         raise Invalid(
-            f"published as {version.name} of {version.owner}, "
-            f"but its text is {document.policy} of {document.owner}",
+            f"published as {version.name} of {version.owner} for {version.scope}, but its text is "
+            f"{document.policy} of {document.owner} for {document.scope}",
             where=f"policy {version.name}",
         )
     return document
@@ -175,7 +155,8 @@ def _parsed(source: str, name: str) -> PolicyDocument:
     return parse_policy(source.encode(), name)
 
 
-def _rules(document: PolicyDocument, languages: Mapping[str, Language]) -> Rules:
+def compiled(document: PolicyDocument, languages: Mapping[str, Language]) -> Rules:
+    """The policy's rules, ready to decide; `Invalid` if its language is not installed."""
     language = languages.get(document.language)
     if language is None:
         known = ", ".join(sorted(languages))
@@ -218,9 +199,39 @@ def _promotes(held: Entry, entry: Entry) -> bool:
     return promotes and any(held.statement.about(subject.digest) for subject in entry.statement.subjects)
 
 
-def _decisions(entries: Iterable[Entry], delivery: str) -> list[Decision]:
-    signed = [e.statement.predicate for e in entries if isinstance(e.statement.predicate, SignOff)]
-    return [s.penstock for s in signed if s.penstock.delivery == delivery]
+def _sign_offs(entries: Iterable[Entry], delivery: str, action: str) -> list[tuple[int, SignOff]]:
+    signed = [(e.index, e.statement.predicate) for e in entries if isinstance(e.statement.predicate, SignOff)]
+    return [
+        (index, s)
+        for index, s in signed
+        if isinstance(s, SignOff) and (s.penstock.delivery, s.penstock.action) == (delivery, action)
+    ]
+
+
+def _same(signed: SignOff, entry: Entry) -> bool:
+    """Whether a sign-off is for the very release that an action is about."""
+    return entry.statement.about(signed.penstock.release.digest)
+
+
+def _late(entry: Entry, earlier: Sequence[Entry], signed: Sequence[SignOff]) -> list[str]:
+    """An action that began after its sign-offs had expired; what follows in its stage is the same action."""
+    done = entry.statement.predicate
+    assert isinstance(done, DONE)
+    begun_before = any(
+        type(e.statement.predicate) is type(done) and f"{done.delivery}" == _delivery(e) for e in earlier
+    )
+    if begun_before or done.at is None:
+        return []
+    return [
+        f"{ACTION[type(done)]} after the sign-off of {s.penstock.policy} had expired"
+        for s in signed
+        if done.at >= s.penstock.expires
+    ]
+
+
+def _delivery(entry: Entry) -> str:
+    done = entry.statement.predicate
+    return done.delivery if isinstance(done, DONE) else ""
 
 
 def _index(uri: str) -> int:

@@ -14,16 +14,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from penstock.core import merkle
-from penstock.core.authority import BY_PEOPLE, Authority
+from penstock.core.authority import Authority
 from penstock.core.codec import decode
 from penstock.core.digest import canonical
-from penstock.core.evidence import Entry, open_envelope, pre_authentication_encoding
-from penstock.core.notes import Checkpoint, open_note
-from penstock.core.predicates import Deployed, Genesis, Promoted, SignOff
+from penstock.core.evidence import Entry, open_envelope
+from penstock.core.notes import Checkpoint, claimed_size, cosigners, open_note
+from penstock.core.people import MANDATES
+from penstock.core.predicates import Decision, Deployed, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import again
 from penstock.ledger.fsck import Trust
-from penstock.ledger.log import Ledger, signed_by
+from penstock.ledger.log import Ledger, admitted
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Language, Transaction
 
@@ -72,10 +74,10 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
             for held in await ledger.tagged(tx, f"about:{entry.statement.predicate.release.digest}"):
                 if isinstance(held.statement.predicate, Promoted):
                     entries[held.index] = held
-    for kind in BY_PEOPLE:
+    for kind in MANDATES:
         for entry in await ledger.tagged(tx, f"type:{kind.TYPE}"):
             entries[entry.index] = entry
-    size = await ledger.size(tx)
+    size, checkpoint = await _vouched(ledger, tx, covering=max(entries) + 1)
     proven = [
         Proven(
             index,
@@ -84,7 +86,17 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
         )
         for index in sorted(entries)
     ]
-    return canonical(Bundle(SCHEMA, delivery, await ledger.checkpoint(tx), tuple(proven)))
+    return canonical(Bundle(SCHEMA, delivery, checkpoint, tuple(proven)))
+
+
+async def _vouched(ledger: Ledger, tx: Transaction, covering: int) -> tuple[int, str]:
+    """The tree head of at least that many entries that most witnesses stand behind; the newest such."""
+    most = await tx.execute(
+        "SELECT count(*) FROM (SELECT size FROM cosignatures WHERE size >= ? ORDER BY size DESC LIMIT 1000) "
+        "AS recent GROUP BY size ORDER BY 1 DESC LIMIT 1",
+        (covering,),
+    )
+    return await ledger.head(tx, covering=covering, cosigned=int(str(most[0][0])) if most else 0)
 
 
 def check(data: bytes, trust: Trust, languages: Mapping[str, Language]) -> list[StepResult]:
@@ -93,17 +105,23 @@ def check(data: bytes, trust: Trust, languages: Mapping[str, Language]) -> list[
     try:
         bundle = _read(data)
         steps.append(StepResult("the bundle is well formed", True))
-        head = open_note(bundle.checkpoint, trust.origin, bytes.fromhex(trust.log_key), signed_by)
+        entries = [_opened(proven) for proven in bundle.entries]
+        authorities = _check_authority(entries, trust)
+        keys = len(authorities[-1].keys)
+        steps.append(StepResult(f"all entries are signed by {keys} granted keys, within their roles", True))
+        claimed = claimed_size(bundle.checkpoint)
+        key = authorities[-1].log_key(claimed)
+        head = open_note(bundle.checkpoint, trust.origin, key, signed_by)
         steps.append(StepResult(f"the checkpoint of {head.size} entries is signed by the log's key", True))
-        entries = [_prove(proven, head) for proven in bundle.entries]
+        if trust.quorum:
+            steps.append(_check_witnesses(bundle.checkpoint, trust))
+        for proven in bundle.entries:
+            _prove(proven, head)
         steps.append(StepResult(f"{len(entries)} entries are in that checkpoint's tree", True))
-        authority = _check_authority(entries, trust)
-        steps.append(
-            StepResult(f"all are signed by {len(authority.keys)} granted keys, within their roles", True)
-        )
-        steps.extend(_check_delivery(bundle, entries, languages))
+        steps.extend(_check_delivery(bundle, entries, authorities, languages))
     except (PenstockError, ValueError) as error:
-        names = ("well formed", "checkpoint", "entries in the tree", "signatures", "sign-offs")
+        witnesses = ("witnesses",) if trust.quorum else ()
+        names = ("well formed", "signatures", "checkpoint", *witnesses, "entries in the tree", "sign-offs")
         steps.append(StepResult(names[min(len(steps), len(names) - 1)], False, str(error)))
     return steps
 
@@ -120,37 +138,53 @@ def _read(data: bytes) -> Bundle:
     return bundle
 
 
-def _prove(proven: Proven, head: Checkpoint) -> Entry:
-    raw = _bytes(proven.envelope)
-    root = merkle.root_from_inclusion(
-        proven.index, head.size, merkle.leaf_hash(raw), [_bytes(step) for step in proven.proof]
-    )
-    if root != head.root:
-        raise Invalid("is not in the checkpoint's tree", where=f"entry {proven.index}")
-    envelope = open_envelope(raw)
+def _check_witnesses(note: str, trust: Trust) -> StepResult:
+    """Enough of the trusted witnesses cosigned; a false signature in a witness's name is `Invalid`."""
+    found = cosigners(note, trust.cosigners(), signed_by)
+    what = f"{len(found)} of {len(trust.witnesses)} witnesses cosigned the checkpoint"
+    enough = len(found) >= trust.quorum
+    return StepResult(what, enough, "" if enough else f"the trust file asks for {trust.quorum}")
+
+
+def _opened(proven: Proven) -> Entry:
+    envelope = open_envelope(_bytes(proven.envelope))
     return Entry(proven.index, envelope, envelope.statement())
 
 
-def _check_authority(entries: list[Entry], trust: Trust) -> Authority:
-    """Every entry is signed by a key that an earlier entry granted, and its holder may say that."""
-    authority = Authority()
+def _prove(proven: Proven, head: Checkpoint) -> None:
+    leaf = merkle.leaf_hash(_bytes(proven.envelope))
+    path = [_bytes(step) for step in proven.proof]
+    if merkle.root_from_inclusion(proven.index, head.size, leaf, path) != head.root:
+        raise Invalid("is not in the checkpoint's tree", where=f"entry {proven.index}")
+
+
+def _check_authority(entries: list[Entry], trust: Trust) -> list[Authority]:
+    """Every entry is signed by a key that an earlier entry granted, and its holder may say that.
+
+    Gives what held before each entry, and after the last. All of it grows from the genesis that the trust
+    file names.
+    """
+    if not entries or entries[0].envelope.digest != trust.genesis:
+        raise Invalid("is not the genesis that the trust file names", where="entry 0")
+    found, last = [Authority()], -1
     for entry in entries:
-        where = f"entry {entry.index}"
-        if isinstance(entry.statement.predicate, Genesis) and entry.envelope.digest != trust.genesis:
-            raise Invalid("is not the genesis that the trust file names", where=where)
-        key = authority.key(entry.envelope.keyid, entry.statement)
-        message = pre_authentication_encoding(entry.envelope.payload)
-        if not signed_by(key.public_key, message, entry.envelope.signature):
-            raise Invalid(f"is not signed by {key.identity}", where=where)
-        authority.follow(entry)
-    return authority
+        if entry.index <= last:
+            raise Invalid(f"entry {entry.index} is out of order")
+        found.append(admitted(found[-1], entry))
+        last = entry.index
+    if found[-1].log_key(1).hex() != trust.log_key:
+        raise Invalid("does not name the log's key that the trust file names", where="entry 0")
+    return found
 
 
 def _check_delivery(
-    bundle: Bundle, entries: list[Entry], languages: Mapping[str, Language]
+    bundle: Bundle,
+    entries: list[Entry],
+    authorities: list[Authority],
+    languages: Mapping[str, Language],
 ) -> Iterator[StepResult]:
     """Every sign-off recomputes, and whatever the delivery did to the world had its sign-offs."""
-    rules = [entry for entry in entries if isinstance(entry.statement.predicate, again.RULES)]
+    views = {entry.index: before for entry, before in zip(entries, authorities, strict=False)}
     mine = [entry for entry in entries if f"delivery:{bundle.delivery}" in tags(entry)]
     if again.proposed(mine, bundle.delivery) is None:
         yield StepResult("the delivery began", False, f"nothing here began {bundle.delivery}")
@@ -159,11 +193,18 @@ def _check_delivery(
         if isinstance(entry.statement.predicate, SignOff):
             decision = entry.statement.predicate.penstock
             what = f"sign-off of {decision.policy} for {decision.action} (entry {entry.index})"
-            reason = "; ".join(again.faults(entry, entries, rules, languages))
-            yield StepResult(f"{what}: {decision.verdict}", not reason, reason)
+            reason = "; ".join(again.faults(entry, entries, views[entry.index], languages))
+            yield StepResult(f"{what}: {_told(decision)}", not reason, reason)
         elif action := again.ACTION.get(type(entry.statement.predicate)):
-            reason = "; ".join(again.unsigned(entry, entries, rules))
+            reason = "; ".join(again.unsigned(entry, entries, views[entry.index], views))
             yield StepResult(f"{action} (entry {entry.index}) had its sign-offs", not reason, reason)
+
+
+def _told(decision: Decision) -> str:
+    """The verdict; and who overrode it, because that is never silent."""
+    if decision.override is None:
+        return decision.verdict
+    return f"{decision.verdict}, overridden by {decision.override.identity} ({decision.override.reason})"
 
 
 def _text(raw: bytes) -> str:

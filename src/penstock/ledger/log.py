@@ -7,15 +7,12 @@ column is a pure function of them and is compared by `ledger.fsck`.
 
 from __future__ import annotations
 
-import copy
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
 from penstock.core import merkle
-from penstock.core.authority import BY_PEOPLE, Authority
+from penstock.core.authority import Authority
 from penstock.core.evidence import (
     Entry,
     Envelope,
@@ -25,9 +22,12 @@ from penstock.core.evidence import (
     seal,
 )
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.predicates import PolicyVersion
+from penstock.core.people import BY_PEOPLE, PolicyVersion
+from penstock.core.predicates import Imported
 from penstock.errors import Broken, Invalid, Refused
 from penstock.ledger.again import document_of
+from penstock.ledger.foreign import check_imported
+from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
 from penstock.ports import Row, Signer, Store, Transaction
 
@@ -39,9 +39,20 @@ SCHEMA = (
     CREATE TABLE checkpoints (size INTEGER PRIMARY KEY, note TEXT NOT NULL);
     CREATE TABLE tags (tag TEXT NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY (tag, idx))
     """,
+    """
+    CREATE TABLE cosignatures (size INTEGER NOT NULL, name TEXT NOT NULL, key TEXT NOT NULL,
+        line TEXT NOT NULL,
+        PRIMARY KEY (size, name));
+    CREATE TABLE followers (name TEXT PRIMARY KEY, next INTEGER NOT NULL)
+    """,
 )
 
 PAGE = 1000
+#: In one statement; SQLite before 3.32 bounds its parameters at 999.
+ROWS = 250
+
+#: A node's level and index.
+Place = tuple[int, ...]
 
 #: A pure computation over stored nodes.
 NodeUse = Callable[[merkle.Node], object]
@@ -54,23 +65,15 @@ def attest(signer: Signer, statement: Statement) -> Envelope:
     return seal(payload, signature.keyid, signature.value)
 
 
-def signed_by(public_key: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether the ed25519 signature over the message is this key's."""
-    try:
-        Ed25519PublicKey.from_public_bytes(public_key).verify(signature, message)
-    except (InvalidSignature, ValueError):
-        return False
-    return True
-
-
 class Ledger:
-    def __init__(self, store: Store, signer: Signer, origin: str) -> None:
+    """*signers* are the log's keys: the one in force, and those before and after it."""
+
+    def __init__(self, store: Store, signers: Sequence[Signer], origin: str) -> None:
         self._store = store
-        self._signer = signer
+        self._signers = {signer.public_key: signer for signer in signers}
         self.origin = origin
-        #: A fold kept between calls, never changed, and the root of the entries in it.
-        self._fold = Authority()
-        self._fold_root = merkle.EMPTY_ROOT
+        #: A fold kept between calls, the number of entries in it, and their root.
+        self._fold = (Authority(), 0, merkle.EMPTY_ROOT)
 
     async def migrate(self) -> None:
         await self._store.migrate("ledger", SCHEMA)
@@ -89,42 +92,25 @@ class Ledger:
         entries = tuple(
             Entry(first + number, envelope, envelope.statement()) for number, envelope in enumerate(envelopes)
         )
-        authority = copy.deepcopy(await self.authority(tx))
+        authority = await self._authority(tx, first)
         for entry in entries:
-            _check_signature(authority, entry)
-            authority.admit(entry)
-            if isinstance(entry.statement.predicate, PolicyVersion):
-                document_of(entry.statement.predicate)
-        for entry in entries:
-            await self._write(tx, entry)
-        await self._sign_head(tx, first + len(entries))
+            authority = admitted(authority, entry)
+        await self._write(tx, entries, authority)
         return entries
 
-    async def _write(self, tx: Transaction, entry: Entry) -> None:
-        await tx.execute(
-            "INSERT INTO entries (idx, envelope) VALUES (?, ?)", (entry.index, entry.envelope.raw)
-        )
-        for tag in tags(entry):
-            await tx.execute("INSERT INTO tags (tag, idx) VALUES (?, ?)", (tag, entry.index))
-        needed = await self._left_neighbours(tx, entry.index)
-        made = merkle.completed_by(
-            entry.index, merkle.leaf_hash(entry.envelope.raw), lambda level, index: needed[level, index]
-        )
-        for level, index, value in made:
-            await tx.execute("INSERT INTO nodes (level, idx, hash) VALUES (?, ?, ?)", (level, index, value))
-
-    async def _left_neighbours(self, tx: Transaction, index: int) -> dict[tuple[int, int], bytes]:
-        """The stored nodes that appending leaf *index* joins with."""
-        found = {}
-        level, position = 0, index
-        while position % 2 == 1:
-            found[level, position - 1] = await self._node(tx, level, position - 1)
-            level, position = level + 1, position // 2
-        return found
-
-    async def _sign_head(self, tx: Transaction, size: int) -> None:
-        head = Checkpoint(self.origin, size, await self.root(tx, size))
-        note = sign_note(head, self._signer.public_key, lambda message: self._signer.sign(message).value)
+    async def _write(self, tx: Transaction, entries: Sequence[Entry], authority: Authority) -> None:
+        """Each table in as few statements as can be: every one is a round trip to the database."""
+        nodes = await self._nodes(tx, lambda node: merkle.root(entries[0].index, node))
+        made = [node for entry in entries for node in _grown(nodes, entry)]
+        await _insert(tx, "entries (idx, envelope)", [(e.index, e.envelope.raw) for e in entries])
+        await _insert(tx, "tags (tag, idx)", [(tag, e.index) for e in entries for tag in tags(e)])
+        await _insert(tx, "nodes (level, idx, hash)", made)
+        size = entries[-1].index + 1
+        head = Checkpoint(self.origin, size, merkle.root(size, lambda *place: nodes[place]))
+        signer = self._signers.get(authority.log_key(size))
+        if signer is None:
+            raise Broken("this server does not have the log's key", next_move="put it back into keys/")
+        note = sign_note(head, signer.public_key, lambda message: signer.sign(message).value)
         await tx.execute("INSERT INTO checkpoints (size, note) VALUES (?, ?)", (size, note))
 
     # --- read ----------------------------------------------------------------------------------------
@@ -156,23 +142,33 @@ class Ledger:
         return tuple(_entry(row) for row in rows)
 
     async def authority(self, tx: Transaction) -> Authority:
-        """Who may say what, at this transaction's size. The result is shared: copy it to change it."""
-        size = await self.size(tx)
-        fold = self._fold
+        """Who may say what, at this transaction's size."""
+        return await self._authority(tx, await self.size(tx))
+
+    async def _authority(self, tx: Transaction, size: int) -> Authority:
+        fold, known, root = self._fold
+        begun = min(known, size)
+        nodes = await self._nodes(tx, lambda node: (merkle.root(begun, node), merkle.root(size, node)))
         # The root tells a beginning of this ledger from one that was rolled back.
-        if fold.size > size or await self.root(tx, fold.size) != self._fold_root:
-            fold = Authority()
-        if fold.size == size:
+        if known > size or merkle.root(begun, lambda *place: nodes[place]) != root:
+            fold, known = Authority(), 0
+        if known == size:
             return fold
-        fold = copy.deepcopy(fold)
-        for entry in await self._grants(tx, fold.size):
-            fold.follow(entry)
-        fold.size = size
-        self._fold, self._fold_root = fold, await self.root(tx, size)
+        for entry in await self._said(tx, known):
+            fold = fold.admit(entry)
+        self._fold = (fold, size, merkle.root(size, lambda *place: nodes[place]))
         return fold
 
-    async def _grants(self, tx: Transaction, start: int) -> list[Entry]:
-        """The entries from *start* on that change who may say what: a few among many."""
+    def signs_with(self, public_key: str) -> bool:
+        """Whether this process has a key of the log's (raw, hex)."""
+        return any(raw.hex() == public_key for raw in self._signers)
+
+    def sign_also_with(self, signer: Signer) -> None:
+        """Have a further key of the log at hand: the one that a `LogKey` entry names from now on."""
+        self._signers[signer.public_key] = signer
+
+    async def _said(self, tx: Transaction, start: int) -> list[Entry]:
+        """What people said from *start* on: a few entries among many."""
         marks = ", ".join("?" * len(BY_PEOPLE))
         rows = await tx.execute(
             "SELECT e.idx, e.envelope FROM tags t JOIN entries e ON e.idx = t.idx "
@@ -184,11 +180,37 @@ class Ledger:
     # --- prove ---------------------------------------------------------------------------------------
 
     async def checkpoint(self, tx: Transaction) -> str:
-        """The newest signed tree head."""
-        rows = await tx.execute("SELECT note FROM checkpoints ORDER BY size DESC LIMIT 1")
+        """The newest signed tree head, with the lines of the witnesses that cosigned it."""
+        return (await self.head(tx))[1]
+
+    async def head(self, tx: Transaction, *, cosigned: int = 0, covering: int = 0) -> tuple[int, str]:
+        """(size, note) of the newest tree head that *cosigned* witnesses stand behind; `Invalid` if none.
+
+        With *covering*, only of heads of at least that many entries.
+        """
+        if cosigned:
+            found = await tx.execute(
+                "SELECT size FROM cosignatures WHERE size >= ? GROUP BY size HAVING count(*) >= ? "
+                "ORDER BY size DESC LIMIT 1",
+                (covering, cosigned),
+            )
+        else:
+            found = await tx.execute(
+                "SELECT size FROM checkpoints WHERE size >= ? ORDER BY size DESC LIMIT 1", (covering,)
+            )
+        rows = [
+            row
+            for given in found
+            for row in await tx.execute("SELECT size, note FROM checkpoints WHERE size = ?", given)
+        ]
         if not rows:
-            raise Invalid("the ledger is empty")
-        return str(rows[0][0])
+            raise Invalid(
+                f"no checkpoint with {cosigned} cosignatures" if cosigned else "the ledger is empty",
+                next_move="penstock ledger witness list" if cosigned else "",
+            )
+        size, note = int(str(rows[0][0])), str(rows[0][1])
+        lines = await tx.execute("SELECT line FROM cosignatures WHERE size = ? ORDER BY name", (size,))
+        return size, note + "".join(str(line) for (line,) in lines)
 
     async def root(self, tx: Transaction, size: int) -> bytes:
         nodes = await self._nodes(tx, lambda node: merkle.root(size, node))
@@ -202,29 +224,66 @@ class Ledger:
         nodes = await self._nodes(tx, lambda node: merkle.consistency(old, new, node))
         return merkle.consistency(old, new, lambda level, i: nodes[level, i])
 
-    async def _nodes(self, tx: Transaction, compute: NodeUse) -> dict[tuple[int, int], bytes]:
+    async def _nodes(self, tx: Transaction, compute: NodeUse) -> dict[Place, bytes]:
         """The stored nodes that a pure computation asks for: run it once to see which."""
-        wanted: list[tuple[int, int]] = []
+        wanted: dict[Place, None] = {}
 
-        def note(level: int, index: int) -> bytes:
-            wanted.append((level, index))
+        def note(*place: int) -> bytes:
+            wanted[place] = None
             return b""
 
         compute(note)
-        return {place: await self._node(tx, *place) for place in wanted}
+        if not wanted:
+            return {}
+        # Each by the index, in every database; a list of pairs makes some of them read the whole table.
+        places = " OR ".join(["(level = ? AND idx = ?)"] * len(wanted))
+        rows = await tx.execute(
+            f"SELECT level, idx, hash FROM nodes WHERE {places}", tuple(itertools.chain(*wanted))
+        )
+        found = {row[:2]: row[2] for row in rows}
+        return {place: _hash(place, found.get(place)) for place in wanted}
 
-    async def _node(self, tx: Transaction, level: int, index: int) -> bytes:
-        rows = await tx.execute("SELECT hash FROM nodes WHERE level = ? AND idx = ?", (level, index))
-        if not rows or not isinstance(rows[0][0], bytes):
-            raise Broken(f"the tree lacks node {level}/{index}", next_move="penstock ledger verify")
-        return rows[0][0]
+
+def _grown(nodes: dict[Place, bytes], entry: Entry) -> list[tuple[int, int, bytes]]:
+    """The nodes that an entry completes. They join *nodes*: the next entry's neighbours are among them."""
+    leaf = merkle.leaf_hash(entry.envelope.raw)
+    made = merkle.completed_by(entry.index, leaf, lambda *place: nodes[place])
+    nodes.update({(level, index): value for level, index, value in made})
+    return made
 
 
-def _check_signature(authority: Authority, entry: Entry) -> None:
+async def _insert(tx: Transaction, into: str, rows: Sequence[Row]) -> None:
+    """Many rows in few statements, each of the same text as far as can be: databases keep those prepared."""
+    for some in (rows[start : start + ROWS] for start in range(0, len(rows), ROWS)):
+        one = f"({', '.join('?' * len(some[0]))})"
+        await tx.execute(
+            f"INSERT INTO {into} VALUES {', '.join([one] * len(some))}", tuple(itertools.chain(*some))
+        )
+
+
+def _hash(place: Place, value: object) -> bytes:
+    if not isinstance(value, bytes):
+        raise Broken(f"the tree lacks node {place[0]}/{place[1]}", next_move="penstock ledger verify")
+    return value
+
+
+def admitted(authority: Authority, entry: Entry) -> Authority:
+    """What holds after this entry, if its signature is good, its signer may say it, and it makes sense.
+
+    The one door: for appending, for ``ledger verify`` and for bundles. `Refused` or `Invalid` otherwise.
+    """
+    where = f"entry {entry.index}"
     key = authority.key(entry.envelope.keyid, entry.statement)
     message = pre_authentication_encoding(entry.envelope.payload)
     if not signed_by(key.public_key, message, entry.envelope.signature):
-        raise Refused(f"not signed by {key.identity}", where=f"entry {entry.index}")
+        raise Refused(f"not signed by {key.identity}", where=where)
+    after = authority.admit(entry)
+    predicate = entry.statement.predicate
+    if isinstance(predicate, PolicyVersion):
+        document_of(predicate)
+    if isinstance(predicate, Imported):
+        check_imported(authority, predicate, entry.statement)
+    return after
 
 
 def _entry(row: Row) -> Entry:

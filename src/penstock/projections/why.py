@@ -8,21 +8,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.core.evidence import Entry
-from penstock.core.predicates import Look, Promoted, Proposed, RolledBack, SignOff
+from penstock.core.predicates import Look, Overridden, Promoted, Proposed, RolledBack, SignOff
 from penstock.core.release import Change, Release
 from penstock.ledger.live import Live
 
 
 @dataclass(frozen=True)
 class SignedOff:
-    """One sign-off with the ledger index that proves it. *values* are JSON texts by fact."""
+    """One sign-off with the ledger index that proves it. *result* is PASSED or FAILED, after an override.
+
+    The *values* of its rules are JSON texts by fact.
+    """
 
     index: int
     policy: str
     owner: str
     action: str
     verdict: str
+    result: str
+    override: Overridden | None
     explanation: str
+    expires: float
     policy_digest: str
     rules: tuple[dict[str, object], ...]
 
@@ -81,7 +87,10 @@ def _signed(index: int, signed: SignOff) -> SignedOff:
         policy=decision.policy,
         owner=decision.owner,
         action=decision.action,
-        verdict=decision.verdict,
+        verdict=f"{decision.verdict}({decision.cause})" if decision.cause else decision.verdict,
+        result=signed.verification_result,
+        override=decision.override,
+        expires=decision.expires,
         explanation=decision.explanation,
         policy_digest="sha256:" + signed.policy.digest.get("sha256", ""),
         rules=tuple(

@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import AfterValidator, BaseModel
+from pydantic import BaseModel
 
 from penstock.bootstrap.control import ControlPlane
-from penstock.bootstrap.identity import publication
-from penstock.config import parse_policy
-from penstock.core.authority import InForce
 from penstock.core.codec import decode
 from penstock.engine.worker import plan
-from penstock.errors import Conflict, Invalid, Refused
+from penstock.errors import Conflict, Invalid
 from penstock.ledger import bundle, fsck
-from penstock.ports import Language
-from penstock.server import views
-from penstock.server.views import View
+from penstock.server import intake, people, policies, views
+from penstock.server.guard import login_of
+from penstock.server.views import Text, View
 
 LOG_BYTES = 256 * 1024
 #: What a database takes for a number.
@@ -34,16 +32,6 @@ MAX_INT = 2**62
 Limit = Annotated[int, Query(ge=1, le=1000)]
 Offset = Annotated[int, Query(ge=0, le=MAX_INT)]
 Index = Annotated[int, InPath(ge=0, le=MAX_INT)]
-
-
-def _well_formed(text: str) -> str:
-    # JSON can name half of a character; nothing that is signed or stored can hold it.
-    if not text.isascii():
-        text.encode()
-    return text
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
 
 
 class Ship(BaseModel):
@@ -56,14 +44,14 @@ class Reason(BaseModel):
     reason: Text = ""
 
 
-class Source(BaseModel):
-    source: Text
+class Kept(BaseModel):
+    kept: Text | None = None
 
 
 def routes(control: ControlPlane) -> APIRouter:
     """Every call of version 1."""
     api = APIRouter(prefix="/v1")
-    for group in (_deliveries, _services, _ledger, _policies):
+    for group in (_deliveries, _services, _ledger, people.routes, policies.routes, intake.routes):
         group(api, control)
     return api
 
@@ -114,7 +102,7 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
 
     @api.post("/services/{service}/rollback")
     async def rollback(service: str, given: Reason, request: Request) -> View:
-        person = request.scope.get("penstock.identity", "operator")
+        person = login_of(request).identity
         found = await control.shipping.roll_back(service, views.PRODUCTION, person, given.reason)
         return {"delivery": found}
 
@@ -167,9 +155,13 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
             return PlainTextResponse(await control.ledger.checkpoint(tx))
 
     @api.post("/ledger/verify")
-    async def verify() -> View:
+    async def verify(given: Kept | None = None) -> View:
+        """Check every byte again; with *kept*, a checkpoint that somebody outside kept, against that too."""
         trust = decode(fsck.Trust, _json(control.home.trust), "trust.json")
-        report = await fsck.verify(control.store, trust, control.languages)
+        known = tuple(witness.key for witness in control.home.settings.witnesses)
+        trust = replace(trust, witnesses=(*trust.witnesses, *known))
+        kept = given.kept if given else None
+        report = await fsck.verify(control.store, trust, control.languages, kept=kept)
         return {
             "verified": report.verified,
             "entries": report.entries,
@@ -178,60 +170,6 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
             "root": report.root,
             "problems": list(report.problems),
         }
-
-
-def _policies(api: APIRouter, control: ControlPlane) -> None:
-    @api.get("/policies")
-    async def policies() -> View:
-        async with control.store.transaction(write=False) as tx:
-            held = (await control.ledger.authority(tx)).policies.values()
-        return {"policies": [_policy(item) for item in sorted(held, key=lambda item: item.name)]}
-
-    @api.get("/policies/{name}")
-    async def policy(name: str) -> View:
-        async with control.store.transaction(write=False) as tx:
-            held = (await control.ledger.authority(tx)).policies
-        if name not in held:
-            raise Invalid(f"no policy {name!r}; in force: {', '.join(sorted(held))}")
-        return {**_policy(held[name]), "source": held[name].source}
-
-    @api.post("/policies/lint")
-    async def lint(given: Source) -> View:
-        document = parse_policy(given.source.encode(), "policy.yaml")
-        _language(control, document.language).compile(document)
-        return {"policy": document.policy, "rules": [rule.id for rule in document.rules]}
-
-    @api.post("/policies")
-    async def publish(given: Source, request: Request) -> View:
-        """Publish a version, signed by the operator's key. It holds from the next gate on."""
-        if request.scope.get("penstock.identity") != "operator":
-            raise Refused("only the operator publishes through this door", next_move="ask the operator")
-        document = parse_policy(given.source.encode(), "policy.yaml")
-        _language(control, document.language).compile(document)
-        envelope = publication(control.keys.operator, given.source)
-        async with control.store.transaction() as tx:
-            (entry,) = await control.ledger.append(tx, [envelope])
-        return {"policy": document.policy, "index": entry.index}
-
-
-def _policy(held: InForce) -> View:
-    document = parse_policy(held.source.encode(), held.name)
-    return {
-        "name": held.name,
-        "owner": held.owner,
-        "guards": list(document.guards),
-        "environments": list(document.environments),
-        "scope": document.scope,
-        "digest": held.digest,
-        "index": held.index,
-        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
-    }
-
-
-def _language(control: ControlPlane, name: str) -> Language:
-    if name not in control.languages:
-        raise Invalid(f"no policy language {name!r}; known: {', '.join(sorted(control.languages))}")
-    return control.languages[name]
 
 
 def _name(stage: str) -> str:

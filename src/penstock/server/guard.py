@@ -12,15 +12,20 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any
-from urllib.parse import urlsplit
 
+from fastapi import Request
+
+from penstock.engine.door import Login
 from penstock.engine.journal import Journal
+from penstock.errors import Refused
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
 PAGES_HOST = "localhost"
 HOSTS = ("127.0.0.1", PAGES_HOST, "[::1]")
 MAX_BODY = 1024 * 1024
+#: Reports are larger than anything else that is sent here.
+LARGER = {"/v1/evidence": 24 * 1024 * 1024}
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -30,6 +35,14 @@ HEADERS = {
 }
 
 Scope = dict[str, Any]
+
+
+def login_of(request: Request) -> Login:
+    """Whom the guard let in. A request that passed no guard is nobody's."""
+    login = request.scope.get("penstock.login")
+    if not isinstance(login, Login):
+        raise Refused("nobody is logged in", next_move="send Authorization: Bearer <token>")
+    return login
 
 
 class Guard:
@@ -51,7 +64,7 @@ class Guard:
 
         async def guarded(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", []), *_encoded(HEADERS)]
+                message["headers"] = _guarded(message.get("headers", []))
             await send(message)
 
         await self._app(scope, receive, guarded)
@@ -59,10 +72,11 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or int(length) > MAX_BODY or "transfer-encoding" in headers:
-            return 413, f"a request body has a Content-Length of at most {MAX_BODY} bytes", ""
+        most = LARGER.get(scope["path"], MAX_BODY)
+        if not _at_most(most, length) or "transfer-encoding" in headers:
+            return 413, f"a request body has a Content-Length of at most {most} bytes", ""
         if self._trusted:
-            scope["penstock.identity"] = "operator"
+            scope["penstock.login"] = Login("operator", "socket")
             return None
         host = headers.get("host", "")
         if _host(host) not in HOSTS:
@@ -79,7 +93,7 @@ class Guard:
             page = "text/html" in headers.get("accept", "")
             words = "a token is needed; `penstock up` printed one at its first start"
             return (303, words, sign_in) if page else (401, words, "")
-        scope["penstock.identity"] = identity
+        scope["penstock.login"] = Login(identity, "token")
         return None
 
     async def _identity(self, headers: dict[str, str]) -> str | None:
@@ -113,7 +127,20 @@ def _cookie(header: str) -> str:
 
 def _same_origin(headers: dict[str, str]) -> bool:
     origin = headers.get("origin")
-    return origin is None or urlsplit(origin).netloc == headers.get("host")
+    # Compared, not parsed: an Origin is a scheme and a host, and what is not may be anything.
+    return origin is None or origin.partition("://")[2] == headers.get("host")
+
+
+def _at_most(limit: int, digits: str) -> bool:
+    """Whether it is a whole number up to *limit*. One of thousands of digits is not even looked at."""
+    return digits.isdecimal() and len(digits) <= len(str(limit)) and int(digits) <= limit
+
+
+def _guarded(given: list[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """A response's headers with ours. Only what says that it never changes may be kept by a browser."""
+    immutable = any(name == b"cache-control" and b"immutable" in value for name, value in given)
+    ours = {name: value for name, value in HEADERS.items() if not (immutable and name == "cache-control")}
+    return [*given, *_encoded(ours)]
 
 
 def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:

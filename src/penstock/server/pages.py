@@ -82,6 +82,10 @@ def routes(control: ControlPlane) -> APIRouter:
     async def environments() -> HTMLResponse:
         return page("environments.html", "What runs where", status=await views.status(control))
 
+    @pages.get("/policies")
+    async def policies() -> HTMLResponse:
+        return page("policies.html", "Policies", policies=await views.policies(control))
+
     @pages.get("/services/{service}")
     async def why(service: str) -> HTMLResponse:
         return page("why.html", f"Why is {service} live?", why=await views.why(control, service))

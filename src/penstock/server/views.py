@@ -5,21 +5,36 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
+from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
-from penstock.core.pipeline import ENDED, GOOD, Gated, Perform, Record, State, Wait, decide
+from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
 from penstock.core.predicates import Promoted
 from penstock.core.traffic import TrafficState
 from penstock.engine.journal import Delivery
 from penstock.engine.worker import plan
 from penstock.errors import Invalid, Unavailable
+from penstock.ledger.again import document_of
 from penstock.ledger.live import live
 from penstock.projections.why import explain, sign_offs
 
 View = dict[str, Any]
+
+
+def _well_formed(text: str) -> str:
+    # JSON can name half of a character; nothing that is signed or stored can hold it.
+    if not text.isascii():
+        text.encode()
+    return text
+
+
+Text = Annotated[str, AfterValidator(_well_formed)]
 PRODUCTION = "production"
 
 
@@ -27,8 +42,8 @@ async def deliveries(control: ControlPlane, service: str, limit: int) -> list[Vi
     scope = f"{service}/{PRODUCTION}" if service else ""
     async with control.store.transaction(write=False) as tx:
         found = await control.journal.recent(tx, limit, scope)
-        # Who refused is in the records, which a list is read without.
-        known = [await control.journal.find(tx, d.id) if d.outcome == "refused" else d for d in found]
+        # Who refused or overrode, and what is waited for, is in the records, which a list is read without.
+        known = [await control.journal.find(tx, d.id) for d in found]
         now = await tx.now()
     return [summary(delivery, now) for delivery in known]
 
@@ -47,11 +62,21 @@ async def delivery(control: ControlPlane, name: str) -> View:
     return {
         **summary(found, now),
         "release": release.id if release else None,
+        "release_digest": release.digest if release else None,
         "steps": [_step(record) for record in found.records],
         "stages": _stages(found, now),
-        "sign_offs": encode(sign_offs(own)),
+        "sign_offs": _sign_offs(own),
         "evidence": [brief(evidence[index]) for index in sorted(evidence)],
     }
+
+
+def _sign_offs(own: tuple[Entry, ...]) -> list[View]:
+    """A delivery's sign-offs in order; *asked_again* marks those that a later one of its policy replaced."""
+    signed = sign_offs(own)
+    last = {(s.policy, s.action): s.index for s in signed}
+    return [
+        {"override": None, **encode(s), "asked_again": last[s.policy, s.action] != s.index} for s in signed
+    ]
 
 
 def summary(found: Delivery, now: float) -> View:
@@ -68,6 +93,8 @@ def summary(found: Delivery, now: float) -> View:
         "reason": found.reason,
         "request": found.request,
         "refused_by": refused,
+        "waiting": _waiting(found),
+        "overridden": [name for record in found.records for name in _overridden(record)],
         "change": encode(change),
         "created": found.created,
         "ended": found.ended if ended else None,
@@ -75,8 +102,25 @@ def summary(found: Delivery, now: float) -> View:
     }
 
 
+def _waiting(found: Delivery) -> View | None:
+    """What a delivery waits for, until when, and who can unblock it; None if it does not wait."""
+    last = found.records[-1] if found.records and found.state not in ENDED else None
+    if last is None or last.state is not State.PENDING or not isinstance(last.detail, Gated):
+        return None
+    return {
+        "until": last.detail.waits_until,
+        "action": last.intent.guards,
+        "blocked": encode(last.detail.blocked),
+    }
+
+
+def _overridden(record: Record) -> tuple[str, ...]:
+    return record.detail.overridden if isinstance(record.detail, Gated) else ()
+
+
 def _refused(record: Record) -> tuple[str, ...]:
-    return record.detail.refused_by if isinstance(record.detail, Gated) else ()
+    waits = record.state is State.PENDING
+    return record.detail.refused_by if isinstance(record.detail, Gated) and not waits else ()
 
 
 def _step(record: Record) -> View:
@@ -224,4 +268,37 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
     ordered = tuple(sorted(history, key=lambda entry: entry.index))
     view: View = encode(explain(now_live, own, ordered))
     release = {**view["release"], "id": now_live.release.id}
-    return {"restored_by": None, **view, "release": release, "delivery": now_live.delivery}
+    signed = [{"override": None, **one} for one in view["sign_offs"]]
+    return {
+        "restored_by": None,
+        **view,
+        "release": release,
+        "delivery": now_live.delivery,
+        "sign_offs": signed,
+    }
+
+
+async def policies(control: ControlPlane) -> list[View]:
+    """The policies in force, by name."""
+    async with control.store.transaction(write=False) as tx:
+        authority = await control.ledger.authority(tx)
+    held = sorted(authority.policies.values(), key=lambda item: item.name)
+    return [policy(item, authority) for item in held]
+
+
+def policy(held: InForce, authority: Authority) -> View:
+    """A policy in force: who owns it, what it guards, and its exact text."""
+    document = document_of(held)
+    return {
+        "name": held.name,
+        "owner": held.owner,
+        "holders": list(authority.holders(held.owner, held.scope)),
+        "guards": list(document.guards),
+        "environments": list(document.environments),
+        "scope": document.scope,
+        "language": document.language,
+        "digest": held.digest,
+        "index": held.index,
+        "source": held.source,
+        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
+    }

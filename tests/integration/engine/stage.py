@@ -1,4 +1,4 @@
-"""A store, a ledger and a journal in a folder, and a fake engine whose performances a test writes."""
+"""A ledger and a journal in a store, and a fake engine whose performances a test writes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.adapters.ed25519 import Ed25519
-from penstock.adapters.sqlite import SqliteStore
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
+from penstock.core.people import By, Genesis, KeyGrant, Said
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
-from penstock.core.predicates import Coverage, Genesis, KeyGrant
+from penstock.core.predicates import Coverage
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
 from penstock.errors import PenstockError
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Outcome, Signer
+from penstock.ports import Outcome, Signer, Store
 
 CONFIG = ServiceConfig(service="shop", canary=CanaryConfig((50.0,), 0.05, 0.05, 0.05))
 DATA = EnvironmentData("shop", "production")
@@ -70,11 +71,11 @@ def _detail(intent: Intent) -> Detail | None:
 class Stage:
     """What a test plays on."""
 
-    def __init__(self, folder: Path, lease_seconds: float) -> None:
-        self.store = SqliteStore(folder / "penstock.db")
+    def __init__(self, folder: Path, store: Store, lease_seconds: float) -> None:
+        self.store = store
         self.log, self.operator = Ed25519.create(folder / "log"), Ed25519.create(folder / "operator")
         self.folder = folder
-        self.ledger = Ledger(self.store, self.log, "penstock")
+        self.ledger = Ledger(self.store, [self.log], "penstock")
         self.journal = Journal(self.store, lease_seconds)
 
     async def open(self) -> None:
@@ -88,15 +89,21 @@ class Stage:
             ("administrator",),
         )
         async with self.store.transaction() as tx:
-            await self.ledger.append(tx, [attest(self.operator, _about(genesis))])
+            await self.ledger.append(tx, [attest(self.operator, statement_of(genesis))])
 
     async def signer(self, name: str) -> Signer:
         """A new worker key, granted."""
         made = Ed25519.create(self.folder / name)
-        grant = KeyGrant(name, made.public_key.hex(), "worker")
+        grant = KeyGrant(By("operator"), name, made.public_key.hex(), "worker")
         async with self.store.transaction() as tx:
-            await self.ledger.append(tx, [attest(self.operator, _about(grant))])
+            await self.ledger.append(tx, [attest(self.operator, statement_of(spoken(grant, await tx.now())))])
         return made
+
+    async def say(self, said: Said) -> None:
+        """What the operator says, signed."""
+        async with self.store.transaction() as tx:
+            statement = statement_of(spoken(said, await tx.now()))
+            await self.ledger.append(tx, [attest(self.operator, statement)])
 
     async def worker(self, name: str, engine: FakeEngine) -> Worker:
         return Worker(self.store, self.journal, self.ledger, engine, await self.signer(name))  # type: ignore[arg-type]
@@ -122,18 +129,11 @@ class Stage:
                     await asyncio.sleep(0.02)
 
 
-def _about(predicate: Genesis | KeyGrant) -> Statement:
-    return Statement((Subject("x", digest(b"x")),), predicate)
-
-
 @asynccontextmanager
-async def stage(folder: Path, lease_seconds: float = 10.0) -> AsyncIterator[Stage]:
-    made = Stage(folder, lease_seconds)
+async def stage(folder: Path, store: Store, lease_seconds: float = 10.0) -> AsyncIterator[Stage]:
+    made = Stage(folder, store, lease_seconds)
     await made.open()
-    try:
-        yield made
-    finally:
-        await made.store.close()
+    yield made
 
 
 @asynccontextmanager

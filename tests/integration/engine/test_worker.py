@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.engine.stage import FakeEngine, Stage, running, stage
+from tests.integration.engine.stage import CONFIG, FakeEngine, Stage, running, stage
 
-from penstock.core.pipeline import Intent, State
-from penstock.engine.journal import MAX_ATTEMPTS
+from fakes.postgres import PostgresServer
+from penstock.adapters.postgres import PostgresStore
+from penstock.core.digest import digest
+from penstock.core.fence import Fence
+from penstock.core.people import By, RoleGrant, RoleRevocation
+from penstock.core.pipeline import Gated, Intent, Pipeline, State
+from penstock.core.release import Artifact, Release
+from penstock.engine import gate
+from penstock.engine.journal import MAX_ATTEMPTS, Delivery
 from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ledger.fsck import verify
+from penstock.ports import Outcome, Store, Task
 
 
 async def agrees(s: Stage, delivery: str) -> None:
@@ -29,8 +40,8 @@ async def agrees(s: Stage, delivery: str) -> None:
     assert report.verified, report.problems
 
 
-async def test_a_delivery_runs_to_its_end(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_a_delivery_runs_to_its_end(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         await s.queue("one")
         async with running(await s.worker("w", engine)):
@@ -42,8 +53,8 @@ async def test_a_delivery_runs_to_its_end(tmp_path: Path) -> None:
         await agrees(s, "one")
 
 
-async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Path) -> None:
-    async with stage(tmp_path, lease_seconds=0.5) as s:
+async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store, lease_seconds=0.5) as s:
         dying, heir = FakeEngine(), FakeEngine()
         dying.holds["suite"] = asyncio.Event()
         await s.queue("one")
@@ -59,8 +70,8 @@ async def test_a_dead_workers_delivery_is_taken_over_where_it_stood(tmp_path: Pa
         await agrees(s, "one")
 
 
-async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path) -> None:
-    async with stage(tmp_path, lease_seconds=0.2) as s:
+async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store, lease_seconds=0.2) as s:
         await s.queue("one")
         stale = await s.journal.claim("stale")
         assert stale is not None
@@ -80,8 +91,8 @@ async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path) -
         assert (await s.find("one")).records == ()
 
 
-async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.holds["build"] = asyncio.Event()
         for name in ("one", "two"):
@@ -95,8 +106,8 @@ async def test_one_delivery_at_a_time_for_a_service(tmp_path: Path) -> None:
             await s.ended("one", "two", "other")
 
 
-async def test_a_rollback_goes_before_what_waits(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_a_rollback_goes_before_what_waits(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         await s.queue("code-1")
         await s.queue("code-2")
         await s.queue("back", kind="rollback")
@@ -106,8 +117,8 @@ async def test_a_rollback_goes_before_what_waits(tmp_path: Path) -> None:
         assert await s.journal.claim("w") is None
 
 
-async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.fails["build"] = [Unavailable("not now")]
         await s.queue("one")
@@ -117,8 +128,8 @@ async def test_unavailable_is_tried_again_and_then_given_up(tmp_path: Path) -> N
         assert (await s.find("one")).outcome == "promoted"
 
 
-async def test_what_never_answers_ends_in_an_error(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_what_never_answers_ends_in_an_error(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.fails["begin"] = [Unavailable("down")] * MAX_ATTEMPTS
         await s.queue("one")
@@ -134,8 +145,8 @@ async def test_what_never_answers_ends_in_an_error(tmp_path: Path) -> None:
         assert f"gave up after {MAX_ATTEMPTS} attempts: down" in found.reason
 
 
-async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.fails["acceptance"] = [Invalid("wrong", where="here")]
         await s.queue("one")
@@ -147,8 +158,8 @@ async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path) -> None
         assert engine.keys("one")[-1] == "rollback/rollback/0"
 
 
-async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path) -> None:
-    async with stage(tmp_path, lease_seconds=1.0) as s:
+async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store, lease_seconds=1.0) as s:
         engine = FakeEngine()
         engine.holds["acceptance"] = asyncio.Event()
         await s.queue("one")
@@ -163,8 +174,8 @@ async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path) -> No
             await s.journal.request("one", "promote")
 
 
-async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path) -> None:
-    async with stage(tmp_path) as s:
+async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         names = [f"d{number}" for number in range(6)]
         for number, name in enumerate(names):
@@ -177,9 +188,9 @@ async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path) -> No
             await agrees(s, name)
 
 
-async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path) -> None:
+async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path, store: Store) -> None:
     """The control plane dies at every step in turn; somebody goes on each time."""
-    async with stage(tmp_path, lease_seconds=0.15) as s:
+    async with stage(tmp_path, store, lease_seconds=0.15) as s:
         await s.queue("one")
         seen: list[str] = []
         for number in range(40):
@@ -199,4 +210,111 @@ async def test_cancelled_again_and_again_it_still_ends_once(tmp_path: Path) -> N
         recorded = [record.intent.key for record in found.records]
         assert len(recorded) == len(set(recorded))
         assert set(seen) == set(recorded)
+        await agrees(s, "one")
+
+
+async def test_only_the_dead_workers_leases_are_ended(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        for name in ("one", "two"):
+            await s.queue(name, service=name)
+        assert await s.journal.claim("dead") is not None
+        assert await s.journal.claim("alive") is not None
+        assert await s.journal.claim("heir") is None
+        await s.journal.orphan("dead")
+        heired = await s.journal.claim("heir")
+        assert heired is not None
+        assert heired.id == "one"
+        assert await s.journal.claim("heir") is None
+
+
+async def test_a_database_that_dies_on_the_way_loses_nothing(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    store = PostgresStore(postgres.url(postgres.schema()))
+    async with stage(tmp_path, store, lease_seconds=1.0) as s:
+        engine = FakeEngine()
+        engine.holds["acceptance"] = asyncio.Event()
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.until(lambda: "acceptance/acceptance/0" in engine.keys("one"))
+            postgres.stop(signal.SIGQUIT)
+            engine.holds["acceptance"].set()
+            await asyncio.sleep(0.2)  # it finishes what it can no longer record
+            postgres.start()
+            await s.ended("one")
+        assert (await s.find("one")).outcome == "promoted"
+        await agrees(s, "one")
+    await store.close()
+
+
+class AskingEngine(FakeEngine):
+    """Its gates give answers that rest on the ledger; *meanwhile* happens after the first was asked."""
+
+    def __init__(self, s: Stage, meanwhile: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self.s, self.meanwhile = s, meanwhile
+        self.asked: list[str] = []
+
+    def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
+        artifact = Artifact("shop", digest(b"new"))
+        release = Release("shop", "production", artifact.digest, digest(b"data"))
+        fence = Fence(delivery.scope, delivery.fence, intent.key)
+        change, folder = delivery.header.change, self.s.folder
+        return Task(delivery.id, intent, change, CONFIG, fence, folder, folder, None, None, artifact, release)
+
+    async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
+        outcome = await super().perform(delivery, pipeline, intent)
+        if intent.guards != "deploy" or intent.verb != "gate":
+            return outcome
+        async with self.s.store.transaction(write=False) as tx:
+            size, now = await self.s.ledger.size(tx), await tx.now()
+        question = replace(gate.question_of(self.task(delivery, pipeline, intent)), size=size, now=now)
+        self.asked.append(intent.key)
+        if len(self.asked) == 1:
+            await self.meanwhile()
+        gated = Gated("gated", (), size, now + 1000.0)
+        return replace(outcome, detail=gated, rests_on=question)
+
+
+async def test_an_answer_that_would_not_be_given_any_more_is_not_recorded(
+    tmp_path: Path, store: Store
+) -> None:
+    """A role that is lost between asking and recording is lost: the policies are asked again."""
+    async with stage(tmp_path, store) as s:
+        await s.say(RoleGrant(By("operator"), "ada", "security-lead"))
+
+        async def revoke() -> None:
+            await s.say(RoleRevocation(By("operator"), "ada", "security-lead", "organisation", "left"))
+
+        engine = AskingEngine(s, revoke)
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        assert engine.asked == ["deploy/gate/0", "deploy/gate/0"]
+        keys = [record.intent.key for record in (await s.find("one")).records]
+        assert keys.count("deploy/gate/0") == 1
+        await agrees(s, "one")
+
+
+async def test_an_answer_that_lapses_before_the_action_begins_is_asked_for_again(
+    tmp_path: Path, store: Store
+) -> None:
+    async with stage(tmp_path, store) as s:
+
+        async def nothing() -> None:
+            return
+
+        engine = AskingEngine(s, nothing)
+        engine.holds["deploy"] = asyncio.Event()
+        await s.queue("one")
+        first = await s.worker("first", engine)
+        async with running(first):
+            await s.until(lambda: "deploy/deploy/0" in engine.keys("one"))
+        # The worker died before it could record anything of the action; then a rule changed.
+        await s.say(RoleGrant(By("operator"), "ada", "security-lead"))
+        await s.journal.orphan(first.owner)
+        engine.holds["deploy"].set()
+        async with running(await s.worker("second", engine)):
+            await s.ended("one")
+        assert engine.asked == ["deploy/gate/0", "deploy/gate/1"]
         await agrees(s, "one")

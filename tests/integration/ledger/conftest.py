@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from integration.ledger.world import World
+from penstock.ports import Store
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    found = await World.begin(tmp_path)
-    yield found
-    await found.store.close()
+async def world(tmp_path: Path, store: Store) -> World:
+    return await World.begin(tmp_path, store)

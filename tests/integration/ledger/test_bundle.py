@@ -13,6 +13,7 @@ import pytest
 from integration.ledger.world import DATA, Delivery, World, artifact, built, scanned, suite_ran
 from penstock.bootstrap.identity import publication, shipped_policies
 from penstock.core.digest import canonical
+from penstock.core.people import By
 from penstock.core.predicates import Deployed
 from penstock.errors import Invalid
 from penstock.ledger import bundle
@@ -95,7 +96,7 @@ async def test_a_bundle_stays_true_as_the_ledger_grows(shipped: World) -> None:
     data = await export(shipped, "d-1")
     await shipped.ship(Delivery("d-4", artifact("c"), SECOND.release))
     for text in shipped_policies():
-        await shipped.keep(publication(shipped.operator, text + "# a newer version\n"))
+        await shipped.say(publication(text + "# a newer version\n", By("op")))
     assert all(step.ok for step in check(shipped, data))
     assert all(step.ok for step in check(shipped, await export(shipped, "d-1")))
 
@@ -119,8 +120,8 @@ async def test_no_byte_of_a_bundle_can_change(shipped: World) -> None:
     [
         ({"genesis": "sha256:" + "0" * 64}, "not the genesis"),
         ({"origin": "other"}, "not of 'other'"),
-        ({"log_key": "00" * 32}, "not signed by the log's key"),
-        ({"log_key": "text"}, "checkpoint"),
+        ({"log_key": "00" * 32}, "does not name the log's key"),
+        ({"log_key": "text"}, "does not name the log's key"),
     ],
 )
 async def test_another_log_proves_nothing(shipped: World, change: dict[str, str], why: str) -> None:
@@ -144,7 +145,7 @@ def without(data: bytes, unwanted: Callable[[str], bool]) -> bytes:
 @pytest.mark.parametrize(
     ("words", "problem"),
     [
-        ("urn:penstock:genesis:v1", "nobody granted the key"),
+        ("urn:penstock:genesis:v1", "not the genesis"),
         ("urn:penstock:key-grant:v1", "nobody granted the key"),
         ("urn:penstock:policy:v1", "that was in force"),
         ("urn:penstock:change:v1", "nothing here began d-2"),

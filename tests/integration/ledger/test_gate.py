@@ -16,8 +16,9 @@ from integration.ledger.world import (
 )
 from penstock.bootstrap.identity import publication, shipped_policies
 from penstock.config import parse_policy
+from penstock.core.people import Binding, By, RoleGrant
 from penstock.core.policy import ACTIONS, guarding
-from penstock.core.predicates import Binding, Predicate, RoleGrant, SignOff
+from penstock.core.predicates import Predicate, SignOff
 from penstock.engine import gate
 from penstock.ledger import bundle
 from penstock.ledger.log import attest
@@ -143,21 +144,41 @@ async def test_a_sign_off_cites_its_policy_and_its_inputs(world: World) -> None:
     assert tests.penstock.rules[0].values["evidence.tests.passed"] == "3"
 
 
-async def test_the_policies_are_those_of_the_moment_that_the_gate_looked(world: World) -> None:
-    """A newer version, published before the sign-offs are kept, makes them no less true."""
+async def test_what_changed_between_asking_and_recording_is_asked_again(world: World) -> None:
+    """The answer of a gate rests on its question: while it would be asked otherwise, nobody records it."""
     await world.propose(FIRST)
     await world.report(FIRST, built(), suite_ran(), scanned())
     task = world.task(FIRST, "deploy")
     outcome = await gate.perform(task, store=world.store, ledger=world.ledger, languages=world.languages)
-    await world.keep(publication(world.operator, shipped_policies()[0] + "# a newer version\n"))
+    assert outcome.rests_on is not None
+    async with world.store.transaction(write=False) as tx:
+        assert not await gate.lapsed(world.ledger, tx, outcome.rests_on)
+    await world.say(publication(shipped_policies()[0] + "# a newer version\n", By("op")))
+    async with world.store.transaction(write=False) as tx:
+        assert await gate.lapsed(world.ledger, tx, outcome.rests_on)
+    # Whoever records it all the same is found out.
     await world.keep(*(attest(world.worker, statement) for statement in outcome.statements))
-    assert (await world.verify()).problems == ()
+    assert "the rules or the roles were changed" in " ".join((await world.verify()).problems)
+
+
+async def test_evidence_that_comes_while_the_policies_are_asked_is_not_passed_over(world: World) -> None:
+    await world.propose(FIRST)
+    await world.report(FIRST, built(), suite_ran(), scanned())
+    task = world.task(FIRST, "deploy")
+    outcome = await gate.perform(task, store=world.store, ledger=world.ledger, languages=world.languages)
+    assert outcome.state == "success"
+    assert outcome.rests_on is not None
+    await world.report(FIRST, suite_ran(failed=1))
+    async with world.store.transaction(write=False) as tx:
+        assert await gate.lapsed(world.ledger, tx, outcome.rests_on)
+    await world.keep(*(attest(world.worker, statement) for statement in outcome.statements))
+    assert "newer evidence was there" in " ".join((await world.verify()).problems)
 
 
 async def test_an_action_that_no_policy_guards_is_refused(world: World) -> None:
     nobody = parse_policy(shipped_policies()[1].encode(), "p")
     text = nobody.source.replace("guards: [shift, promote]", "guards: [promote]")
-    await world.keep(publication(world.operator, text))
+    await world.say(publication(text, By("op")))
     outcome = await ask(world, LATER, "shift", accepted())
     assert outcome.state == "error"
     assert "no policy guards shift" in outcome.reason
@@ -174,11 +195,11 @@ rules: [{id: reviewed, when: "change.author == 'bob'", say: "'yes'", else: "'wri
 
 
 async def test_a_teams_policy_adds_to_the_organisations_once_the_service_is_bound(world: World) -> None:
-    await world.say(RoleGrant("op", "shop-lead"))
-    await world.keep(publication(world.operator, TEAM))
+    await world.say(RoleGrant(By("op"), "op", "shop-lead"))
+    await world.say(publication(TEAM, By("op")))
     evidence = (built(), suite_ran(), scanned())
     assert (await ask(world, FIRST, "deploy", *evidence)).state == "success"
-    await world.say(Binding("catalog", "shop"))
+    await world.say(Binding(By("op"), "catalog", "shop"))
     outcome = await world.gate(FIRST, "deploy")
     assert outcome.state == "failure"
     assert "shop-extra: written by ada" in outcome.reason
@@ -187,11 +208,11 @@ async def test_a_teams_policy_adds_to_the_organisations_once_the_service_is_boun
 
 
 async def test_what_was_done_before_a_binding_needs_nothing_of_the_team(world: World) -> None:
-    await world.say(RoleGrant("op", "shop-lead"))
-    await world.keep(publication(world.operator, TEAM))
+    await world.say(RoleGrant(By("op"), "op", "shop-lead"))
+    await world.say(publication(TEAM, By("op")))
     await world.ship(FIRST)
-    await world.say(Binding("catalog", "shop"))
-    await world.keep(publication(world.operator, TEAM.replace("'yes'", "'yes, bob'")))
+    await world.say(Binding(By("op"), "catalog", "shop"))
+    await world.say(publication(TEAM.replace("'yes'", "'yes, bob'"), By("op")))
     assert (await world.verify()).problems == ()
     async with world.store.transaction(write=False) as tx:
         data = await bundle.export(world.ledger, tx, FIRST.id)
@@ -205,7 +226,7 @@ async def test_a_new_version_holds_from_the_next_gate_on(world: World) -> None:
         .replace("evidence.tests.passed > 0", "1 > 0")
         .replace("evidence.tests.failed == 0", "1 > 0")
     )
-    await world.keep(publication(world.operator, text))
+    await world.say(publication(text, By("op")))
     assert (await world.gate(FIRST, "deploy")).state == "success"
     assert (await world.verify()).problems == ()
 

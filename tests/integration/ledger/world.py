@@ -6,17 +6,17 @@ Used by the tests beside it. Every move appends real, signed evidence, as the en
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from penstock.adapters.cel import Cel
 from penstock.adapters.ed25519 import Ed25519
-from penstock.adapters.sqlite import SqliteStore
-from penstock.bootstrap.identity import ROLES, about, publication, shipped_policies
+from penstock.bootstrap.identity import ROLES, publication, shipped_policies
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
 from penstock.core.fence import Fence
+from penstock.core.people import By, Genesis, KeyGrant, Said
 from penstock.core.pipeline import Intent
 from penstock.core.predicates import (
     Accepted,
@@ -26,8 +26,6 @@ from penstock.core.predicates import (
     Deployed,
     Ended,
     Findings,
-    Genesis,
-    KeyGrant,
     Look,
     Predicate,
     Promoted,
@@ -39,11 +37,12 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters, Weight
 from penstock.engine import gate
 from penstock.ledger import fsck
 from penstock.ledger.log import Ledger, attest
-from penstock.ports import Language, Outcome, Signer, Task
+from penstock.ports import Language, Outcome, Signer, Store, Task
 
 DATA = EnvironmentData("catalog", "production")
 
@@ -74,27 +73,27 @@ def artifact(name: str) -> Artifact:
 @dataclass
 class World:
     folder: Path
-    store: SqliteStore
+    store: Store
     log: Signer
     operator: Signer
     worker: Signer
     ledger: Ledger
     languages: dict[str, Language] = field(default_factory=lambda: {"cel": Cel()})
     genesis: str = ""
+    clock: float = 0.0
 
     @classmethod
-    async def begin(cls, folder: Path, policies: Sequence[str] | None = None) -> World:
+    async def begin(cls, folder: Path, store: Store, policies: Sequence[str] | None = None) -> World:
         """A new ledger: the operator, one worker, and the shipped policies (or others)."""
         log, operator, worker = (Ed25519.create(folder / f"{name}.key") for name in ("log", "op", "worker"))
-        store = SqliteStore(folder / "ledger.db")
-        world = cls(folder, store, log, operator, worker, Ledger(store, log, "penstock"))
+        world = cls(folder, store, log, operator, worker, Ledger(store, [log], "penstock"))
         await world.ledger.migrate()
-        first = attest(operator, about("penstock", world.genesis_of(operator)))
-        world.genesis = first.digest
-        grant = KeyGrant("worker", worker.public_key.hex(), "worker")
         texts = shipped_policies() if policies is None else policies
-        published = [publication(operator, text) for text in texts]
-        await world.keep(first, attest(operator, about("worker", grant)), *published)
+        said = [world.genesis_of(operator), KeyGrant(By("op"), "worker", worker.public_key.hex(), "worker")]
+        said += [publication(text, By("op")) for text in texts]
+        first, *others = map(world.signed, said)
+        world.genesis = first.digest
+        await world.keep(first, *others)
         return world
 
     def genesis_of(self, operator: Signer) -> Genesis:
@@ -111,15 +110,29 @@ class World:
         async with self.store.transaction() as tx:
             return await self.ledger.append(tx, envelopes)
 
-    async def say(self, *predicates: Predicate, by: Signer | None = None, of: str = "x") -> tuple[Entry, ...]:
-        """Statements about something that has only a name."""
-        return await self.keep(*(attest(by or self.operator, about(of, p)) for p in predicates))
+    async def say(self, *said: Said, by: Signer | None = None) -> tuple[Entry, ...]:
+        """What people say, signed with a key: the operator's unless another is named."""
+        return await self.keep(*(self.signed(item, by) for item in said))
+
+    def signed(self, said: Said, by: Signer | None = None) -> Envelope:
+        """The statement that its signer signs now: later than everything before."""
+        self.clock += 1.0
+        return attest(by or self.operator, statement_of(spoken(said, self.clock)))
 
     async def report(self, delivery: Delivery, *predicates: Predicate) -> tuple[Entry, ...]:
         """Evidence about the delivery's artifact and release, signed by the worker."""
         found = delivery.artifact, delivery.release
         subjects = (Subject(found[0].name, found[0].digest), Subject(found[1].id, found[1].digest))
-        return await self.keep(*(attest(self.worker, Statement(subjects, p)) for p in predicates))
+        return await self.keep(
+            *(attest(self.worker, Statement(subjects, self.stamped(p))) for p in predicates)
+        )
+
+    def stamped(self, predicate: Predicate) -> Predicate:
+        """With its time, as the worker records it, where its kind has one."""
+        if getattr(predicate, "at", 0.0) is not None:
+            return predicate
+        self.clock += 1.0
+        return replace(predicate, at=self.clock)  # type: ignore[call-arg]
 
     async def propose(self, delivery: Delivery) -> None:
         await self.report(delivery, Proposed(delivery.id, delivery.change, delivery.baseline))

@@ -26,7 +26,6 @@ from penstock.bootstrap.home import Home, Settings
 from penstock.config import CanaryConfig, ServiceConfig, Variable
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.fence import Fence
 from penstock.core.pipeline import Intent, Looked, Made, Measured, Pipeline, State
 from penstock.core.predicates import (
     Accepted,
@@ -117,7 +116,7 @@ class ScriptedEngine:
     blocked: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
-        task = self._task(delivery, intent)
+        task = self.task(delivery, pipeline, intent)
         task.log.parent.mkdir(parents=True, exist_ok=True)
         with task.log.open("a") as log:
             log.write(f"{intent.verb} <of> {delivery.id}\n")
@@ -133,23 +132,11 @@ class ScriptedEngine:
         play: Callable[[Task], Outcome] = getattr(self, f"_{intent.verb}")
         return play(task)
 
-    def _task(self, delivery: Delivery, intent: Intent) -> Task:
-        facts, header = delivery.facts, delivery.header
-        return Task(
-            delivery=delivery.id,
-            intent=intent,
-            change=header.change,
-            config=header.config,
-            fence=Fence(delivery.scope, delivery.fence, f"{delivery.id}/{intent.key}"),
-            work=self.control.home.work / delivery.id,
-            log=self.control.engine.log_of(delivery.id, intent.stage),
-            source=header.source,
-            data=facts.begun.data if facts.begun else header.data,
-            artifact=facts.artifact or header.artifact,
-            release=facts.release,
-            baseline=facts.begun.baseline if facts.begun else None,
-            reason=facts.failed.reason if facts.failed else facts.request,
-        )
+    def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
+        return self.control.engine.task(delivery, pipeline, intent)
+
+    def forget(self, delivery: str) -> None:
+        self.control.engine.forget(delivery)
 
     def _build(self, task: Task) -> Outcome:
         artifact = Artifact(task.change.service, digest(task.change.revision.encode()))
@@ -290,15 +277,16 @@ class Playhouse:
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (tcp, unix), strict=True)
         ]
-        worker = asyncio.create_task(control.worker.run())
+        background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
         up.set()
         await asyncio.to_thread(down.wait)
-        worker.cancel()
+        for task in background:
+            task.cancel()
         for server in servers:
             server.should_exit = True
-        await asyncio.gather(worker, *tasks, return_exceptions=True)
+        await asyncio.gather(*background, *tasks, return_exceptions=True)
         await control.store.close()
 
     async def wire(self) -> ControlPlane:

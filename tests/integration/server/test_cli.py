@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playhouse import Playhouse, Told, opened
+from shell import Shell
 
-from penstock.cli.main import main
+from fakes.witness import WitnessServer
 
 
 @pytest.fixture(scope="module")
@@ -23,26 +22,6 @@ def house() -> Iterator[Playhouse]:
 @pytest.fixture(scope="module")
 def told(house: Playhouse) -> Told:
     return house.tell()
-
-
-class Shell:
-    """Runs commands as a user would, and keeps what they said."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-        self.code = 0
-        self.out = ""
-        self.err = ""
-
-    def __call__(self, *words: str) -> str:
-        self._capsys.readouterr()
-        self.code = main(words)
-        self.out, self.err = self._capsys.readouterr()
-        assert "Traceback" not in self.err
-        return self.out
-
-    def json(self, *words: str) -> Any:
-        return json.loads(self(*words, "-o", "json"))
 
 
 @pytest.fixture
@@ -98,6 +77,7 @@ def test_a_document_on_standard_output_is_whole_and_alone(sh: Shell, house: Play
         ("evidence", "show", "0"),
         ("ledger", "verify"),
         ("ledger", "checkpoint"),
+        ("ledger", "witness"),
         ("logs", "shop"),
     ],
 )
@@ -166,7 +146,7 @@ def test_a_bundle_on_standard_output_is_the_bundle(
 def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path) -> None:
     file = tmp_path / "lead.yaml"
     file.write_text(sh.json("policy", "show", "operations-lead")["source"] + "# reviewed\n")
-    assert sh.json("policy", "lint", str(file))["rules"] == ["canary"]
+    assert sh.json("policy", "lint", str(file)) == [{"policy": "operations-lead", "rules": 1}]
     assert sh.json("policy", "publish", str(file))["policy"] == "operations-lead"
     file.write_text(file.read_text().replace("evidence.canary.verdict", "evidence.canary.verdikt", 1))
     sh("policy", "lint", str(file))
@@ -185,7 +165,20 @@ def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path)
         (("abort", "nothing"), 2, "not known"),
         (("rollback", "nothing"), 1, "never been promoted"),
         (("policy", "show", "nothing"), 2, "in force: development-lead"),
-        (("policy", "show"), 2, "needs a name"),
+        (("policy", "test", "/does/not/exist"), 2, "cannot be read"),
+        (("policy", "explain", "nothing"), 2, "penstock status"),
+        (("policy", "retire", "nothing", "--reason", "x"), 2, "in force: development-lead"),
+        (("identity", "add", "ada"), 2, "nothing to add"),
+        (("identity", "add", "not an identity", "--address", "a@b"), 2, "is not an identity"),
+        (("identity", "revoke-key", "ff", "--reason", "x"), 2, "penstock identity list"),
+        (("role", "grant", "ada", "tester", "--scope", "everywhere"), 2, "team/NAME"),
+        (("role", "revoke", "ada", "tester", "--reason", "x"), 2, "does not hold"),
+        (("role", "revoke", "operator", "administrator", "--reason", "x"), 2, "nobody would be left"),
+        (("review", "approve", "nothing"), 2, "penstock status"),
+        (("review", "approve", "ab" * 20, "--login"), 1, "a person's own key"),
+        (("review", "approve", "ab" * 20, "--key", "/does/not/exist"), 2, "no key to sign with"),
+        (("override", "nothing", "--policy", "x", "--reason", "y"), 2, "penstock status"),
+        (("evidence", "add"), 2, "needs a file"),
         (("policy", "lint", "/does/not/exist"), 2, "cannot be read"),
         (("evidence", "show", "x"), 2, "not the index"),
         (("evidence", "show", "99999999"), 2, "no entry"),
@@ -212,3 +205,50 @@ def test_a_url_and_a_token_lead_to_the_same_server(
     sh("status")
     assert sh.code == 1
     assert "a token is needed" in sh.err
+
+
+def test_a_checkpoint_that_was_kept_is_looked_for(sh: Shell, told: Told, tmp_path: Path) -> None:
+    kept = tmp_path / "checkpoint.txt"
+    kept.write_text(sh.json("ledger", "checkpoint")["checkpoint"])
+    assert f"it begins with the entries of {kept}" in sh("ledger", "verify", "--kept", str(kept))
+    assert sh.code == 0
+    kept.write_text(kept.read_text().replace("penstock", "other"))
+    assert "✗ kept checkpoint: checkpoint: a checkpoint of 'other'" in sh(
+        "ledger", "verify", "--kept", str(kept)
+    )
+    assert sh.code == 1
+    kept.write_text("")
+    assert "not a signed note" in sh("ledger", "verify", "--kept", str(kept))
+    sh("ledger", "verify", "--kept", str(tmp_path / "gone"))
+    assert (sh.code, "cannot be read" in sh.err) == (2, True)
+
+
+def test_witnesses_are_added_listed_and_removed(sh: Shell, told: Told) -> None:
+    key = WitnessServer("witness.example/w1").key
+    sh("ledger", "witness", "add", "http://127.0.0.1:1/w", str(key))
+    assert (sh.code, sh.err) == (0, "")
+    assert "witness.example/w1" in sh("ledger", "witness", "list")
+    (row,) = sh.json("ledger", "witness", "list")["witnesses"]
+    assert (row["url"], row["key"], row["signed"]) == ("http://127.0.0.1:1/w", str(key), 0)
+    sh("ledger", "witness", "add", "http://127.0.0.1:1/w", str(key))
+    assert (sh.code, "remove witness.example/w1" in sh.err) == (1, True)
+    sh("ledger", "witness", "remove", "witness.example/w1")
+    assert sh.code == 0
+    sh("ledger", "witness", "remove", "witness.example/w1")
+    assert (sh.code, "known: none" in sh.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("ftp://w.example", str(WitnessServer().key)),
+        ("http://w.example", "w.example+00000000+AAAA"),
+        ("http://w.example", str(WitnessServer().key).replace("+", "+0", 1)),
+        ("http://w.example", "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"),
+        ("http://w.example", "nonsense"),
+    ],
+)
+def test_what_is_no_witness_is_invalid(sh: Shell, told: Told, url: str, key: str) -> None:
+    sh("ledger", "witness", "add", url, key)
+    assert sh.code == 2
+    assert sh.json("ledger", "witness", "list")["witnesses"] == []

@@ -168,7 +168,7 @@ def _toml(tree: Path) -> Json:
         return {}
     try:
         return tomllib.loads(read_text(path))
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise Invalid(f"not valid TOML: {error}", where="pyproject.toml") from error
 
 

@@ -1,0 +1,222 @@
+"""The store itself: one writing connection, a few that read, migrations and backups.
+
+Found by entry point. Writers take turns by a lock in this process and by an advisory lock across
+processes, taken before the first statement: whoever holds it sees all that was committed, so that
+``max(idx) + 1`` is safe. Readers have a snapshot each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from psycopg.conninfo import make_conninfo
+
+from penstock.adapters.postgres.connecting import DEFAULTS, Connection, Server, told, undo
+from penstock.adapters.postgres.dialect import translated
+from penstock.adapters.postgres.listening import CHANNEL, POLL_SECONDS, Listener
+from penstock.errors import Conflict, Unavailable
+from penstock.ports import Row, Transaction
+
+BUSY_SECONDS = 15.0
+READERS = 8
+
+CLOCK = "greatest(extract(epoch FROM clock_timestamp())::float8, (SELECT coalesce(max(at), 0) FROM clock))"
+OWN_TABLES = """
+    CREATE TABLE IF NOT EXISTS clock (id BIGINT PRIMARY KEY, at DOUBLE PRECISION NOT NULL);
+    CREATE TABLE IF NOT EXISTS schema_version (component TEXT PRIMARY KEY, version BIGINT NOT NULL);
+"""
+BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+BEGIN_WRITE = (
+    "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
+    "SELECT pg_advisory_xact_lock(hashtext('penstock'), hashtext(current_schema()))"
+)
+#: A writer that wrote nothing leaves no trace and wakes nobody: workers that look for work would wake
+#: one another for ever. After a failed statement this fails too, where a mere COMMIT would only not commit.
+COMMIT = (
+    f"SELECT pg_notify('{CHANNEL}', '') WHERE pg_current_xact_id_if_assigned() IS NOT NULL; "
+    f"INSERT INTO clock (id, at) SELECT 1, {CLOCK} WHERE pg_current_xact_id_if_assigned() IS NOT NULL "
+    "ON CONFLICT (id) DO UPDATE SET at = excluded.at; "
+    "COMMIT"
+)
+
+
+class PostgresStore:
+    """*url* is anything libpq takes; tables live in the first schema of its search path."""
+
+    def __init__(
+        self,
+        url: str,
+        busy_seconds: float = BUSY_SECONDS,
+        poll_seconds: float = POLL_SECONDS,
+        pg_dump: str = "pg_dump",
+    ) -> None:
+        self._server = Server(url)
+        self._busy_seconds = busy_seconds
+        self._pg_dump = pg_dump
+        self._lock = asyncio.Lock()
+        self._writer: Connection | None = None
+        self._prepared = False
+        self._idle: list[Connection] = []
+        self._room = asyncio.Semaphore(READERS)
+        self._listener = Listener(self._server, poll_seconds)
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, *, write: bool = True) -> AsyncIterator[Transaction]:
+        if write:
+            async with self._lock, self._writing() as transaction:
+                yield transaction
+        else:
+            if not self._prepared:
+                async with self.transaction():
+                    pass
+            async with self._reading() as transaction:
+                yield transaction
+
+    @contextlib.asynccontextmanager
+    async def _writing(self) -> AsyncIterator[Transaction]:
+        # A writer that stops in the middle, or a machine that is gone, must not hold the lock for ever.
+        settings = (
+            f"; SET lock_timeout = '{self._busy_seconds * 1000:.0f}ms'"
+            "; SET idle_in_transaction_session_timeout = '60s'"
+        )
+        connection = await self._server.begun(self._writer, BEGIN_WRITE, settings)
+        self._writer = connection
+        try:
+            if not self._prepared:
+                with told(self._server.where):
+                    await connection.execute(OWN_TABLES.encode(), prepare=False)
+            yield _PostgresTransaction(connection, self._server.where)
+            with told(self._server.where):
+                await connection.execute(COMMIT.encode(), prepare=False)
+        except BaseException:
+            await undo(connection)
+            raise
+        self._prepared = True
+
+    @contextlib.asynccontextmanager
+    async def _reading(self) -> AsyncIterator[Transaction]:
+        try:
+            async with asyncio.timeout(self._busy_seconds):
+                await self._room.acquire()
+        except TimeoutError:
+            raise Unavailable(f"{READERS} readers are at work already", where=self._server.where) from None
+        try:
+            kept = self._idle.pop() if self._idle else None
+            connection = await self._server.begun(kept, BEGIN_READ)
+            try:
+                yield _PostgresTransaction(connection, self._server.where)
+            finally:
+                await undo(connection)
+                if not connection.closed:
+                    self._idle.append(connection)
+        finally:
+            self._room.release()
+
+    async def migrate(self, component: str, steps: Sequence[str]) -> None:
+        async with self.transaction() as tx:
+            rows = await tx.execute("SELECT version FROM schema_version WHERE component = ?", (component,))
+            version = int(str(rows[0][0])) if rows else 0
+            if version > len(steps):
+                raise Conflict(
+                    f"the {component} tables have version {version}; this release knows {len(steps)}",
+                    where=self._server.where,
+                    next_move="run the newer release that wrote them: going back would lose data",
+                )
+            for script in steps[version:]:
+                for statement in filter(str.strip, script.split(";")):
+                    await tx.execute(statement)
+            if version < len(steps):
+                await tx.execute(
+                    "INSERT INTO schema_version (component, version) VALUES (?, ?) "
+                    "ON CONFLICT (component) DO UPDATE SET version = excluded.version",
+                    (component, len(steps)),
+                )
+
+    async def wake(self, seconds: float) -> None:
+        await self._listener.wait(seconds)
+
+    async def backup(self, destination: Path) -> None:
+        """Our schema as an archive for ``pg_restore``."""
+        async with self.transaction(write=False) as tx:
+            ((schema,),) = await tx.execute("SELECT current_schema()::text")
+        tool = shutil.which(self._pg_dump)
+        if tool is None:
+            raise Unavailable(
+                "pg_dump is not installed",
+                next_move="install PostgreSQL's client tools, of the server's version or newer",
+            )
+        with told(str(destination)):
+            part = destination.with_name(f"{destination.name}.part")
+            try:
+                part.touch(mode=0o600)
+                await self._dump(tool, str(schema), part)
+                part.replace(destination)
+            finally:
+                part.unlink(missing_ok=True)
+
+    async def _dump(self, tool: str, schema: str, destination: Path) -> None:
+        parameters = {key: value for key, value in self._server.parameters.items() if key not in DEFAULTS}
+        # Everybody on the machine can read a command line.
+        secret = {"PGPASSWORD": parameters.pop("password")} if "password" in parameters else {}
+        process = await asyncio.create_subprocess_exec(
+            tool,
+            *("--format=custom", "--no-owner", "--no-privileges", "--no-password"),
+            *(f"--schema={_exactly(schema)}", f"--file={destination}"),
+            f"--dbname={make_conninfo('', **parameters)}",
+            stdin=DEVNULL,
+            stdout=DEVNULL,
+            stderr=PIPE,
+            env={**os.environ, **secret},
+        )
+        try:
+            _, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            problem = said.decode(errors="replace").strip() or f"status {process.returncode}"
+            raise Unavailable(
+                f"pg_dump: {problem}",
+                where=self._server.where,
+                next_move="use a pg_dump of the server's version or newer",
+            )
+
+    async def close(self) -> None:
+        await self._listener.close()
+        async with self._lock:
+            for connection in (*self._idle, *([self._writer] if self._writer else [])):
+                await connection.close()
+            self._idle.clear()
+
+
+class _PostgresTransaction:
+    def __init__(self, connection: Connection, where: str) -> None:
+        self._connection = connection
+        self._where = where
+
+    async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
+        with told(self._where):
+            cursor = await self._connection.execute(translated(sql), tuple(parameters), binary=True)
+            return await cursor.fetchall() if cursor.description else []
+
+    async def changed(self, sql: str, parameters: Sequence[object] = ()) -> int:
+        with told(self._where):
+            cursor = await self._connection.execute(translated(sql), tuple(parameters), binary=True)
+            return cursor.rowcount
+
+    async def now(self) -> float:
+        ((now,),) = await self.execute(f"SELECT {CLOCK}")
+        assert isinstance(now, float)
+        return now
+
+
+def _exactly(name: str) -> str:
+    """A pattern of pg_dump that matches this name and no other."""
+    return '"' + name.replace('"', '""') + '"'

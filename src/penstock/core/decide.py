@@ -1,0 +1,161 @@
+"""The pure function that says what comes next in a delivery.
+
+Called by the engine's worker, which performs what `decide` says and records it. Must not perform,
+read a clock or look at the world: everything it knows is in `Facts` and *now*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from penstock.core.pipeline import (
+    GOOD,
+    Canary,
+    Facts,
+    Gated,
+    Intent,
+    Looked,
+    Pipeline,
+    Record,
+    Stage,
+    State,
+)
+
+#: Seconds after which a waiting gate is looked at even if nobody was told of new evidence.
+LOOK_AGAIN = 15.0
+
+
+@dataclass(frozen=True)
+class Perform:
+    intent: Intent
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before *until* (seconds since 1970), unless somebody asks for something."""
+
+    until: float
+
+
+@dataclass(frozen=True)
+class Finish:
+    """The delivery ends. *outcome* is the word for people."""
+
+    state: State
+    outcome: Literal["promoted", "refused", "rolled-back", "restored", "unchanged", "failed", "aborted"]
+    reason: str = ""
+
+
+Next = Perform | Wait | Finish
+
+UNDO = Intent("rollback", "rollback")
+
+
+def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
+    """The one next thing for a delivery. Total: every reachable `Facts` leads to an end.
+
+    1. A delivery that went wrong, or that somebody aborts, is undone if it touched the world.
+    2. Otherwise the first stage that is not complete goes on, its gate first.
+    3. When no stage is left, it has succeeded.
+    """
+    trouble = facts.failed
+    if trouble or (facts.request == "abort" and not _promoted(facts)):
+        return _give_up(facts, trouble)
+    if _unchanged(facts):
+        return Finish(State.SKIP, "unchanged", "this pair is what is live already")
+    for stage in pipeline.stages:
+        following = _continue(pipeline, stage, facts, now)
+        if following is not None:
+            return following
+    word: Literal["restored", "promoted"] = "restored" if pipeline.name == "rollback" else "promoted"
+    return Finish(State.SUCCESS, word)
+
+
+def _give_up(facts: Facts, trouble: Record | None) -> Next:
+    # A gate that passed may have been followed by a placement that was never recorded.
+    touched = any(
+        r.intent.verb == "deploy"
+        or (r.intent.stage == "deploy" and isinstance(r.detail, Gated) and r.state in GOOD)
+        for r in facts.records
+    )
+    undone = facts.of("rollback")
+    if touched and not undone:
+        return Perform(UNDO)
+    if undone and undone[0].state not in GOOD:
+        return Finish(State.ERROR, "failed", f"could not be undone: {undone[0].reason}")
+    if trouble is None:
+        return Finish(State.CANCELLATION, "aborted", "aborted by request")
+    if isinstance(trouble.detail, Gated):
+        return Finish(trouble.state, "refused", trouble.reason)
+    return Finish(trouble.state, "rolled-back" if undone else "failed", trouble.reason)
+
+
+def _unchanged(facts: Facts) -> bool:
+    release = facts.release
+    is_live = release is not None and facts.begun is not None and release == facts.begun.baseline
+    return is_live and not facts.of("deploy")
+
+
+def _promoted(facts: Facts) -> bool:
+    return any(record.state in GOOD for record in (*facts.of("promote"), *facts.of("restore")))
+
+
+def _continue(pipeline: Pipeline, stage: Stage, facts: Facts, now: float) -> Next | None:
+    """The next thing of this stage, or None if it is complete (or does not apply)."""
+    if stage.verb == "canary" and (facts.begun is None or facts.begun.baseline is None):
+        return None  # a first release has nobody to be compared with
+    if stage.guards:
+        asking = _gate(stage, facts, now)
+        if asking is not None:
+            return asking
+    if stage.verb == "canary":
+        return _canary(pipeline.canary, stage, facts, now)
+    intent = Intent(stage.name, stage.verb)
+    return None if facts.done(intent) else Perform(intent)
+
+
+def _gate(stage: Stage, facts: Facts, now: float) -> Next | None:
+    """Ask the policies, wait for evidence that is missing, or ask again; None once the stage may begin.
+
+    Sign-offs guard the beginning of their stage: one that has begun goes on, whatever changes meanwhile.
+    """
+    own = [record for record in facts.records if record.intent.stage == stage.name]
+    again = Intent(stage.name, "gate", len(own), guards=stage.guards)
+    if not own:
+        return Perform(again)
+    last = own[-1]
+    if not isinstance(last.detail, Gated):
+        return None
+    if facts.lapsed:
+        return Perform(again)
+    if last.state is not State.PENDING:
+        return Perform(again) if 0 < last.detail.expires <= now else None
+    until = last.detail.waits_until
+    return Perform(again) if now >= until else Wait(min(until, now + LOOK_AGAIN))
+
+
+def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Next | None:
+    measure = Intent(stage.name, "measure")
+    if not facts.done(measure):
+        return Perform(measure)
+    shifts, looks = facts.of("shift"), facts.of("look")
+    if facts.request == "promote" and shifts and looks:
+        return None  # a person says enough; the gate of the next stage still decides
+    if not shifts:
+        return Perform(Intent(stage.name, "shift", 0, plan.steps[0]))
+    step_began = shifts[-1].ended
+    since = [look for look in looks if look.began >= step_began]
+    last = since[-1].ended if since else step_began
+    if now < last + plan.look_every:
+        return Wait(last + plan.look_every)
+    if not since or last < step_began + plan.seconds_per_step:
+        return Perform(Intent(stage.name, "look", len(looks)))
+    if len(shifts) < len(plan.steps):
+        return Perform(Intent(stage.name, "shift", len(shifts), plan.steps[len(shifts)]))
+    seen = since[-1].detail if isinstance(since[-1].detail, Looked) else Looked("looked", "UNKNOWN", False)
+    patient = last < step_began + plan.seconds_per_step + plan.patience
+    # Waiting helps where the requests are few, not where there are none to speak of.
+    if seen.verdict == "PASS" or seen.quiet or not patient:
+        return None
+    return Perform(Intent(stage.name, "look", len(looks)))

@@ -1,0 +1,166 @@
+"""Policies from a git repository: another way to the same door.
+
+Called by the server. A file counts only if CODEOWNERS gives it to the role that owns the policy, and if the
+last commit that changed it is signed by somebody who holds that role now. The server attests it, and the
+statement names the commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from penstock.config import parse_policy
+from penstock.core.authority import Authority
+from penstock.core.codeowners import owners
+from penstock.core.digest import digest
+from penstock.core.evidence import Entry
+from penstock.core.people import By, PolicyVersion
+from penstock.core.policy import PolicyDocument
+from penstock.engine.door import Door, Login
+from penstock.errors import Conflict, Invalid, Refused
+from penstock.ledger.log import Ledger
+from penstock.ports import Source, SourceRevision, Store
+
+FOLDER = "policies"
+#: Where CODEOWNERS may lie, in the order in which it is looked for.
+CODEOWNERS = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
+#: Far more than the policies of an organisation need; hostile patterns stay short work.
+MAX_CODEOWNERS = 64 * 1024
+LOGIN = re.compile(r"signed commit [0-9a-f]{40,64} of (\d+)")
+
+
+@dataclass(frozen=True)
+class Synced:
+    """One file: what became of it, by whose commit, and the entry that published it."""
+
+    file: str
+    policy: str
+    what: str
+    commit: str = ""
+    identity: str = ""
+    index: int | None = None
+
+
+class PolicyRepository:
+    def __init__(self, store: Store, ledger: Ledger, source: Source, door: Door) -> None:
+        self._store = store
+        self._ledger = ledger
+        self._source = source
+        self._door = door
+
+    async def sync(self, location: str, revision: str) -> tuple[Synced, ...]:
+        """Publish every policy of the repository that differs from what is in force.
+
+        All files are checked before anything is published. A policy that is in force and has no file here
+        stays in force: retiring it is a decision of its own.
+        """
+        found = await self._source.resolve(location, revision)
+        with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
+            tree = Path(folder)
+            await self._source.checkout(found, tree)
+            documents = await asyncio.to_thread(_policies, tree, location)
+            ownership = _ownership(tree, location)
+        async with self._store.transaction(write=False) as tx:
+            authority = await self._ledger.authority(tx)
+            present = {h.name: await self._ledger.entry(tx, h.index) for h in authority.policies.values()}
+        plans = [
+            await self._plan(found, name, document, ownership, authority, present)
+            for name, document in documents.items()
+        ]
+        return tuple([await self._publish(plan, documents[plan.file]) for plan in plans])
+
+    async def _plan(
+        self,
+        found: SourceRevision,
+        name: str,
+        document: PolicyDocument,
+        ownership: str,
+        authority: Authority,
+        present: dict[str, Entry],
+    ) -> Synced:
+        path, held = f"{FOLDER}/{name}", authority.policies.get(document.policy)
+        if held is not None and held.digest == digest(document.source.encode()):
+            return Synced(name, document.policy, "unchanged")
+        await asyncio.to_thread(_owned, path, document, ownership)
+        commit = await self._source.touched(found, path)
+        identity = _signer(commit, authority, path)
+        if held is not None and commit.committed_epoch <= _since(present[held.name]):
+            raise Conflict(
+                f"commit {commit.revision[:12]} is not newer than the version in force (entry {held.index})",
+                where=path,
+                next_move="sync the newest revision, or commit the change again",
+            )
+        login = f"signed commit {commit.revision} of {commit.committed_epoch}"
+        return Synced(name, document.policy, login, commit.revision, identity)
+
+    async def _publish(self, plan: Synced, document: PolicyDocument) -> Synced:
+        if not plan.identity:
+            return plan
+        version = PolicyVersion(
+            By(plan.identity), document.policy, document.owner, document.scope, document.source
+        )
+        entry = await self._door.attest(version, Login(plan.identity, plan.what))
+        return Synced(plan.file, plan.policy, "published", plan.commit, plan.identity, entry.index)
+
+
+def _policies(tree: Path, location: str) -> dict[str, PolicyDocument]:
+    files = sorted(tree.glob(f"{FOLDER}/*.yaml"))
+    found = {
+        file.name: parse_policy(file.read_bytes(), f"{FOLDER}/{file.name}")
+        for file in files
+        if not file.name.endswith(".test.yaml") and file.is_file()
+    }
+    if not found:
+        raise Invalid(f"no {FOLDER}/*.yaml here", where=location)
+    return found
+
+
+def _ownership(tree: Path, location: str) -> str:
+    for file in (tree / place for place in CODEOWNERS):
+        if file.is_file():
+            if file.stat().st_size > MAX_CODEOWNERS:
+                raise Invalid(f"larger than {MAX_CODEOWNERS} bytes", where=f"{location}: {file.name}")
+            return file.read_text(encoding="utf-8", errors="replace")
+    raise Invalid(
+        "no CODEOWNERS says whose these policies are",
+        where=location,
+        next_move=f"add {CODEOWNERS[1]} with lines like: /{FOLDER}/security-lead.yaml @security-lead",
+    )
+
+
+def _owned(path: str, document: PolicyDocument, ownership: str) -> None:
+    """CODEOWNERS names the owning role, with or without an organisation before it."""
+    named = owners(ownership, path)
+    if document.owner in {name.removeprefix("@").rpartition("/")[2] for name in named}:
+        return
+    whose = ", ".join(named) or "nobody"
+    raise Refused(
+        f"CODEOWNERS gives this file to {whose}; the policy's owner is {document.owner}",
+        where=path,
+        next_move=f"add to CODEOWNERS: /{path} @{document.owner}",
+    )
+
+
+def _signer(commit: SourceRevision, authority: Authority, path: str) -> str:
+    keys = [key for key in authority.keys.values() if key.purpose == "person"]
+    found = [key.identity for key in keys if key.public_key.hex() == commit.signing_key]
+    if found:
+        return found[0]
+    how = "signed with a key that nobody here has" if commit.signing_key else "not signed with an ssh key"
+    raise Refused(
+        f"the last commit that changed this file ({commit.revision[:12]}) is {how}",
+        where=path,
+        next_move="git config gpg.format ssh; git commit -S, with a key that penstock identity list knows",
+    )
+
+
+def _since(entry: Entry) -> float:
+    """When the version in force was made: its commit's time, or when it was signed."""
+    said = entry.statement.predicate
+    assert isinstance(said, PolicyVersion)
+    commit = LOGIN.fullmatch(said.by.login or "")
+    return float(commit.group(1)) if commit else said.by.at

@@ -1,0 +1,70 @@
+"""The API for policies: those in force, checking a text, and what a change would have done.
+
+Called by `api`. Publishing is saying: see `people`.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from penstock.bootstrap.control import ControlPlane
+from penstock.config import parse_policy
+from penstock.core.codec import encode
+from penstock.errors import Invalid
+from penstock.ledger.again import compiled
+from penstock.projections.replay import replay
+from penstock.server import views
+from penstock.server.views import Text, View
+
+
+class Source(BaseModel):
+    source: Text
+
+
+class Replay(BaseModel):
+    """A policy's text, and over how many of the newest deliveries."""
+
+    source: Text
+    limit: int = Field(default=200, ge=1, le=5000)
+
+
+class Repository(BaseModel):
+    location: Text
+    revision: Text = ""
+
+
+def routes(api: APIRouter, control: ControlPlane) -> None:
+    @api.get("/policies")
+    async def policies() -> View:
+        return {"policies": await views.policies(control)}
+
+    @api.get("/policies/{name}")
+    async def policy(name: str) -> View:
+        async with control.store.transaction(write=False) as tx:
+            authority = await control.ledger.authority(tx)
+        if name not in authority.policies:
+            raise Invalid(f"no policy {name!r}; in force: {', '.join(sorted(authority.policies))}")
+        return views.policy(authority.policies[name], authority)
+
+    @api.post("/policies/lint")
+    async def lint(given: Source) -> View:
+        document = parse_policy(given.source.encode(), "policy.yaml")
+        compiled(document, control.languages)
+        return {"policy": document.policy, "rules": [rule.id for rule in document.rules]}
+
+    @api.post("/policies/sync")
+    async def sync(given: Repository) -> View:
+        """Publish what a repository's ``policies/`` change, by the commits' own signatures."""
+        found = await control.policy_repository.sync(given.location, given.revision)
+        return {"policies": [{"index": None, **encode(one)} for one in found]}
+
+    @api.post("/policies/replay")
+    async def replayed(given: Replay) -> View:
+        """What a policy's text would have decided in past deliveries, beside what was decided."""
+        document = parse_policy(given.source.encode(), "policy.yaml")
+        rules = compiled(document, control.languages)
+        async with control.store.transaction(write=False) as tx:
+            found = await replay(control.ledger, tx, document, rules, given.limit)
+        view: View = encode(found)
+        return view
