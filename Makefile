@@ -50,7 +50,7 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --extra local --extra postgres requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra rego requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
 	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
 	@$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 

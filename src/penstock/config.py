@@ -190,13 +190,14 @@ class RuleConfig:
 
 @dataclass(frozen=True)
 class PolicyConfig:
-    """All of one ``policies/<name>.yaml``."""
+    """All of one ``policies/<name>.yaml``. It has *rules* or, in Rego, a *module*."""
 
     policy: str
     owner: str
     guards: tuple[str, ...]
     environments: tuple[str, ...]
-    rules: tuple[RuleConfig, ...]
+    rules: tuple[RuleConfig, ...] | None = None
+    module: str | None = None
     scope: str = "organisation"
     language: str = "cel"
     expires_after: float = 86400.0
@@ -212,12 +213,14 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
     unknown = [action for action in given.guards if action not in ACTIONS]
     if unknown or not given.guards:
         raise Invalid(f"guards {unknown or 'nothing'}; it may guard: {', '.join(ACTIONS)}", where=name)
-    ids = [rule.id for rule in given.rules]
-    if not ids or len(ids) != len(set(ids)) or not given.environments:
+    _rules_or_module(given, source, name)
+    written = given.rules or ()
+    ids = [rule.id for rule in written]
+    if (not ids and given.module is None) or len(ids) != len(set(ids)) or not given.environments:
         raise Invalid("a policy needs an environment, and rules with distinct ids", where=name)
     _check_times(given, name)
     rules = tuple(
-        RuleDocument(rule.id, rule.when, rule.say, rule.otherwise, rule.patient) for rule in given.rules
+        RuleDocument(rule.id, rule.when, rule.say, rule.otherwise, rule.patient) for rule in written
     )
     return PolicyDocument(
         policy=given.policy,
@@ -229,9 +232,19 @@ def parse_policy(source: bytes, name: str) -> PolicyDocument:
         scope=given.scope,
         language=given.language,
         expires_after=given.expires_after,
+        module=given.module or "",
         waits=given.waits,
         fresh=given.fresh,
     )
+
+
+def _rules_or_module(given: PolicyConfig, source: bytes, name: str) -> None:
+    """Exactly one of the two, and it says something."""
+    if (given.rules is None) == (given.module is None) or (
+        given.module is not None and not given.module.strip()
+    ):
+        line = _line_of(yaml.compose(source, Loader=yaml.SafeLoader), "module")
+        raise Invalid("a policy has either rules or, in rego, a module", where=f"{name}:{line}")
 
 
 def _check_times(given: PolicyConfig, name: str) -> None:
@@ -243,7 +256,7 @@ def _check_times(given: PolicyConfig, name: str) -> None:
     if given.expires_after < SHORTEST_SIGN_OFF or any(limit <= 0 for limit in given.fresh.values()):
         least = f"at least {SHORTEST_SIGN_OFF:.0f} seconds, and the limits of fresh above zero"
         raise Invalid(f"expires_after must be {least}", where=name)
-    if any(rule.patient for rule in given.rules) and not given.waits:
+    if any(rule.patient for rule in given.rules or ()) and not given.waits:
         raise Invalid("a patient rule needs a policy that waits (seconds)", where=name)
 
 

@@ -1,12 +1,13 @@
 """What every `Language` must do. Subclass `LanguageContract` and give it a fixture ``subject``.
 
+`RulesContract` has more to ask of a language whose policies are lists of rules with words of their own.
 Must not know which language it tests.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -24,7 +25,10 @@ class Subject:
     *nothing_failed* is true if ``evidence.tests.failed`` is 0, *first* if ``release.first``, *fast* if
     ``evidence.acceptance.p95_ms`` is at most 100. *raising* compiles, and goes wrong when it is asked.
     *text* writes a text, *named* the words that are the value of ``artifact.name``, *needs_author*
-    words that need ``change.author``. *refused* are rules that must not compile, each with what is wrong.
+    words that need ``change.author``. *refused* are rules that must not compile, each with what is wrong,
+    and *no_words* what no words can be. *place* begins the place that an error names.
+
+    A language whose policies are whole programs writes a policy of its own in `policy`.
     """
 
     language: Language
@@ -36,6 +40,8 @@ class Subject:
     named: str
     needs_author: str
     refused: Mapping[str, str]
+    no_words: tuple[str, ...] = ("evidence.tests.failed", "evidence.tests.no_such_fact")
+    place: str = "tests: rule the-rule"
 
     def policy(self, *rules: RuleDocument) -> PolicyDocument:
         return PolicyDocument("tests", "test-lead", ("deploy",), ("production",), rules, "source")
@@ -83,20 +89,9 @@ class LanguageContract:
         assert found.says
         assert "fine" not in found.says
 
-    def test_words_come_from_the_side_that_was_taken(self, subject: Subject) -> None:
-        facts: dict[str, Fact] = {"evidence.tests.failed": 0, "artifact.name": "catalog"}
-        assert subject.decide(subject.nothing_failed, facts, say=subject.named).says == "catalog"
-        facts["evidence.tests.failed"] = 2
+    def test_a_failure_is_told_in_the_words_of_the_policy(self, subject: Subject) -> None:
+        facts: dict[str, Fact] = {"evidence.tests.failed": 2, "artifact.name": "catalog"}
         assert subject.decide(subject.nothing_failed, facts, otherwise=subject.named).says == "catalog"
-
-    @pytest.mark.parametrize("failed", [0, 1])
-    def test_words_that_cannot_be_formed_do_not_change_the_verdict(
-        self, subject: Subject, failed: int
-    ) -> None:
-        words = {"say": subject.needs_author, "otherwise": subject.needs_author}
-        found = subject.decide(subject.nothing_failed, {"evidence.tests.failed": failed}, **words)
-        assert found.verdict.result is (Result.FAIL if failed else Result.PASS)
-        assert found.says
 
     def test_the_values_are_those_that_the_rule_mentions(self, subject: Subject) -> None:
         facts: dict[str, Fact] = {
@@ -105,15 +100,8 @@ class LanguageContract:
             "artifact.name": "catalog",
             "release.first": True,
         }
-        values = subject.decide(subject.nothing_failed, facts, say=subject.named).values
+        values = subject.decide(subject.nothing_failed, facts, otherwise=subject.named).values
         assert values == {"evidence.tests.failed": 0, "artifact.name": "catalog"}
-
-    def test_every_rule_is_decided_in_order(self, subject: Subject) -> None:
-        texts = {"b": subject.first, "a": subject.nothing_failed}
-        rules = [RuleDocument(name, when, subject.text, subject.text) for name, when in texts.items()]
-        compiled = subject.language.compile(subject.policy(*rules))
-        decided = compiled.decide({"release.first": False, "evidence.tests.failed": 0})
-        assert [(rule.id, rule.verdict.passed) for rule in decided] == [("b", False), ("a", True)]
 
     def test_the_same_facts_give_the_same_answer(self, subject: Subject) -> None:
         facts: dict[str, Fact] = {"evidence.tests.failed": 3}
@@ -128,14 +116,50 @@ class LanguageContract:
         for when, what in subject.refused.items():
             with pytest.raises(Invalid) as caught:
                 subject.decide(when, {})
-            assert "tests: rule the-rule" in caught.value.where, what
+            assert subject.place in caught.value.where, what
             assert caught.value.what
 
     def test_words_must_be_text_and_known(self, subject: Subject) -> None:
-        for words in ("evidence.tests.failed", "evidence.tests.no_such_fact"):
-            for place in ("say", "otherwise"):
-                with pytest.raises(Invalid, match="rule the-rule"):
-                    subject.decide(subject.first, {}, **{place: words})
+        for words in subject.no_words:
+            with pytest.raises(Invalid) as caught:
+                subject.decide(subject.first, {}, otherwise=words)
+            assert subject.place in caught.value.where
+
+    def test_a_policy_of_the_other_form_is_refused(self, subject: Subject) -> None:
+        rules = (RuleDocument("the-rule", subject.first, subject.text, subject.text),)
+        mine = subject.policy(*rules)
+        for other_rules, module in ((rules, ""), ((), "package tests"), (rules, "package tests")):
+            if (bool(other_rules), bool(module)) != (bool(mine.rules), bool(mine.module)):
+                with pytest.raises(Invalid, match="module"):
+                    subject.language.compile(replace(mine, rules=other_rules, module=module))
 
     def test_the_facts_that_are_tested_exist(self, subject: Subject) -> None:
         assert {"evidence.tests.failed", "release.first", "evidence.acceptance.p95_ms"} <= set(FACTS)
+
+
+class RulesContract(LanguageContract):
+    def test_words_come_from_the_side_that_was_taken(self, subject: Subject) -> None:
+        facts: dict[str, Fact] = {"evidence.tests.failed": 0, "artifact.name": "catalog"}
+        assert subject.decide(subject.nothing_failed, facts, say=subject.named).says == "catalog"
+        assert subject.decide(subject.nothing_failed, facts, otherwise=subject.named).says == "fine"
+
+    @pytest.mark.parametrize("failed", [0, 1])
+    def test_words_that_cannot_be_formed_do_not_change_the_verdict(
+        self, subject: Subject, failed: int
+    ) -> None:
+        words = {"say": subject.needs_author, "otherwise": subject.needs_author}
+        found = subject.decide(subject.nothing_failed, {"evidence.tests.failed": failed}, **words)
+        assert found.verdict.result is (Result.FAIL if failed else Result.PASS)
+        assert found.says
+
+    def test_every_rule_is_decided_in_order(self, subject: Subject) -> None:
+        texts = {"b": subject.first, "a": subject.nothing_failed}
+        rules = [RuleDocument(name, when, subject.text, subject.text) for name, when in texts.items()]
+        compiled = subject.language.compile(subject.policy(*rules))
+        decided = compiled.decide({"release.first": False, "evidence.tests.failed": 0})
+        assert [(rule.id, rule.verdict.passed) for rule in decided] == [("b", False), ("a", True)]
+
+    def test_the_words_of_a_pass_must_be_text_and_known(self, subject: Subject) -> None:
+        for words in subject.no_words:
+            with pytest.raises(Invalid, match="rule the-rule"):
+                subject.decide(subject.first, {}, say=words)

@@ -1,18 +1,23 @@
-"""The language contract on CEL and on the fake, and what only CEL can get wrong."""
+"""The language contract on CEL, Rego and the fake, and what only CEL can get wrong (Rego: test_rego)."""
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from contracts.language import LanguageContract, Subject
+from contracts.language import LanguageContract, RulesContract, Subject
 from fakes.language import FakeLanguage
 from penstock.adapters.cel import MAX_EXPRESSION, Cel
+from penstock.adapters.rego import Rego
+from penstock.adapters.rego.tokens import MAX_MODULE
 from penstock.core.facts import FACTS, Fact
-from penstock.core.policy import RuleDocument
+from penstock.core.policy import PolicyDocument, RuleDocument
 from penstock.core.verdict import Cause, Result
 from penstock.errors import Invalid
 
 CEL = Cel()
+REGO = Rego()
 
 
 def on_cel() -> Subject:
@@ -36,7 +41,7 @@ def on_cel() -> Subject:
     )
 
 
-class TestCel(LanguageContract):
+class TestCel(RulesContract):
     @pytest.fixture
     def subject(self) -> Subject:
         return on_cel()
@@ -92,7 +97,42 @@ class TestCel(LanguageContract):
             CEL.compile(subject.policy(good, bad))
 
 
-class TestFake(LanguageContract):
+class RegoSubject(Subject):
+    """In Rego a policy says what is denied, with the words for it; a pass has none of its own."""
+
+    def policy(self, *rules: RuleDocument) -> PolicyDocument:
+        denied = [f"deny contains {rule.otherwise} if {{ not {rule.when} }}" for rule in rules]
+        module = "\n".join(["package tests", "import rego.v1", *denied])
+        return replace(super().policy(), module=module, language="rego")
+
+
+class TestRego(LanguageContract):
+    @pytest.fixture
+    def subject(self) -> Subject:
+        return RegoSubject(
+            language=REGO,
+            nothing_failed="input.evidence.tests.failed == 0",
+            first="input.release.first",
+            fast="input.evidence.acceptance.p95_ms <= 100",
+            raising="1 / input.evidence.tests.failed > 0",
+            text='"fine"',
+            named="input.artifact.name",
+            needs_author='concat("", ["by ", input.change.author])',
+            refused={
+                "input.evidence.tests.fialed == 0": "a misspelt fact",
+                "inptu.evidence.tests.failed == 0": "a misspelt root",
+                'input.evidence.tests.failed == "0"': "two types",
+                "input.evidence.tests.failed": "not a boolean",
+                "input.evidence.tests.failed ==": "no expression",
+                "": "nothing",
+                "input.release.first" + " " * MAX_MODULE: "too long",
+            },
+            no_words=("input.evidence.tests.failed", "input.evidence.tests.no_such_fact"),
+            place="tests: module:",
+        )
+
+
+class TestFake(RulesContract):
     @pytest.fixture
     def subject(self) -> Subject:
         return Subject(

@@ -34,6 +34,8 @@ TYPES: dict[FactType, type] = {
 
 class FakeLanguage:
     def compile(self, policy: PolicyDocument) -> FakeRules:
+        if policy.module:
+            raise Invalid("has rules, and no module", where=f"{policy.policy}: module:1:1")
         return FakeRules(tuple(_compile(policy.policy, rule) for rule in policy.rules))
 
 

@@ -21,6 +21,7 @@ from fuzz import proof
 from penstock.adapters._archive import unpack
 from penstock.adapters.build import NodeBuilder, PythonBuilder
 from penstock.adapters.cel import Cel
+from penstock.adapters.rego.check import Flaw, check
 from penstock.adapters.unsandboxed import Unsandboxed
 from penstock.checks import intake
 from penstock.checks.cyclonedx import parse_cyclonedx
@@ -356,6 +357,21 @@ def policy_tests(data: bytes) -> None:
     load_tests(data, "p.test.yaml")
 
 
+def rego(data: bytes) -> None:
+    """The checker of Rego modules; what it accepts is not run here."""
+    try:
+        check(data.decode("utf-8", "replace"))
+    except Flaw as flaw:
+        raise Invalid(str(flaw)) from flaw
+
+
+REGO = b"""package p
+import rego.v1
+deny contains msg if {
+  input.evidence.tests.failed > 0
+  msg := sprintf("%d failed", [input.evidence.tests.failed])
+}
+"""
 SSH_LINE = sshsig.public_key_line(proof.WORKER.public_key, "ada").encode()
 SSH_BLOB = sshsig.SshSignature(proof.WORKER.public_key, "penstock", "sha512", bytes(64)).blob()
 
@@ -388,6 +404,7 @@ TARGETS: tuple[Target, ...] = (
     Target("codeowners", ownership, (b"* @everybody\n/policies/ @org/leads ada@example.org # ours\n",)),
     Target("tile", tile, (b"tile/0/x001/234.p/5", b"tile/entries/000")),
     Target("entry-bundle", entry_bundle, (encode_bundle([b"one", b"two"]),)),
+    Target("rego", rego, (REGO,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}

@@ -290,3 +290,28 @@ def test_a_rule_is_named_once_and_there_is_one() -> None:
     for text in (POLICY + rule, POLICY.replace("rules:\n" + rule, "rules: []\n")):
         with pytest.raises(Invalid, match="distinct ids"):
             parse_policy(text.encode(), "p.yaml")
+
+
+MODULE = POLICY[: POLICY.index("rules:")] + 'language: rego\nmodule: |\n  package p\n  deny contains "x"\n'
+
+
+def test_a_policy_may_be_a_module_instead() -> None:
+    found = parse_policy(MODULE.encode(), "p.yaml")
+    assert (found.language, found.rules, found.module) == ("rego", (), 'package p\ndeny contains "x"\n')
+    assert found.source == MODULE
+
+
+@pytest.mark.parametrize(
+    ("text", "where"),
+    [
+        (MODULE + POLICY[POLICY.index("rules:") :], "p.yaml:6"),
+        (MODULE + "rules: []\n", "p.yaml:6"),
+        (MODULE[: MODULE.index("module:")], "p.yaml:1"),
+        (MODULE[: MODULE.index("module:")] + "module: ' '\n", "p.yaml:6"),
+        (MODULE[: MODULE.index("module:")] + "module: [a]\n", "p.yaml:6"),
+    ],
+)
+def test_a_policy_has_either_rules_or_a_module(text: str, where: str) -> None:
+    with pytest.raises(Invalid, match="module") as caught:
+        parse_policy(text.encode(), "p.yaml")
+    assert caught.value.where == where

@@ -42,6 +42,8 @@ class Cel:
 
     def compile(self, policy: PolicyDocument) -> _Compiled:
         """Type-check every expression. `Invalid` with policy, rule, line and column."""
+        if policy.module:
+            raise Invalid("a policy in cel has rules, and no module", where=f"{policy.policy}: module:1:1")
         return _Compiled(tuple(self._rule(policy, rule) for rule in policy.rules))
 
     def _rule(self, policy: PolicyDocument, rule: RuleDocument) -> _CompiledRule:

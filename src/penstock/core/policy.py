@@ -47,6 +47,7 @@ class RuleDocument:
 class PolicyDocument:
     """One version of a policy. *source* is the exact text whose digest names it.
 
+    It has *rules*, or, in a language whose policies are whole programs, a *module*.
     Times are in seconds: *expires_after* of a sign-off, *waits* for evidence that is missing, and in *fresh*
     the age that evidence of a kind (``evidence.findings``) may have.
     """
@@ -62,6 +63,7 @@ class PolicyDocument:
     expires_after: float = 86400.0
     waits: float = 0.0
     fresh: Mapping[str, float] = field(default_factory=dict)
+    module: str = ""
 
 
 @dataclass(frozen=True)

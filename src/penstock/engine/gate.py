@@ -8,6 +8,7 @@ old, and the policies wait, it answers that it waits; nobody holds anything mean
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -34,8 +35,11 @@ async def perform(
         authority = await ledger.authority(tx)
         selected = await inputs(ledger, tx, question)
     policies = needed(authority, question.action, question.change)
+    # A language may take seconds (Rego does, until it is stopped): leases are renewed meanwhile.
     sign_offs = [
-        sign_off(question, p, _published(authority, p), compiled(p, languages), selected, authority)
+        await asyncio.to_thread(
+            sign_off, question, p, _published(authority, p), compiled(p, languages), selected, authority
+        )
         for p in policies
     ]
     subjects = (

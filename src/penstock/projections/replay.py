@@ -6,6 +6,7 @@ with the evidence and the roles of then, through the same pure function; only th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -61,7 +62,9 @@ async def replay(
         question, authority = question_of(given[0]), authorities[place[2]]
         if _guards(document, question, authority):
             selected = await inputs(ledger, tx, question)
-            signed = sign_off(question, document, "urn:penstock:replay", rules, selected, authority)
+            signed = await asyncio.to_thread(
+                sign_off, question, document, "urn:penstock:replay", rules, selected, authority
+            )
             answers.append(_answer(document, given, signed))
     effects = [answer.effect for answer in answers]
     return Replay(
