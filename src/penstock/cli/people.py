@@ -41,7 +41,9 @@ def parsers(group: Any) -> None:
 
 def _identity(verb: Any) -> None:
     verb("list", identities, "who is known, with keys and roles", "penstock identity list")
-    add = verb("add", add_identity, "add a person, or a source", "penstock identity add ada --key ada.pub")
+    add = verb(
+        "add", add_identity, "add a person, or a source", "penstock identity add ada --public-key ada.pub"
+    )
     add.add_argument("identity")
     add.add_argument("--public-key", type=Path, metavar="FILE", help="an ssh-ed25519 public key")
     add.add_argument("--address", action="append", default=[], help="that commits name the person by")

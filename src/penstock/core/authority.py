@@ -95,7 +95,7 @@ class Authority:
         if known is None:
             raise Refused(
                 f"nobody granted the key {keyid[:16]}…, or it was revoked",
-                next_move="ask an administrator: penstock identity add",
+                next_move="ask an administrator: penstock identity add NAME --public-key FILE.pub",
             )
         return known
 

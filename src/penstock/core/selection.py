@@ -87,7 +87,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
     """What this entry is the newest of; None if it does not count."""
     statement = entry.statement
     if statement.about(question.artifact.digest):
-        name = _of_artifact(statement.predicate)
+        name = report_name(statement.predicate)
         if name is not None:
             return name
     if statement.about(question.release.digest):
@@ -103,7 +103,8 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
     return None
 
 
-def _of_artifact(predicate: Predicate) -> Name | None:
+def report_name(predicate: Predicate) -> Name | None:
+    """What a report about an artifact is the newest of; None for what is no such report."""
     match predicate:
         case Provenance():
             return (predicate.TYPE,)

@@ -44,5 +44,5 @@ def source_of(authority: Authority, inner: Foreign) -> Key:
     raise Refused(
         "no trusted source signed this",
         where="imported statement",
-        next_move=f"trusted: {known}; penstock identity add NAME --key FILE.pub --source",
+        next_move=f"trusted: {known}; penstock identity add NAME --public-key FILE.pub --source",
     )
