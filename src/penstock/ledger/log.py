@@ -19,7 +19,7 @@ from penstock.core.evidence import (
     Statement,
     open_envelope,
     pre_authentication_encoding,
-    seal,
+    seal_statement,
 )
 from penstock.core.notes import Checkpoint, sign_note
 from penstock.core.people import BY_PEOPLE, PolicyVersion
@@ -60,9 +60,12 @@ NodeUse = Callable[[merkle.Node], object]
 
 def attest(signer: Signer, statement: Statement) -> Envelope:
     """Sign a statement: the DSSE envelope over our own canonical bytes."""
-    payload = statement.payload()
-    signature = signer.sign(pre_authentication_encoding(payload))
-    return seal(payload, signature.keyid, signature.value)
+
+    def sign(message: bytes) -> tuple[str, bytes]:
+        made = signer.sign(message)
+        return made.keyid, made.value
+
+    return seal_statement(statement, sign)
 
 
 class Ledger:
