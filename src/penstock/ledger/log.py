@@ -126,13 +126,13 @@ class Ledger:
         rows = await tx.execute("SELECT idx, envelope FROM entries WHERE idx = ?", (index,))
         if not rows:
             raise Invalid(f"there is no entry {index}", next_move="penstock evidence list")
-        return _entry(rows[0])
+        return entry_of(rows[0])
 
     async def entries(self, tx: Transaction, start: int = 0, limit: int = PAGE) -> tuple[Entry, ...]:
         rows = await tx.execute(
             "SELECT idx, envelope FROM entries WHERE idx >= ? ORDER BY idx LIMIT ?", (start, limit)
         )
-        return tuple(_entry(row) for row in rows)
+        return tuple(entry_of(row) for row in rows)
 
     async def tagged(self, tx: Transaction, tag: str, before: int | None = None) -> tuple[Entry, ...]:
         """Entries with a tag (see `ledger.tags`), oldest first; with *before*, only those below it."""
@@ -142,7 +142,7 @@ class Ledger:
             "WHERE t.tag = ? AND t.idx < ? ORDER BY t.idx",
             (tag, limit),
         )
-        return tuple(_entry(row) for row in rows)
+        return tuple(entry_of(row) for row in rows)
 
     async def authority(self, tx: Transaction) -> Authority:
         """Who may say what, at this transaction's size."""
@@ -178,7 +178,7 @@ class Ledger:
             f"WHERE t.tag IN ({marks}) AND t.idx >= ? ORDER BY t.idx",
             (*(f"type:{kind.TYPE}" for kind in BY_PEOPLE), start),
         )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     # --- prove ---------------------------------------------------------------------------------------
 
@@ -289,7 +289,8 @@ def admitted(authority: Authority, entry: Entry) -> Authority:
     return after
 
 
-def _entry(row: Row) -> Entry:
+def entry_of(row: Row) -> Entry:
+    """An entry from its index and its envelope's bytes, parsed strictly."""
     index, raw = row
     if not isinstance(index, int) or not isinstance(raw, bytes):
         raise Broken("an entry of the wrong type", where=f"entry {index}", next_move="penstock ledger verify")
