@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -75,7 +76,7 @@ class Envelope:
     #: Set by `seal_statement`: nobody who makes an envelope of bytes can claim what is in it.
     _known: Statement | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         return digest(self.raw)
 

@@ -59,6 +59,9 @@ def _mapping(value: dict[Any, Any]) -> str:
 
 
 def _list(value: list[Any] | tuple[Any, ...]) -> str:
+    kinds = set(map(type, value))
+    if len(kinds) == 1:  # long lists are of one kind
+        return f"[{','.join(map(WRITERS[kinds.pop()], value))}]"
     return f"[{','.join([WRITERS[type(item)](item) for item in value])}]"
 
 
