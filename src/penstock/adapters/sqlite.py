@@ -18,6 +18,9 @@ from penstock.errors import Broken, Conflict, Invalid, PenstockError, Unavailabl
 from penstock.ports import Row, Transaction
 
 BUSY_SECONDS = 15.0
+#: The log of writes is moved into the file when it has so many pages (32 MB): a page of an index that every
+#: transaction changes is then moved once for many of them.
+LOG_PAGES = 8000
 #: Another process's commits are noticed at this pace.
 POLL_SECONDS = 0.2
 
@@ -36,6 +39,7 @@ class SqliteStore:
             path.chmod(0o600)
             self._writer = self._connect()
             self._reader = self._connect()
+            self._writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._writer.execute(
                 "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL)"
             )

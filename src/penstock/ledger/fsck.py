@@ -41,6 +41,8 @@ MAX_PROBLEMS = 50
 MAX_SPANS = 5
 #: Rows read at a time.
 PAGE = 500
+#: Checked entries that are kept at hand.
+RECENT = 1000
 #: For how long nobody else gets a turn.
 TURN_SECONDS = 0.003
 
@@ -102,6 +104,8 @@ class _Check:
     tree: Tree = field(default_factory=Tree)
     leaves: Seen = field(default_factory=Seen)
     tagged: Tags = field(default_factory=Tags)
+    #: The last entries that were checked, by index: what a sign-off rests on is mostly among them.
+    recent: dict[int, Entry] = field(default_factory=dict)
     #: Who might say what when each sign-off was made.
     views: dict[int, Authority] = field(default_factory=dict)
     sign_offs: int = 0
@@ -187,7 +191,7 @@ async def _entry(check: _Check, tx: Transaction, index: int, raw: bytes) -> bool
         if isinstance(entry.statement.predicate, SignOff):
             check.sign_offs += 1
             check.views[index] = before
-            pool = await _before(tx, index, tags_of(again.question_of(entry.statement.predicate)))
+            pool = await _before(check, tx, index, tags_of(again.question_of(entry.statement.predicate)))
             for problem in again.faults(entry, pool, check.authority, check.languages):
                 check.wrong(f"entry {index}", problem)
         # 5. What was done had its sign-offs.
@@ -196,6 +200,8 @@ async def _entry(check: _Check, tx: Transaction, index: int, raw: bytes) -> bool
     except (PenstockError, ValueError) as error:
         check.wrong(f"entry {index}", error)
         return False
+    check.recent[index] = entry
+    check.recent.pop(index - RECENT, None)
     leaf = merkle.leaf_hash(raw)
     check.leaves.add(leaf)
     check.tree.add(index, leaf)
@@ -209,21 +215,23 @@ async def _unsigned(check: _Check, tx: Transaction, entry: Entry) -> list[str]:
     if not isinstance(predicate, again.DONE):
         return []
     about = [f"about:{subject.digest}" for subject in entry.statement.subjects]
-    pool = await _before(tx, entry.index, [f"delivery:{predicate.delivery}", *about])
+    pool = await _before(check, tx, entry.index, [f"delivery:{predicate.delivery}", *about])
     return again.unsigned(entry, pool, check.authority, check.views)
 
 
-async def _before(tx: Transaction, index: int, wanted: Sequence[str]) -> list[Entry]:
+async def _before(check: _Check, tx: Transaction, index: int, wanted: Sequence[str]) -> list[Entry]:
     """The earlier entries with one of the tags. They have been checked; `_tags` checks that it is them."""
-    found: dict[object, Row] = {}
+    found: dict[int, Entry] = {}
     for tag in wanted:
-        rows = await tx.execute(
-            "SELECT e.idx, e.envelope FROM tags t JOIN entries e ON e.idx = t.idx "
-            "WHERE t.tag = ? AND t.idx < ? ORDER BY t.idx",
-            (tag, index),
-        )
-        found.update((row[0], row) for row in rows)
-    return [entry_of(row) for row in found.values()]
+        for (place,) in await tx.execute("SELECT idx FROM tags WHERE tag = ? AND idx < ?", (tag, index)):
+            if isinstance(place, int) and 0 <= place not in found:
+                found[place] = check.recent.get(place) or await _older(tx, place)
+    return list(found.values())
+
+
+async def _older(tx: Transaction, index: int) -> Entry:
+    rows = await tx.execute("SELECT idx, envelope FROM entries WHERE idx = ?", (index,))
+    return entry_of(rows[0])
 
 
 async def _twice(check: _Check, size: int) -> None:

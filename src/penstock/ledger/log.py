@@ -106,7 +106,8 @@ class Ledger:
         nodes = await self._nodes(tx, lambda node: merkle.root(entries[0].index, node))
         made = [node for entry in entries for node in _grown(nodes, entry)]
         await _insert(tx, "entries (idx, envelope)", [(e.index, e.envelope.raw) for e in entries])
-        await _insert(tx, "tags (tag, idx)", [(tag, e.index) for e in entries for tag in tags(e)])
+        # Sorted: neighbours go into one page of the index, which is then written once.
+        await _insert(tx, "tags (tag, idx)", sorted((tag, e.index) for e in entries for tag in tags(e)))
         await _insert(tx, "nodes (level, idx, hash)", made)
         size = entries[-1].index + 1
         head = Checkpoint(self.origin, size, merkle.root(size, lambda *place: nodes[place]))
