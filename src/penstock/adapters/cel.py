@@ -44,7 +44,7 @@ class Cel:
         """Type-check every expression. `Invalid` with policy, rule, line and column."""
         if policy.module:
             raise Invalid("a policy in cel has rules, and no module", where=f"{policy.policy}: module:1:1")
-        return _Compiled(tuple(self._rule(policy, rule) for rule in policy.rules))
+        return _Compiled(tuple(self._rule(policy, rule) for rule in policy.rules), self._environment)
 
     def _rule(self, policy: PolicyDocument, rule: RuleDocument) -> _CompiledRule:
         where = f"{policy.policy}: rule {rule.id}"
@@ -91,31 +91,37 @@ class _CompiledRule:
 @dataclass(frozen=True)
 class _Compiled:
     rules: tuple[_CompiledRule, ...]
+    environment: Any
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         data = {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}
-        return tuple(_decide(rule, facts, data) for rule in self.rules)
+        try:
+            # Made once for all rules: handing the facts over costs more than most rules.
+            given = {"activation": self.environment.Activation(data=data)}
+        except Exception:  # every rule will say what is wrong with them
+            given = {"data": data}
+        return tuple(_decide(rule, facts, given) for rule in self.rules)
 
 
-def _decide(rule: _CompiledRule, facts: Mapping[str, Fact], data: dict[str, Any]) -> RuleVerdict:
+def _decide(rule: _CompiledRule, facts: Mapping[str, Fact], given: dict[str, Any]) -> RuleVerdict:
     values = {name: facts[name] for name in rule.facts if name in facts}
     missing = [name for name in rule.needed if name not in facts]
     wrong = [name for name in rule.needed if name in facts and not fits(name, facts[name])]
     if wrong:
         verdict = unknown(Cause.ERROR, f"{rule.id}: the value of {', '.join(wrong)} is of the wrong type")
     else:
-        verdict = _evaluate(rule, data, missing)
+        verdict = _evaluate(rule, given, missing)
     # After an error the rule's words could claim anything: the error itself is what there is to say.
     erred = verdict.cause is Cause.ERROR
-    words = "" if erred else _words(rule.say if verdict.passed else rule.otherwise, data)
+    words = "" if erred else _words(rule.say if verdict.passed else rule.otherwise, given)
     says = words or verdict.reason or f"{rule.id}: {verdict.result}"
     absent = tuple(missing) if verdict.cause is Cause.MISSING else ()
     return RuleVerdict(rule.id, Verdict(verdict.result, verdict.cause, says), says, values, absent)
 
 
-def _evaluate(rule: _CompiledRule, data: dict[str, Any], missing: list[str]) -> Verdict:
+def _evaluate(rule: _CompiledRule, given: dict[str, Any], missing: list[str]) -> Verdict:
     try:
-        value = rule.when.eval(data=data)
+        value = rule.when.eval(**given)
     except Exception as error:  # the engine's own failure must never be anything but UNKNOWN
         return unknown(Cause.ERROR, f"{rule.id}: {error}")
     if value.type() == cel.Type.BOOL:
@@ -125,10 +131,10 @@ def _evaluate(rule: _CompiledRule, data: dict[str, Any], missing: list[str]) -> 
     return unknown(Cause.ERROR, f"{rule.id}: {value.plain_value()}")
 
 
-def _words(expression: Any, data: dict[str, Any]) -> str:
+def _words(expression: Any, given: dict[str, Any]) -> str:
     """The rule's own words; "" if they cannot be formed, which never changes the verdict."""
     try:
-        value = expression.eval(data=data)
+        value = expression.eval(**given)
     except Exception:
         return ""
     return str(value.plain_value()) if value.type() == cel.Type.STRING else ""

@@ -50,7 +50,7 @@ def encode(value: object) -> Json:
     kind: type = type(value)
     if kind in PLAIN:
         return value
-    fields = _fields(kind)
+    fields = fields_of(kind)
     if fields is not None:
         pairs = [(name, getattr(value, attribute)) for name, attribute in fields]
         return {name: encode(item) for name, item in pairs if item is not None}
@@ -66,7 +66,7 @@ def encode(value: object) -> Json:
 
 
 @functools.cache
-def _fields(cls: type) -> tuple[tuple[str, str], ...] | None:
+def fields_of(cls: type) -> tuple[tuple[str, str], ...] | None:
     """The JSON name and the attribute of every field; None for what is no dataclass."""
     if not dataclasses.is_dataclass(cls):
         return None
@@ -111,9 +111,10 @@ def _decode_dataclass(cls: type, value: Json, where: Path) -> Any:
     if not data.keys() <= fields.keys():
         _refuse_unknown(data, fields, where)
     arguments = {}
-    for name, (attribute, decoder, optional) in fields.items():
+    for name, (attribute, exactly, decoder, optional) in fields.items():
         if name in data:
-            arguments[attribute] = decoder(data[name], (*where, name))
+            item = data[name]
+            arguments[attribute] = item if type(item) is exactly else decoder(item, (*where, name))
         elif optional is None:
             raise Invalid(f"missing field {name!r}", where=_told(where))
         elif optional:
@@ -130,15 +131,19 @@ def _refuse_unknown(data: Mapping[str, Json], fields: Mapping[str, object], wher
 
 
 @functools.cache
-def _plan(cls: type) -> dict[str, tuple[str, Decoder, bool | None]]:
-    """By JSON name: the attribute, how to read it, and whether it may be absent: None, by no means; True,
-    and is None then; False, and has a default."""
+def _plan(cls: type) -> dict[str, tuple[str, type | None, Decoder, bool | None]]:
+    """By JSON name: the attribute, the type that is taken as it is, how to read anything else, and whether it
+    may be absent: None, by no means; True, and is None then; False, and has a default."""
     hints = typing.get_type_hints(cls)
     return {
-        _name(f): (f.name, _decoder(hints[f.name]), _absence(f, hints[f.name]))
+        _name(f): (f.name, _plain(hints[f.name]), _decoder(hints[f.name]), _absence(f, hints[f.name]))
         for f in dataclasses.fields(cls)
         if f.init
     }
+
+
+def _plain(hint: Any) -> type | None:
+    return hint if hint in (str, bool) else None
 
 
 def _absence(f: dataclasses.Field[Any], hint: Any) -> bool | None:

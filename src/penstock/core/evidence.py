@@ -9,17 +9,28 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
-from penstock.core.codec import Json, decode, encode
-from penstock.core.digest import canonical_json, digest, hex_of
+from penstock.core.codec import Json, decode
+from penstock.core.digest import PREFIX, canonical, digest, hex_of
+from penstock.core.exact import is_exact
 from penstock.core.predicates import PREDICATES, Predicate
 from penstock.errors import Invalid
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
+#: A statement and a subject of it in their canonical form.
+STATEMENT = b'{"_type":"%s","predicate":%%s,"predicateType":%%s,"subject":[%%s]}' % STATEMENT_TYPE.encode()
+SUBJECT = b'{"digest":{"sha256":"%s"},"name":%s}'
+#: An envelope in its canonical form: payload, key id (with its quotes), signature.
+FORM = (
+    b'{"payload":"%%s","payloadType":"%s","signatures":[{"keyid":%%s,"sig":"%%s"}]}' % PAYLOAD_TYPE.encode()
+)
+#: How many pieces an envelope gives that is split at its quotes.
+PIECES = (FORM % (b"", b'""', b"")).count(b'"') + 1
 
 
 @dataclass(frozen=True)
@@ -39,17 +50,15 @@ class Statement:
 
     def payload(self) -> bytes:
         """The canonical JSON bytes that get signed."""
-        return canonical_json(
-            {
-                "_type": STATEMENT_TYPE,
-                "subject": [
-                    {"name": subject.name, "digest": {"sha256": hex_of(subject.digest)}}
-                    for subject in self.subjects
-                ],
-                "predicateType": self.predicate.TYPE,
-                "predicate": encode(self.predicate),
-            }
-        )
+        about = [SUBJECT % (hex_of(s.digest).encode(), canonical(s.name)) for s in self.subjects]
+        kind = canonical(self.predicate.TYPE)
+        return STATEMENT % (canonical(self.predicate), kind, b",".join(about))
+
+    def exact(self) -> bool:
+        """Whether reading the payload would give this statement again, now and for ever."""
+        kind, subjects = type(self.predicate), self.subjects
+        about = type(subjects) is tuple and len(subjects) > 0 and all(map(is_exact, subjects))
+        return about and PREDICATES.get(kind.TYPE) is kind and is_exact(self.predicate)
 
     def about(self, wanted: str) -> bool:
         """Whether *wanted* (a digest) is among the subjects."""
@@ -64,14 +73,16 @@ class Envelope:
     payload: bytes
     keyid: str
     signature: bytes
+    #: Set by `seal_statement`: nobody who makes an envelope of bytes can claim what is in it.
+    _known: Statement | None = field(default=None, init=False, repr=False, compare=False)
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         return digest(self.raw)
 
     def statement(self) -> Statement:
         """The statement inside. Raises `Invalid` if it is not one that Penstock knows."""
-        return parse_statement(self.payload)
+        return self._known or parse_statement(self.payload)
 
 
 @dataclass(frozen=True)
@@ -91,18 +102,42 @@ def pre_authentication_encoding(payload: bytes) -> bytes:
 
 def seal(payload: bytes, keyid: str, signature: bytes) -> Envelope:
     """The envelope around a signed payload."""
-    raw = canonical_json(
-        {
-            "payload": base64.b64encode(payload).decode(),
-            "payloadType": PAYLOAD_TYPE,
-            "signatures": [{"keyid": keyid, "sig": base64.b64encode(signature).decode()}],
-        }
-    )
+    raw = FORM % (_base64_of(payload), canonical(keyid), _base64_of(signature))
     return Envelope(raw, payload, keyid, signature)
+
+
+def seal_statement(statement: Statement, sign: Callable[[bytes], tuple[str, bytes]]) -> Envelope:
+    """The envelope around a statement; *sign* gives key id and signature of the bytes that it is given.
+
+    A statement that is `Statement.exact` is not read again from bytes that were just written from it.
+    """
+    payload = statement.payload()
+    envelope = seal(payload, *sign(pre_authentication_encoding(payload)))
+    if statement.exact():
+        object.__setattr__(envelope, "_known", statement)
+    return envelope
 
 
 def open_envelope(raw: bytes) -> Envelope:
     """Parse envelope bytes strictly. Raises `Invalid` unless sealing again gives the same bytes."""
+    return _opened(raw) or _open_anything(raw)
+
+
+def _opened(raw: bytes) -> Envelope | None:
+    """The envelope, if its bytes are ours as they stand: sealing it again proves it. None: look closer."""
+    pieces = raw.split(b'"')
+    if len(pieces) != PIECES:
+        return None
+    try:
+        payload, keyid, signature = pieces[3], pieces[13], pieces[17]
+        envelope = seal(binascii.a2b_base64(payload), keyid.decode(), binascii.a2b_base64(signature))
+    except (ValueError, Invalid):
+        return None
+    return envelope if envelope.raw == raw else None
+
+
+def _open_anything(raw: bytes) -> Envelope:
+    """Any JSON for such an envelope, and words for whatever is wrong."""
     data = _json(raw, "envelope")
     try:
         (signature,) = data["signatures"]
@@ -131,23 +166,35 @@ def parse_statement(payload: bytes) -> Statement:
 
 
 def _subjects(value: Json) -> tuple[Subject, ...]:
-    listed = decode(tuple[_WireSubject, ...], value, "subject")
+    listed = decode(SUBJECTS, value, "subject")
     if not listed:
         raise Invalid("a statement about nothing", where="subject")
-    return tuple(Subject(item.name, "sha256:" + item.digest.get("sha256", "")) for item in listed)
+    return tuple(Subject(item.name, PREFIX + item.digest.sha256) for item in listed)
+
+
+@dataclass(frozen=True)
+class _WireDigest:
+    sha256: str
 
 
 @dataclass(frozen=True)
 class _WireSubject:
     name: str
-    digest: Mapping[str, str]
+    digest: _WireDigest
+
+
+SUBJECTS = tuple[_WireSubject, ...]
 
 
 def _json(raw: bytes, where: str) -> Json:
     try:
-        return json.loads(raw)
+        return json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise Invalid(f"not JSON: {error}", where=where) from error
+
+
+def _base64_of(raw: bytes) -> bytes:
+    return binascii.b2a_base64(raw, newline=False)
 
 
 def _base64(text: str) -> bytes:

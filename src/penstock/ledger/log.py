@@ -19,7 +19,7 @@ from penstock.core.evidence import (
     Statement,
     open_envelope,
     pre_authentication_encoding,
-    seal,
+    seal_statement,
 )
 from penstock.core.notes import Checkpoint, sign_note
 from penstock.core.people import BY_PEOPLE, PolicyVersion
@@ -60,9 +60,12 @@ NodeUse = Callable[[merkle.Node], object]
 
 def attest(signer: Signer, statement: Statement) -> Envelope:
     """Sign a statement: the DSSE envelope over our own canonical bytes."""
-    payload = statement.payload()
-    signature = signer.sign(pre_authentication_encoding(payload))
-    return seal(payload, signature.keyid, signature.value)
+
+    def sign(message: bytes) -> tuple[str, bytes]:
+        made = signer.sign(message)
+        return made.keyid, made.value
+
+    return seal_statement(statement, sign)
 
 
 class Ledger:
@@ -123,13 +126,13 @@ class Ledger:
         rows = await tx.execute("SELECT idx, envelope FROM entries WHERE idx = ?", (index,))
         if not rows:
             raise Invalid(f"there is no entry {index}", next_move="penstock evidence list")
-        return _entry(rows[0])
+        return entry_of(rows[0])
 
     async def entries(self, tx: Transaction, start: int = 0, limit: int = PAGE) -> tuple[Entry, ...]:
         rows = await tx.execute(
             "SELECT idx, envelope FROM entries WHERE idx >= ? ORDER BY idx LIMIT ?", (start, limit)
         )
-        return tuple(_entry(row) for row in rows)
+        return tuple(entry_of(row) for row in rows)
 
     async def tagged(self, tx: Transaction, tag: str, before: int | None = None) -> tuple[Entry, ...]:
         """Entries with a tag (see `ledger.tags`), oldest first; with *before*, only those below it."""
@@ -139,7 +142,7 @@ class Ledger:
             "WHERE t.tag = ? AND t.idx < ? ORDER BY t.idx",
             (tag, limit),
         )
-        return tuple(_entry(row) for row in rows)
+        return tuple(entry_of(row) for row in rows)
 
     async def authority(self, tx: Transaction) -> Authority:
         """Who may say what, at this transaction's size."""
@@ -175,7 +178,7 @@ class Ledger:
             f"WHERE t.tag IN ({marks}) AND t.idx >= ? ORDER BY t.idx",
             (*(f"type:{kind.TYPE}" for kind in BY_PEOPLE), start),
         )
-        return [_entry(row) for row in rows]
+        return [entry_of(row) for row in rows]
 
     # --- prove ---------------------------------------------------------------------------------------
 
@@ -286,7 +289,8 @@ def admitted(authority: Authority, entry: Entry) -> Authority:
     return after
 
 
-def _entry(row: Row) -> Entry:
+def entry_of(row: Row) -> Entry:
+    """An entry from its index and its envelope's bytes, parsed strictly."""
     index, raw = row
     if not isinstance(index, int) or not isinstance(raw, bytes):
         raise Broken("an entry of the wrong type", where=f"entry {index}", next_move="penstock ledger verify")
