@@ -23,10 +23,12 @@ from fakes.postgres import PostgresServer
 from penstock.adapters.ed25519 import Ed25519
 from penstock.adapters.postgres import PostgresStore
 from penstock.adapters.sqlite import SqliteStore
-from penstock.bootstrap.identity import ROLES, about
+from penstock.bootstrap.identity import ROLES
 from penstock.core.digest import digest
 from penstock.core.evidence import Envelope, Statement, Subject
-from penstock.core.predicates import Genesis, KeyGrant, TestResult
+from penstock.core.people import By, Genesis, KeyGrant
+from penstock.core.predicates import TestResult
+from penstock.core.saying import statement_of
 from penstock.ledger.log import Ledger, attest
 from penstock.ports import Store
 
@@ -42,17 +44,15 @@ class Book:
         self.log, self.operator, self.worker = (
             Ed25519.create(folder / f"{name}.key") for name in ("log", "op", "worker")
         )
-        self.ledger = Ledger(store, self.log, "benchmark")
+        self.ledger = Ledger(store, [self.log], "benchmark")
         self.size = 0
 
     async def begin(self) -> None:
         await self.ledger.migrate()
         keys = self.log.public_key.hex(), self.operator.public_key.hex()
         genesis = Genesis("benchmark", keys[0], "op", keys[1], tuple(ROLES))
-        grant = KeyGrant("worker", self.worker.public_key.hex(), "worker")
-        await self.keep(
-            [attest(self.operator, about(name, said)) for name, said in (("b", genesis), ("w", grant))]
-        )
+        grant = KeyGrant(By("op"), "worker", self.worker.public_key.hex(), "worker")
+        await self.keep([attest(self.operator, statement_of(said)) for said in (genesis, grant)])
 
     async def keep(self, envelopes: list[Envelope]) -> None:
         async with self.store.transaction() as tx:

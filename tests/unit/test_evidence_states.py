@@ -194,6 +194,10 @@ def test_one_policy(authority: Authority, state: str, waiting: str, overridden: 
         (CHANGE, "stranger", 2000.0, False),
         (replace(CHANGE, author="Sec <SEC@example.org>"), WHO, 2000.0, False),
         (replace(CHANGE, author="sec@example.org"), WHO, 2000.0, False),
+        (replace(CHANGE, author="a name that was cut, and its address with it"), WHO, 2000.0, False),
+        (replace(CHANGE, author=""), WHO, 2000.0, False),
+        (replace(CHANGE, author="Ada <>"), WHO, 2000.0, False),
+        (replace(CHANGE, author="Ada <ada@example.org> <sec@example.org>"), WHO, 2000.0, False),
         (replace(CHANGE, signing_key=Hall().raw[WHO]), WHO, 2000.0, False),
     ],
 )

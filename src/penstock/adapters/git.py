@@ -220,7 +220,7 @@ class Git:
             location=place,
             revision=revision,
             tree_digest=tree,
-            author=author[:200],
+            author=_author(author),
             title=title[:200],
             authored_at=authored_at,
             committed_epoch=max(0, int(committed)),
@@ -292,6 +292,12 @@ class Git:
             "GIT_NO_REPLACE_OBJECTS": "1",
             "LC_ALL": "C",
         }
+
+
+def _author(text: str) -> str:
+    """At most 200 characters, the name cut before the address: by it, people are told from authors."""
+    name, bracket, address = text.rpartition(" <")
+    return f"{name[: max(0, 198 - len(address))]}{bracket}{address}"[:200]
 
 
 def _place(location: str) -> str:

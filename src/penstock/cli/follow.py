@@ -48,7 +48,7 @@ def follow(
 
 def print_step(step: dict[str, Any]) -> None:
     """One finished step as a line."""
-    sign = mark(step["state"] in ("success", "skip"))
+    sign = "…" if step["state"] == "pending" else mark(step["state"] in ("success", "skip"))
     say(f"  {sign} {step['name']:<22} {step['seconds']:6.1f} s  {first_line(step['reason'])[:110]}")
 
 

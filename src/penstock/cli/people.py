@@ -221,14 +221,19 @@ def review(given: argparse.Namespace) -> int:
     client = Client.find()
     revision = _revision(client, given.change)
     answer = say(given, client, Review(NOBODY, revision, given.verdict, given.comment))
+    _warn_if_not_counted(client, given.change, answer)
     return _recorded(given, [answer], f"{given.verdict}: {revision[:12]}")
 
 
 def _revision(client: Client, change: str) -> str:
     """A full commit id as it is; for a delivery, its change's."""
-    if len(change) in (40, 64) and not set(change) - set("0123456789abcdef"):
+    if _is_commit(change):
         return change
     return str(client.get(f"/v1/deliveries/{change}")["change"]["revision"])
+
+
+def _is_commit(text: str) -> bool:
+    return len(text) in (40, 64) and not set(text) - set("0123456789abcdef")
 
 
 def override(given: argparse.Namespace) -> int:
@@ -239,11 +244,24 @@ def override(given: argparse.Namespace) -> int:
     until = client.get("/v1/whoami")["now"] + _seconds(given.duration)
     said = Override(NOBODY, given.policy, given.action, found["release_digest"], given.reason, until)
     answer = say(given, client, said)
+    _warn_if_not_counted(client, given.delivery, answer)
     ends = time.strftime("%d %b %H:%M UTC", time.gmtime(until))
     words = f"{given.policy} lets {given.action} of {found['release']} pass until {ends}"
     if found["ended"]:
         complain(f"  next: penstock ship {found['change']['repository']} (that delivery has ended)")
     return _recorded(given, [answer], words)
+
+
+def _warn_if_not_counted(client: Client, change: str, answer: dict[str, Any]) -> None:
+    """Nobody speaks for their own change: say so at once, and not only at the gate."""
+    who, addresses = answer["identity"], [address.casefold() for address in answer["addresses"]]
+    if not addresses:
+        complain(f"! this will not count: {who} has no known address, so it could be their own change")
+        complain(f"  next: an administrator adds it: penstock identity add {who} --address NAME@EXAMPLE.ORG")
+    elif not _is_commit(change):
+        author = client.get(f"/v1/deliveries/{change}")["change"]["author"].casefold()
+        if any(f"<{address}>" in author for address in addresses):
+            complain(f"! this will not count: {who} is the author")
 
 
 def _seconds(text: str) -> float:
@@ -255,4 +273,6 @@ def _seconds(text: str) -> float:
 
 def _recorded(given: argparse.Namespace, answers: list[Any], words: str) -> int:
     entries = ", ".join(str(answer["index"]) for answer in answers)
-    return told(given, {"entries": answers}, f"✓ {words} (entry {entries})")
+    return told(
+        given, {"entries": answers}, f"✓ {words} (entry {entries}, signed as {answers[0]['identity']})"
+    )

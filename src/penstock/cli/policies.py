@@ -13,7 +13,7 @@ from penstock.bootstrap.identity import publication
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
 from penstock.cli.saying import NOBODY, add_options, say
-from penstock.cli.show import document, mark, overridden, read, table, told
+from penstock.cli.show import complain, document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
 from penstock.config import parse_policy
 from penstock.core.facts import FACTS
@@ -24,6 +24,7 @@ from penstock.ledger.again import compiled
 from penstock.policytests import Case, Failure, load_tests, run_case
 
 SUFFIX = ".test.yaml"
+PRODUCTION = "production"
 
 
 def parsers(verb: Any) -> None:
@@ -92,6 +93,8 @@ def shown(given: argparse.Namespace) -> int:
 
 def lint_files(given: argparse.Namespace) -> int:
     found = [_compiled(path)[0] for path in _policies(given.files)]
+    for policy in found:
+        _warn_if_idle(policy.policy, policy.environments)
     rows = [{"policy": document.policy, "rules": len(document.rules)} for document in found]
     return told(given, rows, "\n".join(f"✓ {row['policy']}: {row['rules']} rules compile" for row in rows))
 
@@ -173,6 +176,7 @@ def replay(given: argparse.Namespace) -> int:
 def published(given: argparse.Namespace) -> int:
     source = read(given.file).decode(errors="replace")
     said = publication(source, NOBODY, str(given.file))
+    _warn_if_idle(said.name, parse_policy(source.encode(), str(given.file)).environments)
     answer = say(given, Client.find(), said)
     view = {"policy": said.name, **answer}
     return told(given, view, f"✓ {said.name} is in force from entry {answer['index']} on")
@@ -188,6 +192,11 @@ def synced(given: argparse.Namespace) -> int:
         for p in view["policies"]
     ]
     return told(given, view, table(("file", "what", "signed by", "commit", "entry"), rows))
+
+
+def _warn_if_idle(name: str, environments: tuple[str, ...]) -> None:
+    if PRODUCTION not in environments:
+        complain(f"! {name} guards nothing in {PRODUCTION}: its environments are {', '.join(environments)}")
 
 
 def retired(given: argparse.Namespace) -> int:

@@ -46,7 +46,9 @@ def say(given: argparse.Namespace, client: Client, said: Said) -> Any:
     """Sign and send; the answer names the ledger's entry."""
     if given.login:
         predicate = {name: value for name, value in encode(said).items() if name != "by"}
-        return client.post("/v1/say", {"type": said.TYPE, "predicate": predicate})
+        who = client.get("/v1/whoami")
+        answer = client.post("/v1/say", {"type": said.TYPE, "predicate": predicate})
+        return {**answer, "identity": who["identity"], "addresses": who["addresses"]}
     return say_with(client, _signer(given), said)
 
 
@@ -54,7 +56,8 @@ def say_with(client: Client, signer: Signer, said: Said) -> Any:
     """Sign with a key, as whoever the server knows it to be, by the server's clock; and send."""
     who = client.get("/v1/whoami", keyid=signer.keyid)
     envelope = attest(signer, own(said, who["identity"], who["now"]))
-    return client.send("/v1/statements", envelope.raw)
+    answer = client.send("/v1/statements", envelope.raw)
+    return {**answer, "identity": who["identity"], "addresses": who["addresses"]}
 
 
 def _signer(given: argparse.Namespace) -> Signer:

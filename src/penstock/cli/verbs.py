@@ -69,7 +69,7 @@ def _wait(given: argparse.Namespace, client: Client, delivery: str) -> int:
         by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
         say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
         if not good:
-            complain(f"  next: penstock logs {delivery}; penstock evidence list {delivery}")
+            complain(f"  next: penstock logs {delivery}; penstock policy explain {delivery}")
     return 0 if good else 1
 
 

@@ -13,7 +13,7 @@ from penstock.core.authority import Authority
 from penstock.core.people import Review
 from penstock.core.release import Change
 
-ADDRESS = re.compile(r"<([^<>]*)>\s*$")
+ADDRESS = re.compile(r"<([^<>]+)>\s*$")
 
 
 def judged(reviews: Iterable[Review], change: Change, authority: Authority) -> dict[str, str]:
@@ -35,10 +35,7 @@ def objection(identity: str, change: Change, authority: Authority) -> str:
     addresses = {address.casefold() for address in authority.addresses.get(identity, ())}
     if not addresses:
         return "has no known address, so nobody can tell whether it is their own change"
-    return "is the author" if _address(change.author) in addresses else ""
-
-
-def _address(author: str) -> str:
-    """The address in ``Name <address>``; the whole text if there is none."""
-    found = ADDRESS.search(author)
-    return (found.group(1) if found else author).strip().casefold()
+    author = ADDRESS.search(change.author)
+    if author is None:
+        return "cannot be told from the author, whose address is not known"
+    return "is the author" if author.group(1).strip().casefold() in addresses else ""

@@ -29,6 +29,16 @@ async def test_resolves_what_a_commit_says_of_itself(git: Git, repository: Repos
     assert found.work_items == ("SHOP-12", "SHOP-13", "#4")
 
 
+async def test_a_long_name_does_not_hide_its_address(git: Git, repository: Repository) -> None:
+    """Who the author is follows from the address: a name that pushed it out would let them approve."""
+    repository.commit({"a": "1"})
+    long = f"{'N' * 500} <ada@example.org>"
+    repository.git("commit", "--quiet", "--amend", "--no-edit", f"--author={long}")
+    author = (await git.resolve(str(repository.path), "")).author
+    assert author.endswith("N <ada@example.org>")
+    assert len(author) <= 200
+
+
 async def test_follows_branches_tags_commits_and_the_default_branch(git: Git, repository: Repository) -> None:
     first = repository.commit({"a": "1"})
     repository.git("tag", "v1")

@@ -172,9 +172,12 @@ def test_a_change_waits_for_two_people_who_are_not_its_author(office: Office) ->
     assert "waits" in said
     assert "lena" in said
     sh.ok("review", "approve", delivery, ada, "--comment", "mine is good")
+    assert "will not count: ada-the-author is the author" in sh.err
     sh.ok("review", "approve", delivery, bob)
     sh.ok("review", "approve", delivery, bob)
+    assert "will not count" not in sh.err
     sh.ok("review", "approve", delivery, eve)
+    assert "will not count: eve has no known address" in sh.err
     assert office.comes_to_say(delivery, "1 of 2 approvals")
     says = sh.json("status", delivery)["waiting"]["blocked"][0]["says"]
     assert "ada-the-author: is the author" in says
