@@ -52,7 +52,9 @@ async def ledger(folder: Path, sizes: list[int]) -> Figures:
     figures: Figures = {}
     size = 2
     for target in sizes:
-        await grow(world, size, target - STRETCH - SINGLE)
+        way = await grow(world, size, target - STRETCH - SINGLE)
+        if target - size > 2 * STRETCH:
+            figures[f"on the way to {target:,}: appends/s, {BATCH} a transaction"] = way
         size = max(size, target - STRETCH - SINGLE)
         figures |= await here(world, folder, size, target)
         size = target
