@@ -28,11 +28,17 @@ class WitnessSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name."""
+    """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
+
+    *workers* counts the control plane's own; the others are processes. *lease_seconds* is how long nobody
+    takes over from a worker that is not heard of.
+    """
 
     sandbox: str = "bubblewrap"
     port: int = 7070
     ingress_port: int = 8600
+    workers: int = 1
+    lease_seconds: float = 10.0
     witnesses: tuple[WitnessSettings, ...] = ()
 
 
@@ -88,6 +94,9 @@ class Home:
     @property
     def api_socket(self) -> Path:
         return self.run / "api.sock"
+
+    def worker_lock(self, name: str) -> Path:
+        return self.run / f"worker-{name}.lock"
 
     @property
     def logs(self) -> Path:
