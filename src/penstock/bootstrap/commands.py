@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -25,7 +26,7 @@ import psutil
 
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.plugins import find, open_sandbox
-from penstock.errors import Conflict, PenstockError, Refused, Unavailable
+from penstock.errors import Conflict, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
 
@@ -48,6 +49,7 @@ def up(
     """Start node agent and control plane for a data folder, and wait until both answer."""
     home.create()
     with locked(home.run / "up.lock", "another `penstock up` is at work here"):
+        _refuse_newer(home)
         settings = _start(home, unsandboxed, port, ingress)
         _await_answer(home, settings)
     once = home.run / "token.once"
@@ -67,11 +69,33 @@ def _start(home: Home, unsandboxed: bool, port: int | None, ingress: int | None)
         )
     settings = home.settings if serving else _choose(home, unsandboxed, port, ingress)
     home.keep(settings)
+    for name in ("node", "serve"):
+        _note(home, name).unlink(missing_ok=True)
     if not tending:
         spawn(home, "node")
     if not serving:
         spawn(home, "serve")
     return settings
+
+
+def _refuse_newer(home: Home) -> None:
+    """`Conflict` if a newer release wrote the store: before anything is started, or written."""
+    from penstock.bootstrap.control import (
+        open_store,
+        store_place,
+    )  # the whole product: only `up` waits for it
+    from penstock.engine import schemas
+
+    async def look() -> None:
+        store = open_store(home)
+        try:
+            schemas.refuse_newer(await schemas.versions(store), str(home.path))
+        finally:
+            await store.close()
+
+    _, place = store_place(home)
+    if not isinstance(place, Path) or place.exists():
+        asyncio.run(look())
 
 
 def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:
@@ -123,11 +147,33 @@ def _await_answer(home: Home, settings: Settings) -> None:
     while time.monotonic() < deadline:
         if _answers(home.api_socket) and _answers(home.node_socket):
             return
+        for note in (_note(home, "serve"), _note(home, "node")):
+            if note.exists():
+                raise from_wire(json.loads(note.read_text()))
         time.sleep(0.05)
     tails = "\n".join(f"--- {name}\n{_tail(home.logs / name)}" for name in ("node.log", "serve.log"))
     raise Unavailable(
         f"not up after {START_SECONDS:.0f} s on port {settings.port}:\n{tails}", next_move="penstock doctor"
     )
+
+
+def _note(home: Home, name: str) -> Path:
+    return home.run / f"{name}.failed"
+
+
+@contextlib.contextmanager
+def reporting(home: Home, name: str) -> Iterator[None]:
+    """Leave word of why a process cannot start, for `up`, which waits for it: its user reads no log."""
+    try:
+        yield
+    except (PenstockError, OSError) as error:
+        told = (
+            error if isinstance(error, PenstockError) else Unavailable(str(error), where=f"penstock {name}")
+        )
+        temporary = _note(home, f"{name}.new")
+        temporary.write_text(json.dumps(told.to_wire()))
+        temporary.replace(_note(home, name))
+        raise
 
 
 def _answers(path: Path) -> bool:
@@ -176,10 +222,11 @@ def run_node(home: Home) -> None:
     home.create()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = home.settings
-    sandbox = open_sandbox(settings.sandbox)
-    platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
-    proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
-    asyncio.run(Agent(home.node, platform=platform, router=proxy, metrics=proxy).serve())
+    with reporting(home, "node"):
+        sandbox = open_sandbox(settings.sandbox)
+        platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
+        proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
+        asyncio.run(Agent(home.node, platform=platform, router=proxy, metrics=proxy).serve())
 
 
 @contextlib.contextmanager
