@@ -1,7 +1,9 @@
-"""Writes the golden journal of the release that it is run with: ``python -m tests.golden.make``, once a release.
+"""Writes the golden journal of the release that it is run with: ``python -m tests.golden.make``, once a
+release.
 
-The file is a dump of a SQLite store with a delivery at every stage, as SQL text: ``tests/golden/VERSION/journal.sql``.
-It is never written again: later releases have to go on from it as it is.
+The file is a dump of a SQLite store with a delivery at every stage, as SQL text:
+``tests/golden/VERSION/journal.sql``. It is never written again: later releases have to go on from it as it
+is.
 """
 
 from __future__ import annotations

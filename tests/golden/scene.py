@@ -1,7 +1,7 @@
 """The deliveries of a golden journal: who plays them, and where each is stopped.
 
-Used by `make`, which writes the file of a release, and by `test_golden`, which goes on from every file. Keys are
-made of their names, so that a later release can sign for the same ledger without a key in the repository.
+Used by `make`, which writes the file of a release, and by `test_golden`, which goes on from every file. Keys
+are made of their names, so that a later release can sign for the same ledger without a key in the repository.
 """
 
 from __future__ import annotations

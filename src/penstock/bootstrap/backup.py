@@ -73,7 +73,7 @@ async def back_up(home: Home, file: Path, *, keys: bool = True) -> Made:
         try:
             manifest = await _described(home, store, kind)
             copy = Path(folder) / ("store.db" if kind == "sqlite" else "store.dump")
-            node = await _copied(home, store, copy)
+            node = await copied(home, store, copy)
         finally:
             await store.close()
         part = Path(folder) / "archive"
@@ -115,7 +115,7 @@ async def _described(home: Home, store: Store, kind: str) -> Manifest:
     )
 
 
-async def _copied(home: Home, store: Store, copy: Path) -> dict[str, bytes]:
+async def copied(home: Home, store: Store, copy: Path) -> dict[str, bytes]:
     """Copy the store, and return the node's records as they were while it was copied.
 
     They are compared before and after: a store that knows nothing of a promotion, beside a node that has
