@@ -235,6 +235,7 @@ async def test_a_ledger_that_grows_during_the_copy_is_copied_whole(world: World,
         while not stop.is_set():
             said += 1
             await world.say(f"person-{said}")
+            await asyncio.sleep(0)
         return said
 
     talking = asyncio.create_task(talk())
