@@ -15,7 +15,7 @@ from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
 from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
-from penstock.core.predicates import Deployed, Promoted
+from penstock.core.predicates import Deployed, Promoted, RolledBack
 from penstock.core.release import Release
 from penstock.core.traffic import TrafficState
 from penstock.engine import prune
@@ -77,7 +77,8 @@ async def delivery(control: ControlPlane, name: str) -> View:
 
 
 def _pruned(at: float | None, own: tuple[Entry, ...]) -> View:
-    """When a delivery's records were removed, None if they were not; what they told, the ledger tells then."""
+    """When a delivery's records were removed, None if they were not; what they told, the ledger tells
+    then."""
     if at is None:
         return {"pruned": None}
     asked = [signed for signed in _sign_offs(own) if not signed["asked_again"]]
@@ -89,7 +90,7 @@ def _pruned(at: float | None, own: tuple[Entry, ...]) -> View:
 def _release(own: tuple[Entry, ...]) -> Release | None:
     """The pair that a delivery was about, as its own entries say; None if it did not come that far."""
     said = (entry.statement.predicate for entry in own)
-    return next((p.release for p in said if isinstance(p, (Deployed, Promoted))), None)
+    return next((p.release for p in said if isinstance(p, (Deployed, Promoted, RolledBack))), None)
 
 
 def _sign_offs(own: tuple[Entry, ...]) -> list[View]:

@@ -79,15 +79,11 @@ class Layout:
         with self._locked():
             index = self._path / "index.json"
             listed = json.loads(index.read_bytes())["manifests"] if index.exists() else []
-            found = {path: path.stat() for path in folder.iterdir() if not path.name.startswith(".")}
-            old = {
-                f"sha256:{path.name}": seen.st_size for path, seen in found.items() if seen.st_mtime < before
-            }
-            gone = [
-                entry["digest"] for entry in listed if entry["digest"] in old and entry["digest"] not in keep
-            ]
-            parts = self._parts({entry["digest"] for entry in listed} - set(gone))
-            old = {name: size for name, size in old.items() if name not in parts and name not in keep}
+            images = [entry["digest"] for entry in listed]
+            old = self._older(before)
+            gone = [name for name in images if name in old and name not in keep]
+            parts = self._parts({*images, *keep} - set(gone))
+            old = {name: size for name, size in old.items() if name not in parts}
             if not dry:
                 # What is not listed any more is looked for by nobody, whenever its bytes go.
                 left = [entry for entry in listed if entry["digest"] not in gone]
@@ -96,9 +92,19 @@ class Layout:
                     self._blob(name).unlink(missing_ok=True)
         return Surplus(tuple(gone), sum(old.values()))
 
+    def _older(self, before: float) -> dict[str, int]:
+        """The sizes of blobs that nobody has put there since."""
+        found = {path.name: path.stat() for path in (self._path / "blobs/sha256").glob("[!.]*")}
+        return {f"sha256:{name}": seen.st_size for name, seen in found.items() if seen.st_mtime < before}
+
     def _parts(self, images: Collection[str]) -> set[str]:
-        """These images and all that they are made of."""
-        return {*images, *(part for image in images for part in read_manifest(self._checked(image)))}
+        """These images and all that they are made of, as far as they are images and are here."""
+        parts = set(images)
+        for image in images:
+            if self._blob(image).exists():
+                with contextlib.suppress(Broken):
+                    parts.update(read_manifest(self._checked(image)))
+        return parts
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
