@@ -105,10 +105,14 @@ async def open_control_plane(home: Home) -> ControlPlane:
 
 async def _migrate(home: Home, store: Store, ledger: Ledger, journal: Journal) -> None:
     """Bring every table to this release; `Conflict` before any is changed if one is of a newer one."""
-    schemas.refuse_newer(await schemas.versions(store), str(home.path))
-    await ledger.migrate()
-    await journal.migrate()
-    await prune.migrate(store)
+    try:
+        schemas.refuse_newer(await schemas.versions(store), str(home.path))
+        await ledger.migrate()
+        await journal.migrate()
+        await prune.migrate(store)
+    except BaseException:
+        await store.close()
+        raise
 
 
 def store_place(home: Home) -> tuple[str, Path | str]:
