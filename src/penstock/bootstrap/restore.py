@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from penstock.bootstrap.archive import Contents, check
 from penstock.bootstrap.backup import exclusively
@@ -31,6 +31,7 @@ from penstock.ledger import fsck
 from penstock.ledger.log import Ledger
 from penstock.ports import Restorer
 
+T = TypeVar("T")
 #: In this order; what decides that the folder has a ledger comes last.
 PLACES = ("artifacts", "node", "keys", "settings.json", "trust.json")
 
@@ -67,8 +68,8 @@ async def _restore(home: Home, contents: Contents, restorer: Restorer, staging: 
     for member in contents.manifest.members:
         contents.extract(member, staging / member.name)
     _move_paths(staging, contents.manifest.home, home)
+    await restorer.restore(next(staging.glob("store.*")))
     try:
-        await restorer.restore(next(staging.glob("store.*")))
         deliveries, report = await _resumed(home, contents, staging)
     except BaseException:
         # What is there is ours: the place was vacant.
@@ -95,11 +96,8 @@ async def _restore(home: Home, contents: Contents, restorer: Restorer, staging: 
 
 async def _resumed(home: Home, contents: Contents, staging: Path) -> tuple[int, fsck.Report]:
     """Bring the tables to this release, raise the fences, and verify the ledger."""
-    seen = staging / "node/fences.json"
-    fences = decode(dict[str, int], json.loads(seen.read_bytes()), seen.name) if seen.exists() else {}
-    trust = None
-    if (staging / "trust.json").exists():
-        trust = decode(fsck.Trust, json.loads((staging / "trust.json").read_bytes()), "trust.json")
+    fences = _read(staging / "node/fences.json", dict[str, int]) or {}
+    trust = _read(staging / "trust.json", fsck.Trust)
     store = open_store(home)
     try:
         schemas.refuse_newer(await schemas.versions(store), contents.where)
@@ -122,18 +120,26 @@ async def _resumed(home: Home, contents: Contents, staging: Path) -> tuple[int, 
     return deliveries, report
 
 
+def _read(path: Path, hint: type[T]) -> T | None:
+    """A document of the archive's; None if it is not in it."""
+    try:
+        return decode(hint, json.loads(path.read_bytes()), path.name) if path.exists() else None
+    except (ValueError, RecursionError) as error:
+        raise Invalid(f"not JSON: {error}", where=path.name) from error
+
+
 # --- before anything is written ------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[Contents]:
+    if file.exists() and not file.is_file():
+        raise Invalid("not a file", where=str(file))
     try:
         stream = file.open("rb")
     except OSError as error:
         raise Invalid(f"cannot be read: {error.strerror}", where=str(file)) from error
     with stream:
-        if not file.is_file():
-            raise Invalid("not a file", where=str(file))
         yield check(stream, str(file))
 
 

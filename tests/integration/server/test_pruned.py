@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +16,7 @@ from playhouse import Playhouse, Told, opened
 
 from penstock.bootstrap.control import open_store
 from penstock.bootstrap.prune import Pruned, prune
+from penstock.cli.main import main
 from penstock.core.codec import decode
 from penstock.engine import prune as journal
 from penstock.engine.journal import SCHEMA
@@ -163,3 +167,43 @@ async def test_a_store_of_another_release_is_left_alone(scene: Scene, step: int,
 def test_what_is_live_and_what_it_replaced_always_stay(scene: Scene) -> None:
     with pytest.raises(Invalid, match="always stay"):
         asyncio.run(prune(scene.house.home, 0.0, pairs=1))
+
+
+def test_the_commands_say_what_matters(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*words: str) -> tuple[int, str]:
+        code = main(list(words))
+        said = capsys.readouterr()
+        return code, said.out + said.err
+
+    monkeypatch.setenv("PENSTOCK_HOME", str(scene.house.home.path))
+    whole, bare = str(tmp_path / "whole.tar"), str(tmp_path / "bare.tar")
+    code, said = run("backup", whole)
+    assert (code, "it holds private keys" in said) == (0, True)
+    code, said = run("backup", bare, "--without-keys")
+    assert (code, "put back what is in keys/" in said) == (0, True)
+    code, said = run("backup", whole)
+    assert (code, "there is a file already" in said) == (1, True)
+    code, said = run("restore", whole)
+    assert (code, "already; it was left as it is" in said) == (1, True)
+    code, said = run("prune", "--older-than", "1d", "--dry-run")
+    assert (code, "would be removed: the journal of 0 deliveries" in said) == (0, True)
+    assert run("prune", "--older-than", "soon")[0] == 2
+    with opened_home() as elsewhere:
+        monkeypatch.setenv("PENSTOCK_HOME", str(elsewhere))
+        code, said = run("restore", bare)
+        assert code == 0
+        for words in (
+            "put them back into keys/",
+            "1 deliveries had not ended",
+            "a witness cosigned",
+            "/data",
+        ):
+            assert words in said, words
+
+
+@contextmanager
+def opened_home() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="ps-", dir="/tmp") as folder:
+        yield Path(folder) / "h"
