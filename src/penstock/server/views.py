@@ -70,6 +70,14 @@ async def delivery(control: ControlPlane, name: str) -> View:
     }
 
 
+async def stages(control: ControlPlane, name: str) -> tuple[str, dict[str, State]]:
+    """A delivery's whole id, and the state that each of its stages has come to."""
+    async with control.store.transaction(write=False) as tx:
+        found = await control.journal.find(tx, name)
+        now = await tx.now()
+    return found.id, {stage["name"]: State(stage["state"]) for stage in _stages(found, now)}
+
+
 def _sign_offs(own: tuple[Entry, ...]) -> list[View]:
     """A delivery's sign-offs in order; *asked_again* marks those that a later one of its policy replaced."""
     signed = sign_offs(own)
