@@ -314,6 +314,11 @@ class Task:
     waits_until: float = 0.0
 
     @property
+    def secrets(self) -> tuple[str, ...]:
+        """What this delivery must not show in its logs."""
+        return self.data.secrets if self.data else ()
+
+    @property
     def tree(self) -> Path:
         """The checked-out commit of a code change; read-only for everybody."""
         return self.work / "tree"

@@ -93,7 +93,7 @@ def test_a_repository_without_a_file_is_named_after_its_folder(tmp_path: Path) -
 def test_environment_data_is_typed_and_complete() -> None:
     config = parse(ServiceConfig, REFERENCE, "penstock.reference.yaml")
     data = environment_data(config, "production", {"PAGE_SIZE": 50})
-    assert dict(data.values) == {"CURRENCY": "EUR", "PAGE_SIZE": 50}
+    assert dict(data.values) == {"CURRENCY": "EUR", "PAGE_SIZE": 50, "PAYMENT_KEY": "placeholder"}
     with pytest.raises(Invalid, match="must be of type integer"):
         environment_data(config, "production", {"PAGE_SIZE": "50"})
     with pytest.raises(Invalid, match="not declared by shop"):

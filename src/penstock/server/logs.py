@@ -76,12 +76,28 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         delivery: str,
         stage: str,
         offset: Annotated[int, Query(ge=0, le=MAX_INT)] = 0,
+        behind: Annotated[int, Query(ge=0, le=MOST_BYTES)] = 0,
         last_event_id: Annotated[str, Header()] = "",
     ) -> StreamingResponse:
-        """A stage's output as it comes. The id of an event is the offset of the next; ``end`` is the last."""
+        """A stage's output as it comes. The id of an event is the offset of the next; ``end`` is the last.
+
+        Whoever follows never needs more than *behind* bytes of it at once, if that is given: then what came
+        too fast is passed over.
+        """
         place = await _place(control, delivery, stage)
         start = _offset(last_event_id) if last_event_id else offset
-        return StreamingResponse(_events(control, place, start, request), media_type="text/event-stream")
+        found = _events(control, place, (start, behind), request)
+        return StreamingResponse(found, media_type="text/event-stream")
+
+
+async def overview(control: ControlPlane, delivery: views.View) -> list[views.View]:
+    """The stages of a delivery (as `views.delivery` gives it) that have written something, or may do so."""
+    found = []
+    for stage in delivery["stages"]:
+        piece = await asyncio.to_thread(read, control.engine.log_of(delivery["id"], stage["name"]), 0, 1)
+        if piece.total or stage["state"] == State.EXECUTING:
+            found.append({"stage": stage["name"], "state": stage["state"], "bytes": piece.total})
+    return found
 
 
 async def _place(control: ControlPlane, delivery: str, stage: str) -> Place:
@@ -109,39 +125,54 @@ async def _text(log: Path, offset: int | None) -> str:
     return f"--- {log.stem}\n" + piece.data.decode(errors="replace") if piece.total else ""
 
 
-async def _events(control: ControlPlane, place: Place, offset: int, request: Request) -> AsyncIterator[str]:
+async def _events(
+    control: ControlPlane, place: Place, where: tuple[int, int], request: Request
+) -> AsyncIterator[str]:
+    offset, behind = where
+    silent = 0
     yield "retry: 1000\n\n"
-    silent = 0.0
     while not await request.is_disconnected():
         # Asked before reading: what was written until then is read, so nothing is missing before the end.
         _, states = await views.stages(control, place.delivery)
         over = states.get(place.stage, State.SKIP) not in UNDONE
         for _ in range(1 if over else LOOKS):
             begun = offset
-            while (piece := await _piece(place.log, offset, last=over)).next > offset:
+            async for piece in _new(place.log, offset, behind, last=over):
                 offset = piece.next
                 yield _event(piece)
-            silent = silent + LOOK_SECONDS if offset == begun else 0.0
+            silent = silent + 1 if offset == begun else 0
             if not over:
                 await asyncio.sleep(LOOK_SECONDS)
         if over:
             data = json.dumps({"state": states.get(place.stage, State.SKIP).value})
             yield f"event: end\nid: {offset}\ndata: {data}\n\n"
             return
-        if silent >= SILENT_SECONDS:
-            silent = 0.0
+        if silent * LOOK_SECONDS >= SILENT_SECONDS:
+            silent = 0
             yield ": nothing new\n\n"
 
 
+async def _new(log: Path, offset: int, behind: int, *, last: bool) -> AsyncIterator[Piece]:
+    """What there is from *offset* on, in pieces; with *behind*, at most so many bytes of it, the newest."""
+    if behind:
+        total = (await asyncio.to_thread(read, log, offset, 1)).total
+        offset = max(offset, total - behind)
+    end = offset + behind if behind else MAX_INT
+    while offset < end and (piece := await _piece(log, offset, last=last)).next > offset:
+        offset = piece.next
+        yield piece
+
+
 async def _piece(log: Path, offset: int, *, last: bool) -> Piece:
-    """What comes at *offset*. A character that is not whole yet is left for the next piece, if one comes."""
+    """What comes at *offset*, up to the end of a line or of a character, unless it is the last of all."""
     piece = await asyncio.to_thread(read, log, offset, EVENT_BYTES)
     if last and piece.next == piece.total:
         return piece
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     decoder.decode(piece.data)
-    undone = len(decoder.getstate()[0])
-    if not undone:
+    line = len(piece.data) - 1 - piece.data.rfind(b"\n")
+    undone = line if line < len(piece.data) else len(decoder.getstate()[0])
+    if undone > piece.next - piece.begin or not undone:
         return piece
     return Piece(piece.begin, piece.next - undone, piece.total, piece.data[:-undone])
 

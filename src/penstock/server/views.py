@@ -5,6 +5,7 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -16,6 +17,7 @@ from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
 from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
 from penstock.core.predicates import Promoted
+from penstock.core.release import EnvironmentData
 from penstock.core.traffic import TrafficState
 from penstock.engine.journal import Delivery
 from penstock.engine.worker import plan
@@ -208,10 +210,18 @@ def brief(entry: Entry) -> View:
     }
 
 
+def _hidden(predicate: Any) -> Any:
+    """As it is shown: without secret values. The signed bytes beside it are what they are."""
+    data = getattr(predicate, "data", None)
+    if not isinstance(data, EnvironmentData):
+        return predicate
+    return replace(predicate, data=replace(data, values=data.shown))
+
+
 def whole(entry: Entry) -> View:
     return {
         **brief(entry),
-        "predicate": encode(entry.statement.predicate),
+        "predicate": encode(_hidden(entry.statement.predicate)),
         "envelope": entry.envelope.raw.decode(),
     }
 
@@ -250,7 +260,7 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
         "address": traffic.address,
         "live": now_live.release.id if now_live else None,
         "artifact": now_live.release.artifact if now_live else None,
-        "data": dict(now_live.data.values) if now_live else {},
+        "data": dict(now_live.data.shown) if now_live else {},
         "delivery": now_live.delivery if now_live else None,
         "delivering": running[0].id if running else None,
         "weights": [{"release": w.release, "per_cent": w.share / 10} for w in traffic.weights],
