@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import uvicorn
-from shop_repository import git, new_repository
+from shop_repository import PAYMENT, git, new_repository
 
 from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
@@ -52,9 +52,6 @@ from penstock.errors import Unavailable
 from penstock.ports import BuildRequest, Built, Image, Outcome, Task
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
-
-#: A value that no page and no answer may show.
-PAYMENT = "pay-5a1c9e"
 
 CONFIG = ServiceConfig(
     service="shop",

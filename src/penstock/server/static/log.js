@@ -68,6 +68,7 @@ class Log {
   }
 
   async back() {
+    if (!this.begin || this.earlier.disabled) return;
     const offset = Math.max(0, this.begin - PIECE);
     this.earlier.disabled = true;
     const piece = await this.fetch({ offset, limit: this.begin - offset });
@@ -76,6 +77,7 @@ class Log {
     const height = this.pre.scrollHeight;
     this.pre.prepend(this.block(piece.text, piece.begin));
     this.begin = piece.begin;
+    this.pre.scrollTop += this.pre.scrollHeight - height;
     this.pre.textLength += piece.text.length;
     while (this.pre.textLength > MOST && this.pre.children.length > 1) {
       this.close();
@@ -84,7 +86,6 @@ class Log {
       this.words.textContent = "an earlier part";
     }
     this.look();
-    this.pre.scrollTop += this.pre.scrollHeight - height;
   }
 
   // A piece begins with a whole line, unless it begins with the line about what is not kept.
@@ -105,7 +106,7 @@ class Log {
     return { begin, next, text: clean(new TextDecoder().decode(bytes)) };
   }
 
-  // Blocks end with lines: the browser lays out those in sight, and whole ones are dropped.
+  // Blocks end with lines: a browser lays out again only the one that grows, and whole ones are dropped.
   append(text, offset) {
     text = clean(text);
     const last = this.pre.lastElementChild;
@@ -139,9 +140,36 @@ function clean(text) {
   return text.replace(ESCAPES, "");
 }
 
-export function watch(box) {
-  if (!shown.has(box)) shown.set(box, new Log(box));
+function watch(box) {
+  if (!shown.has(box)) {
+    shown.set(box, new Log(box));
+    box.addEventListener("toggle", () => watch(box));
+  }
   const log = shown.get(box);
   if (box.open && !log.source) log.open();
   else if (!box.open) log.close();
 }
+
+function watchNew() {
+  for (const box of document.querySelectorAll("[data-log]")) if (!shown.has(box)) watch(box);
+}
+
+// Moves the outputs that are being read into a newer page; only what is said about them is new.
+// Gives what is to be called once that page is shown.
+export function keep(page) {
+  const tops = new Map();
+  for (const box of document.querySelectorAll("[data-log]")) {
+    const fresh = page.getElementById(box.id);
+    if (!fresh) continue;
+    const pre = box.querySelector("pre");
+    tops.set(pre, pre.scrollTop);
+    box.querySelector("summary").replaceWith(fresh.querySelector("summary"));
+    fresh.replaceWith(box);
+  }
+  return () => {
+    for (const [pre, top] of tops) pre.scrollTop = top;
+    watchNew();
+  };
+}
+
+watchNew();
