@@ -134,6 +134,19 @@ def test_a_finished_log_is_a_gzip_file_and_the_rest_is_gone(tmp_path: Path) -> N
     assert whole(log)[0] == before
 
 
+def test_a_log_is_not_compressed_under_the_hands_of_its_writer(tmp_path: Path) -> None:
+    log, data = tmp_path / "build.log", numbered(500)
+    output = Output(log, (), SMALL)
+    output.write(data[:3000])
+    finish(log)
+    output.write(data[3000:])
+    assert read(log, None, 500).data == data[-500:]
+    output.close()
+    finish(log)
+    assert [path.name for path in tmp_path.iterdir()] == ["build.log.gz"]
+    assert read(log, None, 500).data == data[-500:]
+
+
 def test_a_small_log_stays_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "build.log").write_bytes(b"few words\n")
     finish(tmp_path / "build.log")

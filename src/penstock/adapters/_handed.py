@@ -9,7 +9,10 @@ import contextlib
 import fcntl
 import os
 
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
+
+#: What a pipe may hold without special rights, as Linux is usually set up.
+MOST = 1024 * 1024
 
 
 class Handed(contextlib.ExitStack):
@@ -24,6 +27,8 @@ class Handed(contextlib.ExitStack):
 
         A pipe that is filled beforehand: never a file, and nobody has to wait for the reader.
         """
+        if len(data) > MOST:
+            raise Invalid(f"an environment of {len(data)} bytes is too large for a process")
         leave, enter = os.pipe()
         self.callback(os.close, leave)
         try:
@@ -31,11 +36,11 @@ class Handed(contextlib.ExitStack):
                 fcntl.fcntl(enter, fcntl.F_SETPIPE_SZ, len(data))
             os.set_blocking(enter, False)
             written = os.write(enter, data)
-        except OSError:
-            written = -1
+        except OSError as error:
+            raise Unavailable(f"no room in the system's pipes: {error.strerror}") from error
         finally:
             os.close(enter)
         if written < len(data):
-            raise Invalid(f"an environment of {len(data)} bytes is too large for a process")
+            raise Unavailable(f"no room in the system's pipes for {len(data)} bytes")
         self.descriptors.append(leave)
         return leave

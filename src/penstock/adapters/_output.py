@@ -7,6 +7,7 @@ Shared by the sandboxes through `_commands`; not an adapter, and not for others.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -66,6 +67,8 @@ class _Rolling:
         self._bounds = bounds
         self._folder = log.with_name(log.name + ".tail")
         self._segments = sorted(self._folder.glob("[0-9]*")) if self._folder.exists() else []
+        # Held until the end: the log of a stage is not compressed under the hands of whoever writes it.
+        self._lock = _held(log)
         self._file: BinaryIO = log.open("ab")
         self._size = self._file.seek(0, os.SEEK_END)
         self._total, self._room = self._size, max(0, bounds.head - self._size)
@@ -86,6 +89,7 @@ class _Rolling:
 
     def close(self) -> None:
         self._file.close()
+        self._lock.close()
 
     def _resume(self, last: Path) -> None:
         self._file.close()
@@ -103,6 +107,16 @@ class _Rolling:
         self._room = self._bounds.segment
         while len(self._segments) > self._bounds.tail // self._bounds.segment + 1:
             self._segments.pop(0).unlink(missing_ok=True)
+
+
+def _held(log: Path) -> BinaryIO:
+    """The log, locked. Whoever was about to remove it has then done so, and it is made anew."""
+    while True:
+        file = log.open("ab")
+        fcntl.flock(file, fcntl.LOCK_SH)
+        if log.exists() and log.stat().st_ino == os.fstat(file.fileno()).st_ino:
+            return file
+        file.close()
 
 
 def known_secrets(given: Iterable[str], settings: Mapping[str, str]) -> tuple[set[bytes], list[str]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import logging
 import shutil
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -91,9 +92,18 @@ def _quietly(change: Callable[[Path], None], log: Path) -> None:
 
 
 def finish(log: Path) -> None:
-    """Compress, unless it is small. The live form stays until the compressed one is whole."""
-    if not log.exists() or (log.stat().st_size < WORTH_COMPRESSING and not _tail(log).exists()):
+    """Compress, unless it is small, or somebody still writes: this may be a worker that lost its delivery."""
+    try:
+        with log.open("rb") as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if log.stat().st_size >= WORTH_COMPRESSING or _tail(log).exists():
+                _compress(log)
+    except (FileNotFoundError, BlockingIOError):
         return
+
+
+def _compress(log: Path) -> None:
+    """The live form stays until the compressed one is whole."""
     extent, get = _live(log)
     blocks = blocks_of(extent)
     draft, found = _draft(log), []
