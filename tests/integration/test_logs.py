@@ -6,6 +6,7 @@ import asyncio
 import base64
 import gzip
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -303,3 +304,29 @@ async def test_a_gigabyte_of_output_is_bounded_and_served_by_range(short_tmp: Pa
     assert gap.next >= total - KEPT.tail - KEPT.segment
     assert [path.name for path in short_tmp.iterdir()] == ["tests.log.gz"]
     assert (short_tmp / "tests.log.gz").stat().st_size < 1_000_000
+
+
+async def test_the_environment_of_a_workload_is_not_in_the_list_of_processes(tmp_path: Path) -> None:
+    try:
+        sandbox = Bubblewrap.detect()
+    except Unavailable:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip("needs bubblewrap")
+    step = Step(("/bin/sh", "-c", 'echo "$KEY"; read line'), "/", env={"KEY": SECRET})
+    with Handed() as handed:
+        started = subprocess.Popen(
+            sandbox.enclose(step, outlives_us=True, hand=handed.hand),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=handed.descriptors,
+            env={},
+        )
+    assert started.stdin
+    assert started.stdout
+    assert started.stdout.readline() == f"{SECRET}\n".encode()
+    outer = psutil.Process(started.pid)
+    words = [word for process in (outer, *outer.children(recursive=True)) for word in process.cmdline()]
+    started.communicate(b"\n", timeout=20)
+    assert "--args" in words
+    assert [word for word in words if SECRET in word] == []

@@ -182,6 +182,12 @@ class Masker:
         return cut
 
 
+def masked(text: str, secrets: Iterable[str]) -> str:
+    """A text for people without *secrets*."""
+    masker = Masker(secret.encode() for secret in secrets)
+    return (masker.feed(text.encode(errors="replace")) + masker.finish()).decode()
+
+
 def _cut_off(form: bytes, text: bytes, least: int, start: int = 0) -> int:
     """The first place from which on *text* is a beginning of *form*, but not all of it; else its length."""
     at = text.find(form[:1], max(start, len(text) - len(form) + 1))
