@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, machine, people, policies, saying, verbs, witness
+from penstock.cli import keeping, logs, machine, people, policies, saying, verbs, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -130,10 +130,11 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     status = _add(commands, "status", verbs.status, what, "penstock status shop-1a2b3c4d")
     status.add_argument("delivery", nargs="?")
     what = "output of a delivery's stages, or of a service's releases"
-    logs = _add(commands, "logs", verbs.logs, what, "penstock logs shop-1a2b3c4d build")
-    logs.add_argument("name", help="a delivery or a service")
-    logs.add_argument("stage", nargs="?", default="")
-    logs.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
+    command = _add(commands, "logs", logs.logs, what, "penstock logs shop-1a2b3c4d build --follow")
+    command.add_argument("name", help="a delivery or a service")
+    command.add_argument("stage", nargs="?", default="")
+    command.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
+    command.add_argument("--follow", action="store_true", help="a delivery's output as it comes")
     what = "what is live, which change it came from, who signed it off and why"
     why = _add(commands, "why", verbs.why, what, "penstock why shop")
     why.add_argument("service")

@@ -18,6 +18,7 @@ from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
 from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
+from penstock.engine.logs import keeping
 from penstock.errors import Broken
 from penstock.ports import Outcome, Source, Task
 
@@ -63,7 +64,8 @@ class Engine:
         if intent.verb in NEED_TREE and task.source is not None:
             await self._check_out(task)
         verb = VERBS[intent.verb]
-        return await verb(task, **self._granted(verb))
+        async with keeping(task.log):
+            return await verb(task, **self._granted(verb))
 
     def forget(self, delivery: str) -> None:
         """Remove the scratch folder of a delivery that has ended; its logs stay."""
