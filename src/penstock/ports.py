@@ -251,7 +251,10 @@ Row = tuple[object, ...]
 
 
 class Transaction(Protocol):
-    """One open transaction. Parameters are ``?``. Only ``ledger`` and ``engine.journal`` write SQL."""
+    """One open transaction. Parameters are ``?``.
+
+    Only ``ledger``, ``engine.journal`` and ``engine.numbers`` write SQL.
+    """
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return its rows."""
