@@ -45,7 +45,9 @@ async def _serve(home: Home) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
+    # All but the worker in this process alone, which holds the lock: nobody is told anything twice.
+    loops = (control.worker.run(), control.witnesses.run(), control.webhooks.run())
+    background = [asyncio.create_task(task) for task in loops]
     try:
         await asyncio.gather(
             open_to_user.serve(sockets=[_unix(home.api_socket)]),

@@ -6,6 +6,7 @@ journal knows the rest for as long as it keeps the delivery. Must not write.
 
 from __future__ import annotations
 
+from penstock.core.digest import short
 from penstock.core.evidence import Entry
 from penstock.core.people import By
 from penstock.core.predicates import Ended, Provenance, SignOff
@@ -75,3 +76,8 @@ async def newest(ledger: Ledger, journal: Journal, tx: Transaction, look_back: i
         if at is not None:
             return at
     return None
+
+
+async def source(ledger: Ledger, tx: Transaction) -> str:
+    """The name of this ledger for others: a URI that no other ledger has."""
+    return f"urn:penstock:ledger:{short((await ledger.entry(tx, 0)).envelope.digest)}"

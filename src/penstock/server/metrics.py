@@ -38,8 +38,9 @@ async def families(control: ControlPlane) -> tuple[Family, ...]:
         read = await numbers.read(tx, control.journal.lease_seconds)
         entries = await control.ledger.size(tx)
         newest = await moments.newest(control.ledger, control.journal, tx)
+        behind = await control.webhooks.behind(tx)
         now = await tx.now()
-    return (*_engine(read), *_ledger(entries, now, newest), *_process())
+    return (*_engine(read), *_ledger(entries, now, newest), *_outgoing(control, behind), *_process())
 
 
 def _engine(read: Numbers) -> tuple[Family, ...]:
@@ -90,6 +91,24 @@ def _ledger(entries: int, now: float, newest: float | None) -> tuple[Family, ...
             "gauge",
             "Time since the newest checkpoint was signed; every append signs one.",
             age,
+        ),
+    )
+
+
+def _outgoing(control: ControlPlane, behind: Mapping[str, int]) -> tuple[Family, ...]:
+    failures = {f"webhook {name}": count for name, count in control.webhooks.failures.items()}
+    return (
+        _by(
+            "penstock_webhook_entries_behind",
+            "Entries of the ledger that a webhook was not told of yet.",
+            "webhook",
+            behind,
+        ),
+        Family(
+            "penstock_process_sends_failed_total",
+            "counter",
+            "Messages to webhooks and to the collector that were not accepted, since this server started.",
+            tuple(Sample(count, {"to": to}) for to, count in sorted(failures.items())),
         ),
     )
 
