@@ -13,7 +13,7 @@ from pathlib import Path
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
-from penstock.bootstrap.outgoing import open_webhooks
+from penstock.bootstrap.outgoing import open_traces, open_webhooks
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
@@ -22,6 +22,7 @@ from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
 from penstock.engine.ship import Shipping
+from penstock.engine.traces import Traces
 from penstock.engine.webhooks import Webhooks
 from penstock.engine.worker import Worker
 from penstock.errors import Invalid
@@ -48,6 +49,7 @@ class ControlPlane:
     worker: Worker
     witnesses: Witnesses
     webhooks: Webhooks
+    traces: Traces
     platform: Platform
     router: Router
     metrics: Metrics
@@ -100,6 +102,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         worker=Worker(store, journal, ledger, engine, keys.worker),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         webhooks=open_webhooks(home, store, ledger, journal),
+        traces=open_traces(home, store, ledger, journal),
         platform=platform,
         router=router,
         metrics=metrics,

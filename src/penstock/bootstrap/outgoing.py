@@ -6,24 +6,88 @@ own in ``keys/`` (0600), where no workload's sandbox looks; nothing else keeps i
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
+from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import unquote
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find
 from penstock.core.webhook import SECRET_BYTES, name_of, read_secret, written
 from penstock.engine.journal import Journal
+from penstock.engine.traces import Collector, Traces
 from penstock.engine.webhooks import Outside, Webhooks
-from penstock.errors import Unavailable
+from penstock.errors import Invalid, Unavailable
 from penstock.ledger.log import Ledger
 from penstock.ports import Store
+
+log = logging.getLogger(__name__)
+
+OTLP = "OTEL_EXPORTER_OTLP_"
 
 
 def open_webhooks(home: Home, store: Store, ledger: Ledger, journal: Journal) -> Webhooks:
     """The sender of webhooks, not yet running."""
     outside = Outside(pages(home), find("receiver", "http"), lambda name: webhook_secret(home, name))
     return Webhooks(store, ledger, journal, outside)
+
+
+def open_traces(home: Home, store: Store, ledger: Ledger, journal: Journal) -> Traces:
+    """The exporter of traces, not yet running; without a collector it has nothing to do."""
+    try:
+        collector = collector_of(os.environ, pages(home))
+    except Invalid as error:
+        # These variables are often set for every program of a machine: what is wrong in them stops nothing.
+        log.error("no traces are exported: %s", error)
+        collector = None
+    return Traces(store, ledger, journal, collector)
+
+
+def collector_of(environ: Mapping[str, str], seen_at: str) -> Collector | None:
+    """The collector that OpenTelemetry's own variables name; None if they name none."""
+
+    def given(name: str) -> str:
+        return environ.get(f"{OTLP}TRACES_{name}") or environ.get(f"{OTLP}{name}") or ""
+
+    off = (
+        environ.get("OTEL_SDK_DISABLED", "").lower() == "true"
+        or environ.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    endpoint = given("ENDPOINT")
+    if off or not endpoint:
+        return None
+    if given("PROTOCOL") == "grpc":
+        move = "name its HTTP endpoint, mostly port 4318, and set the protocol to http/json"
+        raise Invalid("the collector is spoken to over HTTP only", where=f"{OTLP}PROTOCOL", next_move=move)
+    if not environ.get(f"{OTLP}TRACES_ENDPOINT"):
+        endpoint = endpoint.rstrip("/") + "/v1/traces"
+    http = find("receiver", "http")
+    http(endpoint)
+    release = version("penstock")
+    resource = {
+        "service.version": release,
+        **_pairs(environ.get("OTEL_RESOURCE_ATTRIBUTES", ""), "OTEL_RESOURCE_ATTRIBUTES"),
+        "service.name": environ.get("OTEL_SERVICE_NAME") or "penstock",
+    }
+    return Collector(lambda: http(endpoint), seen_at, release, _headers(given("HEADERS")), resource)
+
+
+def _headers(text: str) -> dict[str, str]:
+    found = {name.lower(): value for name, value in _pairs(text, f"{OTLP}HEADERS").items()}
+    if not all(part.isascii() and part.isprintable() for pair in found.items() for part in pair):
+        raise Invalid("holds characters that a header cannot", where=f"{OTLP}HEADERS")
+    return found
+
+
+def _pairs(text: str, where: str) -> dict[str, str]:
+    """``a=b,c=d``, as in W3C baggage."""
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    if not all(key.strip() and equals for key, equals, _ in pairs):
+        raise Invalid("not of the form key=value,key=value", where=where)
+    return {unquote(key.strip()): unquote(value.strip()) for key, _, value in pairs}
 
 
 def pages(home: Home) -> str:

@@ -39,8 +39,9 @@ async def families(control: ControlPlane) -> tuple[Family, ...]:
         entries = await control.ledger.size(tx)
         newest = await moments.newest(control.ledger, control.journal, tx)
         behind = await control.webhooks.behind(tx)
+        traces = await control.traces.behind(tx)
         now = await tx.now()
-    return (*_engine(read), *_ledger(entries, now, newest), *_outgoing(control, behind), *_process())
+    return (*_engine(read), *_ledger(entries, now, newest), *_outgoing(control, behind, traces), *_process())
 
 
 def _engine(read: Numbers) -> tuple[Family, ...]:
@@ -95,14 +96,22 @@ def _ledger(entries: int, now: float, newest: float | None) -> tuple[Family, ...
     )
 
 
-def _outgoing(control: ControlPlane, behind: Mapping[str, int]) -> tuple[Family, ...]:
+def _outgoing(control: ControlPlane, behind: Mapping[str, int], traces: int | None) -> tuple[Family, ...]:
     failures = {f"webhook {name}": count for name, count in control.webhooks.failures.items()}
+    if traces is not None:
+        failures["collector"] = control.traces.failures
     return (
         _by(
             "penstock_webhook_entries_behind",
             "Entries of the ledger that a webhook was not told of yet.",
             "webhook",
             behind,
+        ),
+        Family(
+            "penstock_traces_entries_behind",
+            "gauge",
+            "Entries of the ledger whose steps were not exported as spans yet, if there is a collector.",
+            () if traces is None else (Sample(traces),),
         ),
         Family(
             "penstock_process_sends_failed_total",
