@@ -13,7 +13,7 @@ from pathlib import Path
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
-from penstock.bootstrap.outgoing import open_traces, open_webhooks
+from penstock.bootstrap.outgoing import Outgoing, open_outgoing
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
@@ -22,11 +22,8 @@ from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
 from penstock.engine.ship import Shipping
-from penstock.engine.traces import Traces
-from penstock.engine.webhooks import Webhooks
 from penstock.engine.worker import Worker
 from penstock.errors import Invalid
-from penstock.ledger import hooks
 from penstock.ledger.log import Ledger
 from penstock.ledger.witnesses import Known, Witnesses
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
@@ -48,8 +45,7 @@ class ControlPlane:
     policy_repository: PolicyRepository
     worker: Worker
     witnesses: Witnesses
-    webhooks: Webhooks
-    traces: Traces
+    outgoing: Outgoing
     platform: Platform
     router: Router
     metrics: Metrics
@@ -66,7 +62,6 @@ async def open_control_plane(home: Home) -> ControlPlane:
     journal = Journal(store)
     await ledger.migrate()
     await journal.migrate()
-    await hooks.migrate(store)
     await found(store, ledger, keys, home)
     node = NodeClient(home.node_socket)
     router, metrics, platform = NodeRouter(node), NodeMetrics(node), NodePlatform(node)
@@ -101,8 +96,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
-        webhooks=open_webhooks(home, store, ledger, journal),
-        traces=open_traces(home, store, ledger, journal),
+        outgoing=await open_outgoing(home, store, ledger, journal),
         platform=platform,
         router=router,
         metrics=metrics,

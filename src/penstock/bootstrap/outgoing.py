@@ -6,10 +6,12 @@ own in ``keys/`` (0600), where no workload's sandbox looks; nothing else keeps i
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import secrets
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote
@@ -21,12 +23,30 @@ from penstock.engine.journal import Journal
 from penstock.engine.traces import Collector, Traces
 from penstock.engine.webhooks import Outside, Webhooks
 from penstock.errors import Invalid, Unavailable
+from penstock.ledger import hooks
 from penstock.ledger.log import Ledger
 from penstock.ports import Store
 
 log = logging.getLogger(__name__)
 
 OTLP = "OTEL_EXPORTER_OTLP_"
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """The senders. Each ends only when it is cancelled."""
+
+    webhooks: Webhooks
+    traces: Traces
+
+    async def run(self) -> None:
+        await asyncio.gather(self.webhooks.run(), self.traces.run())
+
+
+async def open_outgoing(home: Home, store: Store, ledger: Ledger, journal: Journal) -> Outgoing:
+    """Everything that sends, not yet running."""
+    await hooks.migrate(store)
+    return Outgoing(open_webhooks(home, store, ledger, journal), open_traces(home, store, ledger, journal))
 
 
 def open_webhooks(home: Home, store: Store, ledger: Ledger, journal: Journal) -> Webhooks:

@@ -45,8 +45,8 @@ async def _serve(home: Home) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    # In this process alone, which holds the lock: else everybody would be told everything twice.
-    senders = (control.witnesses.run(), control.webhooks.run(), control.traces.run())
+    # The senders run in this process alone, which holds the lock: else everybody would be told twice.
+    senders = (control.witnesses.run(), control.outgoing.run())
     background = [asyncio.create_task(task) for task in (control.worker.run(), *senders)]
     try:
         await asyncio.gather(

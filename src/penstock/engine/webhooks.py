@@ -63,8 +63,8 @@ class Webhooks:
             while True:
                 try:
                     await self._arrange()
-                except PenstockError as error:
-                    log.warning("webhooks: %s", error)
+                except Exception as error:  # a list that cannot be read now, may be read later
+                    log.warning("webhooks: %s", error, exc_info=not isinstance(error, PenstockError))
                 await self._store.wake(LOOK_SECONDS)
         finally:
             await self._end(list(self._tasks))

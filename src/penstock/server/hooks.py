@@ -33,7 +33,7 @@ def routes(control: ControlPlane) -> APIRouter:
     async def test(name: str, request: Request) -> View:
         """Send one test event now. *delivered* if the receiver said yes."""
         await demand_administrator(control, login_of(request))
-        status = await control.webhooks.try_out(name_of(name), secrets.token_hex(8))
+        status = await control.outgoing.webhooks.try_out(name_of(name), secrets.token_hex(8))
         return {"name": name, "status": status, "delivered": 200 <= status < 300}
 
     return router
@@ -45,8 +45,8 @@ def _kept(router: APIRouter, control: ControlPlane) -> None:
         """Who is told, how many entries each is behind, and what is wrong with it now."""
         async with control.store.transaction(write=False) as tx:
             found = await hooks.every(tx)
-            behind = await control.webhooks.behind(tx)
-        problems = control.webhooks.problems
+            behind = await control.outgoing.webhooks.behind(tx)
+        problems = control.outgoing.webhooks.problems
         return {
             "webhooks": [
                 {

@@ -38,8 +38,8 @@ async def families(control: ControlPlane) -> tuple[Family, ...]:
         read = await numbers.read(tx, control.journal.lease_seconds)
         entries = await control.ledger.size(tx)
         newest = await moments.newest(control.ledger, control.journal, tx)
-        behind = await control.webhooks.behind(tx)
-        traces = await control.traces.behind(tx)
+        behind = await control.outgoing.webhooks.behind(tx)
+        traces = await control.outgoing.traces.behind(tx)
         now = await tx.now()
     return (*_engine(read), *_ledger(entries, now, newest), *_outgoing(control, behind, traces), *_process())
 
@@ -97,9 +97,9 @@ def _ledger(entries: int, now: float, newest: float | None) -> tuple[Family, ...
 
 
 def _outgoing(control: ControlPlane, behind: Mapping[str, int], traces: int | None) -> tuple[Family, ...]:
-    failures = {f"webhook {name}": count for name, count in control.webhooks.failures.items()}
+    failures = {f"webhook {name}": count for name, count in control.outgoing.webhooks.failures.items()}
     if traces is not None:
-        failures["collector"] = control.traces.failures
+        failures["collector"] = control.outgoing.traces.failures
     return (
         _by(
             "penstock_webhook_entries_behind",

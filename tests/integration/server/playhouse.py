@@ -279,7 +279,7 @@ class Playhouse:
         ]
         background = [
             asyncio.create_task(task)
-            for task in (control.worker.run(), control.witnesses.run(), control.webhooks.run())
+            for task in (control.worker.run(), control.witnesses.run(), control.outgoing.run())
         ]
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
