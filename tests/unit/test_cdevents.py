@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
-from penstock.core.cdevents import CONTENT_TYPE, Circumstances, Event, event_of, trial_event
+from penstock.core.cdevents import CONTENT_TYPE, SIGN_OFF, TESTED, Circumstances, Event, event_of, trial_event
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal_statement
 from penstock.core.predicates import (
@@ -38,6 +39,7 @@ from penstock.core.predicates import (
 )
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 
+GUIDE = Path(__file__).parents[2] / "docs/guides/telemetry.md"
 IMAGE = digest(b"image")
 ARTIFACT = Artifact("shop", IMAGE)
 DATA = EnvironmentData("shop", "production")
@@ -198,6 +200,11 @@ def test_an_entry_becomes_its_event(predicate: Predicate, kind: str, content: di
 
 def test_every_type_that_the_schemas_know_is_told() -> None:
     assert {f"dev.cdevents.{kind}" for _, kind, _ in CASES} == set(SCHEMAS)
+
+
+def test_the_guide_lists_every_event() -> None:
+    listed = set(re.findall(r"\| `(dev\.cdevents[^`]*)` \|", GUIDE.read_text(encoding="utf-8")))
+    assert listed == {*SCHEMAS, SIGN_OFF, TESTED}
 
 
 def test_a_sign_off_is_a_custom_event() -> None:
