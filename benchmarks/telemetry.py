@@ -94,12 +94,12 @@ async def measure(folder: Path, deliveries: int) -> dict[str, float]:
             for _ in range(count):
                 await numbers.step_done(tx, record)
 
-    many = await milliseconds(ROUNDS // 10, lambda: write(100))
+    many = await milliseconds(ROUNDS // 10, lambda: write(2000))
     none = await milliseconds(ROUNDS // 10, lambda: write(0))
     figures = {
         "metrics_read_ms": await milliseconds(ROUNDS, read),
         "find_delivery_ms": await milliseconds(ROUNDS, find),
-        "count_step_us": (many - none) * 10,
+        "count_step_us": (many - none) * 1000 / 2000,
     }
     await store.close()
     return figures
