@@ -264,11 +264,27 @@ class Witness(Protocol):
         """
 
 
+class Receiver(Protocol):
+    """Somebody outside who is sent messages over HTTP: a webhook's receiver, a collector of traces."""
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> int:
+        """Send, and give back the status of the answer, whatever it is; redirects are not followed.
+
+        `Unavailable` if no answer comes in time.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
 Row = tuple[object, ...]
 
 
 class Transaction(Protocol):
-    """One open transaction. Parameters are ``?``. Only ``ledger`` and ``engine.journal`` write SQL."""
+    """One open transaction. Parameters are ``?``.
+
+    Only ``ledger``, ``engine.journal`` and ``engine.numbers`` write SQL.
+    """
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return its rows."""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
+from penstock.bootstrap.outgoing import Outgoing, open_outgoing
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
@@ -45,6 +46,7 @@ class ControlPlane:
     policy_repository: PolicyRepository
     worker: Worker
     witnesses: Witnesses
+    outgoing: Outgoing
     platform: Platform
     router: Router
     metrics: Metrics
@@ -97,6 +99,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
+        outgoing=await open_outgoing(home, store, ledger, journal),
         platform=platform,
         router=router,
         metrics=metrics,

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, logs, machine, people, policies, saying, verbs, witness
+from penstock.cli import keeping, logs, machine, people, policies, saying, verbs, webhook, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -165,6 +165,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     rotate = verb("rotate-key", people.rotate_log_key, what, "penstock ledger rotate-key --reason yearly")
     rotate.add_argument("--reason", required=True)
     saying.add_options(rotate)
+    what = "who is told of what happens, as CDEvents: add, list, remove, test"
+    webhook.parsers(_group(commands, "webhook", what, "penstock webhook list"))
     what = "check an evidence bundle offline, with nothing but a trust file"
     verify = _add(commands, "verify", verbs.verify, what, "penstock verify bundle.json --trust trust.json")
     verify.add_argument("bundle", type=Path)

@@ -280,7 +280,10 @@ class Playhouse:
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (tcp, unix), strict=True)
         ]
-        background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
+        background = [
+            asyncio.create_task(task)
+            for task in (control.worker.run(), control.witnesses.run(), control.outgoing.run())
+        ]
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
         up.set()
