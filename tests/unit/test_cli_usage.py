@@ -28,6 +28,7 @@ COMMANDS = [
     "abort",
     "status",
     "logs",
+    "shell",
     "why",
     "policy",
     "identity",

@@ -20,6 +20,7 @@ from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
+from penstock.engine.scratch import Remembering
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.errors import Invalid
@@ -63,8 +64,8 @@ async def open_control_plane(home: Home) -> ControlPlane:
     await found(store, ledger, keys, home)
     node = NodeClient(home.node_socket)
     router, metrics, platform = NodeRouter(node), NodeMetrics(node), NodePlatform(node)
-    sandbox = open_sandbox(home.settings.sandbox)
-    builders = open_builders(home, sandbox)
+    sandbox = Remembering(open_sandbox(home.settings.sandbox), home.work)
+    builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
     languages: dict[str, Language] = {name: find("language", name)() for name in names("language")}
     source = find("source", "git")(home.cache / "git")
@@ -131,7 +132,7 @@ def open_witnesses(home: Home) -> list[Known]:
     ]
 
 
-def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:
+def open_builders(store: Path, sandbox: Sandbox) -> dict[str, Builder]:
     """Every installed builder, in alphabetical order of their names reversed: python before node."""
     ordered = sorted(names("builder"), reverse=True)
-    return {name: find("builder", name)(sandbox, home.artifacts) for name in ordered}
+    return {name: find("builder", name)(sandbox, store) for name in ordered}

@@ -51,7 +51,7 @@ class FakeEngine:
         subject = Subject("shop", digest(delivery.id.encode()))
         return Outcome(State.SUCCESS, "done", (Statement((subject,), said),), _detail(intent))
 
-    def forget(self, delivery: str) -> None:
+    def forget(self, delivery: str, *, failed: bool = False) -> None:
         self.forgotten.append(delivery)
 
     def keys(self, delivery: str) -> list[str]:
