@@ -28,6 +28,7 @@ COMMANDS = [
     "abort",
     "status",
     "logs",
+    "run",
     "shell",
     "why",
     "policy",

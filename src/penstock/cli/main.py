@@ -128,6 +128,8 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     logs.add_argument("name", help="a delivery or a service")
     logs.add_argument("stage", nargs="?", default="")
     logs.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
+    what = "build, test and scan a commit here, and say what the policies would; nothing is delivered"
+    local.run_parser(_add(commands, "run", local.run, what, "penstock run . --dirty --stage tests"))
     what = "open the sandbox of a step that failed, here, on a copy"
     local.shell_parser(_add(commands, "shell", local.shell, what, "penstock shell shop-1a2b3c4d tests"))
     what = "what is live, which change it came from, who signed it off and why"
