@@ -354,6 +354,16 @@ def test_the_newest_are_kept_and_nothing_for_longer_than_a_week(failed: Failed) 
     assert scratch.kept(work) == ()
 
 
+def test_a_command_runs_though_it_cannot_be_written_down(home: Home, sandbox: Sandbox) -> None:
+    (home.work / ID).mkdir()
+    (home.work / ID / scratch.STEPS).write_text("where the folder would be")
+    failed = Failed(home, sandbox)
+    failed.run("tests", "touch", "/app/ran")
+    assert (home.work / ID / "suites/tests/ran").exists()
+    failed.end()
+    assert scratch.kept(home.work) == ()
+
+
 def test_a_delivery_without_commands_leaves_nothing(failed: Failed) -> None:
     (failed.home.work / "shop-88888888/tree").mkdir(parents=True)
     failed.end("shop-88888888")

@@ -7,6 +7,7 @@ Must not write a secret's value, and must not keep more than `KEPT`, `SECONDS` a
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -67,21 +68,18 @@ class Remembering:
         folder = self._work / log.parent.name
         if not folder.is_dir():  # no delivery's command
             return await self._inner.run(step, log)
-        file, command = _started(folder, log.stem, step, self.isolation)
+        command = _started(folder, log.stem, step, self.isolation)
         result = await self._inner.run(step, log)
-        _write(file, replace(command, exit_code=result.exit_code, timed_out=result.timed_out))
+        _write(replace(command, exit_code=result.exit_code, timed_out=result.timed_out))
         return result
 
 
-def _started(folder: Path, stage: str, step: Step, isolation: Isolation) -> tuple[Path, Command]:
+def _started(folder: Path, stage: str, step: Step, isolation: Isolation) -> Command:
     told, left_out = _without_secrets(step)
-    steps = folder / STEPS
-    steps.mkdir(mode=0o700, exist_ok=True)
-    number = sum(1 for _ in steps.glob("*.json")) + 1
+    number = sum(1 for _ in folder.glob(f"{STEPS}/*.json")) + 1
     command = Command(stage, number, told, isolation, str(folder), left_out=left_out)
-    file = steps / f"{number:04}.json"
-    _write(file, command)
-    return file, command
+    _write(command)
+    return command
 
 
 def _without_secrets(step: Step) -> tuple[Step, tuple[str, ...]]:
@@ -91,11 +89,15 @@ def _without_secrets(step: Step) -> tuple[Step, tuple[str, ...]]:
     return replace(step, env=env), names
 
 
-def _write(file: Path, command: Command) -> None:
-    fresh = file.with_suffix(".new")
-    fresh.write_text(json.dumps(encode(command)))
-    fresh.chmod(0o600)
-    fresh.replace(file)
+def _write(command: Command) -> None:
+    steps = Path(command.work) / STEPS
+    # A delivery must not fail for this: it is a convenience, and the disk may be full.
+    with contextlib.suppress(OSError):
+        steps.mkdir(mode=0o700, exist_ok=True)
+        fresh = steps / f"{command.number:04}.new"
+        fresh.touch(mode=0o600)
+        fresh.write_text(json.dumps(encode(command)))
+        fresh.replace(fresh.with_suffix(".json"))
 
 
 # --- when a delivery has ended ---------------------------------------------------------------------------
@@ -105,30 +107,38 @@ def end(work: Path, delivery: str, *, failed: bool) -> None:
     """Keep the folder of a delivery that failed and ran commands, remove any other, and sweep."""
     folder = work / delivery
     if failed and (folder / STEPS).is_dir():
-        kept = work / FAILED / delivery
-        kept.parent.mkdir(mode=0o700, exist_ok=True)
-        shutil.rmtree(kept, ignore_errors=True)
-        os.utime(folder)  # the folder's own time is when it ended
-        folder.rename(kept)
+        with contextlib.suppress(OSError):  # what cannot be put aside is removed like any other
+            _put_aside(folder, work / FAILED / delivery)
     shutil.rmtree(folder, ignore_errors=True)
     sweep(work, time.time())
 
 
+def _put_aside(folder: Path, kept: Path) -> None:
+    kept.parent.mkdir(mode=0o700, exist_ok=True)
+    shutil.rmtree(kept, ignore_errors=True)
+    os.utime(folder)  # the folder's own time is when it ended
+    folder.rename(kept)
+
+
 def sweep(work: Path, now: float) -> None:
     """Remove what was kept longest, as far as the limits ask for it."""
-    newest = sorted(_kept(work), key=lambda path: path.stat().st_mtime, reverse=True)
-    for number, path in enumerate(newest):
-        if number >= KEPT or now - path.stat().st_mtime > SECONDS:
+    newest = _newest_first(work)
+    for number, (ended, path) in enumerate(newest):
+        if number >= KEPT or now - ended > SECONDS:
             shutil.rmtree(path, ignore_errors=True)
-    for path in reversed(newest):
+    for _, path in reversed(newest):
         if shutil.disk_usage(work).free >= ROOM:
             return
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _kept(work: Path) -> list[Path]:
-    folder = work / FAILED
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+def _newest_first(work: Path) -> list[tuple[float, Path]]:
+    """Each kept folder with the time at which its delivery ended."""
+    found = []
+    for path in (work / FAILED).glob("*"):
+        with contextlib.suppress(FileNotFoundError):  # another worker of this machine may be sweeping
+            found.append((path.stat().st_mtime, path))
+    return sorted(found, reverse=True)
 
 
 # --- for whoever looks afterwards ------------------------------------------------------------------------
@@ -136,8 +146,7 @@ def _kept(work: Path) -> list[Path]:
 
 def kept(work: Path) -> tuple[str, ...]:
     """The failed deliveries that are kept, the newest first."""
-    found = sorted(_kept(work), key=lambda path: path.stat().st_mtime, reverse=True)
-    return tuple(path.name for path in found)
+    return tuple(path.name for _, path in _newest_first(work))
 
 
 def unfinished(work: Path) -> tuple[str, ...]:
