@@ -152,13 +152,13 @@ class Terminal:
     """A user at a terminal, who types and reads."""
 
     def __init__(self, *words: str) -> None:
-        self.pid, self._file = pty.fork()
+        self.pid, self.file = pty.fork()
         if self.pid == 0:
             os.execv(sys.executable, [sys.executable, "-m", "penstock.cli.main", "shell", *words])
         self.seen = ""
 
     def types(self, text: str) -> None:
-        os.write(self._file, text.encode())
+        os.write(self.file, text.encode())
 
     def reads(self, awaited: str) -> str:
         """What was seen since the last reading, up to *awaited*."""
@@ -173,13 +173,13 @@ class Terminal:
     def ends(self) -> int:
         while self._more():
             pass
-        os.close(self._file)
+        os.close(self.file)
         return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
 
     def _more(self) -> bool:
-        assert select.select([self._file], [], [], WAIT)[0], self.seen
+        assert select.select([self.file], [], [], WAIT)[0], self.seen
         try:
-            data = os.read(self._file, 4096)
+            data = os.read(self.file, 4096)
         except OSError:  # EIO: nobody holds the other end any more
             return False
         self.seen += data.decode(errors="replace")
@@ -230,6 +230,33 @@ def test_what_is_inside_cannot_type_into_the_users_terminal(failed: Failed) -> N
     os.close(file)
     os.waitpid(pid, 0)
     assert said.rstrip().endswith("[]")
+
+
+def test_a_closed_window_leaves_nothing_behind(
+    failed: Failed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    user = Terminal(ID)
+    user.reads("(tests)")
+    assert [path.name[:15] for path in tmp_path.iterdir()] == ["penstock-shell-"]
+    os.close(user.file)
+    os.waitpid(user.pid, 0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_sandbox_there_is_a_shell_too(home: Home) -> None:
+    """The step ran without isolation, so this does, and says so."""
+    failed = Failed(home, Unsandboxed.detect())
+    failed.run("tests", "sh", "-c", "echo broken > found.txt; exit 3")
+    failed.end()
+    user = Terminal(ID)
+    user.reads("isolation none")
+    user.reads("(tests)")
+    user.types("cat found.txt; echo new > found.txt; jobs; exit 4\n")
+    user.reads("broken")
+    assert user.ends() == 4
+    assert "no job control" not in user.seen
+    assert (failed.kept / "suites/tests/found.txt").read_text() == "broken\n"
 
 
 def test_a_program_that_is_not_there(failed: Failed) -> None:

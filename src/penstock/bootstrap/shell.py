@@ -177,7 +177,8 @@ def _human(stage: str) -> dict[str, str]:
 
 
 def _shell() -> tuple[str, ...]:
-    return ("bash", "-i") if shutil.which("bash") else ("sh", "-i")
+    # The host's start files are not the step's.
+    return ("bash", "--norc", "-i") if shutil.which("bash") else ("sh", "-i")
 
 
 def _python() -> str:

@@ -33,6 +33,8 @@ TAKE = (
     "    sys.exit(127)\n"
 )
 CHUNK = 1 << 16
+#: How long a command may take to end when its terminal is gone.
+SECONDS = 5.0
 
 
 def taking(python: str, command: Sequence[str]) -> tuple[str, ...]:
@@ -53,14 +55,19 @@ def run(command: Sequence[str]) -> int:
     finally:
         os.close(its)
     try:
-        with _raw(), _following_size(ours):
+        with _raw(), _following_size(ours), _leaving():
             _copy(ours)
-        return process.wait()
     finally:
-        os.close(ours)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        os.close(ours)  # whoever is still inside is told that nobody is here any more
+        code = _ended(process)
+    return code
+
+
+def _ended(process: subprocess.Popen[bytes]) -> int:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=SECONDS)
+    process.kill()
+    return process.wait()
 
 
 def _copy(ours: int) -> None:
@@ -70,18 +77,23 @@ def _copy(ours: int) -> None:
     while True:
         ready, _, _ = select.select(watched, [], [])
         if user_in in ready:
-            typed = os.read(user_in, CHUNK)
+            typed = _read(user_in)
             if not typed:  # the user's terminal is gone: hang up
                 return
             _write(ours, typed)
         if ours in ready:
-            try:
-                said = os.read(ours, CHUNK)
-            except OSError:  # what Linux says when the last holder has closed it
-                return
+            said = _read(ours)
             if not said:
                 return
             _write(user_out, said)
+
+
+def _read(file: int) -> bytes:
+    """What is there; nothing if it has ended, which Linux tells of terminals by an error."""
+    try:
+        return os.read(file, CHUNK)
+    except OSError:
+        return b""
 
 
 def _write(file: int, data: bytes) -> None:
@@ -98,7 +110,8 @@ def _raw() -> Iterator[None]:
         tty.setraw(user_in)
         yield
     finally:
-        termios.tcsetattr(user_in, termios.TCSAFLUSH, before)
+        with contextlib.suppress(termios.error):  # it may be gone
+            termios.tcsetattr(user_in, termios.TCSAFLUSH, before)
 
 
 @contextlib.contextmanager
@@ -108,6 +121,21 @@ def _following_size(ours: int) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGWINCH, before)
+
+
+@contextlib.contextmanager
+def _leaving() -> Iterator[None]:
+    """A closed window or a request to end leaves through the front door: nothing stays behind."""
+
+    def leave(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGHUP, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _resize(ours: int) -> None:
