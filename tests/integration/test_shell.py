@@ -1,4 +1,4 @@
-"""``penstock shell``: the sandbox of a failed step, opened again on a copy; and what is kept for it."""
+"""``penstock shell``: the sandbox of a failed step, opened again on a copy."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from penstock.bootstrap.home import Home
 from penstock.cli.main import main
 from penstock.core.workload import Isolation, Mount, Step
 from penstock.engine import scratch
-from penstock.engine.scratch import KEPT, SECONDS, Command, Remembering
-from penstock.errors import Invalid, Unavailable
+from penstock.engine.scratch import Remembering
+from penstock.errors import Unavailable
 from penstock.ports import Sandbox
 
 ID = "shop-1a2b3c4d"
@@ -329,84 +329,3 @@ def test_what_was_shown_is_gone(failed: Failed, capsys: pytest.CaptureFixture[st
     assert main(["shell", delivery, "more", "--", "touch", "/out/x"]) == 0
     assert "/out is empty" in capsys.readouterr().err
     assert not tools.exists()
-
-
-# --- what is kept ---------------------------------------------------------------------------------------
-
-
-def test_a_step_is_written_down_before_it_starts(home: Home, sandbox: Sandbox) -> None:
-    class Dying:
-        """The machine goes down while a step runs."""
-
-        isolation = Isolation.NONE
-
-        def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
-            return step.argv
-
-        async def run(self, step: Step, log: Path) -> object:
-            raise SystemExit
-
-    failed = Failed(home, Dying())  # type: ignore[arg-type]
-    with pytest.raises(SystemExit):
-        failed.run("tests", "pytest")
-    failed.end()
-    (command,) = scratch.commands(home.work, ID)[1]
-    assert (command.step.argv, command.exit_code) == (("pytest",), None)
-    assert (failed.kept / "steps/0001.json").stat().st_mode & 0o777 == 0o600
-
-
-def test_secrets_are_not_written_down(home: Home, sandbox: Sandbox) -> None:
-    env = {"PASSWORD": "hunter2", "COLOUR": "teal"}
-    told, left_out = scratch._without_secrets(_Secretive(("sh",), "/", env=env))
-    assert (told.env, left_out) == ({"COLOUR": "teal"}, ("PASSWORD",))
-
-
-class _Secretive(Step):
-    """A step that says which of its variables are secret."""
-
-    secrets = ("PASSWORD",)
-
-
-def test_the_newest_are_kept_and_nothing_for_longer_than_a_week(failed: Failed) -> None:
-    work = failed.home.work
-    names = [f"shop-{number:08}" for number in range(KEPT + 2)]
-    os.utime(failed.kept, (1.0, 1.0))
-    for number, name in enumerate(names):
-        (work / name / scratch.STEPS).mkdir(parents=True)
-        failed.end(name)
-        at = time.time() - 60 * (len(names) - number)
-        os.utime(work / scratch.FAILED / name, (at, at))
-    assert scratch.kept(work) == tuple(reversed(names[-KEPT:]))
-    scratch.sweep(work, time.time() + SECONDS + 3600)
-    assert scratch.kept(work) == ()
-
-
-def test_a_command_runs_though_it_cannot_be_written_down(home: Home, sandbox: Sandbox) -> None:
-    (home.work / ID).mkdir()
-    (home.work / ID / scratch.STEPS).write_text("where the folder would be")
-    failed = Failed(home, sandbox)
-    failed.run("tests", "touch", "/app/ran")
-    assert (home.work / ID / "suites/tests/ran").exists()
-    failed.end()
-    assert scratch.kept(home.work) == ()
-
-
-def test_a_delivery_without_commands_leaves_nothing(failed: Failed) -> None:
-    (failed.home.work / "shop-88888888/tree").mkdir(parents=True)
-    failed.end("shop-88888888")
-    assert not (failed.home.work / "shop-88888888").exists()
-    assert scratch.kept(failed.home.work) == (ID,)
-
-
-def test_the_stage_to_open_is_the_first_in_which_the_project_failed() -> None:
-    from penstock.bootstrap.shell import choose
-
-    def ran(number: int, stage: str, code: int, cwd: str = "/app") -> Command:
-        return Command(stage, number, Step(("x",), cwd), Isolation.NONE, "/w", code)
-
-    listed = [ran(1, "build", 0), ran(2, "scan", 200, "/"), ran(3, "tests", 1), ran(4, "tests", 0)]
-    assert choose("d", listed).number == 3
-    assert choose("d", listed, "scan").number == 2
-    assert choose("d", listed[:1]).number == 1
-    with pytest.raises(Invalid):
-        choose("d", listed, "canary")

@@ -76,6 +76,8 @@ def choose(delivery: str, ran: Sequence[Command], stage: str = "", number: int =
     Without a stage, the first in which a command on the project failed. (What looks at a project from outside
     ends with other codes than 0 if it found something.)
     """
+    if not ran:
+        raise Invalid("none of its commands could be written down", where=delivery)
     stages = list(dict.fromkeys(command.stage for command in ran))
     if stage and stage not in stages:
         raise Invalid(
