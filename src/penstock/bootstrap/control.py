@@ -22,6 +22,7 @@ from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
+from penstock.engine.scratch import Remembering
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import SLOTS, Worker
 from penstock.errors import Invalid
@@ -56,23 +57,20 @@ class ControlPlane:
 
 
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
-    """Wire everything for one data folder, and found its ledger if it is new.
-
-    *worker* names the key that this process's worker signs with; *slots* is how much it does at a time.
-    """
-    keys = load_keys(home, worker)
-    store = open_store(home)
+    """Wire everything for a data folder, new or not; its worker signs with the key that *worker* names."""
+    keys, store = load_keys(home, worker), open_store(home)
     ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
-    node = NodeClient(home.node_socket)
-    router, metrics, platform = NodeRouter(node), NodeMetrics(node), NodePlatform(node)
-    sandbox = open_sandbox(home.settings.sandbox)
-    builders = open_builders(home, sandbox)
+    router, metrics, platform = open_node(home)
+    sandbox = Remembering(open_sandbox(home.settings.sandbox), home.work)
+    builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
-    languages: dict[str, Language] = {name: find("language", name)() for name in names("language")}
+    languages = open_languages()
     source = find("source", "git")(home.cache / "git")
+    shipping = Shipping(store, journal, ledger, source, builders, artifacts)
+    door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     powers: dict[str, object] = {
         "store": store,
         "ledger": ledger,
@@ -85,7 +83,6 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         "artifacts": artifacts,
         "tools": find("tools", "project")(sandbox, home.cache),
     }
-    door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     engine = Engine(powers, source, home.work, home.logs / "deliveries", worker)
     return ControlPlane(
         home=home,
@@ -94,7 +91,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         ledger=ledger,
         journal=journal,
         engine=engine,
-        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        shipping=shipping,
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),
@@ -138,6 +135,12 @@ def store_place(home: Home) -> tuple[str, Path | str]:
     )
 
 
+def open_node(home: Home) -> tuple[Router, Metrics, Platform]:
+    """The node agent's ports, over its socket."""
+    node = NodeClient(home.node_socket)
+    return NodeRouter(node), NodeMetrics(node), NodePlatform(node)
+
+
 def open_store(home: Home) -> Store:
     """The database that ``PENSTOCK_STORE`` names; without it, the file in the data folder."""
     name, place = store_place(home)
@@ -154,7 +157,12 @@ def open_witnesses(home: Home) -> list[Known]:
     ]
 
 
-def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:
+def open_languages() -> dict[str, Language]:
+    """Every installed policy language."""
+    return {name: find("language", name)() for name in names("language")}
+
+
+def open_builders(store: Path, sandbox: Sandbox) -> dict[str, Builder]:
     """Every installed builder, in alphabetical order of their names reversed: python before node."""
     ordered = sorted(names("builder"), reverse=True)
-    return {name: find("builder", name)(sandbox, home.artifacts) for name in ordered}
+    return {name: find("builder", name)(sandbox, store) for name in ordered}

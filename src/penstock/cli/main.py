@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, logs, machine, people, policies, saying, verbs, webhook, witness
+from penstock.cli import keeping, local, logs, machine, people, policies, saying, verbs, webhook, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -21,7 +21,8 @@ Commands = argparse._SubParsersAction  # argparse's only name for what `add_subp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = parser().parse_args(argv)
+    words, inside = local.split(sys.argv[1:] if argv is None else argv)
+    given = parser().parse_args(words, argparse.Namespace(inside=inside))
     handler: Handler = given.handler
     try:
         return handler(given)
@@ -135,6 +136,10 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("stage", nargs="?", default="")
     command.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
     command.add_argument("--follow", action="store_true", help="a delivery's output as it comes")
+    what = "build, test and scan a commit here, and say what the policies would; nothing is delivered"
+    local.run_parser(_add(commands, "run", local.run, what, "penstock run . --dirty --stage tests"))
+    what = "open the sandbox of a step that failed, here, on a copy"
+    local.shell_parser(_add(commands, "shell", local.shell, what, "penstock shell shop-1a2b3c4d tests"))
     what = "what is live, which change it came from, who signed it off and why"
     why = _add(commands, "why", verbs.why, what, "penstock why shop")
     why.add_argument("service")

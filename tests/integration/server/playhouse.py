@@ -138,8 +138,8 @@ class ScriptedEngine:
     def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
         return self.control.engine.task(delivery, pipeline, intent)
 
-    def forget(self, delivery: str) -> None:
-        self.control.engine.forget(delivery)
+    def forget(self, delivery: str, *, failed: bool = False) -> None:
+        self.control.engine.forget(delivery, failed=failed)
 
     def _build(self, task: Task) -> Outcome:
         artifact = Artifact(task.change.service, digest(task.change.revision.encode()))
