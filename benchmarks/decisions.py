@@ -16,7 +16,6 @@ from pathlib import Path
 
 from penstock.adapters.cel import Cel
 from penstock.bootstrap.identity import shipped_policies
-from penstock.config import parse_policy
 from penstock.core import selection
 from penstock.core.authority import Authority
 from penstock.core.digest import canonical, digest
@@ -37,6 +36,7 @@ from penstock.core.predicates import (
 )
 from penstock.core.release import Artifact, Change, Release
 from penstock.core.selection import Question
+from penstock.policyfile import parse_policy
 
 DECISIONS = 2000
 #: Id, when, say, else: some with lists, all with words made of values.

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from penstock.adapters.rego import Rego
-from penstock.config import parse_policy
 from penstock.core.facts import Fact
+from penstock.policyfile import parse_policy
 
 GUIDE = Path(__file__).parents[1] / "docs/guides/rego.md"
 DECISIONS = 2000

@@ -11,15 +11,14 @@ import re
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
 
-from penstock.core.codec import decode, json_name
+from penstock.core.codec import decode
 from penstock.core.digest import canonical
-from penstock.core.facts import AGED
-from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.core.release import EnvironmentData, Value, Variable
 from penstock.errors import Invalid
 
@@ -28,17 +27,23 @@ T = TypeVar("T")
 FILE = "penstock.yaml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 MAX_BYTES = 256 * 1024
-#: Seconds that a delivery may wait for missing evidence: thirty days.
-LONGEST_WAIT = 30 * 86400.0
-#: A sign-off that expires before its action can begin would be asked for without end.
-SHORTEST_SIGN_OFF = 60.0
+#: Stages that are there without being asked for; a check's stage has the check's name.
+STAGES = ("begin", "build", "scan", "deploy", "acceptance", "canary", "promote", "restore", "rollback")
+MOST_TARGETS = 20
 
 
 @dataclass(frozen=True)
 class SuiteConfig:
-    """A command of the project's own that writes reports; paths are relative to the repository."""
+    """A command of the project's own that writes reports; paths are relative to the repository.
+
+    It runs beside the others, or *after* the checks that it names. If it is *optional*, its failure is
+    recorded and passed over. For each target in *each* it runs once, with PENSTOCK_TARGET set.
+    """
 
     run: str
+    after: tuple[str, ...] = ()
+    optional: bool = False
+    each: tuple[str, ...] = ()
     junit: str | None = None
     coverage: str | None = None
     sarif: str | None = None
@@ -161,95 +166,12 @@ def parse(kind: type[T], data: bytes, name: str) -> T:
     try:
         return decode(kind, {} if value is None else value)
     except Invalid as error:
-        line = _line_of(node, error.where)
+        line = line_of(node, error.where)
         raise Invalid(
             f"{error.where + ': ' if error.where else ''}{error.what}",
             where=f"{name}:{line}",
             next_move="the documented reference: penstock doctor --reference",
         ) from error
-
-
-@dataclass(frozen=True)
-class RuleConfig:
-    """One rule as written. *when* decides; *say* and *else* give the words."""
-
-    id: str
-    when: str
-    say: str
-    otherwise: str = field(metadata=json_name("else"))
-    patient: bool = False
-
-
-@dataclass(frozen=True)
-class PolicyConfig:
-    """All of one ``policies/<name>.yaml``. It has *rules* or, in Rego, a *module*."""
-
-    policy: str
-    owner: str
-    guards: tuple[str, ...]
-    environments: tuple[str, ...]
-    rules: tuple[RuleConfig, ...] | None = None
-    module: str | None = None
-    scope: str = "organisation"
-    language: str = "cel"
-    expires_after: float = 86400.0
-    waits: float = 0.0
-    fresh: Mapping[str, float] = field(default_factory=dict)
-
-
-def parse_policy(source: bytes, name: str) -> PolicyDocument:
-    """A policy from its exact text. `Invalid` with file and line."""
-    given = parse(PolicyConfig, source, name)
-    if not NAME.fullmatch(given.policy) or not NAME.fullmatch(given.owner):
-        raise Invalid("policy and owner must be names (lower case, digits, dashes)", where=name)
-    unknown = [action for action in given.guards if action not in ACTIONS]
-    if unknown or not given.guards:
-        raise Invalid(f"guards {unknown or 'nothing'}; it may guard: {', '.join(ACTIONS)}", where=name)
-    _rules_or_module(given, source, name)
-    written = given.rules or ()
-    ids = [rule.id for rule in written]
-    if (not ids and given.module is None) or len(ids) != len(set(ids)) or not given.environments:
-        raise Invalid("a policy needs an environment, and rules with distinct ids", where=name)
-    _check_times(given, name)
-    rules = tuple(
-        RuleDocument(rule.id, rule.when, rule.say, rule.otherwise, rule.patient) for rule in written
-    )
-    return PolicyDocument(
-        policy=given.policy,
-        owner=given.owner,
-        guards=given.guards,
-        environments=given.environments,
-        rules=rules,
-        source=source.decode(),
-        scope=given.scope,
-        language=given.language,
-        expires_after=given.expires_after,
-        module=given.module or "",
-        waits=given.waits,
-        fresh=given.fresh,
-    )
-
-
-def _rules_or_module(given: PolicyConfig, source: bytes, name: str) -> None:
-    """Exactly one of the two, and it says something."""
-    if (given.rules is None) == (given.module is None) or (
-        given.module is not None and not given.module.strip()
-    ):
-        line = _line_of(yaml.compose(source, Loader=yaml.SafeLoader), "module")
-        raise Invalid("a policy has either rules or, in rego, a module", where=f"{name}:{line}")
-
-
-def _check_times(given: PolicyConfig, name: str) -> None:
-    unknown = [kind for kind in given.fresh if kind not in AGED]
-    if unknown:
-        raise Invalid(f"fresh: {unknown[0]!r} has no age; these have: {', '.join(AGED)}", where=name)
-    if not 0 <= given.waits <= LONGEST_WAIT:
-        raise Invalid(f"waits must be from 0 to {LONGEST_WAIT:.0f} seconds", where=name)
-    if given.expires_after < SHORTEST_SIGN_OFF or any(limit <= 0 for limit in given.fresh.values()):
-        least = f"at least {SHORTEST_SIGN_OFF:.0f} seconds, and the limits of fresh above zero"
-        raise Invalid(f"expires_after must be {least}", where=name)
-    if any(rule.patient for rule in given.rules or ()) and not given.waits:
-        raise Invalid("a patient rule needs a policy that waits (seconds)", where=name)
 
 
 def environment_data(config: ServiceConfig, environment: str, given: Mapping[str, Value]) -> EnvironmentData:
@@ -296,18 +218,44 @@ def _check_service(config: ServiceConfig) -> None:
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
     for name, suite in config.checks.items():
-        if not NAME.fullmatch(name):  # it becomes the name of a folder
-            raise Invalid(
-                f"{name!r} is not a name (lower-case letters, digits, dashes)", where=f"{FILE}: checks"
-            )
-        for report in (suite.junit, suite.coverage, suite.sarif):
-            _stays_inside(report, f"checks.{name}")
+        _check_suite(name, suite)
+    checks_in_order(config.checks)
     _stays_inside(config.acceptance.junit, "acceptance")
     for path in config.acceptance.paths:
         if not path.startswith("/") or path.startswith("//"):  # an address would lead away from the release
             raise Invalid(f"{path!r} must begin with one slash", where=f"{FILE}: acceptance.paths")
     for text in (config.run, *(suite.run for suite in config.checks.values())):
         _check_command(text)
+
+
+def checks_in_order(checks: Mapping[str, SuiteConfig]) -> list[tuple[str, SuiteConfig]]:
+    """Every check after those that it names. `Invalid` if one names a check that is not there, or itself."""
+    for name, suite in checks.items():
+        unknown = [earlier for earlier in suite.after if earlier not in checks]
+        if unknown:
+            raise Invalid(
+                f"after {unknown[0]!r}, which is no check (there are: {', '.join(checks)})",
+                where=f"{FILE}: checks.{name}",
+            )
+    try:
+        order = TopologicalSorter({name: suite.after for name, suite in checks.items()}).static_order()
+        return [(name, checks[name]) for name in order]
+    except CycleError as error:
+        circle = " after ".join(reversed(error.args[1]))
+        raise Invalid(f"checks in a circle: {circle}", where=f"{FILE}: checks") from error
+
+
+def _check_suite(name: str, suite: SuiteConfig) -> None:
+    where = f"{FILE}: checks.{name}"
+    if not NAME.fullmatch(name):  # it becomes the name of a folder
+        what = f"{name!r} is not a name (lower-case letters, digits, dashes)"
+        raise Invalid(what, where=f"{FILE}: checks")
+    if name in STAGES:
+        raise Invalid(f"{name!r} is the name of a stage of Penstock's own", where=where)
+    if len(suite.each) != len(set(suite.each)) or len(suite.each) > MOST_TARGETS or "" in suite.each:
+        raise Invalid(f"each: up to {MOST_TARGETS} targets, none empty, none twice", where=where)
+    for report in (suite.junit, suite.coverage, suite.sarif):
+        _stays_inside(report, f"checks.{name}")
 
 
 def _stays_inside(report: str | None, where: str) -> None:
@@ -353,7 +301,7 @@ def _children(node: yaml.Node) -> list[yaml.Node]:
     return list(node.value) if isinstance(node, yaml.SequenceNode) else []
 
 
-def _line_of(node: yaml.Node | None, path: str) -> int:
+def line_of(node: yaml.Node | None, path: str) -> int:
     """The line of the deepest part of *path* that the document has."""
     line = node.start_mark.line + 1 if node else 1
     for part in re.findall(r"[^.\[\]]+", path):

@@ -33,7 +33,6 @@ from penstock.config import (
     environment_data,
     load_service,
     parse,
-    parse_policy,
 )
 from penstock.core import image, imported, nodecalls, sshsig
 from penstock.core.codec import decode
@@ -54,6 +53,7 @@ from penstock.core.tiles import Tile, decode_bundle, encode_bundle
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import bundle
 from penstock.ledger.signatures import signed_by
+from penstock.policyfile import parse_policy
 from penstock.policytests import load_tests
 from penstock.server.guard import OPEN, Guard
 

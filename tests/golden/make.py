@@ -40,7 +40,7 @@ async def play(folder: Path) -> None:
         await stage.ended(*ENDS)
         await stage.until(lambda: all(key in engine.keys(name) for name, key in STOPS.items()))
         await stage.until(lambda: engine.keys("retrying").count("scan/scan/0") == 2)
-        while not (await stage.find("waiting")).facts.open_gate:
+        while not (await stage.find("waiting")).facts.open_gates:
             await asyncio.sleep(0.01)
     await stage.journal.request("being-aborted", "abort")
     await check(stage)

@@ -96,6 +96,7 @@ async def test_the_golden_journal_has_a_delivery_at_every_stage(
     release: str, old: Store, tmp_path: Path
 ) -> None:
     s = GoldenStage(tmp_path, old)
+    await s.journal.migrate()
     last = {name: (await s.find(name)).records[-1] for name in OPEN if name != "pending"}
     assert (await s.find("pending")).state is State.PENDING
     assert last["built"].intent.key == "build/build/0"

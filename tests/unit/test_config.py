@@ -15,12 +15,12 @@ from penstock.config import (
     environment_data,
     load_service,
     parse,
-    parse_policy,
 )
 from penstock.core.codec import encode
 from penstock.core.digest import canonical
 from penstock.core.release import Variable
 from penstock.errors import Invalid
+from penstock.policyfile import parse_policy
 
 REFERENCE = (files("penstock") / "penstock.reference.yaml").read_bytes()
 

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from fakes.language import FakeLanguage
-from penstock.config import parse_policy
 from penstock.core.authority import Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
@@ -28,6 +27,7 @@ from penstock.core.release import Artifact, Change, Release
 from penstock.core.selection import Question, facts, select
 from penstock.core.traffic import Counters
 from penstock.errors import Invalid
+from penstock.policyfile import parse_policy
 
 ARTIFACT = Artifact("catalog", digest(b"a"))
 OTHER = Artifact("catalog", digest(b"b"))

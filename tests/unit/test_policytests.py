@@ -11,8 +11,8 @@ import pytest
 from fakes.language import FakeLanguage
 from penstock.bootstrap.identity import LEADS
 from penstock.cli.main import main
-from penstock.config import parse_policy
 from penstock.errors import Invalid
+from penstock.policyfile import parse_policy
 from penstock.policytests import load_tests, run_case
 
 POLICY = """

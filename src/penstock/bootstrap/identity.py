@@ -15,7 +15,6 @@ from typing import Any
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find
-from penstock.config import parse_policy
 from penstock.core.authority import ADMINISTRATOR, SOURCE
 from penstock.core.codec import encode
 from penstock.core.evidence import Envelope
@@ -24,6 +23,7 @@ from penstock.core.saying import spoken, statement_of
 from penstock.errors import Conflict
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, attest
+from penstock.policyfile import parse_policy
 from penstock.ports import Signer, Store, Transaction
 
 ORIGIN = "penstock"

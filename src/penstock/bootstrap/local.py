@@ -30,7 +30,7 @@ from penstock.core.predicates import TestResult
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.engine.journal import Delivery, Header
 from penstock.engine.performer import Engine
-from penstock.engine.worker import plan
+from penstock.engine.plans import plan
 from penstock.errors import Invalid
 from penstock.ports import Builder, Language, Outcome, Source, SourceRevision
 

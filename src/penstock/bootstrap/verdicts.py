@@ -13,7 +13,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from penstock.bootstrap.identity import shipped_policies
-from penstock.config import parse_policy
 from penstock.core import selection
 from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, Statement
@@ -26,6 +25,7 @@ from penstock.engine.journal import Header
 from penstock.errors import Broken, Invalid
 from penstock.ledger.again import compiled
 from penstock.ledger.log import attest
+from penstock.policyfile import parse_policy
 from penstock.ports import Language, Signer
 
 #: Evidence that a delivery gets after the stages that can be run anywhere, or that others bring.

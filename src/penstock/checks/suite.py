@@ -12,7 +12,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from penstock.checks.reports import MAX_BYTES, JUnit, parse_coverage, parse_junit
@@ -43,11 +43,12 @@ class SuiteResult:
 
 
 async def perform(task: Task, /, *, sandbox: Sandbox, tools: Tools) -> Outcome:
-    """Run every suite. Failing tests are evidence, not an error: the policies decide what they mean."""
+    """Run the suite that the stage is for, or every one. Failing tests are evidence, not an error: the
+    policies decide what they mean."""
     artifact = task.artifact
     if artifact is None:
         raise Broken("suites before there is an artifact", where=task.delivery)
-    suites = task.config.checks or default_suites(task.tree)
+    suites = _suites(task)
     if not suites:
         return Outcome(State.SUCCESS, "the project has no checks: nothing is known of its tests")
     try:
@@ -56,13 +57,28 @@ async def perform(task: Task, /, *, sandbox: Sandbox, tools: Tools) -> Outcome:
         return Outcome(State.ERROR, f"what the tests need cannot be prepared: {error}")
     results = [await _run(name, suite, task, sandbox, prepared) for name, suite in suites.items()]
     predicates = [p for result in results for p in (result.tests, result.coverage) if p is not None]
-    found = merge(report for result in results for report in result.findings)
+    found = merge(_named(report, task) for result in results for report in result.findings)
     subjects = (Subject(artifact.name, artifact.digest),)
     statements = tuple(Statement(subjects, predicate) for predicate in (*predicates, *found))
     troubles = [result.trouble for result in results if result.trouble]
     if troubles:
         return Outcome(State.ERROR, "\n".join(troubles), statements)
     return Outcome(State.SUCCESS, "; ".join(result.words for result in results), statements)
+
+
+def _suites(task: Task) -> Mapping[str, SuiteConfig]:
+    """By the name of their evidence: of one check's targets, each has a name of its own."""
+    part = task.intent.part
+    return (
+        {task.intent.stage: task.config.checks[part]}
+        if part
+        else task.config.checks or default_suites(task.tree)
+    )
+
+
+def _named(report: Findings, task: Task) -> Findings:
+    # Of two reports by one tool the newer would count, and hide what the other check found.
+    return replace(report, tool=f"{report.tool} ({task.intent.stage})") if task.intent.part else report
 
 
 def default_suites(tree: Path) -> Mapping[str, SuiteConfig]:
@@ -99,7 +115,7 @@ async def _run(
         argv=tuple(shlex.split(suite.run)),
         cwd="/app",
         mounts=(Mount(str(copy), "/app", writable=True), *prepared.mounts),
-        env=prepared.env,
+        env={**prepared.env, **({"PENSTOCK_TARGET": task.intent.target} if task.intent.target else {})},
         seconds=suite.seconds,
         secrets=task.secrets,
     )

@@ -15,12 +15,12 @@ from penstock.cli.client import Client
 from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
-from penstock.config import parse_policy
 from penstock.core.facts import FACTS
 from penstock.core.people import PolicyRetirement
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.errors import Invalid
 from penstock.ledger.again import compiled
+from penstock.policyfile import parse_policy
 from penstock.policytests import Case, Failure, load_tests, run_case
 
 SUFFIX = ".test.yaml"

@@ -1,12 +1,13 @@
 """The pure function that says what comes next in a delivery.
 
-Called by the engine's worker, which performs what `decide` says and records it. Must not perform,
-read a clock or look at the world: everything it knows is in `Facts` and *now*.
+Called by the engine, which performs what `decide` says and records it. Must not perform, read a clock or
+look at the world: everything it knows is in `Facts` and *now*.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.core.pipeline import (
@@ -28,7 +29,21 @@ LOOK_AGAIN = 15.0
 
 @dataclass(frozen=True)
 class Perform:
+    """Do these, beside one another; what runs and is not among them is not wanted any more.
+
+    Decide again when one of them has ended, and at *until* (seconds since 1970) at the latest.
+    """
+
+    intents: tuple[Intent, ...]
+    until: float = math.inf
+
+
+@dataclass(frozen=True)
+class Expire:
+    """The deadline of the intent's stage is over: record that, whatever became of it."""
+
     intent: Intent
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -43,36 +58,79 @@ class Finish:
     """The delivery ends. *outcome* is the word for people."""
 
     state: State
-    outcome: Literal["promoted", "refused", "rolled-back", "restored", "unchanged", "failed", "aborted"]
+    outcome: Literal[
+        "promoted", "refused", "rolled-back", "restored", "unchanged", "failed", "aborted", "superseded"
+    ]
     reason: str = ""
 
 
-Next = Perform | Wait | Finish
+Next = Perform | Expire | Wait | Finish
 
 UNDO = Intent("rollback", "rollback")
 
 
 def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
-    """The one next thing for a delivery. Total: every reachable `Facts` leads to an end.
+    """What to do for a delivery. Total: every reachable `Facts` leads to an end.
 
     1. A delivery that went wrong, or that somebody aborts, is undone if it touched the world.
-    2. Otherwise the first stage that is not complete goes on, its gate first.
+    2. Otherwise every stage goes on whose predecessors are complete, its gate first.
     3. When no stage is left, it has succeeded.
     """
-    trouble = facts.failed
+    trouble = facts.failed(pipeline)
     if trouble or (facts.request == "abort" and not _promoted(facts)):
-        return _give_up(facts, trouble)
+        return _give_up(facts, trouble, now)
     if _unchanged(facts):
         return Finish(State.SKIP, "unchanged", "this pair is what is live already")
-    for stage in pipeline.stages:
-        following = _continue(pipeline, stage, facts, now)
-        if following is not None:
-            return following
+    ahead = _frontier(pipeline, facts, now)
+    expired = [following for following in ahead if isinstance(following, Expire)]
+    if expired:
+        return expired[0]
+    intents = tuple(intent for step in ahead if isinstance(step, Perform) for intent in step.intents)
+    until = min((step.until for step in ahead if isinstance(step, (Perform, Wait))), default=math.inf)
+    if ahead:
+        return Perform(intents, until) if intents else Wait(until)
+    late = "the abort came after the promotion: penstock rollback takes it back"
     word: Literal["restored", "promoted"] = "restored" if pipeline.name == "rollback" else "promoted"
-    return Finish(State.SUCCESS, word)
+    return Finish(State.SUCCESS, word, late if facts.request == "abort" else "")
 
 
-def _give_up(facts: Facts, trouble: Record | None) -> Next:
+def _frontier(pipeline: Pipeline, facts: Facts, now: float) -> list[Perform | Expire | Wait]:
+    """The next thing of each stage that may go on; empty once all are complete."""
+    complete: set[str] = set()
+    ahead: list[Perform | Expire | Wait] = []
+    for stage in pipeline.stages:
+        if complete.issuperset(stage.after):
+            following = _in_time(stage, facts, now, _continue(pipeline, stage, facts, now))
+            if following is None:
+                complete.add(stage.name)
+            else:
+                ahead.append(following)
+    return ahead
+
+
+def _in_time(
+    stage: Stage, facts: Facts, now: float, following: Intent | Wait | None
+) -> Perform | Expire | Wait | None:
+    """The same, within the stage's deadline, and not before a failed attempt is to be repeated."""
+    if not isinstance(following, Intent):
+        return following
+    following = replace(following, part=stage.part, target=stage.target)
+    since = [
+        record.ended
+        for record in facts.records
+        if record.intent.stage in stage.after
+        or (record.intent.stage, record.intent.verb) == (stage.name, "gate")
+    ]
+    deadline = max(since) + stage.seconds if since else math.inf
+    if now >= deadline and following.verb != "gate":
+        return Expire(following, f"not done within {stage.seconds:g} s")
+    again = facts.postponed(following)
+    if now < again:
+        return Wait(min(again, deadline))
+    return Perform((following,), deadline)
+
+
+def _give_up(facts: Facts, trouble: Record | None, now: float) -> Next:
     # A gate that passed may have been followed by a placement that was never recorded.
     touched = any(
         r.intent.verb == "deploy"
@@ -81,7 +139,8 @@ def _give_up(facts: Facts, trouble: Record | None) -> Next:
     )
     undone = facts.of("rollback")
     if touched and not undone:
-        return Perform(UNDO)
+        again = facts.postponed(UNDO)
+        return Wait(again) if now < again else Perform((UNDO,))
     if undone and undone[0].state not in GOOD:
         return Finish(State.ERROR, "failed", f"could not be undone: {undone[0].reason}")
     if trouble is None:
@@ -101,61 +160,63 @@ def _promoted(facts: Facts) -> bool:
     return any(record.state in GOOD for record in (*facts.of("promote"), *facts.of("restore")))
 
 
-def _continue(pipeline: Pipeline, stage: Stage, facts: Facts, now: float) -> Next | None:
+def _continue(pipeline: Pipeline, stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
     """The next thing of this stage, or None if it is complete (or does not apply)."""
+    if stage.optional and any(r.state not in (*GOOD, State.PENDING) for r in facts.of_stage(stage.name)):
+        return None  # it failed, and nobody minds
     if stage.verb == "canary" and (facts.begun is None or facts.begun.baseline is None):
         return None  # a first release has nobody to be compared with
-    if stage.guards:
+    if stage.guards and stage.name not in facts.running:
         asking = _gate(stage, facts, now)
         if asking is not None:
             return asking
     if stage.verb == "canary":
         return _canary(pipeline.canary, stage, facts, now)
     intent = Intent(stage.name, stage.verb)
-    return None if facts.done(intent) else Perform(intent)
+    return None if facts.done(intent) else intent
 
 
-def _gate(stage: Stage, facts: Facts, now: float) -> Next | None:
+def _gate(stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
     """Ask the policies, wait for evidence that is missing, or ask again; None once the stage may begin.
 
     Sign-offs guard the beginning of their stage: one that has begun goes on, whatever changes meanwhile.
     """
-    own = [record for record in facts.records if record.intent.stage == stage.name]
+    own = facts.of_stage(stage.name)
     again = Intent(stage.name, "gate", len(own), guards=stage.guards)
     if not own:
-        return Perform(again)
+        return again
     last = own[-1]
     if not isinstance(last.detail, Gated):
         return None
-    if facts.lapsed:
-        return Perform(again)
+    if stage.name in facts.lapsed:
+        return again
     if last.state is not State.PENDING:
-        return Perform(again) if 0 < last.detail.expires <= now else None
+        return again if 0 < last.detail.expires <= now else None
     until = last.detail.waits_until
-    return Perform(again) if now >= until else Wait(min(until, now + LOOK_AGAIN))
+    return again if now >= until else Wait(min(until, now + LOOK_AGAIN))
 
 
-def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Next | None:
+def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
     measure = Intent(stage.name, "measure")
     if not facts.done(measure):
-        return Perform(measure)
+        return measure
     shifts, looks = facts.of("shift"), facts.of("look")
     if facts.request == "promote" and shifts and looks:
         return None  # a person says enough; the gate of the next stage still decides
     if not shifts:
-        return Perform(Intent(stage.name, "shift", 0, plan.steps[0]))
+        return Intent(stage.name, "shift", 0, plan.steps[0])
     step_began = shifts[-1].ended
     since = [look for look in looks if look.began >= step_began]
     last = since[-1].ended if since else step_began
     if now < last + plan.look_every:
         return Wait(last + plan.look_every)
     if not since or last < step_began + plan.seconds_per_step:
-        return Perform(Intent(stage.name, "look", len(looks)))
+        return Intent(stage.name, "look", len(looks))
     if len(shifts) < len(plan.steps):
-        return Perform(Intent(stage.name, "shift", len(shifts), plan.steps[len(shifts)]))
+        return Intent(stage.name, "shift", len(shifts), plan.steps[len(shifts)])
     seen = since[-1].detail if isinstance(since[-1].detail, Looked) else Looked("looked", "UNKNOWN", False)
     patient = last < step_began + plan.seconds_per_step + plan.patience
     # Waiting helps where the requests are few, not where there are none to speak of.
     if seen.verdict == "PASS" or seen.quiet or not patient:
         return None
-    return Perform(Intent(stage.name, "look", len(looks)))
+    return Intent(stage.name, "look", len(looks))

@@ -12,6 +12,7 @@ from typing import Literal
 
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
+from penstock.errors import Invalid
 
 
 class State(StrEnum):
@@ -34,13 +35,27 @@ GOOD = (State.SUCCESS, State.SKIP)
 ENDED = (State.SUCCESS, State.FAILURE, State.ERROR, State.TIMEOUT, State.CANCELLATION, State.SKIP)
 
 
+#: Seconds that a stage may take if its plan says nothing.
+STAGE_SECONDS = 3600.0
+
+
 @dataclass(frozen=True)
 class Stage:
-    """One step of the plan. *verb* names the action or check; *guards* the action its policies guard."""
+    """One node of the plan. *verb* names the action or check; *guards* the action its policies guard.
+
+    It may begin when every stage in *after* is complete, beside whatever else may. *seconds* is its deadline,
+    from then or from the answer of its gate. If it fails, the delivery is undone; an *optional* one is
+    passed over. *part* is the check of ``penstock.yaml`` that it runs, *target* its value of a fan-out.
+    """
 
     name: str
     verb: str
     guards: str = ""
+    after: tuple[str, ...] = ()
+    seconds: float = STAGE_SECONDS
+    optional: bool = False
+    part: str = ""
+    target: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,20 +80,38 @@ NO_CANARY = Canary((), 1.0, 1.0, 0.0)
 
 @dataclass(frozen=True)
 class Pipeline:
+    """A graph of stages, each listed later than those that it comes after: so it has no circle."""
+
     name: str
     stages: tuple[Stage, ...]
     canary: Canary
 
+    def __post_init__(self) -> None:
+        earlier: set[str] = set()
+        for stage in self.stages:
+            unknown = set(stage.after) - earlier
+            if unknown or stage.name in earlier:
+                problem = (
+                    f"comes after {sorted(unknown)}, not listed before it" if unknown else "is twice there"
+                )
+                raise Invalid(f"stage {stage.name} {problem}", where=f"pipeline {self.name}")
+            earlier.add(stage.name)
+
 
 @dataclass(frozen=True)
 class Intent:
-    """Something to do: *stage*, *verb*, and for the canary which *number* and *share* (thousandths)."""
+    """Something to do: *stage*, *verb*, and for the canary which *number* and *share* (thousandths).
+
+    *part* and *target* are those of its stage.
+    """
 
     stage: str
     verb: str
     number: int = 0
     share: int = 0
     guards: str = ""
+    part: str = ""
+    target: str = ""
 
     @property
     def key(self) -> str:
@@ -167,15 +200,30 @@ class Record:
 
 
 @dataclass(frozen=True)
+class Attempt:
+    """How often the intent with this key found an outside system unavailable, and when it is tried again."""
+
+    key: str
+    count: int
+    again: float
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class Facts:
-    """All that is known of a delivery. *request* is what a person asked of it meanwhile; *lapsed* says that
-    the answer of its last gate might be another one now."""
+    """All that is known of a delivery. *request* is what a person asked of it meanwhile.
+
+    *running* names the stages that are at work now, *lapsed* those that have not begun and whose gate might
+    give another answer now.
+    """
 
     service: str
     environment: str
     records: tuple[Record, ...]
     request: Literal["", "abort", "promote"] = ""
-    lapsed: bool = False
+    attempts: tuple[Attempt, ...] = ()
+    running: frozenset[str] = frozenset()
+    lapsed: frozenset[str] = frozenset()
 
     def of(self, verb: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.intent.verb == verb)
@@ -205,59 +253,83 @@ class Facts:
         details = (record.detail for record in self.of("measure"))
         return next((detail for detail in details if isinstance(detail, Measured)), None)
 
-    @property
-    def failed(self) -> Record | None:
+    def failed(self, pipeline: Pipeline) -> Record | None:
         """The first record that keeps the delivery from going on, the undoing itself left aside."""
-        fine = (*GOOD, State.PENDING)
-        bad = (r for r in self.records if r.state not in fine and r.intent.verb != "rollback")
-        return next(bad, None)
+        optional = {stage.name for stage in pipeline.stages if stage.optional}
+        bad = (r for r in self.records if _bad(r) and r.intent.verb != "rollback")
+        return next((record for record in bad if record.intent.stage not in optional), None)
+
+    def of_stage(self, name: str) -> tuple[Record, ...]:
+        return tuple(record for record in self.records if record.intent.stage == name)
 
     @property
-    def open_gate(self) -> Record | None:
-        """The last gate, if it waits or if what it guards has not begun; it may have to be asked again."""
-        last = self.records[-1] if self.records else None
-        asked = last is not None and isinstance(last.detail, Gated) and last.state in (*GOOD, State.PENDING)
-        return last if asked else None
+    def open_gates(self) -> tuple[Record, ...]:
+        """Gates that wait, or whose stage has not begun: they may have to be asked again."""
+        last = {record.intent.stage: record for record in self.records}
+        return tuple(
+            record
+            for name, record in last.items()
+            if isinstance(record.detail, Gated) and not _bad(record) and name not in self.running
+        )
+
+    def postponed(self, intent: Intent) -> float:
+        """When an intent is tried again (seconds since 1970); 0 if nothing speaks against doing it now."""
+        return next((attempt.again for attempt in self.attempts if attempt.key == intent.key), 0.0)
+
+
+def _bad(record: Record) -> bool:
+    return record.state not in (*GOOD, State.PENDING)
 
 
 # --- the plans ------------------------------------------------------------------------------------------
 
 
-def standard(canary: Canary) -> Pipeline:
-    """The pipeline of a code change: what happens if a repository says nothing."""
+#: What runs the project's checks if nothing is said of them: all that can be seen, in one stage.
+ALL_CHECKS = (Stage("tests", "suite", after=("build",)),)
+#: Beside what its plan needs, a canary may take so long: for looks that take their time.
+CANARY_SLACK = 900.0
+
+
+def standard(canary: Canary, checks: tuple[Stage, ...] = ALL_CHECKS) -> Pipeline:
+    """The pipeline of a code change. *checks* run beside the scan, after the build."""
+    before = ("scan", *(check.name for check in checks))
     return Pipeline(
         "standard",
         (
             Stage("begin", "begin"),
-            Stage("build", "build"),
-            Stage("tests", "suite"),
-            Stage("scan", "scan"),
-            Stage("deploy", "deploy", guards="deploy"),
-            Stage("acceptance", "acceptance"),
-            Stage("canary", "canary", guards="shift"),
-            Stage("promote", "promote", guards="promote"),
+            Stage("build", "build", after=("begin",)),
+            *checks,
+            Stage("scan", "scan", after=("build",)),
+            *_into_production(canary, before),
         ),
         canary,
     )
 
 
+def _into_production(canary: Canary, before: tuple[str, ...]) -> tuple[Stage, ...]:
+    seconds = len(canary.steps) * canary.seconds_per_step + canary.patience + CANARY_SLACK
+    return (
+        Stage("deploy", "deploy", guards="deploy", after=before),
+        Stage("acceptance", "acceptance", after=("deploy",)),
+        Stage("canary", "canary", guards="shift", after=("acceptance",), seconds=seconds),
+        Stage("promote", "promote", guards="promote", after=("canary",)),
+    )
+
+
 def configuration(canary: Canary) -> Pipeline:
     """Environment data alone: the artifact that is live, and its evidence, stand as they are."""
-    kept = ("begin", "deploy", "acceptance", "canary", "promote")
-    whole = standard(canary)
-    return Pipeline("configuration", tuple(s for s in whole.stages if s.name in kept), canary)
+    stages = (Stage("begin", "begin"), *_into_production(canary, ("begin",)))
+    return Pipeline("configuration", stages, canary)
 
 
 def rollback(canary: Canary) -> Pipeline:
     """Back to a pair that was promoted before: its promotion is on record, so no gate asks again."""
-    stages = (Stage("begin", "begin"), Stage("deploy", "deploy"), Stage("restore", "restore"))
+    stages = (
+        Stage("begin", "begin"),
+        Stage("deploy", "deploy", after=("begin",)),
+        Stage("restore", "restore", after=("deploy",)),
+    )
     return Pipeline("rollback", stages, canary)
-
-
-def pipeline_for(kind: str, canary: Canary) -> Pipeline:
-    """The default pipeline for a `Change.kind`."""
-    makers = {"code": standard, "configuration": configuration, "rollback": rollback}
-    return makers[kind](canary)
 
 
 def thousandths(per_cent: float) -> int:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.config import ServiceConfig
 from penstock.core.codec import decode, encode
 from penstock.core.decide import Finish
-from penstock.core.pipeline import ENDED, Facts, Intent, Record, State
+from penstock.core.pipeline import ENDED, Attempt, Facts, Intent, Pipeline, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.engine import numbers
 from penstock.errors import Conflict, Invalid
@@ -42,6 +42,9 @@ SCHEMA = (
     """
     ALTER TABLE deliveries ADD COLUMN waits INTEGER NOT NULL DEFAULT 0
     """,
+    """
+    ALTER TABLE attempts ADD COLUMN again REAL NOT NULL DEFAULT 0
+    """,
 )
 
 RequestWord = Literal["", "abort", "promote"]
@@ -49,11 +52,13 @@ RequestWord = Literal["", "abort", "promote"]
 MAX_ATTEMPTS = 6
 #: An undo is hardly ever given up: a bad release would keep its users.
 UNDO_ATTEMPTS = 500
+#: Seconds between two attempts at most; the first are closer together.
+LONGEST_PAUSE = 30.0
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a delivery was started with; never changes. Version 1.
+    """What a delivery was started with; never changes. Version 2; the first had no *pipeline*.
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
     configuration change, none for a code change (the data that is live stays).
@@ -65,6 +70,7 @@ class Header:
     artifact: Artifact | None = None
     data: EnvironmentData | None = None
     version: int = 1
+    pipeline: Pipeline | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ class Delivery:
     created: float
     ended: float
     records: tuple[Record, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def scope(self) -> str:
@@ -89,7 +96,7 @@ class Delivery:
     @property
     def facts(self) -> Facts:
         change = self.header.change
-        return Facts(change.service, change.environment, self.records, self.request)
+        return Facts(change.service, change.environment, self.records, self.request, self.attempts)
 
 
 COLUMNS = "id, header, state, outcome, reason, request, fence, created, ended"
@@ -222,16 +229,16 @@ class Journal:
             return None if at is None else max(0.0, float(str(at)) - await tx.now())
 
     async def renew(self, delivery: Delivery, owner: str) -> RequestWord:
-        """Keep the lease and return the request so far. `Conflict` if the lease was lost."""
+        """`hold`, for whoever has nothing to record."""
         async with self._store.transaction() as tx:
-            lease = await tx.now() + self.lease_seconds
-            await self._hold(tx, delivery, owner, "lease = ?", lease)
-            ((word,),) = await tx.execute("SELECT request FROM deliveries WHERE id = ?", (delivery.id,))
-            return decode(RequestWord, word)  # type: ignore[arg-type]
+            return await self.hold(tx, delivery, owner)
 
-    async def hold(self, tx: Transaction, delivery: Delivery, owner: str) -> None:
-        """`Conflict` unless the lease is still ours; it then stays ours until *tx* ends."""
-        await self._hold(tx, delivery, owner, "wake = ?", 0.0)
+    async def hold(self, tx: Transaction, delivery: Delivery, owner: str) -> RequestWord:
+        """Keep the lease, until *tx* ends in any case; the request so far. `Conflict` if it was lost."""
+        lease = await tx.now() + self.lease_seconds
+        await self._hold(tx, delivery, owner, "wake = 0, lease = ?", lease)
+        ((word,),) = await tx.execute("SELECT request FROM deliveries WHERE id = ?", (delivery.id,))
+        return decode(RequestWord, word)  # type: ignore[arg-type]
 
     async def record(self, tx: Transaction, delivery: Delivery, record: Record) -> None:
         """Keep a record, in the transaction of a caller that holds the lease (`hold`)."""
@@ -243,22 +250,21 @@ class Journal:
         )
         await numbers.step_done(tx, record)
 
-    async def postpone(self, delivery: Delivery, owner: str, intent: Intent, error: str) -> int:
-        """Count a failed attempt, give the lease back and wake up later. Returns the count."""
+    async def postpone(self, delivery: Delivery, owner: str, intent: Intent, error: str) -> Attempt:
+        """Count a failed attempt, and say when the next one is due."""
         async with self._store.transaction() as tx:
+            await self.hold(tx, delivery, owner)
             await numbers.attempt_failed(tx, intent.verb)
+            known = (attempt.count for attempt in delivery.attempts if attempt.key == intent.key)
+            count = next(known, 0) + 1
+            again = await tx.now() + min(LONGEST_PAUSE, 0.5 * 2**count)
             await tx.execute(
-                "INSERT INTO attempts (delivery, key, count, error) VALUES (?, ?, 1, ?) "
+                "INSERT INTO attempts (delivery, key, count, error, again) VALUES (?, ?, ?, ?, ?) "
                 "ON CONFLICT (delivery, key) DO UPDATE "
-                "SET count = attempts.count + 1, error = excluded.error",
-                (delivery.id, intent.key, error),
+                "SET count = excluded.count, error = excluded.error, again = excluded.again",
+                (delivery.id, intent.key, count, error, again),
             )
-            ((count,),) = await tx.execute(
-                "SELECT count FROM attempts WHERE delivery = ? AND key = ?", (delivery.id, intent.key)
-            )
-            later = await tx.now() + min(30.0, 0.5 * 2 ** int(str(count)))
-            await self._hold(tx, delivery, owner, "lease = 0, wake = ?", later)
-            return int(str(count))
+            return Attempt(intent.key, count, again, error)
 
     async def release(self, delivery: Delivery, owner: str, until: float) -> None:
         """Give the lease back; nobody needs to look before *until*."""
@@ -299,7 +305,12 @@ class Journal:
 
     async def _with_records(self, tx: Transaction, row: Row) -> Delivery:
         rows = await tx.execute("SELECT body FROM records WHERE delivery = ? ORDER BY seq", (row[0],))
-        return _delivery(row, tuple(decode(Record, json.loads(str(body))) for (body,) in rows))
+        records = tuple(decode(Record, json.loads(str(body))) for (body,) in rows)
+        failed = await tx.execute(
+            "SELECT key, count, again, error FROM attempts WHERE delivery = ? ORDER BY key", (row[0],)
+        )
+        attempts = (Attempt(str(k), int(str(n)), float(str(again)), str(e)) for k, n, again, e in failed)
+        return replace(_delivery(row), records=records, attempts=tuple(attempts))
 
 
 _CLAIMABLE = """
@@ -315,7 +326,7 @@ _CLAIMABLE = """
 """
 
 
-def _delivery(row: Row, records: tuple[Record, ...] = ()) -> Delivery:
+def _delivery(row: Row) -> Delivery:
     header = decode(Header, json.loads(str(row[1])))
     return Delivery(
         id=str(row[0]),
@@ -327,7 +338,6 @@ def _delivery(row: Row, records: tuple[Record, ...] = ()) -> Delivery:
         fence=int(str(row[6])),
         created=float(str(row[7])),
         ended=float(str(row[8])),
-        records=records,
     )
 
 

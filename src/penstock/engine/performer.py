@@ -6,7 +6,9 @@ worker. Every verb that Penstock knows is a row in `VERBS`.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -56,14 +58,22 @@ class Engine:
         self._work = work
         self._logs = logs
         self._worker = worker
+        self._turn = asyncio.Lock()
+        self._room = asyncio.Semaphore(max(2, os.cpu_count() or 1))
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         """Do it. `Unavailable` may be tried again; other errors are final."""
         task = self.task(delivery, pipeline, intent)
         task.log.parent.mkdir(parents=True, exist_ok=True)
-        if intent.verb in NEED_TREE and task.source is not None:
+        if intent.verb not in NEED_TREE:
+            return await self._do(task)
+        # The project's own commands: no more side by side than there are processors.
+        async with self._room:
             await self._check_out(task)
-        verb = VERBS[intent.verb]
+            return await self._do(task)
+
+    async def _do(self, task: Task) -> Outcome:
+        verb = VERBS[task.intent.verb]
         async with keeping(task.log):
             return await verb(task, **self._granted(verb))
 
@@ -86,7 +96,7 @@ class Engine:
     def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
         """All that an intent's verb may know of its delivery."""
         facts, header = delivery.facts, delivery.header
-        trouble = facts.failed
+        trouble = facts.failed(pipeline)
         return Task(
             delivery=delivery.id,
             intent=intent,
@@ -108,12 +118,13 @@ class Engine:
 
     async def _check_out(self, task: Task) -> None:
         complete = task.work / "tree.complete"
-        if task.source is None or complete.exists():
-            return
-        shutil.rmtree(task.tree, ignore_errors=True)
-        task.tree.mkdir(parents=True)
-        await self._source.checkout(task.source, task.tree)
-        complete.touch()
+        async with self._turn:  # stages of one delivery run side by side
+            if task.source is None or complete.exists():
+                return
+            shutil.rmtree(task.tree, ignore_errors=True)
+            task.tree.mkdir(parents=True)
+            await self._source.checkout(task.source, task.tree)
+            complete.touch()
 
 
 def _waits_until(facts: Facts, intent: Intent) -> float:

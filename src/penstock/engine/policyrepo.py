@@ -13,7 +13,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.config import parse_policy
 from penstock.core.authority import Authority
 from penstock.core.codeowners import owners
 from penstock.core.digest import digest
@@ -23,6 +22,7 @@ from penstock.core.policy import PolicyDocument
 from penstock.engine.door import Door, Login
 from penstock.errors import Conflict, Invalid, Refused
 from penstock.ledger.log import Ledger
+from penstock.policyfile import parse_policy
 from penstock.ports import Source, SourceRevision, Store
 
 FOLDER = "policies"

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.config import (
@@ -21,6 +22,7 @@ from penstock.config import (
 from penstock.core.pipeline import State
 from penstock.core.release import Artifact, Change, Value
 from penstock.engine.journal import Header, Journal
+from penstock.engine.plans import planned
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.live import live, previous
 from penstock.ledger.log import Ledger
@@ -143,6 +145,8 @@ class Shipping:
 
     async def _queue(self, header: Header) -> str:
         delivery = f"{header.change.service}-{secrets.token_hex(4)}"
+        pipeline = planned(header.change.kind, header.config)
+        header = replace(header, version=2, pipeline=pipeline)
         async with self._store.transaction() as tx:
             await self._journal.create(tx, delivery, header)
         return delivery

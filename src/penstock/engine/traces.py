@@ -19,7 +19,7 @@ from penstock.core.predicates import Ended
 from penstock.engine import moments
 from penstock.engine.insist import insist
 from penstock.engine.journal import Delivery, Journal
-from penstock.engine.worker import plan
+from penstock.engine.plans import plan
 from penstock.errors import Unavailable
 from penstock.ledger import follow
 from penstock.ledger.log import Ledger

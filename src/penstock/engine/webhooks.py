@@ -20,7 +20,7 @@ from penstock.core.webhook import Webhook
 from penstock.engine import moments
 from penstock.engine.insist import insist
 from penstock.engine.journal import Journal
-from penstock.engine.worker import plan
+from penstock.engine.plans import plan
 from penstock.errors import PenstockError, Unavailable
 from penstock.ledger import follow, hooks
 from penstock.ledger.log import Ledger

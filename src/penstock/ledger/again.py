@@ -11,7 +11,6 @@ import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from penstock.config import parse_policy
 from penstock.core.authority import Authority, InForce
 from penstock.core.evidence import Entry, Statement
 from penstock.core.people import PolicyVersion
@@ -20,6 +19,7 @@ from penstock.core.predicates import Deployed, Promoted, Proposed, Shifted, Sign
 from penstock.core.release import Change
 from penstock.core.selection import Question, select
 from penstock.errors import Invalid, PenstockError
+from penstock.policyfile import parse_policy
 from penstock.ports import Language
 
 #: The action that an entry is the evidence of.

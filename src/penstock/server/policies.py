@@ -9,10 +9,10 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
-from penstock.config import parse_policy
 from penstock.core.codec import encode
 from penstock.errors import Invalid
 from penstock.ledger.again import compiled
+from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
 from penstock.server import views
 from penstock.server.views import Text, View

@@ -21,7 +21,7 @@ from penstock.core.release import EnvironmentData, Release
 from penstock.core.traffic import TrafficState
 from penstock.engine import prune
 from penstock.engine.journal import Delivery
-from penstock.engine.worker import plan
+from penstock.engine.plans import plan
 from penstock.errors import Invalid, Unavailable
 from penstock.ledger.again import document_of
 from penstock.ledger.live import live
@@ -188,23 +188,23 @@ def _stages(found: Delivery, now: float) -> list[View]:
     return [_stage(name, own, at_work, found.state in ENDED) for name, own in records.items()]
 
 
-def _at_work(found: Delivery, now: float) -> str:
-    """The stage that is being worked on; "" if none is."""
+def _at_work(found: Delivery, now: float) -> set[str]:
+    """The stages that are being worked on."""
     if found.state is not State.EXECUTING:
-        return ""
+        return set()
     match decide(plan(found), found.facts, now):
-        case Perform(intent):
-            return intent.stage
-        case Wait():
-            return found.records[-1].intent.stage
+        case Perform(intents):
+            return {intent.stage for intent in intents}
+        case Wait() if found.records:
+            return {found.records[-1].intent.stage}
         case _:
-            return ""
+            return set()
 
 
-def _stage(name: str, records: list[Record], at_work: str, ended: bool) -> View:
+def _stage(name: str, records: list[Record], at_work: set[str], ended: bool) -> View:
     states = [record.state for record in records]
     bad = [state for state in states if state not in GOOD]
-    if name == at_work:
+    if name in at_work:
         state = State.EXECUTING
     elif records:
         state = (bad or states)[-1]

@@ -38,6 +38,7 @@ class FakeEngine:
     fails: dict[str, list[PenstockError]] = field(default_factory=dict)
     holds: dict[str, asyncio.Event] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
     before: Callable[[Intent], None] = lambda _: None
 
@@ -45,7 +46,11 @@ class FakeEngine:
         self.performed.append((delivery.id, intent.key, delivery.fence))
         self.before(intent)
         if intent.verb in self.holds:
-            await self.holds[intent.verb].wait()
+            try:
+                await self.holds[intent.verb].wait()
+            except asyncio.CancelledError:
+                self.cancelled.append(intent.key)
+                raise
         if self.fails.get(intent.verb):
             raise self.fails[intent.verb].pop(0)
         said = Coverage(intent.key, 1, 2, "platform")
@@ -110,10 +115,12 @@ class Stage:
     async def worker(self, name: str, engine: FakeEngine) -> Worker:
         return Worker(self.store, self.journal, self.ledger, engine, await self.signer(name))  # type: ignore[arg-type]
 
-    async def queue(self, delivery: str, service: str = "shop", kind: str = "code") -> None:
+    async def queue(
+        self, delivery: str, service: str = "shop", kind: str = "code", pipeline: Pipeline | None = None
+    ) -> None:
         change = Change(kind, service, "production", "/repo", "1" * 40, "Dana", "A change")  # type: ignore[arg-type]
         async with self.store.transaction() as tx:
-            await self.journal.create(tx, delivery, Header(change, CONFIG))
+            await self.journal.create(tx, delivery, Header(change, CONFIG, pipeline=pipeline))
 
     async def find(self, delivery: str) -> Delivery:
         async with self.store.transaction(write=False) as tx:

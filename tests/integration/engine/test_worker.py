@@ -16,11 +16,12 @@ from penstock.adapters.postgres import PostgresStore
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
 from penstock.core.people import By, RoleGrant, RoleRevocation
-from penstock.core.pipeline import Gated, Intent, Pipeline, State
+from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, State, standard
+from penstock.core.pipeline import Stage as Planned
 from penstock.core.release import Artifact, Release
 from penstock.engine import gate
+from penstock.engine.drive import Drive, Means
 from penstock.engine.journal import MAX_ATTEMPTS, Delivery
-from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ledger.fsck import verify
 from penstock.ports import Outcome, Store, Task
@@ -83,9 +84,9 @@ async def test_a_worker_that_was_believed_dead_records_nothing(tmp_path: Path, s
             await s.journal.renew(stale, "stale")
         async with s.store.transaction(write=False) as tx:
             size = await s.ledger.size(tx)
-        worker = await s.worker("stale-worker", FakeEngine())
+        means = Means(s.store, s.journal, s.ledger, FakeEngine(), await s.signer("stale"))  # type: ignore[arg-type]
         with pytest.raises(Conflict):
-            await worker._perform(stale, plan(stale), Intent("begin", "begin"))
+            await Drive(means, stale).run()
         async with s.store.transaction(write=False) as tx:
             assert await s.ledger.size(tx) == size + 1, "only the key grant was appended"
         assert (await s.find("one")).records == ()
@@ -137,6 +138,7 @@ async def test_what_never_answers_ends_in_an_error(tmp_path: Path, store: Store)
             for _ in range(MAX_ATTEMPTS):
                 await s.until(lambda: len(engine.fails["begin"]) < MAX_ATTEMPTS)
                 async with s.store.transaction() as tx:
+                    await tx.execute("UPDATE attempts SET again = 0")
                     await tx.execute("UPDATE deliveries SET wake = 0 WHERE lease = 0")
                 await asyncio.sleep(0.3)
             await s.ended("one", seconds=90)
@@ -173,6 +175,62 @@ async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path, store
         assert engine.keys("one")[-1] == "rollback/rollback/0"
         with pytest.raises(Conflict, match="cancellation"):
             await s.journal.request("one", "promote")
+
+
+CANARY = Canary((500,), 0.05, 0.05, 0.05)
+LINT = Planned("lint", "suite", after=("build",))
+UNIT = Planned("unit", "unit", after=("build",), seconds=0.3)
+
+
+async def test_stages_that_do_not_depend_on_one_another_run_side_by_side(
+    tmp_path: Path, store: Store
+) -> None:
+    async with stage(tmp_path, store) as s:
+        engine = FakeEngine()
+        engine.holds = {"suite": asyncio.Event(), "scan": asyncio.Event()}
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.until(lambda: {"tests/suite/0", "scan/scan/0"} <= set(engine.keys("one")))
+            engine.holds["scan"].set()
+            await asyncio.sleep(0.2)
+            assert "deploy/gate/0" not in engine.keys("one")
+            engine.holds["suite"].set()
+            await s.ended("one")
+        keys = [record.intent.key for record in (await s.find("one")).records]
+        assert keys.index("scan/scan/0") < keys.index("tests/suite/0"), "in the order in which they ended"
+        assert engine.keys("one").count("tests/suite/0") == 1
+        await agrees(s, "one")
+
+
+async def test_what_fails_ends_what_runs_beside_it(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        engine = FakeEngine()
+        engine.holds = {"suite": asyncio.Event()}
+        engine.fails = {"scan": [Invalid("wrong")]}
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        found = await s.find("one")
+        assert (found.state, found.outcome) == (State.ERROR, "failed")
+        assert engine.cancelled == ["tests/suite/0"]
+        assert "tests/suite/0" not in [record.intent.key for record in found.records]
+
+
+async def test_a_stage_that_takes_too_long_is_ended_at_its_deadline(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        engine = FakeEngine()
+        engine.holds = {"unit": asyncio.Event()}
+        await s.queue("one", pipeline=standard(CANARY, (LINT, UNIT)))
+        await s.queue("two", "catalog", pipeline=standard(CANARY, (LINT, replace(UNIT, optional=True))))
+        async with running(await s.worker("w", engine)):
+            await s.ended("one", "two")
+        found = await s.find("one")
+        assert (found.state, found.reason) == (State.TIMEOUT, "not done within 0.3 s")
+        passed_over = await s.find("two")
+        assert passed_over.state is State.SUCCESS, passed_over.reason
+        states = {record.intent.stage: record.state for record in passed_over.records}
+        assert states["unit"] is State.TIMEOUT
+        assert engine.cancelled == ["unit/unit/0"] * 2
 
 
 async def test_two_workers_share_and_nothing_is_done_twice(tmp_path: Path, store: Store) -> None:

@@ -15,13 +15,13 @@ from integration.ledger.world import (
     suite_ran,
 )
 from penstock.bootstrap.identity import publication, shipped_policies
-from penstock.config import parse_policy
 from penstock.core.people import Binding, By, RoleGrant
 from penstock.core.policy import ACTIONS, guarding
 from penstock.core.predicates import Predicate, SignOff
 from penstock.engine import gate
 from penstock.ledger import bundle
 from penstock.ledger.log import attest
+from penstock.policyfile import parse_policy
 from penstock.ports import Outcome
 
 FIRST = Delivery("d-1", artifact("a"))

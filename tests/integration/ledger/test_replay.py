@@ -10,9 +10,9 @@ import pytest
 from integration.ledger.world import Delivery, World, artifact, built, scanned, suite_ran
 from penstock.adapters.sqlite import SqliteStore
 from penstock.bootstrap.identity import publication, shipped_policies
-from penstock.config import parse_policy
 from penstock.core.people import Binding, By, RoleGrant
 from penstock.ledger.again import compiled
+from penstock.policyfile import parse_policy
 from penstock.projections.replay import Replay, replay
 
 SHIPPED = {parse_policy(text.encode(), "p").policy: text for text in shipped_policies()}

@@ -5,6 +5,7 @@ Called through the port by checks. Nothing that a test run writes is kept: the n
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 from penstock.adapters.build.common import APP, BESIDE
@@ -22,12 +23,17 @@ class ProjectTools:
 
     def __init__(self, sandbox: Sandbox, cache: Path) -> None:
         self._cache = cache
+        self._turn = asyncio.Lock()
         self._uv = Uv(sandbox, cache / "python")
 
     async def prepare(self, task: Task) -> Prepared:
         """See `Tools.prepare`. A project of another language needs nothing that is kept here."""
         if not is_python(task.tree):
             return Prepared()
+        async with self._turn:  # checks of one delivery run side by side, and share its scratch folder
+            return await self._prepare(task)
+
+    async def _prepare(self, task: Task) -> Prepared:
         project = read_project(task.tree, task.config)
         scratch = Scratch(task.work / "tools", task.log, task.source.committed_epoch if task.source else 0)
         sources = [APP, *([f"{APP}/src"] if (task.tree / "src").is_dir() else [])]

@@ -1,0 +1,192 @@
+"""Takes one claimed delivery as far as it goes: decide → perform what may run side by side → commit.
+
+Called by the worker, in a task for each delivery that it holds. What it keeps in memory is only what it
+committed itself under its lease; whoever claims the delivery next reads the same from the journal. A record
+and its evidence are committed in one transaction; if the lease was lost meanwhile, neither is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from penstock.core.decide import UNDO, Expire, Finish, Perform, Wait, decide
+from penstock.core.digest import digest
+from penstock.core.evidence import Statement, Subject
+from penstock.core.pipeline import GOOD, Gated, Intent, Record, State
+from penstock.core.predicates import Ended
+from penstock.engine import gate
+from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery, Journal
+from penstock.engine.performer import Engine
+from penstock.engine.plans import plan
+from penstock.errors import Conflict, PenstockError, Unavailable
+from penstock.ledger.log import Ledger, attest
+from penstock.ports import Outcome, Signer, Store, Transaction
+
+log = logging.getLogger(__name__)
+
+#: Seconds after which a request of a person is noticed at the latest.
+LOOK_SECONDS = 1.0
+#: Actions whose evidence says when they began: their sign-offs must have held then.
+BEGINNINGS = ("deploy", "shift", "promote", "restore")
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a worker works with. *signer* is its own key, and names it in leases."""
+
+    store: Store
+    journal: Journal
+    ledger: Ledger
+    engine: Engine
+    signer: Signer
+
+
+@dataclass(frozen=True)
+class _Running:
+    intent: Intent
+    began: float
+    task: asyncio.Task[Outcome]
+
+
+class Drive:
+    def __init__(self, means: Means, delivery: Delivery) -> None:
+        self._means = means
+        self._delivery = delivery
+        self._owner = means.signer.keyid
+        self._pipeline = plan(delivery)
+        self._running: dict[str, _Running] = {}
+
+    async def run(self) -> None:
+        """Until the delivery has ended, or waits, or is another worker's."""
+        try:
+            while await self._turn():
+                pass
+        finally:
+            await self._stop(tuple(self._running))
+
+    async def _turn(self) -> bool:
+        """Decide once, and act on it. False if there is nothing to do now."""
+        async with self._means.store.transaction(write=False) as tx:
+            now = await tx.now()
+            at_work = (r.intent.stage for r in self._running.values() if r.intent.verb != "gate")
+            facts = replace(self._delivery.facts, running=frozenset(at_work))
+            lapsed = [gate for gate in facts.open_gates if await self._lapsed(tx, gate)]
+        facts = replace(facts, lapsed=frozenset(gate.intent.stage for gate in lapsed))
+        following = decide(self._pipeline, facts, now)
+        wanted = (
+            {intent.key: intent for intent in following.intents} if isinstance(following, Perform) else {}
+        )
+        await self._stop([key for key in self._running if key not in wanted])
+        match following:
+            case Perform(until=until):
+                self._start([intent for key, intent in wanted.items() if key not in self._running], now)
+                await self._until_something(until - now)
+                return True
+            case Expire(intent, reason):
+                await self._commit(intent, now, Outcome(State.TIMEOUT, reason))
+                return True
+            case Wait(until):
+                await self._means.journal.release(self._delivery, self._owner, until)
+                return False
+            case Finish():
+                await self._finish(following)
+                return False
+
+    async def _lapsed(self, tx: Transaction, asked: Record) -> bool:
+        """Whether the answer of a gate might be another one now."""
+        if not isinstance(asked.detail, Gated):
+            return False
+        question = gate.question_of(self._means.engine.task(self._delivery, self._pipeline, asked.intent))
+        return await gate.lapsed(self._means.ledger, tx, replace(question, size=asked.detail.size))
+
+    # --- what runs ---------------------------------------------------------------------------------
+
+    def _start(self, intents: Collection[Intent], now: float) -> None:
+        for intent in intents:
+            work = self._means.engine.perform(self._delivery, self._pipeline, intent)
+            self._running[intent.key] = _Running(intent, now, asyncio.ensure_future(work))
+
+    async def _stop(self, keys: Collection[str]) -> None:
+        """Cancel what is not wanted any more. What it did to the world is read back by what comes next."""
+        stopped = [self._running.pop(key) for key in keys]
+        for running in stopped:
+            running.task.cancel()
+        await asyncio.gather(*(running.task for running in stopped), return_exceptions=True)
+
+    async def _until_something(self, seconds: float) -> None:
+        """Until something that runs has ended, and is recorded; or a person may have asked for something."""
+        tasks = {running.task for running in self._running.values()}
+        pause = min(LOOK_SECONDS, self._means.journal.lease_seconds / 4, max(seconds, 0.0))
+        done, _ = await asyncio.wait(tasks, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        if not done:
+            request = await self._means.journal.renew(self._delivery, self._owner)
+            self._delivery = replace(self._delivery, request=request)
+        for key, running in tuple(self._running.items()):
+            if running.task in done:
+                # It stays among those that run until it is recorded: a gate must not be asked meanwhile.
+                await self._settle(running)
+                del self._running[key]
+
+    async def _settle(self, running: _Running) -> None:
+        """Record how something ended, or when it is tried again."""
+        try:
+            outcome = running.task.result()
+        except Unavailable as error:
+            await self._postpone(running, str(error))
+            return
+        except Conflict:
+            raise
+        except PenstockError as error:
+            outcome = Outcome(State.ERROR, str(error))
+        except Exception as error:  # a fault of ours: it would be the same next time, so it ends here
+            log.exception("%s %s", self._delivery.id, running.intent.key)
+            outcome = Outcome(State.ERROR, f"{type(error).__name__}: {error} (a fault of Penstock's own)")
+        await self._commit(running.intent, running.began, outcome)
+
+    async def _postpone(self, running: _Running, error: str) -> None:
+        attempt = await self._means.journal.postpone(self._delivery, self._owner, running.intent, error)
+        others = tuple(known for known in self._delivery.attempts if known.key != attempt.key)
+        self._delivery = replace(self._delivery, attempts=(*others, attempt))
+        if attempt.count >= (UNDO_ATTEMPTS if running.intent == UNDO else MAX_ATTEMPTS):
+            reason = f"gave up after {attempt.count} attempts: {error}"
+            await self._commit(running.intent, running.began, Outcome(State.ERROR, reason))
+
+    # --- what is kept ------------------------------------------------------------------------------
+
+    async def _commit(self, intent: Intent, began: float, outcome: Outcome) -> None:
+        means = self._means
+        async with means.store.transaction() as tx:
+            ended = await tx.now()
+            # The lease is checked before the ledger's head is locked.
+            request = await means.journal.hold(tx, self._delivery, self._owner)
+            if outcome.rests_on is not None and await gate.lapsed(means.ledger, tx, outcome.rests_on):
+                return  # a role lost, or evidence come, since the policies were asked: they are asked again
+            at = began if intent.verb in BEGINNINGS else ended
+            envelopes = [attest(means.signer, _stamped(statement, at)) for statement in outcome.statements]
+            entries = await means.ledger.append(tx, envelopes)
+            indices = tuple(entry.index for entry in entries)
+            record = Record(intent, outcome.state, began, ended, outcome.reason, indices, outcome.detail)
+            await means.journal.record(tx, self._delivery, record)
+        records = (*self._delivery.records, record)
+        self._delivery = replace(self._delivery, records=records, request=request)
+        log.info("%s %s: %s %s", self._delivery.id, intent.key, outcome.state, outcome.reason)
+
+    async def _finish(self, end: Finish) -> None:
+        name = self._delivery.id
+        ended = Ended(name, end.state.value, end.outcome, end.reason)
+        statement = Statement((Subject(name, digest(name.encode())),), ended)
+        async with self._means.store.transaction() as tx:
+            await self._means.journal.finish(tx, self._delivery, self._owner, end)
+            await self._means.ledger.append(tx, [attest(self._means.signer, statement)])
+        await asyncio.to_thread(self._means.engine.forget, name, failed=end.state not in GOOD)
+        log.info("%s ended: %s %s %s", name, end.state, end.outcome, end.reason)
+
+
+def _stamped(statement: Statement, at: float) -> Statement:
+    """The statement with its time, where its kind has one."""
+    if getattr(statement.predicate, "at", 0.0) is not None:
+        return statement
+    return replace(statement, predicate=replace(statement.predicate, at=at))  # type: ignore[arg-type]

@@ -1,0 +1,80 @@
+"""Plans: the pipeline of a delivery, made when it is queued and kept with it.
+
+Called by `ship`, which keeps the plan in the delivery's header, and by whoever goes on with one. A release
+that plans in another way goes on with the plans of those before it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from penstock.config import ServiceConfig, checks_in_order
+from penstock.core.pipeline import (
+    ALL_CHECKS,
+    Canary,
+    Pipeline,
+    Stage,
+    configuration,
+    rollback,
+    standard,
+    thousandths,
+)
+from penstock.engine.journal import Delivery
+
+#: What a check's stage may take beside the command itself: a copy of the tree, its dependencies installed.
+AROUND_SECONDS = 900.0
+
+
+def plan(delivery: Delivery) -> Pipeline:
+    """The pipeline of a delivery."""
+    return delivery.header.pipeline or _first(delivery)
+
+
+def _first(delivery: Delivery) -> Pipeline:
+    """What the first release, which kept no plans, would do: one stage for all checks, and no deadlines."""
+    made = planned(delivery.header.change.kind, delivery.header.config, ALL_CHECKS)
+    return replace(made, stages=tuple(replace(stage, seconds=math.inf) for stage in made.stages))
+
+
+def planned(kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None = None) -> Pipeline:
+    """The pipeline for a `Change.kind`. *checks* stand for those of the configuration."""
+    given = config.canary
+    canary = Canary(
+        tuple(thousandths(step) for step in given.steps),
+        given.seconds_per_step,
+        given.look_every,
+        given.patience,
+    )
+    match kind:
+        case "code":
+            return standard(canary, checks or check_stages(config))
+        case "configuration":
+            return configuration(canary)
+        case _:
+            return rollback(canary)
+
+
+def check_stages(config: ServiceConfig) -> tuple[Stage, ...]:
+    """A stage for each check, and for each of its targets: side by side where none comes after another."""
+    names = {name: _names(name, suite.each) for name, suite in config.checks.items()}
+    return (
+        tuple(
+            Stage(
+                name=stage,
+                verb="suite",
+                after=tuple(earlier for after in suite.after for earlier in names[after]) or ("build",),
+                seconds=suite.seconds + AROUND_SECONDS,
+                optional=suite.optional,
+                part=check,
+                target=target,
+            )
+            for check, suite in checks_in_order(config.checks)
+            for stage, target in zip(names[check], suite.each or ("",), strict=True)
+        )
+        or ALL_CHECKS
+    )
+
+
+def _names(check: str, targets: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{check}-{number}" for number in range(1, len(targets) + 1)) or (check,)
