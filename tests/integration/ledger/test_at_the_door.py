@@ -4,21 +4,39 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from integration.ledger.world import World, artifact
+from integration.server.shop_repository import git
+from penstock.adapters.git import Git
+from penstock.bootstrap.identity import publication
+from penstock.core.digest import digest
 from penstock.core.evidence import PAYLOAD_TYPE, Entry, Statement, Subject, pre_authentication_encoding
 from penstock.core.imported import foreign
-from penstock.core.people import By, KeyGrant
+from penstock.core.people import By, KeyGrant, RoleGrant
 from penstock.core.predicates import Imported, TestResult
+from penstock.core.sshsig import parse_public_key
 from penstock.engine.door import Door
 from penstock.engine.journal import Journal
+from penstock.engine.policyrepo import PolicyRepository
+from penstock.errors import Invalid
 from penstock.ports import Signer
+from sshkeys import make_key
 
 OP = By("op")
 ARTIFACT = artifact("a")
+POLICY = """
+policy: strict
+owner: security-lead
+guards: [deploy]
+environments: [production]
+rules:
+  - {id: never, when: "false", say: "'yes'", else: "'no'"}
+"""
 
 
 @dataclass
@@ -70,3 +88,36 @@ async def test_what_was_signed_elsewhere_comes_in_once(
     # Nor does bringing it again make it fresh: it is as old as it was.
     monkeypatch.setattr("penstock.engine.door.REPEAT", 0.0)
     assert (await entrance.bring(ran(2))).index == bad.index
+
+
+async def test_a_link_does_not_carry_anothers_signature(entrance: Entrance, tmp_path: Path) -> None:
+    world, val, folder = entrance.world, make_key(tmp_path, "val"), tmp_path / "organisation"
+    key = parse_public_key(val.with_suffix(".pub").read_text())
+    await world.say(KeyGrant(OP, "val", key.hex(), "person"), RoleGrant(OP, "val", "security-lead"))
+    await world.say(publication(POLICY, OP))
+    (folder / "policies").mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+
+    def commit(*options: str) -> None:
+        git(folder, "add", "--all")
+        signing = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={val}")
+        git(folder, *signing, "commit", "--quiet", "--allow-empty", "--message", "x", *options)
+
+    (folder / "policies/strict.yaml").write_text(POLICY)
+    commit("-S")
+    # Val moves the policy elsewhere, and signs that: the last commit that changed the path is hers.
+    (folder / "elsewhere").mkdir()
+    shutil.move(folder / "policies/strict.yaml", folder / "elsewhere/strict.yaml")
+    commit("-S")
+    # Anybody at all makes the path lead to a text of their own. Git does not look through links.
+    (folder / "CODEOWNERS").write_text("* @security-lead\n")
+    (folder / "elsewhere/strict.yaml").write_text(POLICY.replace("false", "true"))
+    (folder / "policies").rmdir()
+    (folder / "policies").symlink_to("elsewhere")
+    commit()
+    repository = PolicyRepository(world.store, world.ledger, Git(tmp_path / "cache"), entrance.door)
+    with pytest.raises(Invalid, match="link"):
+        await repository.sync(str(folder), "")
+    async with world.store.transaction(write=False) as tx:
+        held = (await world.ledger.authority(tx)).policies["strict"]
+    assert held.digest == digest(POLICY.encode())
