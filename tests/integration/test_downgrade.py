@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.e2e.machine import free_port
 
 from fakes.postgres import PostgresServer
 from penstock.bootstrap import identity
@@ -102,6 +103,7 @@ async def test_what_the_server_dies_of_at_its_start_reaches_the_terminal(
     monkeypatch.delenv("PENSTOCK_STORE", raising=False)
     home = Home(short_tmp / "home")
     home.create()
+    home.keep(Settings(port=free_port(), ingress_port=free_port()))
     home.trust.write_text("{}")  # a ledger was here, and its keys are gone
     try:
         done = up(home)
