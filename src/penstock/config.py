@@ -18,7 +18,9 @@ from typing import Any, TypeVar
 import yaml
 
 from penstock.core.codec import decode
+from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
+from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
 from penstock.errors import Invalid
 
@@ -28,7 +30,7 @@ FILE = "penstock.yaml"
 NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 MAX_BYTES = 256 * 1024
 #: Stages that are there without being asked for; a check's stage has the check's name.
-STAGES = ("begin", "build", "scan", "deploy", "acceptance", "canary", "promote", "restore", "rollback")
+STAGES = {stage.name for plan in (standard(NO_CANARY, ()), rollback(NO_CANARY)) for stage in plan.stages}
 MOST_TARGETS = 20
 
 
@@ -36,8 +38,9 @@ MOST_TARGETS = 20
 class SuiteConfig:
     """A command of the project's own that writes reports; paths are relative to the repository.
 
-    It runs beside the others, or *after* the checks that it names. If it is *optional*, its failure is
-    recorded and passed over. For each target in *each* it runs once, with PENSTOCK_TARGET set.
+    It runs beside the others, or *after* the checks that it names. If it is *optional*, that it cannot be
+    run is recorded and passed over; what it reports counts like any report. For each target in *each* it
+    runs once, with PENSTOCK_TARGET set.
     """
 
     run: str
@@ -224,6 +227,7 @@ def _check_service(config: ServiceConfig) -> None:
     for name, suite in config.checks.items():
         _check_suite(name, suite)
     checks_in_order(config.checks)
+    _check_stage_names(config.checks)
     _stays_inside(config.acceptance.junit, "acceptance")
     for path in config.acceptance.paths:
         if not path.startswith("/") or path.startswith("//"):  # an address would lead away from the release
@@ -249,12 +253,27 @@ def checks_in_order(checks: Mapping[str, SuiteConfig]) -> list[tuple[str, SuiteC
         raise Invalid(f"checks in a circle: {circle}", where=f"{FILE}: checks") from error
 
 
+def stage_names(check: str, suite: SuiteConfig) -> tuple[str, ...]:
+    """The stages of a check: one, or one for each of its targets."""
+    return tuple(f"{check}-{number}" for number in range(1, len(suite.each) + 1)) or (check,)
+
+
+def _check_stage_names(checks: Mapping[str, SuiteConfig]) -> None:
+    seen: dict[str, str] = {}
+    for check, suite in checks.items():
+        for stage in stage_names(check, suite):
+            if stage in seen:
+                problem = f"the stage {stage!r} would be that of {seen[stage]} too; rename one of them"
+                raise Invalid(problem, where=f"{FILE}: checks.{check}")
+            seen[stage] = check
+
+
 def _check_suite(name: str, suite: SuiteConfig) -> None:
     where = f"{FILE}: checks.{name}"
     if not NAME.fullmatch(name):  # it becomes the name of a folder
         what = f"{name!r} is not a name (lower-case letters, digits, dashes)"
         raise Invalid(what, where=f"{FILE}: checks")
-    if name in STAGES:
+    if name in STAGES or name == UNDO.stage:
         raise Invalid(f"{name!r} is the name of a stage of Penstock's own", where=where)
     if len(suite.each) != len(set(suite.each)) or len(suite.each) > MOST_TARGETS or "" in suite.each:
         raise Invalid(f"each: up to {MOST_TARGETS} targets, none empty, none twice", where=where)

@@ -28,7 +28,6 @@ from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
 from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
-from penstock.errors import Conflict
 
 
 class Source(Protocol):
@@ -245,21 +244,13 @@ class Signer(Protocol):
         """Sign the exact bytes."""
 
 
-class WitnessedSize(Conflict):
-    """The witness last cosigned the log at *size*, not at the size that it was told."""
-
-    def __init__(self, what: str, size: int) -> None:
-        super().__init__(what)
-        self.size = size
-
-
 class Witness(Protocol):
     """Somebody outside who saw that the ledger only ever grew, and says so under a checkpoint."""
 
     async def cosign(self, old_size: int, proof: Sequence[bytes], note: str) -> str:
         """Signature lines under the checkpoint in *note*; the caller checks whose they are.
 
-        *proof* shows that its tree begins with that of *old_size* entries. Raises `WitnessedSize` if the
+        *proof* shows that its tree begins with that of *old_size* entries. `core.notes.WitnessedSize` if the
         witness last saw another size, `Refused` if it will not sign, `Unavailable` if it does not answer.
         """
 
@@ -281,10 +272,7 @@ Row = tuple[object, ...]
 
 
 class Transaction(Protocol):
-    """One open transaction. Parameters are ``?``.
-
-    Only ``ledger``, ``engine.journal`` and ``engine.numbers`` write SQL.
-    """
+    """One open transaction. Parameters are ``?``. Only ``ledger`` and ``engine`` write SQL."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return its rows."""

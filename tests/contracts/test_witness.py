@@ -12,9 +12,9 @@ from fakes.web import free_port
 from fakes.witness import Answer, WitnessServer, verified
 from penstock.adapters.witness import MAX_ANSWER, HttpWitness
 from penstock.core import merkle
-from penstock.core.notes import Checkpoint, SignatureLine, cosigned_at, sign_note, split
+from penstock.core.notes import Checkpoint, SignatureLine, WitnessedSize, cosigned_at, sign_note, split
 from penstock.errors import Invalid, Refused, Unavailable
-from penstock.ports import Witness, WitnessedSize
+from penstock.ports import Witness
 
 ORIGIN = "log.example"
 

@@ -80,10 +80,12 @@ class Machine:
             raise AssertionError(f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}")
         return done
 
-    def up(self) -> dict[str, Any]:
+    def up(self, *more: str) -> dict[str, Any]:
         options = [] if self.sandboxed() else ["--unsandboxed-workloads"]
         ports = ["--port", str(free_port()), "--ingress-port", str(free_port())]
-        started: dict[str, Any] = json.loads(self.penstock("up", *ports, *options, "-o", "json").stdout)
+        started: dict[str, Any] = json.loads(
+            self.penstock("up", *ports, *options, *more, "-o", "json").stdout
+        )
         return started
 
     @staticmethod

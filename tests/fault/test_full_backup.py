@@ -5,16 +5,8 @@ The disk is a small one in memory, mounted in a namespace of the test's own.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
-
-import pytest
-
-from penstock.adapters.bubblewrap import Bubblewrap
-from penstock.core.workload import Step
-from penstock.errors import Unavailable
 
 SCRIPT = """
 import asyncio, hashlib, os, sys
@@ -64,20 +56,8 @@ asyncio.run(main())
 """
 
 
-def test_a_full_disk_leaves_nothing_half_done(short_tmp: Path) -> None:
-    try:
-        sandbox = Bubblewrap.detect()
-    except Unavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs a disk of its own: {error.next_move}")
-    binary = sandbox.enclose(Step(("true",), "/"))[0]
-    disk = ["--tmpfs", "/mnt", "--size", str(4 * 1024 * 1024), "--tmpfs", "/mnt/disk"]
-    command = [binary, "--dev-bind", "/", "/", *disk, sys.executable, "-c", SCRIPT, str(short_tmp)]
-    env = {name: value for name, value in os.environ.items() if name != "PENSTOCK_STORE"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
-    assert done.returncode == 0, done.stderr
-    said = done.stdout
+def test_a_full_disk_leaves_nothing_half_done(short_tmp: Path, on_a_small_disk: Callable[..., str]) -> None:
+    said = on_a_small_disk(SCRIPT, short_tmp)
     assert "no backup was made: No space left on device" in said
     assert "after backup: []" in said
     assert "MiB, and 3 MiB are free" in said

@@ -5,15 +5,7 @@ The disk is a small one in memory, mounted in a namespace of the test's own.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-
-import pytest
-
-from penstock.adapters.bubblewrap import Bubblewrap
-from penstock.core.workload import Step
-from penstock.errors import Unavailable
+from collections.abc import Callable
 
 SCRIPT = """
 import asyncio, contextlib
@@ -70,21 +62,11 @@ asyncio.run(main())
 """
 
 
-def test_a_full_disk_loses_nothing() -> None:
-    try:
-        sandbox = Bubblewrap.detect()
-    except Unavailable as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"needs a disk of its own: {error.next_move}")
-    binary = sandbox.enclose(Step(("true",), "/"))[0]
-    disk = ["--tmpfs", "/mnt", "--size", str(4 * 1024 * 1024), "--tmpfs", "/mnt/disk"]
-    command = [binary, "--dev-bind", "/", "/", *disk, sys.executable, "-c", SCRIPT]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "told: the database cannot answer" in done.stdout
-    assert "free some space" in done.stdout
-    line = next(line for line in done.stdout.splitlines() if line.startswith("entries"))
+def test_a_full_disk_loses_nothing(on_a_small_disk: Callable[..., str]) -> None:
+    said = on_a_small_disk(SCRIPT)
+    assert "told: the database cannot answer" in said
+    assert "free some space" in said
+    line = next(line for line in said.splitlines() if line.startswith("entries"))
     words = line.split()
     assert words[1] == words[3], line
     assert line.endswith("problems ()")

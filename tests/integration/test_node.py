@@ -97,7 +97,8 @@ async def test_a_lower_fence_is_refused_by_every_change(client: NodeClient, plat
 async def test_fences_of_another_scope_do_not_count(client: NodeClient) -> None:
     node = NodePlatform(client)
     await node.place(workload("web-1"), fence=fence(5))
-    await node.place(workload("shop-1", "shop"), fence=fence(1, "shop/production"))
+    placed = await node.place(workload("shop-1", "shop"), fence=fence(1, "shop/production"))
+    assert placed.release == "shop-1"
 
 
 async def test_a_fence_opens_its_own_scope_only(client: NodeClient, platform: FakePlatform) -> None:

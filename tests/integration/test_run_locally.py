@@ -103,6 +103,7 @@ def test_a_good_example_passes_as_far_as_can_be_told(
     assert [(d["stage"], d["good"]) for d in ran.document["stages"]] == [
         ("build", True),
         ("tests", True),
+        ("audit", True),
         ("scan", True),
     ]
     assert ran.would() == {
@@ -116,6 +117,23 @@ def test_a_good_example_passes_as_far_as_can_be_told(
     # Nothing is left but what makes the next run quick.
     assert sorted(p.name for p in home.path.iterdir()) == ["artifacts", "cache"]
     assert sorted(p.name for p in home.artifacts.iterdir()) == ["deps", "locks"]
+
+
+def test_checks_run_as_in_a_delivery(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same stages, by the same names; an optional one may fail."""
+    config = (
+        "service: quick\nchecks:\n  unit: {run: python3 -m unittest -q check}\n"
+        "  style: {run: 'true', sarif: not-written, optional: true, after: [unit]}\n"
+        "  target: {run: printenv PENSTOCK_TARGET, each: [alpha, beta]}\n"
+    )
+    path = write(tmp_path / "quick", {**QUICK, "penstock.yaml": config})
+    commit(path)
+    ran = Ran(capsys, path, "--stage", "unit", "--stage", "style", "--stage", "target-2", "-o", "json")
+    stages = {done["stage"]: done["good"] for done in ran.document["stages"]}
+    assert stages == {"unit": True, "style": False, "target-2": True}
+    assert ran.code == 0, ran.err
+    assert "beta" in ran.err.split()
+    assert Ran(capsys, path, "--stage", "tests").code == 2
 
 
 def test_failing_tests_end_with_1_and_name_the_policy(
@@ -145,10 +163,10 @@ def test_the_commit_is_looked_at_and_not_what_was_edited_since(
     quick: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (quick / "answer").write_text("41")
-    ran = Ran(capsys, quick, "--stage", "tests")
+    ran = Ran(capsys, quick, "--stage", "unit")
     assert ran.code == 0, ran.out + ran.err
     assert "! 1 files differ from this commit and were not looked at; --dirty does" in ran.out
-    dirty = Ran(capsys, quick, "--stage", "tests", "--dirty")
+    dirty = Ran(capsys, quick, "--stage", "unit", "--dirty")
     assert dirty.code == 1
     assert "quick, uncommitted files, not a commit" in dirty.out
     assert "'41' != '42'" in dirty.out
@@ -161,11 +179,11 @@ def test_dirty_takes_what_git_would(tmp_path: Path, capsys: pytest.CaptureFixtur
         path,
         {"check.py": QUICK["check.py"].replace("self.assert", "import os; print(os.listdir()); self.assert")},
     )
-    assert "'gone'" in Ran(capsys, path, "--dirty", "--stage", "tests").out
+    assert "'gone'" in Ran(capsys, path, "--dirty", "--stage", "unit").out
     commit(path)
     (path / "gone").unlink()
     write(path, {"secret": "", "new/file": ""})
-    out = Ran(capsys, path, "--dirty", "--stage", "tests").out
+    out = Ran(capsys, path, "--dirty", "--stage", "unit").out
     assert "'new'" in out
     assert "'gone'" not in out
     assert "'secret'" not in out
@@ -181,9 +199,9 @@ def test_a_link_that_leaves_the_tree_is_found_before_it_is_committed(
 
 
 def test_one_stage_leaves_the_others_evidence_open(quick: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    ran = Ran(capsys, quick, "--stage", "tests", "-o", "json")
+    ran = Ran(capsys, quick, "--stage", "unit", "-o", "json")
     assert ran.code == 0, ran.err
-    assert [done["stage"] for done in ran.document["stages"]] == ["tests"]
+    assert [done["stage"] for done in ran.document["stages"]] == ["unit"]
     assert ran.would()["deploy", "development-lead"] == "pass"
     assert ran.would()["deploy", "security-lead"] == "later"
     assert ran.document["artifact"] == ""
@@ -227,7 +245,7 @@ rules:
 
 def test_other_policies(quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = write(tmp_path / "policies", {"strict.yaml": POLICY, "strict.test.yaml": "cases: []\n"})
-    ran = Ran(capsys, quick, "--stage", "tests", "--policies", folder)
+    ran = Ran(capsys, quick, "--stage", "unit", "--policies", folder)
     assert ran.code == 1
     assert "✗ strict: only 1" in ran.out
     assert "development-lead:" not in ran.out
@@ -248,7 +266,7 @@ def test_bad_input(quick: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     empty.mkdir()
     broken = write(tmp_path / "broken", {"p.yaml": POLICY.replace("guards", "gards")})
     cases: list[tuple[tuple[object, ...], str]] = [
-        ((quick, "--stage", "canary"), "stages: build, tests, scan"),
+        ((quick, "--stage", "canary"), "stages: build, unit, scan"),
         ((tmp_path / "nowhere",), "no such path"),
         ((tmp_path / "nowhere", "--dirty"), "no such folder"),
         ((empty,), "not a git repository"),

@@ -16,29 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.unsandboxed import Unsandboxed
 from penstock.bootstrap.home import Home
 from penstock.cli.main import main
 from penstock.core.workload import Isolation, Mount, Step
 from penstock.engine import scratch
 from penstock.engine.scratch import Remembering
-from penstock.errors import Unavailable
 from penstock.ports import Sandbox
 
 ID = "shop-1a2b3c4d"
 WAIT = 30.0
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Sandbox:
-    """Bubblewrap where it works; plain processes elsewhere."""
-    try:
-        return Bubblewrap.detect()
-    except Unavailable:
-        if os.environ.get("CI") == "true":
-            raise
-        return Unsandboxed.detect()
 
 
 @pytest.fixture

@@ -170,7 +170,8 @@ def test_what_is_not_a_finished_sarif_report_is_invalid(data: bytes, complaint: 
 
 def test_odd_text_can_still_be_signed() -> None:
     (found,) = parse_sarif(sarif({"ruleId": "a\ud800\x00b", "message": {"text": "\ud800"}}), "x", "platform")
-    Statement((Subject("shop", "sha256:" + "a" * 64),), found).payload()
+    payload = Statement((Subject("shop", "sha256:" + "a" * 64),), found).payload()
+    assert b'"id":"a? b"' in payload
 
 
 names = st.sampled_from(

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import httpx
 
+from penstock.core.notes import WitnessedSize
 from penstock.errors import Invalid, Refused, Unavailable
-from penstock.ports import WitnessedSize
 
 SECONDS = 20.0
 MAX_ANSWER = 64 * 1024

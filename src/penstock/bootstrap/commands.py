@@ -63,11 +63,11 @@ def up(home: Home, wanted: Wanted) -> Started:
         _refuse_newer(home)
         settings = _start(home, wanted)
         _await(home, lambda: _answers(home.api_socket) and _answers(home.node_socket), "serve", "node")
-        for name in _absent(home, settings):
+        absent = _absent(home, settings)
+        for name in absent:
             _note(home, f"worker-{name}").unlink(missing_ok=True)
             spawn(home, "worker", "--name", name)
-        workers = (f"worker-{name}" for name in map(str, range(2, settings.workers + 1)))
-        _await(home, lambda: not _absent(home, settings), *workers)
+        _await(home, lambda: not _absent(home, settings), *(f"worker-{name}" for name in absent))
     once = home.run / "token.once"
     token = once.read_text() if once.exists() else None
     once.unlink(missing_ok=True)

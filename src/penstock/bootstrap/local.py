@@ -27,12 +27,13 @@ from penstock.core.evidence import Statement
 from penstock.core.pipeline import GOOD, Begun, Intent, Made, Record, Stage, State
 from penstock.core.policy import ACTIONS, PolicyDocument
 from penstock.core.predicates import TestResult
-from penstock.core.release import Artifact, Change, EnvironmentData
+from penstock.core.release import Artifact, EnvironmentData
 from penstock.engine.journal import Delivery, Header
 from penstock.engine.performer import Engine
-from penstock.engine.plans import plan
+from penstock.engine.plans import plan, with_plan
+from penstock.engine.ship import change_of, recognise
 from penstock.errors import Invalid
-from penstock.ports import Builder, Language, Outcome, Source, SourceRevision
+from penstock.ports import Language, Outcome, Source
 
 LOCAL = "local"
 ENVIRONMENT = "production"
@@ -56,12 +57,13 @@ class Asked:
 
 @dataclass(frozen=True)
 class Done:
-    """A stage that was performed. *good*: it went well, and no test in it failed."""
+    """A stage that was performed. *good*: it went well, and no test in it failed; *optional*: it need not."""
 
     stage: str
     good: bool
     says: str
     seconds: float
+    optional: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class Report:
 
     @property
     def good(self) -> bool:
-        return all(done.good for done in self.stages) and all(a.would != "fail" for a in self.policies)
+        return all(done.good or done.optional for done in self.stages) and all(
+            a.would != "fail" for a in self.policies
+        )
 
 
 @dataclass(frozen=True)
@@ -127,13 +131,13 @@ class Bench:
         """One stage, its output told as it comes. Whether it went well."""
         listener.begins(stage.name)
         began = time.time()
-        intent = Intent(stage.name, stage.verb)
+        intent = Intent(stage.name, stage.verb, part=stage.part, target=stage.target)
         work = self._engine.perform(self.delivery, self.pipeline, intent)
         outcome = await _followed(work, self._engine.log_of(LOCAL, stage.name), listener.line)
         record = Record(intent, outcome.state, began, time.time(), outcome.reason, (), outcome.detail)
         self.delivery = replace(self.delivery, records=(*self.delivery.records, record))
         self.statements.extend(outcome.statements)
-        done = Done(stage.name, _good(outcome), outcome.reason, record.ended - began)
+        done = Done(stage.name, _good(outcome), outcome.reason, record.ended - began, stage.optional)
         self.done.append(done)
         listener.ended(done)
         return done.good
@@ -160,12 +164,13 @@ async def _prepare(home: Home, asked: Asked, folder: Path) -> Bench:
     await source.checkout(found, tree)
     config = load_service(tree, path.name)
     builders = open_builders(_store(home, folder), sandbox)
-    _recognise(builders, tree, config, path)
+    recognise(builders, tree, config, str(path))
     tools = find("tools", "project")(sandbox, home.cache)
     powers = {"sandbox": sandbox, "builders": builders, "tools": tools}
     engine = Engine(powers, source, folder / "work", folder / "log", "local")
     data, note = _data(config)
-    bench = Bench(engine, _header(config, found), Begun("begun", data), sandbox.isolation.value)
+    header = with_plan(Header(change_of("code", config.service, ENVIRONMENT, found), config, found))
+    bench = Bench(engine, header, Begun("begun", data), sandbox.isolation.value)
     bench.notes += [note] if note else []
     bench.notes += [] if asked.dirty else _uncommitted(path)
     return bench
@@ -184,33 +189,6 @@ def _store(home: Home, folder: Path) -> Path:
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
         (store / name).symlink_to(kept)
     return store
-
-
-def _recognise(builders: Mapping[str, Builder], tree: Path, config: ServiceConfig, path: Path) -> None:
-    if any(builder.detect(tree, config) for builder in builders.values()):
-        return
-    raise Invalid(
-        "nothing here looks like a service that can be built",
-        where=str(path),
-        next_move=f"builders: {', '.join(builders)}; see docs/guides/ship-your-own.md",
-    )
-
-
-def _header(config: ServiceConfig, found: SourceRevision) -> Header:
-    change = Change(
-        kind="code",
-        service=config.service,
-        environment=ENVIRONMENT,
-        repository=found.location,
-        revision=found.revision,
-        author=found.author,
-        title=found.title,
-        authored_at=found.authored_at,
-        reviewers=found.reviewers,
-        work_items=found.work_items,
-        signing_key=found.signing_key,
-    )
-    return Header(change, config, found)
 
 
 def _data(config: ServiceConfig) -> tuple[EnvironmentData, str]:

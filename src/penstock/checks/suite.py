@@ -69,11 +69,9 @@ async def perform(task: Task, /, *, sandbox: Sandbox, tools: Tools) -> Outcome:
 def _suites(task: Task) -> Mapping[str, SuiteConfig]:
     """By the name of their evidence: of one check's targets, each has a name of its own."""
     part = task.intent.part
-    return (
-        {task.intent.stage: task.config.checks[part]}
-        if part
-        else task.config.checks or default_suites(task.tree)
-    )
+    if part:
+        return {task.intent.stage: task.config.checks[part]}
+    return task.config.checks or default_suites(task.tree)
 
 
 def _named(report: Findings, task: Task) -> Findings:
@@ -111,11 +109,12 @@ async def _run(
     for report in filter(None, (suite.junit, suite.coverage, suite.sarif)):
         # One that was committed must not pass for one that this run wrote.
         _remove(copy / report)
+    target = {"PENSTOCK_TARGET": task.intent.target} if task.intent.target else {}
     step = Step(
         argv=tuple(shlex.split(suite.run)),
         cwd="/app",
         mounts=(Mount(str(copy), "/app", writable=True), *prepared.mounts),
-        env={**prepared.env, **({"PENSTOCK_TARGET": task.intent.target} if task.intent.target else {})},
+        env={**prepared.env, **target},
         seconds=suite.seconds,
         secrets=task.secrets,
     )

@@ -131,7 +131,8 @@ def run(given: argparse.Namespace) -> int:
 
 def _stage(done: Done) -> str:
     first, *more = done.says.splitlines() or [""]
-    return "\n".join([f"{mark(done.good)} {done.stage:<8} {done.seconds:6.1f} s  {first}", *more])
+    optional = "(optional) " if done.optional and not done.good else ""
+    return "\n".join([f"{mark(done.good)} {done.stage:<8} {done.seconds:6.1f} s  {optional}{first}", *more])
 
 
 def _tell(report: Report) -> None:

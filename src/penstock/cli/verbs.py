@@ -84,7 +84,7 @@ def _wait(given: argparse.Namespace, client: Client, delivery: str) -> int:
     else:
         by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
         say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
-        if not good:
+        if not good and view["outcome"] != "superseded":
             complain(f"  next: penstock logs {delivery}; penstock policy explain {delivery}")
     return 0 if good else 1
 

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from penstock.errors import Invalid
+from penstock.errors import Conflict, Invalid
 
 ED25519 = b"\x01"
 COSIGNATURE = b"\x04"
@@ -28,6 +28,14 @@ MAX_NOTE = 64 * 1024
 
 #: Whether (public key, message, signature) fit together.
 Verify = Callable[[bytes, bytes, bytes], bool]
+
+
+class WitnessedSize(Conflict):
+    """The witness last cosigned the log at *size*, not at the size that it was told."""
+
+    def __init__(self, what: str, size: int) -> None:
+        super().__init__(what)
+        self.size = size
 
 
 @dataclass(frozen=True)

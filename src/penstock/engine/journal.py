@@ -250,10 +250,10 @@ class Journal:
 
     async def record(self, tx: Transaction, delivery: Delivery, record: Record) -> None:
         """Keep a record, in the transaction of a caller that holds the lease (`hold`)."""
-        await self.take_over(tx, delivery.id, record)
+        await self.add_record(tx, delivery.id, record)
         await numbers.step_done(tx, record)
 
-    async def take_over(self, tx: Transaction, delivery: str, record: Record) -> None:
+    async def add_record(self, tx: Transaction, delivery: str, record: Record) -> None:
         """Give a delivery a record: its own, or one of the delivery that it tries again."""
         body = json.dumps(encode(record))
         await tx.execute(

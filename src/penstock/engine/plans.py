@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from penstock.config import ServiceConfig, checks_in_order
+from penstock.config import ServiceConfig, checks_in_order, stage_names
 from penstock.core.pipeline import (
     ALL_CHECKS,
     Canary,
@@ -20,7 +20,7 @@ from penstock.core.pipeline import (
     standard,
     thousandths,
 )
-from penstock.engine.journal import Delivery
+from penstock.engine.journal import Delivery, Header
 
 #: What a check's stage may take beside the command itself: a copy of the tree, its dependencies installed.
 AROUND_SECONDS = 900.0
@@ -35,6 +35,11 @@ def _first(delivery: Delivery) -> Pipeline:
     """What the first release, which kept no plans, would do: one stage for all checks, and no deadlines."""
     made = planned(delivery.header.change.kind, delivery.header.config, ALL_CHECKS)
     return replace(made, stages=tuple(replace(stage, seconds=math.inf) for stage in made.stages))
+
+
+def with_plan(header: Header) -> Header:
+    """The header of a new delivery: the plan is kept in it."""
+    return replace(header, version=2, pipeline=planned(header.change.kind, header.config))
 
 
 def planned(kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None = None) -> Pipeline:
@@ -57,7 +62,7 @@ def planned(kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None =
 
 def check_stages(config: ServiceConfig) -> tuple[Stage, ...]:
     """A stage for each check, and for each of its targets: side by side where none comes after another."""
-    names = {name: _names(name, suite.each) for name, suite in config.checks.items()}
+    names = {name: stage_names(name, suite) for name, suite in config.checks.items()}
     return (
         tuple(
             Stage(
@@ -74,7 +79,3 @@ def check_stages(config: ServiceConfig) -> tuple[Stage, ...]:
         )
         or ALL_CHECKS
     )
-
-
-def _names(check: str, targets: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{check}-{number}" for number in range(1, len(targets) + 1)) or (check,)

@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 from penstock.config import (
     EnvironmentConfig,
@@ -22,7 +23,7 @@ from penstock.config import (
 from penstock.core.pipeline import GOOD, Record, State
 from penstock.core.release import Artifact, Change, Value
 from penstock.engine.journal import Delivery, Header, Journal
-from penstock.engine.plans import plan, planned
+from penstock.engine.plans import plan, with_plan
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.live import live, previous
 from penstock.ledger.log import Ledger
@@ -59,8 +60,8 @@ class Shipping:
             if documents and not (tree / "penstock.yaml").exists():
                 return await self._ship_data(found, documents, environment)
             config = load_service(tree, Path(location.rstrip("/")).name.removesuffix(".git"))
-            self._recognise(tree, config, location)
-        change = _change("code", config.service, environment, found)
+            recognise(self._builders, tree, config, location)
+        change = change_of("code", config.service, environment, found)
         return (await self._queue(Header(change, config, found)),)
 
     async def roll_back(self, service: str, environment: str, person: str, reason: str) -> str:
@@ -102,7 +103,7 @@ class Shipping:
         """Deliver the change of an ended delivery again, as a new delivery.
 
         With a *stage* ("": the one that failed), what was made and checked and does not come after that stage
-        is taken over.
+        is reused.
         """
         async with self._store.transaction(write=False) as tx:
             found = await self._journal.find(tx, delivery)
@@ -112,7 +113,7 @@ class Shipping:
             raise Conflict(
                 f"still {found.state}", where=found.id, next_move="penstock abort, or wait for its end"
             )
-        return await self._queue(replace(found.header, retries=found.id), _taken_over(found, stage))
+        return await self._queue(replace(found.header, retries=found.id), _reused(found, stage))
 
     async def _hold_back(self, waiting: list[Delivery], by: str) -> None:
         """What was queued before a rollback may hold what is taken back: it is not delivered by itself."""
@@ -120,16 +121,6 @@ class Shipping:
             for delivery in waiting:
                 if delivery.state is State.PENDING and delivery.header.change.kind != "rollback":
                     await self._journal.supersede(tx, delivery.id, by)
-
-    def _recognise(self, tree: Path, config: ServiceConfig, location: str) -> None:
-        if any(builder.detect(tree, config) for builder in self._builders.values()):
-            return
-        raise Invalid(
-            "nothing here looks like a service that can be built",
-            where=location,
-            next_move="add a Procfile (web: <command>), a package.json start script, "
-            "or penstock.yaml with run:",
-        )
 
     async def _ship_data(
         self, found: SourceRevision, documents: tuple[EnvironmentConfig, ...], environment: str
@@ -165,17 +156,16 @@ class Shipping:
         data = environment_data(image.config, environment, values)
         if data == now_live.data and not await self._journal.open_in(tx, f"{service}/{environment}"):
             return None
-        return Header(_change("configuration", service, environment, found), image.config, None, None, data)
+        return Header(change_of("configuration", service, environment, found), image.config, None, None, data)
 
     async def _queue(self, header: Header, records: tuple[Record, ...] = ()) -> str:
         delivery = f"{header.change.service}-{secrets.token_hex(4)}"
-        pipeline = planned(header.change.kind, header.config)
-        header = replace(header, version=2, pipeline=pipeline)
+        header = with_plan(header)
         async with self._store.transaction() as tx:
             waiting = await self._journal.open_in(tx, f"{header.change.service}/{header.change.environment}")
             await self._journal.create(tx, delivery, header)
             for record in records:
-                await self._journal.take_over(tx, delivery, record)
+                await self._journal.add_record(tx, delivery, record)
             for older in waiting:
                 if _makes_needless(header, older):
                     await self._journal.supersede(tx, older.id, delivery)
@@ -186,7 +176,7 @@ class Shipping:
 ABOUT_ARTIFACT = ("build", "suite", "scan")
 
 
-def _taken_over(found: Delivery, stage: str | None) -> tuple[Record, ...]:
+def _reused(found: Delivery, stage: str | None) -> tuple[Record, ...]:
     """The good records of stages that do not come after *stage*. `Invalid` if there is no such stage."""
     if stage is None:
         return ()
@@ -218,9 +208,23 @@ def _makes_needless(header: Header, older: Delivery) -> bool:
     return same and header.config.supersede and not header.retries  # an old change is no newer one
 
 
-def _change(kind: str, service: str, environment: str, found: SourceRevision) -> Change:
+def recognise(builders: Mapping[str, Builder], tree: Path, config: ServiceConfig, location: str) -> None:
+    """`Invalid` if no builder knows what to do with the tree."""
+    if not any(builder.detect(tree, config) for builder in builders.values()):
+        raise Invalid(
+            "nothing here looks like a service that can be built",
+            where=location,
+            next_move="add a Procfile (web: <command>), a package.json start script, "
+            "or penstock.yaml with run:; see docs/guides/ship-your-own.md",
+        )
+
+
+def change_of(
+    kind: Literal["code", "configuration"], service: str, environment: str, found: SourceRevision
+) -> Change:
+    """The change that a commit proposes for a service."""
     return Change(
-        kind="code" if kind == "code" else "configuration",
+        kind=kind,
         service=service,
         environment=environment,
         repository=found.location,

@@ -13,11 +13,11 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from penstock.core.notes import SignatureLine, VerifierKey, cosigned_at, split
+from penstock.core.notes import SignatureLine, VerifierKey, WitnessedSize, cosigned_at, split
 from penstock.errors import Conflict, PenstockError, Refused
 from penstock.ledger.log import Ledger
 from penstock.ledger.signatures import signed_by
-from penstock.ports import Store, Transaction, Witness, WitnessedSize
+from penstock.ports import Store, Transaction, Witness
 
 log = logging.getLogger(__name__)
 

@@ -124,6 +124,7 @@ def summary(found: Delivery, now: float) -> View:
         "outcome": found.outcome,
         "reason": found.reason,
         "request": found.request,
+        "retries": found.header.retries,
         "refused_by": refused,
         "waiting": _waiting(found),
         "overridden": [name for record in found.records for name in _overridden(record)],

@@ -2,27 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 from building import Repository
-
-from penstock.adapters.bubblewrap import Bubblewrap
-from penstock.adapters.unsandboxed import Unsandboxed
-from penstock.errors import Unavailable
-from penstock.ports import Sandbox
-
-
-@pytest.fixture(scope="session")
-def sandbox() -> Sandbox:
-    """Bubblewrap where it works; plain processes elsewhere, which run the same steps."""
-    try:
-        return Bubblewrap.detect()
-    except Unavailable:
-        if os.environ.get("CI") == "true":
-            raise
-        return Unsandboxed.detect()
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shlex
 import shutil
@@ -16,7 +17,7 @@ from penstock.adapters.build import ProjectTools
 from penstock.checks import scan, suite
 from penstock.checks.scan import Scanner
 from penstock.config import AcceptanceConfig, ServiceConfig, SuiteConfig
-from penstock.core.pipeline import State
+from penstock.core.pipeline import Intent, State
 from penstock.core.predicates import Coverage, Findings, Predicate, TestResult
 from penstock.errors import Broken, Invalid
 from penstock.ports import Outcome, Sandbox
@@ -137,6 +138,28 @@ async def test_an_analyser_that_finds_something_is_no_test(sandbox: Sandbox, tmp
     (findings,) = predicates(outcome)
     assert isinstance(findings, Findings)
     assert findings.medium == 2  # both suites', under one tool
+
+
+async def test_a_stage_runs_its_own_check_for_its_own_target(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Of two reports by one tool the newer would count: each is named after its stage."""
+    write(tmp_path / "tree", {"README.md": ""})
+    report = {"version": "2.1.0", "runs": [{"tool": {"driver": {"name": "lint"}}, "results": []}]}
+    written = f"open('s', 'w').write({json.dumps(report)!r})"
+    code = f"import os; {written}; print('for', os.environ['PENSTOCK_TARGET'])"
+    checks = {
+        "style": SuiteConfig(python(code), sarif="s", each=("src", "tools")),
+        "other": SuiteConfig(python("raise SystemExit(1)")),
+    }
+    task = task_for(tmp_path, ServiceConfig(service="shop", checks=checks))
+    for number, target in enumerate(("src", "tools"), 1):
+        intent = Intent(f"style-{number}", "suite", part="style", target=target)
+        outcome = await suite.perform(
+            replace(task, intent=intent), sandbox=sandbox, tools=ProjectTools(sandbox, tmp_path / "cache")
+        )
+        (found,) = predicates(outcome)
+        assert isinstance(found, Findings), outcome.reason
+        assert found.tool == f"lint (style-{number})"
+        assert f"for {target}" in (tmp_path / "log").read_text()
 
 
 async def test_python_tests_are_found_and_get_pytest(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -43,14 +43,6 @@ async def play(short_tmp: Path, store: Store) -> Stage:
         return made
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ReceiverServer]:
-    made = ReceiverServer()
-    await made.start()
-    yield made
-    await made.stop()
-
-
 def exporter(play: Stage, server: ReceiverServer) -> Traces:
     collector = Collector(lambda: HttpReceiver(server.url), "http://localhost:7070", "1", {"x-key": "k"})
     return Traces(play.store, play.ledger, play.journal, collector, pause=0.01)

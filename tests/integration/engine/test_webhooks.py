@@ -85,14 +85,6 @@ async def post(tmp_path: Path, store: Store) -> Post:
     return made
 
 
-@pytest.fixture
-async def server() -> AsyncIterator[ReceiverServer]:
-    made = ReceiverServer()
-    await made.start()
-    yield made
-    await made.stop()
-
-
 def reasons(messages: list[Message]) -> list[str]:
     return [json.loads(message.body)["data"]["subject"]["content"]["errors"] for message in messages]
 

@@ -240,6 +240,22 @@ def test_a_delivery_that_has_ended_cannot_be_asked_for_anything(client: httpx.Cl
     assert (answer.status_code, answer.json()["word"]) == (409, "conflict")
 
 
+def test_what_has_ended_is_tried_again_as_a_new_delivery(
+    client: httpx.Client, house: Playhouse, told: Told
+) -> None:
+    first = told.good["id"]
+    answer = client.post(f"/v1/deliveries/{first}/retry", json={"stage": "acceptance"})
+    delivery = answer.json()["delivery"]
+    assert delivery != first
+    view = house.ended(client, delivery)
+    assert view["retries"] == first
+    keys = [step["key"] for step in view["steps"]]
+    assert keys.index("build/build/0") < keys.index("begin/begin/0"), "the build was not reused"
+    refused = client.post(f"/v1/deliveries/{first}/retry", json={"stage": "nothing"})
+    assert (refused.status_code, "no stage 'nothing'" in refused.text) == (422, True)
+    assert client.post("/v1/deliveries/nothing/retry", json={}).status_code == 422
+
+
 def test_a_running_delivery_says_what_it_does_and_can_be_aborted(
     client: httpx.Client, house: Playhouse, told: Told
 ) -> None:

@@ -1,0 +1,38 @@
+"""A small disk in memory, mounted in a namespace of the test's own, at /mnt/disk."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from penstock.adapters.bubblewrap import Bubblewrap
+from penstock.core.workload import Step
+from penstock.errors import Unavailable
+
+BYTES = 4 * 1024 * 1024
+
+
+@pytest.fixture
+def on_a_small_disk() -> Callable[..., str]:
+    """Runs a script of Python there, with these arguments, and gives what it printed."""
+    try:
+        sandbox = Bubblewrap.detect()
+    except Unavailable as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"needs a disk of its own: {error.next_move}")
+    binary = sandbox.enclose(Step(("true",), "/"))[0]
+    disk = ["--tmpfs", "/mnt", "--size", str(BYTES), "--tmpfs", "/mnt/disk"]
+    env = {name: value for name, value in os.environ.items() if name != "PENSTOCK_STORE"}
+
+    def run(script: str, *arguments: object) -> str:
+        command = [binary, "--dev-bind", "/", "/", *disk, sys.executable, "-c", script, *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run
