@@ -1,21 +1,23 @@
-"""What the delivery engine costs: ten trivial steps, queues, take-overs, and a long history, beside the floor.
+"""What the delivery engine costs: ten trivial steps, queues, take-overs, a long history; beside the floor.
 
     benchmarks/engine.py [--only PART…] [--deliveries N] [--json FILE] [--profile FILE]
 
-Parts: ``steps`` (a pipeline of ten steps, each `true` with its log, its evidence and its gate, from trigger to
-finished, without and with bubblewrap), ``queue`` (100 such deliveries by 1, 2 and 4 worker processes, on SQLite
-and on PostgreSQL), ``takeover`` (kill -9 of a worker that holds a delivery), ``history`` (memory, idle CPU and
-step rate of a control plane with N finished deliveries, and with none).
+steps     a pipeline of ten steps, each `true` with its log, its signed evidence and its gate, from trigger to
+          finished, without a sandbox and with bubblewrap. The floor, by turns with it: ten `true` under the
+          same isolation by posix_spawn, each waited for, and ten durable commits of one row
+queue     100 such deliveries by 1, 2 and 4 worker processes, on SQLite and on PostgreSQL
+takeover  kill -9 of a worker process that holds a delivery, until another performs its next step
+history   memory, idle CPU and step rate with N finished deliveries in journal and ledger, and with none
 
-The floor of ``steps``, in the same run and by turns: ten `true` under the same isolation by posix_spawn, each
-waited for, and ten durable commits of one row. How the pipeline is plugged in: `parts.tensteps`. Durability is
-the folder's: put TMPDIR on the disk in question, its path short.
+How the pipeline is plugged into the engine: `parts.tensteps`. Durability is the folder's: put TMPDIR on the
+disk in question, its path short. Processes run on the machine's cores, the measuring one among them.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import cProfile
 import json
 import os
@@ -24,18 +26,26 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "tests")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from parts.running import running
+from parts.running import processes, running
 from parts.tensteps import STEPS, TRUE, Enclosing, World, bare
+
+from fakes.postgres import PostgresServer
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import open_sandbox
 from penstock.core.workload import Step
 
 ROUNDS = 20
+QUEUED = 100
+WORKERS = (1, 2, 4)
+#: Seconds, and how often.
+LEASES = ((2.0, 5), (10.0, 3))
+#: A step that is in the middle of something when its worker dies.
+SLOW = ("/bin/sleep", "0.3")
 Figures = dict[str, float]
 
 
@@ -111,11 +121,95 @@ class Floor:
         return time.perf_counter() - began
 
 
+# --- many deliveries, many workers -----------------------------------------------------------------------
+
+
+async def queue(folder: Path) -> Figures:
+    server = PostgresServer()
+    try:
+        server.start()
+        figures: Figures = {}
+        for workers in WORKERS:
+            for name, url in (("SQLite", ""), ("PostgreSQL", server.url(server.schema()))):
+                with store_at(url):
+                    rate = await drained(Home(folder / f"{name}-{workers}"), workers)
+                figures[f"queue of {QUEUED}, {name}, {workers} workers: steps/s"] = rate
+        return figures
+    finally:
+        server.remove()
+
+
+@contextlib.contextmanager
+def store_at(url: str) -> Iterator[None]:
+    """Whatever opens a store meanwhile, worker processes too, opens this; without a URL, a file."""
+    os.environ["PENSTOCK_STORE"] = url
+    try:
+        yield
+    finally:
+        del os.environ["PENSTOCK_STORE"]
+
+
+async def drained(home: Home, workers: int) -> float:
+    """Steps a second, from the transaction that queues everything to the end of the last delivery."""
+    world = await World.open(home)
+    with processes(home, workers):
+        await world.queue(f"q-{number}" for number in range(QUEUED))
+        ended, seconds = 0, 0.0
+        while ended < QUEUED:
+            await asyncio.sleep(0.2)
+            async with world.store.transaction(write=False) as tx:
+                ((count, span),) = await tx.execute(
+                    "SELECT count(*), max(ended) - min(created) FROM deliveries WHERE state = 'success'"
+                )
+            ended, seconds = int(str(count)), float(str(span or 0.0))
+    await world.store.close()
+    return QUEUED * STEPS / seconds
+
+
+# --- a worker dies ---------------------------------------------------------------------------------------
+
+
+async def takeover(folder: Path) -> Figures:
+    figures: Figures = {}
+    for lease, rounds in LEASES:
+        home = Home(folder / f"lease-{lease:.0f}")
+        world = await World.open(home, lease=lease)
+        took = [await taken_over(world, f"t-{number}", lease) for number in range(rounds)]
+        await world.store.close()
+        figures |= {
+            f"lease of {lease:.0f} s: take-over, s (median of {rounds})": statistics.median(took),
+            f"lease of {lease:.0f} s: take-over, s (longest)": max(took),
+        }
+    return figures
+
+
+async def taken_over(world: World, name: str, lease: float) -> float:
+    """Seconds from kill -9 of the worker that holds a delivery to another's beginning of its next step."""
+    with processes(world.home, 2, "--lease", str(lease), "--command", *SLOW) as both:
+        await world.queue([name])
+        while len((await world.find(name)).records) < 4:
+            await asyncio.sleep(0.02)
+        async with world.store.transaction(write=False) as tx:
+            ((owner,),) = await tx.execute("SELECT owner FROM deliveries WHERE id = ?", (name,))
+        holder = next(one.process for one in both if one.keyid == owner)
+        holder.kill()
+        holder.wait()
+        killed = time.time()
+        while not (found := await world.find(name)).ended:
+            await asyncio.sleep(0.1)
+        assert found.state == "success", found.reason
+        return min(record.began for record in found.records if record.began > killed) - killed
+
+
 # --- all of it -------------------------------------------------------------------------------------------
 
 
 def parts(given: argparse.Namespace) -> dict[str, Callable[[Path], Coroutine[None, None, Figures]]]:
-    return {"steps": lambda folder: steps(folder, given.profile)}
+    return {
+        "steps": lambda folder: steps(folder, given.profile),
+        "queue": queue,
+        "takeover": takeover,
+    }
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""A data folder with a pipeline of ten trivial steps, and workers that deliver it. Used by `benchmarks/engine.py`.
+"""A data folder whose pipelines have ten trivial steps, and its workers. Used by `benchmarks/engine.py`.
 
     python -m parts.tensteps HOME NAME [--lease SECONDS] [--command WORD…]
 
@@ -70,7 +70,8 @@ def pipeline() -> Pipeline:
 
 async def trivial(task: Task, /, *, argv: tuple[str, ...], enclosing: Enclosing) -> Outcome:
     """Run the command; say that it passed, about the release and its artifact."""
-    assert task.release is not None and task.artifact is not None
+    assert task.release
+    assert task.artifact
     step = Step(argv=argv, cwd="/")
     result = await run_command(step, enclosing(step), task.log)
     subjects = (
@@ -163,7 +164,7 @@ class World:
         await ended.wait()
         seconds = time.perf_counter() - began
         found = await self.find(name)
-        assert found.state == "success" and len(found.records) == 1 + 2 * STEPS, (found.state, found.reason)
+        assert (found.state, len(found.records)) == ("success", 1 + 2 * STEPS), found.reason
         return seconds
 
     async def find(self, name: str) -> Delivery:
