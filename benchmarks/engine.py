@@ -21,8 +21,10 @@ import contextlib
 import cProfile
 import json
 import os
+import socket
 import sqlite3
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +33,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import psutil
+from parts.history import fill, promote, template
 from parts.running import processes, running
 from parts.tensteps import STEPS, TRUE, Enclosing, World, bare
 
@@ -42,6 +46,8 @@ from penstock.core.workload import Step
 ROUNDS = 20
 QUEUED = 100
 WORKERS = (1, 2, 4)
+SERVICES = 1500
+SETTLE_SECONDS, IDLE_SECONDS = 3.0, 10.0
 #: Seconds, and how often.
 LEASES = ((2.0, 5), (10.0, 3))
 #: A step that is in the middle of something when its worker dies.
@@ -201,6 +207,79 @@ async def taken_over(world: World, name: str, lease: float) -> float:
         return min(record.began for record in found.records if record.began > killed) - killed
 
 
+# --- a long history --------------------------------------------------------------------------------------
+
+
+async def history(folder: Path, deliveries: int) -> Figures:
+    """Two data folders alike but for what has happened in them."""
+    empty, full = Home(folder / "empty"), Home(folder / "full")
+    figures = {f"no history: {name}": value for name, value in idle(empty).items()}
+    world = await World.open(full)
+    async with running(world.worker()):
+        await world.deliver("h-template")
+    began = time.perf_counter()
+    await fill(world, await template(world, "h-template"), deliveries)
+    figures["history: seconds to make it"] = time.perf_counter() - began
+    figures |= {f"{deliveries:,} deliveries: {name}": value for name, value in idle(full).items()}
+    await promote(world, SERVICES)
+    figures |= {f"{SERVICES:,} live services too: {name}": value for name, value in idle(full).items()}
+    other = await World.open(empty)
+    figures |= await by_turns(other, world)
+    for each in (world, other):
+        await each.store.close()
+    for name in ("memory, MB", "memory after a status, MB"):
+        of = figures[f"{SERVICES:,} live services too: {name}"]
+        figures[f"{name}: with all that / with nothing"] = of / figures[f"no history: {name}"]
+    return figures
+
+
+def idle(home: Home) -> Figures:
+    """The control plane's process, started for this, when nobody asks it for anything."""
+    penstock(home, "up", "--port", str(free_port()), "--ingress-port", str(free_port()))
+    try:
+        process = psutil.Process(int((home.run / "server.lock").read_text()))
+        time.sleep(SETTLE_SECONDS)
+        before = process.cpu_times()
+        time.sleep(IDLE_SECONDS)
+        after = process.cpu_times()
+        memory = process.memory_info().rss
+        penstock(home, "status")
+        return {
+            "memory, MB": memory / 2**20,
+            "memory after a status, MB": process.memory_info().rss / 2**20,
+            "idle CPU, %": 100 * (after.user + after.system - before.user - before.system) / IDLE_SECONDS,
+        }
+    finally:
+        penstock(home, "down")
+
+
+def penstock(home: Home, *words: str) -> None:
+    environment = {**os.environ, "PENSTOCK_HOME": str(home.path)}
+    command = [sys.executable, "-m", "penstock.cli.main", *words]
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def by_turns(empty: World, full: World) -> Figures:
+    """Steps a second, one delivery at a time, without a history and with it."""
+    took: list[list[float]] = [[], []]
+    async with running(empty.worker()), running(full.worker()):
+        for number in range(2 * ROUNDS):
+            for world, seconds in zip((empty, full), took, strict=True):
+                seconds.append(await world.deliver(f"b-{number}"))
+    without, with_it = (STEPS / statistics.median(seconds) for seconds in took)
+    return {
+        "no history: steps/s": without,
+        "with it: steps/s": with_it,
+        "steps/s: with it / without": with_it / without,
+    }
+
+
 # --- all of it -------------------------------------------------------------------------------------------
 
 
@@ -209,6 +288,7 @@ def parts(given: argparse.Namespace) -> dict[str, Callable[[Path], Coroutine[Non
         "steps": lambda folder: steps(folder, given.profile),
         "queue": queue,
         "takeover": takeover,
+        "history": lambda folder: history(folder, given.deliveries),
     }
 
 
