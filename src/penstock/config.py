@@ -83,7 +83,10 @@ class CanaryConfig:
 
 @dataclass(frozen=True)
 class ServiceConfig:
-    """All of ``penstock.yaml``; every field may be absent."""
+    """All of ``penstock.yaml``; every field may be absent.
+
+    If *supersede*, a newer commit ends older deliveries of the service that wait.
+    """
 
     service: str = ""
     team: str | None = None
@@ -96,6 +99,7 @@ class ServiceConfig:
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
     acceptance: AcceptanceConfig = AcceptanceConfig()
     canary: CanaryConfig = CanaryConfig()
+    supersede: bool = True
 
     @property
     def command(self) -> tuple[str, ...] | None:

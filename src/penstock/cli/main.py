@@ -125,6 +125,16 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
         command = _add(commands, name, handler, what, f"penstock {name} shop-1a2b3c4d")
         command.add_argument("delivery")
 
+    what = "try the change of a failed delivery again, from the stage that failed or the one you name"
+    retry = _add(commands, "retry", verbs.retry, what, "penstock retry shop-1a2b3c4d acceptance")
+    retry.add_argument("delivery")
+    retry.add_argument("stage", nargs="?", default="", help="default: the one that failed")
+    what = "deliver the change of an ended delivery again, from the beginning"
+    rerun = _add(commands, "rerun", verbs.rerun, what, "penstock rerun shop-1a2b3c4d")
+    rerun.add_argument("delivery")
+    for command in (retry, rerun):
+        command.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
+
 
 def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "what is live, what is being delivered; or one delivery"

@@ -52,6 +52,22 @@ def abort(given: argparse.Namespace) -> int:
     return _request(given, "abort")
 
 
+def retry(given: argparse.Namespace) -> int:
+    return _again(given, {"stage": given.stage})
+
+
+def rerun(given: argparse.Namespace) -> int:
+    return _again(given, {"whole": True})
+
+
+def _again(given: argparse.Namespace, what: dict[str, Any]) -> int:
+    client = Client.find()
+    delivery = client.post(f"/v1/deliveries/{given.delivery}/retry", what)["delivery"]
+    if given.no_wait:
+        return told(given, {"delivery": delivery}, delivery)
+    return _wait(given, client, delivery)
+
+
 def _request(given: argparse.Namespace, word: str) -> int:
     answer = Client.find().post(f"/v1/deliveries/{given.delivery}/{word}")
     return told(given, answer, f"asked {given.delivery} to {word}; penstock status {given.delivery}")

@@ -74,11 +74,14 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
 
     1. A delivery that went wrong, or that somebody aborts, is undone if it touched the world.
     2. Otherwise every stage goes on whose predecessors are complete, its gate first.
-    3. When no stage is left, it has succeeded.
+    3. One that waits, and has not touched the world, makes room for a newer change.
+    4. When no stage is left, it has succeeded.
     """
     trouble = facts.failed(pipeline)
     if trouble or (facts.request == "abort" and not _promoted(facts)):
         return _give_up(facts, trouble, now)
+    if facts.newer and facts.begun is None:
+        return _superseded(facts)
     if _unchanged(facts):
         return Finish(State.SKIP, "unchanged", "this pair is what is live already")
     ahead = _frontier(pipeline, facts, now)
@@ -87,8 +90,10 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
         return expired[0]
     intents = tuple(intent for step in ahead if isinstance(step, Perform) for intent in step.intents)
     until = min((step.until for step in ahead if isinstance(step, (Perform, Wait))), default=math.inf)
+    if intents:
+        return Perform(intents, until)
     if ahead:
-        return Perform(intents, until) if intents else Wait(until)
+        return _superseded(facts) if facts.newer and not _touched(facts) else Wait(until)
     late = "the abort came after the promotion: penstock rollback takes it back"
     word: Literal["restored", "promoted"] = "restored" if pipeline.name == "rollback" else "promoted"
     return Finish(State.SUCCESS, word, late if facts.request == "abort" else "")
@@ -118,7 +123,9 @@ def _in_time(
     since = [
         record.ended
         for record in facts.records
+        # What is tried again has records of long ago: nothing could begin before this delivery did.
         if record.intent.stage in stage.after
+        or (record.intent.verb == "begin" and stage.after)
         or (record.intent.stage, record.intent.verb) == (stage.name, "gate")
     ]
     deadline = max(since) + stage.seconds if since else math.inf
@@ -131,14 +138,8 @@ def _in_time(
 
 
 def _give_up(facts: Facts, trouble: Record | None, now: float) -> Next:
-    # A gate that passed may have been followed by a placement that was never recorded.
-    touched = any(
-        r.intent.verb == "deploy"
-        or (r.intent.stage == "deploy" and isinstance(r.detail, Gated) and r.state in GOOD)
-        for r in facts.records
-    )
     undone = facts.of("rollback")
-    if touched and not undone:
+    if _touched(facts) and not undone:
         again = facts.postponed(UNDO)
         return Wait(again) if now < again else Perform((UNDO,))
     if undone and undone[0].state not in GOOD:
@@ -148,6 +149,19 @@ def _give_up(facts: Facts, trouble: Record | None, now: float) -> Next:
     if isinstance(trouble.detail, Gated):
         return Finish(trouble.state, "refused", trouble.reason)
     return Finish(trouble.state, "rolled-back" if undone else "failed", trouble.reason)
+
+
+def _superseded(facts: Facts) -> Finish:
+    return Finish(State.SKIP, "superseded", f"by {facts.newer}")
+
+
+def _touched(facts: Facts) -> bool:
+    # A gate that passed may have been followed by a placement that was never recorded.
+    return any(
+        r.intent.verb == "deploy"
+        or (r.intent.stage == "deploy" and isinstance(r.detail, Gated) and r.state in GOOD)
+        for r in facts.records
+    )
 
 
 def _unchanged(facts: Facts) -> bool:

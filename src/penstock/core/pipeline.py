@@ -214,7 +214,7 @@ class Facts:
     """All that is known of a delivery. *request* is what a person asked of it meanwhile.
 
     *running* names the stages that are at work now, *lapsed* those that have not begun and whose gate might
-    give another answer now.
+    give another answer now. *newer* is the delivery that makes this one needless.
     """
 
     service: str
@@ -224,6 +224,7 @@ class Facts:
     attempts: tuple[Attempt, ...] = ()
     running: frozenset[str] = frozenset()
     lapsed: frozenset[str] = frozenset()
+    newer: str = ""
 
     def of(self, verb: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.intent.verb == verb)

@@ -99,7 +99,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Ended:
-    """A delivery ended. *outcome* is for people: promoted, refused, rolled-back, error, aborted."""
+    """A delivery ended. *outcome* is for people: promoted, refused, rolled-back, superseded …"""
 
     TYPE: ClassVar[str] = "urn:penstock:delivery-end:v1"
     delivery: str

@@ -43,7 +43,8 @@ SCHEMA = (
     ALTER TABLE deliveries ADD COLUMN waits INTEGER NOT NULL DEFAULT 0
     """,
     """
-    ALTER TABLE attempts ADD COLUMN again REAL NOT NULL DEFAULT 0
+    ALTER TABLE attempts ADD COLUMN again REAL NOT NULL DEFAULT 0;
+    ALTER TABLE deliveries ADD COLUMN newer TEXT NOT NULL DEFAULT ''
     """,
 )
 
@@ -61,7 +62,8 @@ class Header:
     """What a delivery was started with; never changes. Version 2; the first had no *pipeline*.
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
-    configuration change, none for a code change (the data that is live stays).
+    configuration change, none for a code change (the data that is live stays). *retries* is the delivery
+    whose change this tries again.
     """
 
     change: Change
@@ -71,6 +73,7 @@ class Header:
     data: EnvironmentData | None = None
     version: int = 1
     pipeline: Pipeline | None = None
+    retries: str = ""
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ class Delivery:
     ended: float
     records: tuple[Record, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    newer: str = ""
 
     @property
     def scope(self) -> str:
@@ -96,10 +100,12 @@ class Delivery:
     @property
     def facts(self) -> Facts:
         change = self.header.change
-        return Facts(change.service, change.environment, self.records, self.request, self.attempts)
+        return Facts(
+            change.service, change.environment, self.records, self.request, self.attempts, newer=self.newer
+        )
 
 
-COLUMNS = "id, header, state, outcome, reason, request, fence, created, ended"
+COLUMNS = "id, header, state, outcome, reason, request, fence, created, ended, newer"
 
 
 class Journal:
@@ -134,6 +140,12 @@ class Journal:
             found = await self.find(tx, delivery)
         if not changed and found.request != word:
             raise Conflict(f"the delivery is {found.state} ({found.outcome})", where=delivery)
+
+    async def supersede(self, tx: Transaction, delivery: str, by: str) -> None:
+        """Tell a delivery of the newer one that makes it needless: it ends where it waits."""
+        await tx.execute(
+            "UPDATE deliveries SET newer = ?, wake = 0 WHERE id = ? AND newer = ''", (by, delivery)
+        )
 
     async def find(self, tx: Transaction, delivery: str) -> Delivery:
         """One delivery with its records; *delivery* may be an unambiguous beginning of its id."""
@@ -196,7 +208,8 @@ class Journal:
     async def claim(self, owner: str) -> Delivery | None:
         """Lease the next delivery that has something to do, with a fence higher than any before.
 
-        One delivery at a time is executing for a scope; a pending one waits for it.
+        One delivery at a time is executing for a scope; a pending one waits for it, unless it only has to
+        end: that one's fence stays 0, so that it is nobody's business outside.
         """
         async with self._store.transaction() as tx:
             now = await tx.now()
@@ -205,12 +218,7 @@ class Journal:
                 return None
             delivery, scope = str(rows[0][0]), str(rows[0][1])
             await numbers.claimed(tx, delivery)
-            await tx.execute(
-                "INSERT INTO fences (scope, number) VALUES (?, 1) "
-                "ON CONFLICT (scope) DO UPDATE SET number = fences.number + 1",
-                (scope,),
-            )
-            ((fence,),) = await tx.execute("SELECT number FROM fences WHERE scope = ?", (scope,))
+            fence = 0 if rows[0][2] else await _raised(tx, scope)
             await tx.execute(
                 "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, lease = ?, waits = 0 "
                 "WHERE id = ?",
@@ -223,8 +231,8 @@ class Journal:
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(
                 "SELECT min(CASE WHEN wake > lease THEN wake ELSE lease END) FROM deliveries d "
-                "WHERE state = 'executing' OR (state = 'pending' AND NOT EXISTS (SELECT 1 FROM deliveries o "
-                "WHERE o.scope = d.scope AND o.state = 'executing'))"
+                f"WHERE state = 'executing' OR (state = 'pending' AND ({_NEEDLESS} OR NOT EXISTS ("
+                "SELECT 1 FROM deliveries o WHERE o.scope = d.scope AND o.state = 'executing')))"
             )
             return None if at is None else max(0.0, float(str(at)) - await tx.now())
 
@@ -242,13 +250,17 @@ class Journal:
 
     async def record(self, tx: Transaction, delivery: Delivery, record: Record) -> None:
         """Keep a record, in the transaction of a caller that holds the lease (`hold`)."""
+        await self.take_over(tx, delivery.id, record)
+        await numbers.step_done(tx, record)
+
+    async def take_over(self, tx: Transaction, delivery: str, record: Record) -> None:
+        """Give a delivery a record: its own, or one of the delivery that it tries again."""
         body = json.dumps(encode(record))
         await tx.execute(
             "INSERT INTO records (delivery, seq, key, body) "
             "VALUES (?, (SELECT count(*) FROM records WHERE delivery = ?), ?, ?)",
-            (delivery.id, delivery.id, record.intent.key, body),
+            (delivery, delivery, record.intent.key, body),
         )
-        await numbers.step_done(tx, record)
 
     async def postpone(self, delivery: Delivery, owner: str, intent: Intent, error: str) -> Attempt:
         """Count a failed attempt, and say when the next one is due."""
@@ -313,10 +325,23 @@ class Journal:
         return replace(_delivery(row), records=records, attempts=tuple(attempts))
 
 
-_CLAIMABLE = """
-    SELECT id, scope FROM deliveries AS d
+async def _raised(tx: Transaction, scope: str) -> int:
+    await tx.execute(
+        "INSERT INTO fences (scope, number) VALUES (?, 1) "
+        "ON CONFLICT (scope) DO UPDATE SET number = fences.number + 1",
+        (scope,),
+    )
+    ((fence,),) = await tx.execute("SELECT number FROM fences WHERE scope = ?", (scope,))
+    return int(str(fence))
+
+
+#: What never began, and is not to begin any more.
+_NEEDLESS = "fence = 0 AND (newer <> '' OR request = 'abort')"
+_CLAIMABLE = f"""
+    SELECT id, scope, {_NEEDLESS} FROM deliveries AS d
     WHERE lease < ? AND (
         (state = 'executing' AND wake <= ?)
+        OR (state = 'pending' AND {_NEEDLESS})
         OR (state = 'pending' AND NOT EXISTS (
             SELECT 1 FROM deliveries AS o WHERE o.scope = d.scope AND (
                 o.state = 'executing'
@@ -338,6 +363,7 @@ def _delivery(row: Row) -> Delivery:
         fence=int(str(row[6])),
         created=float(str(row[7])),
         ended=float(str(row[8])),
+        newer=str(row[9]),
     )
 
 

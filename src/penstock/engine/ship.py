@@ -19,10 +19,10 @@ from penstock.config import (
     load_environments,
     load_service,
 )
-from penstock.core.pipeline import State
+from penstock.core.pipeline import GOOD, Record, State
 from penstock.core.release import Artifact, Change, Value
-from penstock.engine.journal import Header, Journal
-from penstock.engine.plans import planned
+from penstock.engine.journal import Delivery, Header, Journal
+from penstock.engine.plans import plan, planned
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.live import live, previous
 from penstock.ledger.log import Ledger
@@ -78,6 +78,7 @@ class Shipping:
         if running:
             await self._journal.request(running[0].id, "abort")
             if running[0].facts.of("shift"):
+                await self._hold_back(unfinished, running[0].id)
                 return running[0].id  # it took traffic: undoing it is the rollback
         if waiting:
             return waiting[0].id
@@ -96,6 +97,29 @@ class Shipping:
         )
         artifact = Artifact(service, target.release.artifact)
         return await self._queue(Header(change, image.config, None, artifact, target.data))
+
+    async def again(self, delivery: str, stage: str | None) -> str:
+        """Deliver the change of an ended delivery again, as a new delivery.
+
+        With a *stage* ("": the one that failed), what was made and checked and does not come after that stage
+        is taken over.
+        """
+        async with self._store.transaction(write=False) as tx:
+            found = await self._journal.find(tx, delivery)
+        if found.header.change.kind == "rollback":
+            raise Invalid("a rollback is not repeated", where=found.id, next_move="penstock rollback SERVICE")
+        if not found.ended:
+            raise Conflict(
+                f"still {found.state}", where=found.id, next_move="penstock abort, or wait for its end"
+            )
+        return await self._queue(replace(found.header, retries=found.id), _taken_over(found, stage))
+
+    async def _hold_back(self, waiting: list[Delivery], by: str) -> None:
+        """What was queued before a rollback may hold what is taken back: it is not delivered by itself."""
+        async with self._store.transaction() as tx:
+            for delivery in waiting:
+                if delivery.state is State.PENDING and delivery.header.change.kind != "rollback":
+                    await self._journal.supersede(tx, delivery.id, by)
 
     def _recognise(self, tree: Path, config: ServiceConfig, location: str) -> None:
         if any(builder.detect(tree, config) for builder in self._builders.values()):
@@ -143,13 +167,55 @@ class Shipping:
             return None
         return Header(_change("configuration", service, environment, found), image.config, None, None, data)
 
-    async def _queue(self, header: Header) -> str:
+    async def _queue(self, header: Header, records: tuple[Record, ...] = ()) -> str:
         delivery = f"{header.change.service}-{secrets.token_hex(4)}"
         pipeline = planned(header.change.kind, header.config)
         header = replace(header, version=2, pipeline=pipeline)
         async with self._store.transaction() as tx:
+            waiting = await self._journal.open_in(tx, f"{header.change.service}/{header.change.environment}")
             await self._journal.create(tx, delivery, header)
+            for record in records:
+                await self._journal.take_over(tx, delivery, record)
+            for older in waiting:
+                if _makes_needless(header, older):
+                    await self._journal.supersede(tx, older.id, delivery)
         return delivery
+
+
+#: What is about the artifact alone, and as true of it in another delivery.
+ABOUT_ARTIFACT = ("build", "suite", "scan")
+
+
+def _taken_over(found: Delivery, stage: str | None) -> tuple[Record, ...]:
+    """The good records of stages that do not come after *stage*. `Invalid` if there is no such stage."""
+    if stage is None:
+        return ()
+    pipeline = plan(found)
+    failed = found.facts.failed(pipeline)
+    name = stage or (failed.intent.stage if failed else "")
+    names = [listed.name for listed in pipeline.stages]
+    if name not in names:
+        problem = f"no stage {name!r}" if name else "no stage of it failed"
+        raise Invalid(
+            problem, where=found.id, next_move=f"name one of: {', '.join(names)}; or penstock rerun"
+        )
+    again = {name}
+    for listed in pipeline.stages:
+        again |= {listed.name} if again.intersection(listed.after) else set()
+    return tuple(
+        record
+        for record in found.records
+        if record.intent.stage not in again and record.intent.verb in ABOUT_ARTIFACT and record.state in GOOD
+    )
+
+
+def _makes_needless(header: Header, older: Delivery) -> bool:
+    """A rollback holds until somebody ships again; a newer change stands for those of its kind before it."""
+    change, before = header.change, older.header.change
+    if change.kind == "rollback":
+        return older.state is State.PENDING and before.kind != "rollback"
+    same = (change.kind, change.repository) == (before.kind, before.repository)
+    return same and header.config.supersede and not header.retries  # an old change is no newer one
 
 
 def _change(kind: str, service: str, environment: str, found: SourceRevision) -> Change:

@@ -41,6 +41,11 @@ class Reason(BaseModel):
     reason: Text = ""
 
 
+class Again(BaseModel):
+    stage: Text = ""
+    whole: bool = False
+
+
 class Kept(BaseModel):
     kept: Text | None = None
 
@@ -79,6 +84,12 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
     async def abort(delivery: str) -> View:
         await control.journal.request(delivery, "abort")
         return {"delivery": delivery}
+
+    @api.post("/deliveries/{delivery}/retry")
+    async def retry(delivery: str, given: Again) -> View:
+        """A new delivery of the same change: from *stage* on ("": the one that failed), or all of it."""
+        stage = None if given.whole else given.stage
+        return {"delivery": await control.shipping.again(delivery, stage)}
 
     @api.post("/deliveries/{delivery}/promote")
     async def promote(delivery: str) -> View:

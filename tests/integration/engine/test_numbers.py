@@ -70,6 +70,7 @@ async def test_failed_attempts_are_counted_by_verb(stage_: Stage) -> None:
         held = await stage_.journal.claim("a")
         assert held
         await stage_.journal.postpone(held, "a", Intent("build", "build"), "away")
+        await stage_.journal.release(held, "a", 0.0)
         await later(stage_, "shop-1", "wake", -1)
     assert (await read(stage_)).failed_attempts == {"build": 2}
 
