@@ -23,6 +23,8 @@ BUSY_SECONDS = 15.0
 #: The log of writes is moved into the file when it has so many pages (32 MB): a page of an index that every
 #: transaction changes is then moved once for many of them.
 LOG_PAGES = 8000
+#: So many connections are kept for readers: opening one, which reads the schema, costs more than most reads.
+SPARE_READERS = 4
 #: Another process's commits are noticed at this pace.
 POLL_SECONDS = 0.2
 
@@ -37,6 +39,8 @@ class SqliteStore:
         self._busy_seconds = busy_seconds
         self._lock = asyncio.Lock()
         self._committed = asyncio.Condition()
+        self._spare: list[sqlite3.Connection] = []
+        self._closed = False
         with _translated(path):
             # Made before SQLite opens it: the files beside it take over its permissions.
             path.touch(mode=0o600)
@@ -68,15 +72,8 @@ class SqliteStore:
     @contextlib.asynccontextmanager
     async def transaction(self, *, write: bool = True) -> AsyncIterator[Transaction]:
         if not write:
-            # A snapshot of its own: a reader that awaits must not see half of somebody's transaction.
-            with _translated(self._path):
-                reader = self._connect()
-            try:
-                with _translated(self._path):
-                    reader.execute("BEGIN")
+            with self._snapshot() as reader:
                 yield _SqliteTransaction(reader, self._path)
-            finally:
-                reader.close()
             return
         async with self._lock:
             await self._begin()
@@ -93,6 +90,26 @@ class SqliteStore:
                 raise
         async with self._committed:
             self._committed.notify_all()
+
+    @contextlib.contextmanager
+    def _snapshot(self) -> Iterator[sqlite3.Connection]:
+        """A connection of its own for a reader, in a transaction: one that awaits must not see half of
+        somebody's. Kept for the next reader if it can be."""
+        with _translated(self._path):
+            reader = self._spare.pop() if self._spare else self._connect()
+        try:
+            with _translated(self._path):
+                reader.execute("BEGIN")
+            yield reader
+            with _translated(self._path):
+                reader.execute("ROLLBACK")
+            if not self._closed and len(self._spare) < SPARE_READERS:
+                self._spare.append(reader)
+                return
+        except BaseException:
+            reader.close()  # whatever state it was left in
+            raise
+        reader.close()
 
     async def _begin(self) -> None:
         deadline = time.monotonic() + self._busy_seconds
@@ -157,8 +174,10 @@ class SqliteStore:
 
     async def close(self) -> None:
         async with self._lock:
-            self._writer.close()
-            self._reader.close()
+            self._closed = True
+            for connection in (*self._spare, self._reader, self._writer):
+                connection.close()
+            self._spare.clear()
 
 
 class SqliteRestorer:

@@ -177,9 +177,14 @@ def _union(options: tuple[Any, ...]) -> Decoder:
 
 def _decode_kinds(options: tuple[type, ...], value: Json, where: Path) -> Any:
     """Dataclasses that are told apart by their field ``kind``."""
-    kinds = {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
+    kinds = _kinds(options)
     kind = _decode_choice(tuple(kinds), _expect(dict, value, where, "a mapping").get("kind"), where)
     return _decoder(kinds[kind])(value, where)
+
+
+@functools.cache
+def _kinds(options: tuple[type, ...]) -> dict[str, type]:
+    return {typing.get_args(typing.get_type_hints(option)["kind"])[0]: option for option in options}
 
 
 def _decode_scalars(options: tuple[Any, ...], value: Json, where: Path) -> Any:

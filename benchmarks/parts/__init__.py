@@ -1,0 +1,1 @@
+"""What several measurements of one benchmark share; nothing here is run by ``make bench``."""
