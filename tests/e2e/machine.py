@@ -151,12 +151,12 @@ class Machine:
         return str(row["address"])
 
     @contextmanager
-    def load(self, rate: int = 100) -> Iterator[Path]:
+    def load(self, rate: int = 100, address: str = "", name: str = "load.json") -> Iterator[Path]:
         """A steady load on the service; its counts are final once the block is left."""
-        file = self.folder / "load.json"
+        file = self.folder / name
         options = [
             "--url",
-            f"{self.address()}/",
+            f"{address or self.address()}/",
             "--rate",
             str(rate),
             "--seconds",

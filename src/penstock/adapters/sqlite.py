@@ -57,7 +57,8 @@ class SqliteStore:
             )
 
     def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.0)
+        # A kept reader has one user at a time, who may be in another thread than the one before.
+        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0.0, check_same_thread=False)
         for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
             for _ in range(100):
                 try:

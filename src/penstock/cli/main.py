@@ -108,8 +108,10 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "deliver a commit of a repository, or an organisation's environment data"
     ship = _add(commands, "ship", verbs.ship, what, "penstock ship . --revision main")
-    ship.add_argument("location", help="a folder with a git repository, or its URL")
+    ship.add_argument("location", nargs="+", help="a folder with a git repository, or its URL")
     ship.add_argument("--revision", default="", help="a branch, tag or commit (default: HEAD)")
+    what = "as one change set: what is called before what calls it, and all of it or nothing"
+    ship.add_argument("--together", action="store_true", help=what)
     ship.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
     what = "take back: abort what is being delivered, else return to the previous pair"
     rollback = _add(
@@ -117,6 +119,8 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     rollback.add_argument("service")
     rollback.add_argument("--reason", default="", help="kept in the ledger")
+    what = "with every service of the change set that it came in, callers first"
+    rollback.add_argument("--together", action="store_true", help=what)
     rollback.add_argument("--no-wait", action="store_true")
     for name, handler, what in (
         ("promote", verbs.promote, "end a canary early; the policies still decide"),

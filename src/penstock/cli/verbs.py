@@ -26,22 +26,32 @@ GOOD = ("promoted", "restored", "unchanged")
 
 def ship(given: argparse.Namespace) -> int:
     client = Client.find()
-    local = Path(given.location)
-    location = str(local.resolve()) if local.exists() else given.location
-    started = client.post("/v1/ship", {"location": location, "revision": given.revision})["deliveries"]
+    places = [str(Path(place).resolve()) if Path(place).exists() else place for place in given.location]
+    changes = [{"location": place, "revision": given.revision} for place in places]
+    if given.revision and len(changes) > 1:
+        raise Invalid("--revision is of one repository", next_move="ship what is checked out, or one by one")
+    if given.together:
+        started = client.post("/v1/changesets", {"changes": changes})["deliveries"]
+    else:
+        started = [one for change in changes for one in client.post("/v1/ship", change)["deliveries"]]
     if not started:
         return told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
-    if given.no_wait:
-        return told(given, {"deliveries": started}, "\n".join(started))
-    return max(_wait(given, client, delivery) for delivery in started)
+    return _started(given, client, started)
 
 
 def rollback(given: argparse.Namespace) -> int:
     client = Client.find()
-    delivery = client.post(f"/v1/services/{given.service}/rollback", {"reason": given.reason})["delivery"]
+    asked = {"reason": given.reason, "together": given.together}
+    return _started(given, client, client.post(f"/v1/services/{given.service}/rollback", asked)["deliveries"])
+
+
+def _started(given: argparse.Namespace, client: Client, deliveries: list[str]) -> int:
     if given.no_wait:
-        return told(given, {"delivery": delivery}, delivery)
-    return _wait(given, client, delivery)
+        return told(given, {"deliveries": deliveries}, "\n".join(deliveries))
+    views = [_waited(given, client, delivery) for delivery in deliveries]
+    if given.format == "json":
+        document(views[0] if len(views) == 1 else {"deliveries": views})
+    return 0 if all(_is_good(view) for view in views) else 1
 
 
 def promote(given: argparse.Namespace) -> int:
@@ -63,9 +73,7 @@ def rerun(given: argparse.Namespace) -> int:
 def _again(given: argparse.Namespace, what: dict[str, Any]) -> int:
     client = Client.find()
     delivery = client.post(f"/v1/deliveries/{given.delivery}/retry", what)["delivery"]
-    if given.no_wait:
-        return told(given, {"delivery": delivery}, delivery)
-    return _wait(given, client, delivery)
+    return _started(given, client, [delivery])
 
 
 def _request(given: argparse.Namespace, word: str) -> int:
@@ -73,20 +81,24 @@ def _request(given: argparse.Namespace, word: str) -> int:
     return told(given, answer, f"asked {given.delivery} to {word}; penstock status {given.delivery}")
 
 
-def _wait(given: argparse.Namespace, client: Client, delivery: str) -> int:
-    quiet = given.format == "json"
-    if not quiet:
-        say(f"▸ {delivery}")
-    view = follow(client, delivery, (lambda step: None) if quiet else print_step)
-    good = view["outcome"] in GOOD or (view["outcome"] == "aborted" and view["request"] == "abort")
-    if quiet:
-        document(view)
-    else:
-        by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
-        say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
-        if not good and view["outcome"] != "superseded":
-            complain(f"  next: penstock logs {delivery}; penstock policy explain {delivery}")
-    return 0 if good else 1
+def _waited(given: argparse.Namespace, client: Client, delivery: str) -> dict[str, Any]:
+    """A delivery once it has ended; told on the way, unless a program is to read it."""
+    if given.format == "json":
+        return follow(client, delivery, lambda step: None)
+    say(f"▸ {delivery}")
+    view = follow(client, delivery, print_step)
+    good = _is_good(view)
+    by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
+    say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
+    if not good and view["outcome"] != "superseded":
+        complain(f"  next: penstock logs {delivery}; penstock policy explain {delivery}")
+    return view
+
+
+def _is_good(view: dict[str, Any]) -> bool:
+    # In a change set that went wrong, the others are asked to abort by it, not by a person.
+    asked_for = view["outcome"] == "aborted" and view["request"] == "abort" and not view["together"]
+    return view["outcome"] in GOOD or asked_for
 
 
 def status(given: argparse.Namespace) -> int:
@@ -129,6 +141,8 @@ def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
         document(view)
         return 0
     say(f"▸ {view['id']}  {view['outcome'] or view['state']}  {view['change']['title']}")
+    if view["together"]:
+        say(f"  together with {', '.join(name for name in view['together'] if name != view['id'])}")
     for step in view["steps"]:
         print_step(step)
     if view["pruned"]:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from penstock.core.changeset import Fate
 from penstock.core.pipeline import (
     GOOD,
     Canary,
@@ -23,8 +24,10 @@ from penstock.core.pipeline import (
     State,
 )
 
-#: Seconds after which a waiting gate is looked at even if nobody was told of new evidence.
+#: Seconds after which a waiting gate, or a change set, is looked at even if nobody was told of anything new.
 LOOK_AGAIN = 15.0
+#: Seconds for which undoing waits until those that call this service are undone.
+CALLERS_FIRST = 30.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,15 @@ class Finish:
     reason: str = ""
 
 
-Next = Perform | Expire | Wait | Finish
+@dataclass(frozen=True)
+class Settle:
+    """Settle what becomes of the whole change set, unless that is settled already, and decide again."""
+
+    fate: Fate
+    reason: str = ""
+
+
+Next = Perform | Expire | Wait | Finish | Settle
 
 UNDO = Intent("rollback", "rollback")
 
@@ -76,9 +87,13 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
     2. Otherwise every stage goes on whose predecessors are complete, its gate first.
     3. One that waits, and has not touched the world, makes room for a newer change.
     4. When no stage is left, it has succeeded.
+    5. What is true of one delivery of a change set is settled for all of them first.
     """
     trouble = facts.failed(pipeline)
-    if trouble or (facts.request == "abort" and not _promoted(facts)):
+    settled = _for_all(facts, trouble)
+    if settled is not None:
+        return settled
+    if trouble or _taken_back(facts):
         return _give_up(facts, trouble, now)
     if facts.newer and facts.begun is None:
         return _superseded(facts)
@@ -94,9 +109,33 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
         return Perform(intents, until)
     if ahead:
         return _superseded(facts) if facts.newer and not _touched(facts) else Wait(until)
+    if facts.together is not None and not facts.together.fate:
+        return Wait(now + LOOK_AGAIN)  # for the others; until then everybody may have to be undone
     late = "the abort came after the promotion: penstock rollback takes it back"
     word: Literal["restored", "promoted"] = "restored" if pipeline.name == "rollback" else "promoted"
     return Finish(State.SUCCESS, word, late if facts.request == "abort" else "")
+
+
+def _for_all(facts: Facts, trouble: Record | None) -> Settle | None:
+    """What this delivery settles for its change set; None if it has none, or that is settled."""
+    together = facts.together
+    if together is None or together.fate:
+        return None
+    if trouble is not None:
+        return Settle("undone", trouble.reason)
+    if facts.request == "abort":
+        return Settle("undone", "aborted by request")
+    if facts.newer and not _touched(facts):
+        return Settle("undone", f"superseded by {facts.newer}")
+    everybody = _promoted(facts) and all(peer.promoted for peer in together.peers)
+    return Settle("kept") if everybody else None
+
+
+def _taken_back(facts: Facts) -> bool:
+    """Whether it is to be undone though nothing of it failed."""
+    if facts.together is not None:
+        return facts.together.fate == "undone"
+    return facts.request == "abort" and not _promoted(facts)
 
 
 def _frontier(pipeline: Pipeline, facts: Facts, now: float) -> list[Perform | Expire | Wait]:
@@ -128,7 +167,8 @@ def _in_time(
         or (record.intent.verb == "begin" and stage.after)
         or (record.intent.stage, record.intent.verb) == (stage.name, "gate")
     ]
-    deadline = max(since) + stage.seconds if since else math.inf
+    others = facts.together.ready(stage.verb) if facts.together is not None else None
+    deadline = max(*since, others or 0.0) + stage.seconds if since else math.inf
     if now >= deadline and following.verb != "gate":
         return Expire(following, f"not done within {stage.seconds:g} s")
     again = facts.postponed(following)
@@ -140,15 +180,27 @@ def _in_time(
 def _give_up(facts: Facts, trouble: Record | None, now: float) -> Next:
     undone = facts.of("rollback")
     if _touched(facts) and not undone:
-        again = facts.postponed(UNDO)
+        again = max(facts.postponed(UNDO), _callers_first(facts, now))
         return Wait(again) if now < again else Perform((UNDO,))
     if undone and undone[0].state not in GOOD:
         return Finish(State.ERROR, "failed", f"could not be undone: {undone[0].reason}")
+    if trouble is None and facts.newer and not undone:
+        return _superseded(facts)
     if trouble is None:
-        return Finish(State.CANCELLATION, "aborted", "aborted by request")
+        together = facts.together
+        outcome: Literal["rolled-back", "aborted"] = "rolled-back" if together and undone else "aborted"
+        return Finish(State.CANCELLATION, outcome, together.reason if together else "aborted by request")
     if isinstance(trouble.detail, Gated):
         return Finish(trouble.state, "refused", trouble.reason)
     return Finish(trouble.state, "rolled-back" if undone else "failed", trouble.reason)
+
+
+def _callers_first(facts: Facts, now: float) -> float:
+    """Until when undoing waits for services that call this one, and may need what it has; 0: not at all."""
+    together = facts.together
+    if together is None or not any(peer.later and peer.exposed for peer in together.peers):
+        return 0.0
+    return min(now + LOOK_AGAIN, together.decided + CALLERS_FIRST)
 
 
 def _superseded(facts: Facts) -> Finish:
@@ -180,6 +232,8 @@ def _continue(pipeline: Pipeline, stage: Stage, facts: Facts, now: float) -> Int
         return None  # it failed, and nobody minds
     if stage.verb == "canary" and (facts.begun is None or facts.begun.baseline is None):
         return None  # a first release has nobody to be compared with
+    if facts.together is not None and facts.together.ready(stage.verb) is None:
+        return Wait(now + LOOK_AGAIN)
     if stage.guards and stage.name not in facts.running:
         asking = _gate(stage, facts, now)
         if asking is not None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from penstock.core.changeset import Together
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
@@ -214,7 +215,8 @@ class Facts:
     """All that is known of a delivery. *request* is what a person asked of it meanwhile.
 
     *running* names the stages that are at work now, *lapsed* those that have not begun and whose gate might
-    give another answer now. *newer* is the delivery that makes this one needless.
+    give another answer now. *newer* is the delivery that makes this one needless. *together* is its change
+    set.
     """
 
     service: str
@@ -225,6 +227,7 @@ class Facts:
     running: frozenset[str] = frozenset()
     lapsed: frozenset[str] = frozenset()
     newer: str = ""
+    together: Together | None = None
 
     def of(self, verb: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.intent.verb == verb)

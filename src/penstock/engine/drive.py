@@ -12,12 +12,13 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from penstock.core.decide import UNDO, Expire, Finish, Perform, Wait, decide
+from penstock.core.changeset import Fate
+from penstock.core.decide import UNDO, Expire, Finish, Perform, Settle, Wait, decide
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import GOOD, Gated, Intent, Record, State
 from penstock.core.predicates import Ended
-from penstock.engine import gate
+from penstock.engine import changesets, gate
 from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery, Journal
 from penstock.engine.performer import Engine
 from penstock.engine.plans import plan
@@ -72,7 +73,8 @@ class Drive:
         async with self._means.store.transaction(write=False) as tx:
             now = await tx.now()
             at_work = (r.intent.stage for r in self._running.values() if r.intent.verb != "gate")
-            facts = replace(self._delivery.facts, running=frozenset(at_work))
+            together = await changesets.read(self._means.journal, tx, self._delivery)
+            facts = replace(self._delivery.facts, running=frozenset(at_work), together=together)
             lapsed = [gate for gate in facts.open_gates if await self._lapsed(tx, gate)]
         facts = replace(facts, lapsed=frozenset(gate.intent.stage for gate in lapsed))
         following = decide(self._pipeline, facts, now)
@@ -87,6 +89,9 @@ class Drive:
                 return True
             case Expire(intent, reason):
                 await self._commit(intent, now, Outcome(State.TIMEOUT, reason))
+                return True
+            case Settle(fate, reason):
+                await self._settle_set(fate, reason)
                 return True
             case Wait(until):
                 await self._means.journal.release(self._delivery, self._owner, until)
@@ -154,6 +159,14 @@ class Drive:
             reason = f"gave up after {attempt.count} attempts: {error}"
             await self._commit(running.intent, running.began, Outcome(State.ERROR, reason))
 
+    async def _settle_set(self, fate: Fate, reason: str) -> None:
+        means = self._means
+        async with means.store.transaction() as tx:
+            await means.journal.hold(tx, self._delivery, self._owner)
+            await changesets.settle(means.journal, tx, self._delivery, fate, reason)
+            request = await means.journal.hold(tx, self._delivery, self._owner)
+        self._delivery = replace(self._delivery, request=request)
+
     # --- what is kept ------------------------------------------------------------------------------
 
     async def _commit(self, intent: Intent, began: float, outcome: Outcome) -> None:
@@ -170,9 +183,16 @@ class Drive:
             indices = tuple(entry.index for entry in entries)
             record = Record(intent, outcome.state, began, ended, outcome.reason, indices, outcome.detail)
             await means.journal.record(tx, self._delivery, record)
+            await self._tell_the_others(tx)
         records = (*self._delivery.records, record)
         self._delivery = replace(self._delivery, records=records, request=request)
         log.info("%s %s: %s %s", self._delivery.id, intent.key, outcome.state, outcome.reason)
+
+    async def _tell_the_others(self, tx: Transaction) -> None:
+        """Deliveries of the same change set may wait for what this one has done."""
+        part = self._delivery.header.changeset
+        if part is not None:
+            await self._means.journal.nudge(tx, [name for name in part.members if name != self._delivery.id])
 
     async def _finish(self, end: Finish) -> None:
         name = self._delivery.id
@@ -180,6 +200,7 @@ class Drive:
         statement = Statement((Subject(name, digest(name.encode())),), ended)
         async with self._means.store.transaction() as tx:
             await self._means.journal.finish(tx, self._delivery, self._owner, end)
+            await self._tell_the_others(tx)
             await self._means.ledger.append(tx, [attest(self._means.signer, statement)])
         await asyncio.to_thread(self._means.engine.forget, name, failed=end.state not in GOOD)
         log.info("%s ended: %s %s %s", name, end.state, end.outcome, end.reason)

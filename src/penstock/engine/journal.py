@@ -8,11 +8,12 @@ transaction as its evidence there.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.config import ServiceConfig
+from penstock.core.changeset import ChangeSet
 from penstock.core.codec import decode, encode
 from penstock.core.decide import Finish
 from penstock.core.pipeline import ENDED, Attempt, Facts, Intent, Pipeline, Record, State
@@ -46,6 +47,12 @@ SCHEMA = (
     ALTER TABLE attempts ADD COLUMN again REAL NOT NULL DEFAULT 0;
     ALTER TABLE deliveries ADD COLUMN newer TEXT NOT NULL DEFAULT ''
     """,
+    # Of `changesets`: one row for each, beside the deliveries whose headers name it.
+    """
+    CREATE TABLE changesets (
+        id TEXT PRIMARY KEY, fate TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '',
+        decided REAL NOT NULL DEFAULT 0)
+    """,
 )
 
 RequestWord = Literal["", "abort", "promote"]
@@ -63,7 +70,7 @@ class Header:
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
     configuration change, none for a code change (the data that is live stays). *retries* is the delivery
-    whose change this tries again.
+    whose change this tries again, *changeset* its part in one.
     """
 
     change: Change
@@ -74,6 +81,7 @@ class Header:
     version: int = 1
     pipeline: Pipeline | None = None
     retries: str = ""
+    changeset: ChangeSet | None = None
 
 
 @dataclass(frozen=True)
@@ -193,9 +201,21 @@ class Journal:
         """Forget every token of somebody's; returns how many there were."""
         return await tx.changed("DELETE FROM tokens WHERE identity = ?", (identity,))
 
-    async def nudge(self, tx: Transaction) -> None:
-        """Somebody said something: deliveries that wait look at once whether it is what they wait for."""
-        await tx.execute("UPDATE deliveries SET wake = 0 WHERE state = 'executing' AND waits = 1")
+    async def nudge(self, tx: Transaction, deliveries: Sequence[str] = ()) -> None:
+        """Something happened: those of *deliveries* that wait (none named: all) look whether it is what they
+        wait for. One that is just about to wait will look again, too."""
+        among = f" AND id IN ({_marks(deliveries)})" if deliveries else ""
+        await tx.execute(
+            f"UPDATE deliveries SET wake = 0, waits = 2 WHERE state = 'executing'{among}", deliveries
+        )
+
+    async def abort(self, tx: Transaction, deliveries: Sequence[str]) -> None:
+        """Ask those of *deliveries* that have not ended to abort."""
+        await tx.execute(
+            f"UPDATE deliveries SET request = 'abort', wake = 0 WHERE id IN ({_marks(deliveries)}) "
+            f"AND state NOT IN ({_marks(ENDED)})",
+            (*deliveries, *(state.value for state in ENDED)),
+        )
 
     async def identity_of(self, hashed: str) -> str | None:
         """Whose token has this SHA-256; None if nobody's."""
@@ -281,8 +301,8 @@ class Journal:
     async def release(self, delivery: Delivery, owner: str, until: float) -> None:
         """Give the lease back; nobody needs to look before *until*."""
         async with self._store.transaction() as tx:
-            # A request that came in meanwhile must not sleep until then.
-            change = "lease = 0, waits = 1, wake = CASE WHEN request = ? THEN ? ELSE 0 END"
+            # What came in meanwhile must not sleep until then.
+            change = "lease = 0, wake = CASE WHEN request = ? AND waits <> 2 THEN ? ELSE 0 END, waits = 1"
             await self._hold(tx, delivery, owner, change, delivery.request, until)
 
     async def finish(self, tx: Transaction, delivery: Delivery, owner: str, end: Finish) -> None:
@@ -367,5 +387,5 @@ def _delivery(row: Row) -> Delivery:
     )
 
 
-def _marks(values: Iterable[object]) -> str:
+def _marks(values: Collection[object]) -> str:
     return ", ".join("?" for _ in values)

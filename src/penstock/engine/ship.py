@@ -6,9 +6,8 @@ is queued: an error leaves nothing behind.
 
 from __future__ import annotations
 
-import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -20,12 +19,12 @@ from penstock.config import (
     load_environments,
     load_service,
 )
-from penstock.core.pipeline import GOOD, Record, State
+from penstock.core.pipeline import State
 from penstock.core.release import Artifact, Change, Value
 from penstock.engine.journal import Delivery, Header, Journal
-from penstock.engine.plans import plan, with_plan
+from penstock.engine.queue import Proposal, Queue
 from penstock.errors import Conflict, Invalid
-from penstock.ledger.live import live, previous
+from penstock.ledger.live import Live, history, live
 from penstock.ledger.log import Ledger
 from penstock.ports import Artifacts, Builder, Source, SourceRevision, Store, Transaction
 
@@ -46,23 +45,37 @@ class Shipping:
         self._source = source
         self._builders = builders
         self._artifacts = artifacts
+        self.queue = Queue(store, journal)
 
     async def ship(self, location: str, revision: str, environment: str) -> tuple[str, ...]:
         """Queue what the commit holds: a service, or the environment data of an organisation repository.
 
         Returns the ids of the new deliveries; empty if environment data changes nothing that is live.
         """
+        proposed = await self._proposed(location, revision, environment)
+        return tuple([await self.queue.add(proposal) for proposal in proposed])
+
+    async def ship_together(self, changes: Sequence[tuple[str, str]], environment: str) -> tuple[str, ...]:
+        """Queue what several commits (location, revision) hold as one change set: all of it goes to
+        production, in the order in which the services call one another, or nothing stays there.
+
+        Returns the ids of the new deliveries, those that are called first.
+        """
+        found = [await self._proposed(location, revision, environment) for location, revision in changes]
+        return await self.queue.add_together([proposal for proposed in found for proposal in proposed])
+
+    async def _proposed(self, location: str, revision: str, environment: str) -> list[Proposal]:
         found = await self._source.resolve(location, revision)
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             tree = Path(folder)
             await self._source.checkout(found, tree)
             documents = load_environments(tree)
             if documents and not (tree / "penstock.yaml").exists():
-                return await self._ship_data(found, documents, environment)
+                return await self._proposed_data(found, documents, environment)
             config = load_service(tree, Path(location.rstrip("/")).name.removesuffix(".git"))
             recognise(self._builders, tree, config, location)
         change = change_of("code", config.service, environment, found)
-        return (await self._queue(Header(change, config, found)),)
+        return [Proposal(Header(change, config, found))]
 
     async def roll_back(self, service: str, environment: str, person: str, reason: str) -> str:
         """Undo: abort what is taking traffic now, or else come back to the previous pair.
@@ -74,68 +87,70 @@ class Shipping:
             unfinished = [await self._journal.find(tx, found.id) for found in listed]
             waiting = [d for d in unfinished if d.header.change.kind == "rollback"]
             running = [d for d in unfinished if d.state is State.EXECUTING and d not in waiting]
-            target = await previous(self._ledger, tx, service, environment)
-            current = await live(self._ledger, tx, service, environment)
-        if running:
+            current, target = await history(self._ledger, tx, service, environment)
+        change = _rollback_change(service, environment, person, reason)
+        if running and _can_be_aborted(running[0]):
             await self._journal.request(running[0].id, "abort")
-            if running[0].facts.of("shift"):
-                await self._hold_back(unfinished, running[0].id)
+            if running[0].facts.of("shift") or running[0].facts.of("promote"):
+                await self.queue.supersede(unfinished, running[0].id)
                 return running[0].id  # it took traffic: undoing it is the rollback
         if waiting:
             return waiting[0].id
-        if current is None or target is None:
-            what = "has never been promoted" if current is None else "has nothing earlier to come back to"
-            raise Conflict(f"{service} {what} in {environment}", next_move="penstock status")
-        image = await self._artifacts.describe(target.release.artifact)
-        change = Change(
-            kind="rollback",
-            service=service,
-            environment=environment,
-            repository="",
-            revision=target.release.digest,
-            author=person,
-            title=reason or f"rollback to {target.release.id}",
-        )
-        artifact = Artifact(service, target.release.artifact)
-        return await self._queue(Header(change, image.config, None, artifact, target.data))
+        return await self.queue.add(await self._back(current, target, change))
 
-    async def again(self, delivery: str, stage: str | None) -> str:
-        """Deliver the change of an ended delivery again, as a new delivery.
+    async def roll_back_together(
+        self, service: str, environment: str, person: str, reason: str
+    ) -> tuple[str, ...]:
+        """Come back from the change set with which *service* was promoted: all its services, callers first.
 
-        With a *stage* ("": the one that failed), what was made and checked and does not come after that stage
-        is reused.
+        `Conflict` if it came with none, or if another of them was delivered since or is being delivered.
         """
         async with self._store.transaction(write=False) as tx:
-            found = await self._journal.find(tx, delivery)
-        if found.header.change.kind == "rollback":
-            raise Invalid("a rollback is not repeated", where=found.id, next_move="penstock rollback SERVICE")
-        if not found.ended:
-            raise Conflict(
-                f"still {found.state}", where=found.id, next_move="penstock abort, or wait for its end"
-            )
-        return await self._queue(replace(found.header, retries=found.id), _reused(found, stage))
+            current = await live(self._ledger, tx, service, environment)
+            found = await self._journal.find(tx, current.delivery) if current else None
+            part = found.header.changeset if found else None
+            if part is None:
+                problem = f"what is live of {service} came with no other service"
+                raise Conflict(problem, next_move=f"penstock rollback {service}")
+            members = [(await self._journal.find(tx, name)).header.change.service for name in part.members]
+            proposals = []
+            for member, delivery in zip(members, part.members, strict=True):
+                now_live, target = await history(self._ledger, tx, member, environment)
+                busy = await self._journal.open_in(tx, f"{member}/{environment}")
+                if busy or now_live is None or now_live.delivery != delivery:
+                    what = (
+                        "is being delivered" if busy else "was delivered again since, or was unchanged by it"
+                    )
+                    raise Conflict(f"{member} {what}", next_move="roll back each service by itself")
+                change = _rollback_change(member, environment, person, reason)
+                proposals.append(await self._back(now_live, target, change))
+        return await self.queue.add_together(proposals)
 
-    async def _hold_back(self, waiting: list[Delivery], by: str) -> None:
-        """What was queued before a rollback may hold what is taken back: it is not delivered by itself."""
-        async with self._store.transaction() as tx:
-            for delivery in waiting:
-                if delivery.state is State.PENDING and delivery.header.change.kind != "rollback":
-                    await self._journal.supersede(tx, delivery.id, by)
+    async def _back(self, current: Live | None, target: Live | None, change: Change) -> Proposal:
+        if current is None or target is None:
+            what = "has never been promoted" if current is None else "has nothing earlier to come back to"
+            problem = f"{change.service} {what} in {change.environment}"
+            raise Conflict(problem, next_move="penstock status")
+        image = await self._artifacts.describe(target.release.artifact)
+        title = change.title or f"rollback to {target.release.id}"
+        change = replace(change, revision=target.release.digest, title=title)
+        artifact = Artifact(change.service, target.release.artifact)
+        return Proposal(Header(change, image.config, None, artifact, target.data))
 
-    async def _ship_data(
+    async def _proposed_data(
         self, found: SourceRevision, documents: tuple[EnvironmentConfig, ...], environment: str
-    ) -> tuple[str, ...]:
+    ) -> list[Proposal]:
         wanted = [document for document in documents if document.environment == environment]
         if not wanted:
             known = ", ".join(document.environment for document in documents)
             raise Invalid(f"no document for {environment!r} (there are: {known})", where="environments/")
-        headers = []
+        proposed = []
         async with self._store.transaction(write=False) as tx:
             for service, given in sorted(wanted[0].services.items()):
                 header = await self._data_header(tx, found, service, environment, given.values)
                 if header is not None:
-                    headers.append(header)
-        return tuple([await self._queue(header) for header in headers])
+                    proposed.append(Proposal(header))
+        return proposed
 
     async def _data_header(
         self,
@@ -158,54 +173,15 @@ class Shipping:
             return None
         return Header(change_of("configuration", service, environment, found), image.config, None, None, data)
 
-    async def _queue(self, header: Header, records: tuple[Record, ...] = ()) -> str:
-        delivery = f"{header.change.service}-{secrets.token_hex(4)}"
-        header = with_plan(header)
-        async with self._store.transaction() as tx:
-            waiting = await self._journal.open_in(tx, f"{header.change.service}/{header.change.environment}")
-            await self._journal.create(tx, delivery, header)
-            for record in records:
-                await self._journal.add_record(tx, delivery, record)
-            for older in waiting:
-                if _makes_needless(header, older):
-                    await self._journal.supersede(tx, older.id, delivery)
-        return delivery
+
+def _can_be_aborted(running: Delivery) -> bool:
+    """Not once it was promoted, unless the others of its change set are still on their way."""
+    return running.header.changeset is not None or not running.facts.of("promote")
 
 
-#: What is about the artifact alone, and as true of it in another delivery.
-ABOUT_ARTIFACT = ("build", "suite", "scan")
-
-
-def _reused(found: Delivery, stage: str | None) -> tuple[Record, ...]:
-    """The good records of stages that do not come after *stage*. `Invalid` if there is no such stage."""
-    if stage is None:
-        return ()
-    pipeline = plan(found)
-    failed = found.facts.failed(pipeline)
-    name = stage or (failed.intent.stage if failed else "")
-    names = [listed.name for listed in pipeline.stages]
-    if name not in names:
-        problem = f"no stage {name!r}" if name else "no stage of it failed"
-        raise Invalid(
-            problem, where=found.id, next_move=f"name one of: {', '.join(names)}; or penstock rerun"
-        )
-    again = {name}
-    for listed in pipeline.stages:
-        again |= {listed.name} if again.intersection(listed.after) else set()
-    return tuple(
-        record
-        for record in found.records
-        if record.intent.stage not in again and record.intent.verb in ABOUT_ARTIFACT and record.state in GOOD
-    )
-
-
-def _makes_needless(header: Header, older: Delivery) -> bool:
-    """A rollback holds until somebody ships again; a newer change stands for those of its kind before it."""
-    change, before = header.change, older.header.change
-    if change.kind == "rollback":
-        return older.state is State.PENDING and before.kind != "rollback"
-    same = (change.kind, change.repository) == (before.kind, before.repository)
-    return same and header.config.supersede and not header.retries  # an old change is no newer one
+def _rollback_change(service: str, environment: str, person: str, reason: str) -> Change:
+    """Without its *revision*, which is the pair to come back to."""
+    return Change("rollback", service, environment, "", "", author=person, title=reason)
 
 
 def recognise(builders: Mapping[str, Builder], tree: Path, config: ServiceConfig, location: str) -> None:

@@ -30,11 +30,6 @@ async def live(ledger: Ledger, tx: Transaction, service: str, environment: str) 
     return (await history(ledger, tx, service, environment))[0]
 
 
-async def previous(ledger: Ledger, tx: Transaction, service: str, environment: str) -> Live | None:
-    """The pair that a rollback by hand comes back to: the one live before the one that is live now."""
-    return (await history(ledger, tx, service, environment))[1]
-
-
 async def history(
     ledger: Ledger, tx: Transaction, service: str, environment: str
 ) -> tuple[Live | None, Live | None]:
@@ -70,5 +65,9 @@ def _fold(entries: tuple[Entry, ...]) -> list[Live]:
                 stack.append(Live(release, data, delivery, entry.index))
             case RolledBack(restored=restored, release=release) if restored not in (None, release):
                 if len(stack) > 1 and stack[-1].release == release:
+                    stack.pop()
+            case RolledBack(restored=None, release=release):
+                # A first release that was promoted, and undone with the rest of its change set.
+                if stack and stack[-1].release == release:
                     stack.pop()
     return stack

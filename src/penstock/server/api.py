@@ -14,9 +14,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi import Path as InPath
 from fastapi.responses import PlainTextResponse, StreamingResponse
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.changeset import MOST_MEMBERS
 from penstock.core.codec import decode
 from penstock.errors import Conflict, Invalid
 from penstock.ledger import bundle, fsck
@@ -37,8 +38,22 @@ class Ship(BaseModel):
     environment: Text = views.PRODUCTION
 
 
+class Proposed(BaseModel):
+    location: Text
+    revision: Text = ""
+
+
+class Set(BaseModel):
+    changes: Annotated[list[Proposed], Field(min_length=1, max_length=MOST_MEMBERS)]
+    environment: Text = views.PRODUCTION
+
+
 class Reason(BaseModel):
     reason: Text = ""
+
+
+class RollBack(Reason):
+    together: bool = False
 
 
 class Again(BaseModel):
@@ -66,6 +81,12 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
         """Start deliveries of what a commit holds."""
         return {"deliveries": await control.shipping.ship(given.location, given.revision, given.environment)}
 
+    @api.post("/changesets")
+    async def ship_together(given: Set) -> View:
+        """Start deliveries of what several commits hold, as one change set."""
+        changes = [(change.location, change.revision) for change in given.changes]
+        return {"deliveries": await control.shipping.ship_together(changes, given.environment)}
+
     @api.get("/deliveries")
     async def deliveries(service: str = "", limit: Limit = 50) -> View:
         return {"deliveries": await views.deliveries(control, service, limit)}
@@ -89,7 +110,7 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
     async def retry(delivery: str, given: Again) -> View:
         """A new delivery of the same change: from *stage* on ("": the one that failed), or all of it."""
         stage = None if given.whole else given.stage
-        return {"delivery": await control.shipping.again(delivery, stage)}
+        return {"delivery": await control.shipping.queue.again(delivery, stage)}
 
     @api.post("/deliveries/{delivery}/promote")
     async def promote(delivery: str) -> View:
@@ -103,10 +124,14 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
         return {"ok": True, "isolation": control.isolation.value}
 
     @api.post("/services/{service}/rollback")
-    async def rollback(service: str, given: Reason, request: Request) -> View:
-        person = login_of(request).identity
-        found = await control.shipping.roll_back(service, views.PRODUCTION, person, given.reason)
-        return {"delivery": found}
+    async def rollback(service: str, given: RollBack, request: Request) -> View:
+        """Take back what is live; if *together*, with all that came in its change set."""
+        asked = (service, views.PRODUCTION, login_of(request).identity, given.reason)
+        if given.together:
+            started = await control.shipping.roll_back_together(*asked)
+            return {"delivery": started[0], "deliveries": started}
+        found = await control.shipping.roll_back(*asked)
+        return {"delivery": found, "deliveries": [found]}
 
     @api.get("/services/{service}/why")
     async def why(service: str) -> View:

@@ -15,16 +15,17 @@ from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
-from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
+from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
 from penstock.core.predicates import Deployed, Promoted, RolledBack
 from penstock.core.release import EnvironmentData, Release
 from penstock.core.traffic import TrafficState
-from penstock.engine import prune
+from penstock.engine import changesets, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
 from penstock.errors import Invalid, Unavailable
 from penstock.ledger.again import document_of
 from penstock.ledger.live import live
+from penstock.ports import Transaction
 from penstock.projections.why import explain, sign_offs
 
 View = dict[str, Any]
@@ -57,6 +58,7 @@ async def delivery(control: ControlPlane, name: str) -> View:
     """One delivery with its steps, sign-offs and evidence."""
     async with control.store.transaction(write=False) as tx:
         found = await control.journal.find(tx, name)
+        facts = await _facts(control, tx, found)
         now = await tx.now()
         own = await control.ledger.tagged(tx, f"delivery:{found.id}")
         gone = (await prune.pruned(tx, [found.id])).get(found.id)
@@ -71,7 +73,7 @@ async def delivery(control: ControlPlane, name: str) -> View:
         "release": release.id if release else None,
         "release_digest": release.digest if release else None,
         "steps": [_step(record) for record in found.records],
-        "stages": _stages(found, now),
+        "stages": _stages(found, facts, now),
         "sign_offs": _sign_offs(own),
         "evidence": [brief(evidence[index]) for index in sorted(evidence)],
     }
@@ -98,8 +100,9 @@ async def stages(control: ControlPlane, name: str) -> tuple[str, dict[str, State
     """A delivery's whole id, and the state that each of its stages has come to."""
     async with control.store.transaction(write=False) as tx:
         found = await control.journal.find(tx, name)
+        facts = await _facts(control, tx, found)
         now = await tx.now()
-    return found.id, {stage["name"]: State(stage["state"]) for stage in _stages(found, now)}
+    return found.id, {stage["name"]: State(stage["state"]) for stage in _stages(found, facts, now)}
 
 
 def _sign_offs(own: tuple[Entry, ...]) -> list[View]:
@@ -125,6 +128,7 @@ def summary(found: Delivery, now: float) -> View:
         "reason": found.reason,
         "request": found.request,
         "retries": found.header.retries,
+        "together": found.header.changeset.members if found.header.changeset else (),
         "refused_by": refused,
         "waiting": _waiting(found),
         "overridden": [name for record in found.records for name in _overridden(record)],
@@ -180,20 +184,24 @@ def _name(record: Record) -> str:
     return names.get(intent.verb, intent.stage)
 
 
-def _stages(found: Delivery, now: float) -> list[View]:
+async def _facts(control: ControlPlane, tx: Transaction, found: Delivery) -> Facts:
+    return replace(found.facts, together=await changesets.read(control.journal, tx, found))
+
+
+def _stages(found: Delivery, facts: Facts, now: float) -> list[View]:
     """The plan's stages in order, with the state that each has come to and the time it took."""
     records: dict[str, list[Record]] = {stage.name: [] for stage in plan(found).stages}
     for record in found.records:
         records.setdefault(record.intent.stage, []).append(record)
-    at_work = _at_work(found, now)
+    at_work = _at_work(found, facts, now)
     return [_stage(name, own, at_work, found.state in ENDED) for name, own in records.items()]
 
 
-def _at_work(found: Delivery, now: float) -> set[str]:
+def _at_work(found: Delivery, facts: Facts, now: float) -> set[str]:
     """The stages that are being worked on."""
     if found.state is not State.EXECUTING:
         return set()
-    match decide(plan(found), found.facts, now):
+    match decide(plan(found), facts, now):
         case Perform(intents):
             return {intent.stage for intent in intents}
         case Wait() if found.records:

@@ -15,6 +15,7 @@ from penstock.config import ServiceConfig
 from penstock.core.pipeline import State
 from penstock.core.release import Change
 from penstock.engine.journal import Delivery, Header
+from penstock.engine.queue import Proposal
 from penstock.engine.ship import Shipping
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.fsck import verify
@@ -32,7 +33,7 @@ async def ship(
 ) -> str:
     """As `Shipping.ship` does, once it has read the commit."""
     change = Change(kind, "shop", "production", repository, f"{next(COUNT):040}", "Dana", "A change")  # type: ignore[arg-type]
-    return await shipping(s)._queue(Header(change, config))
+    return await shipping(s).queue.add(Proposal(Header(change, config)))
 
 
 async def found(s: Stage, *deliveries: str) -> list[Delivery]:
@@ -122,21 +123,21 @@ async def test_what_failed_is_tried_again_from_there(tmp_path: Path, store: Stor
         async with running(await s.worker("w", engine)):
             first = await ship(s)
             await s.ended(first)
-            second = await shipping(s).again(first, "")
-            third = await shipping(s).again(first, None)
+            second = await shipping(s).queue.again(first, "")
+            third = await shipping(s).queue.again(first, None)
             with pytest.raises(Invalid, match="no stage 'nothing'") as caught:
-                await shipping(s).again(first, "nothing")
+                await shipping(s).queue.again(first, "nothing")
             assert "acceptance" in caught.value.next_move
             await s.ended(second, third)
             with pytest.raises(Invalid, match="no stage of it failed"):
-                await shipping(s).again(second, "")
+                await shipping(s).queue.again(second, "")
         tried, whole = await found(s, second, third)
         assert (tried.outcome, whole.outcome) == ("promoted", "promoted")
         assert tried.header.retries == first
         assert not {"build/build/0", "tests/suite/0", "scan/scan/0"} & set(engine.keys(second))
         assert {"begin/begin/0", "acceptance/acceptance/0"} <= set(engine.keys(second))
         assert "build/build/0" in engine.keys(third)
-        again = await shipping(s).again(second, "tests")
+        again = await shipping(s).queue.again(second, "tests")
         kept = [record.intent.stage for record in (await s.find(again)).records]
         assert kept == ["build", "scan"]
 
@@ -149,7 +150,7 @@ async def test_an_old_change_that_is_tried_again_makes_no_newer_one_needless(
         async with running(await s.worker("w", FakeEngine())):
             await s.ended(old)
         newer = await ship(s)
-        again = await shipping(s).again(old, None)
+        again = await shipping(s).queue.again(old, None)
         async with running(await s.worker("w2", FakeEngine())):
             await s.ended(newer, again)
         assert [delivery.outcome for delivery in await found(s, newer, again)] == ["promoted"] * 2
@@ -159,6 +160,6 @@ async def test_what_has_not_ended_or_is_a_rollback_is_not_repeated(tmp_path: Pat
     async with stage(tmp_path, store) as s:
         waiting, back = await ship(s), await ship(s, kind="rollback")
         with pytest.raises(Conflict, match="still pending"):
-            await shipping(s).again(waiting, None)
+            await shipping(s).queue.again(waiting, None)
         with pytest.raises(Invalid, match="rollback"):
-            await shipping(s).again(back, None)
+            await shipping(s).queue.again(back, None)

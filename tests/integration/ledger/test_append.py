@@ -16,7 +16,7 @@ from penstock.core.people import Binding, By, Genesis, KeyGrant, PolicyVersion, 
 from penstock.core.predicates import Ended, Predicate
 from penstock.core.saying import named, spoken
 from penstock.errors import Invalid, PenstockError, Refused
-from penstock.ledger.live import live, previous
+from penstock.ledger.live import history, live
 from penstock.ledger.log import Ledger, attest
 from penstock.ledger.signatures import signed_by
 from penstock.ports import Signer
@@ -258,7 +258,7 @@ async def test_what_is_live_follows_from_promotions_and_rollbacks(world: World) 
     await world.ship(second)
     async with world.store.transaction(write=False) as tx:
         now = await live(world.ledger, tx, "catalog", "production")
-        before = await previous(world.ledger, tx, "catalog", "production")
+        before = (await history(world.ledger, tx, "catalog", "production"))[1]
     assert now is not None
     assert before is not None
     assert (now.release, now.delivery) == (second.release, "d-2")
@@ -268,4 +268,4 @@ async def test_what_is_live_follows_from_promotions_and_rollbacks(world: World) 
         now = await live(world.ledger, tx, "catalog", "production")
         assert now is not None
         assert now.release == first.release
-        assert await previous(world.ledger, tx, "catalog", "production") is None
+        assert (await history(world.ledger, tx, "catalog", "production"))[1] is None

@@ -256,6 +256,20 @@ def test_what_has_ended_is_tried_again_as_a_new_delivery(
     assert client.post("/v1/deliveries/nothing/retry", json={}).status_code == 422
 
 
+def test_what_can_be_no_change_set_is_refused(client: httpx.Client, house: Playhouse, told: Told) -> None:
+    place = {"location": str(house.repository)}
+    for changes, words in (
+        ([place, place], "shop is twice in one change set"),
+        ([], "at least 1 item"),
+        ([place, {"location": "/nowhere"}], "/nowhere"),
+    ):
+        answer = client.post("/v1/changesets", json={"changes": changes})
+        assert (answer.status_code, words in answer.text) == (422, True), answer.text
+    alone = client.post("/v1/services/shop/rollback", json={"together": True})
+    assert (alone.status_code, "came with no other service" in alone.text) == (409, True)
+    assert client.get("/v1/deliveries").json()["deliveries"][0]["together"] == []
+
+
 def test_a_running_delivery_says_what_it_does_and_can_be_aborted(
     client: httpx.Client, house: Playhouse, told: Told
 ) -> None:
