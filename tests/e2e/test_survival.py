@@ -66,6 +66,23 @@ def test_down_and_up_again_brings_back_what_was_live(short_tmp: Path) -> None:
         assert counts(file)["by_release"], "nobody answers after coming back"
 
 
+def test_everything_is_killed_at_once_and_comes_back_by_itself(short_tmp: Path) -> None:
+    """As after a power failure: nobody was told to stop, and nobody wrote anything down."""
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        live = m.deliver()["release"]
+        m.kill_everything()
+        assert m.processes() == []
+        m.up()
+        wait_until_ready(m)
+        with m.load(20) as file:
+            (row,) = m.client.get("/v1/status")["services"]
+        assert row["live"] == live
+        assert set(counts(file)["by_release"]) == {live}
+        assert not row["drift"]
+
+
 def wait_until_ready(m: Machine) -> None:
     for _ in range(100):
         (row,) = m.client.get("/v1/status")["services"]

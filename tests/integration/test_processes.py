@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -221,6 +222,23 @@ async def test_what_died_while_nobody_looked_is_started_again(
     await house.until_gone(killed_agent)
     await house.until_restarted(1)
     assert await house.answer("/") == "serve"
+
+
+@pytest.mark.parametrize("pid", [0, 2**22 + 1])
+async def test_what_started_while_its_agent_died_is_not_left_alone(
+    house: House, killed_agent: set[psutil.Process], pid: int
+) -> None:
+    """The record is that of before the start, or before a restart: nobody wrote down what runs now."""
+    record = house.folder / "w" / "releases" / "web-1.json"
+    kept = json.loads(record.read_text())
+    kept["instances"][0].update(pid=pid, created=0.0, phase="starting")
+    record.write_text(json.dumps(kept))
+    house.new_driver()
+    adopted = await house.until(lambda p: p.ready)
+    assert adopted.instances[0].restarts == 0
+    assert house.processes() == killed_agent
+    await house.platform.remove("web-1", fence=FENCE)
+    await house.until_gone(killed_agent)
 
 
 async def test_what_was_stopped_is_not_ready_and_starts_with_the_next_agent(house: House) -> None:

@@ -63,6 +63,9 @@ class Processes:
         self._records = folder / "releases"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._releases = {path.stem: self._load(path) for path in sorted(self._records.glob("*.json"))}
+        self._runner.adopt(
+            [(record, self._place(name)) for name, kept in self._releases.items() for record in kept.instances]
+        )
 
     # --- Platform ------------------------------------------------------------------------------------
 
@@ -74,9 +77,10 @@ class Processes:
                 await asyncio.to_thread(self._images.unpack, workload.artifact)
                 bare = self._isolation is Isolation.NONE
                 egress = tuple(free_port() for _ in workload.calls) if bare else ()
-                release = _Release(workload, [Record(str(n)) for n in range(workload.replicas)], egress)
+                release = _Release(workload, [self._new(n) for n in range(workload.replicas)], egress)
                 self._place(workload.release).sockets.joinpath("out").mkdir(parents=True, exist_ok=True)
                 self._releases[workload.release] = release
+                self._save(release)  # before anything runs: what is started must be on somebody's list
                 for record in release.instances:
                     self._start(record, release)
                 self._save(release)
@@ -104,9 +108,13 @@ class Processes:
             found = self._known(release)
             if replicas < 0:
                 raise Invalid(f"{replicas} instances", where=release, next_move="ask for 0 or more")
+            grown = []
             while len(found.instances) < replicas:
-                record = Record(str(max((int(r.id) for r in found.instances), default=-1) + 1))
+                record = self._new(max((int(r.id) for r in found.instances), default=-1) + 1)
                 found.instances.append(record)
+                grown.append(record)
+            self._save(found)
+            for record in grown:
                 self._start(record, found)
             surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
             # As in `remove`: what is still on its way out stays on disk until it is gone.
@@ -204,6 +212,10 @@ class Processes:
                 record.crashes, record.started, record.reason = record.crashes + 1, now, str(error)
 
     # --- records -----------------------------------------------------------------------------------
+
+    def _new(self, number: int) -> Record:
+        """Its port is chosen at once: it must be on record before anything listens there."""
+        return Record(str(number), port=free_port() if self._isolation is Isolation.NONE else 0)
 
     def _start(self, record: Record, release: _Release) -> None:
         image = self._images.unpack(release.workload.artifact)

@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,8 @@ BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 MAX_CRASHES = 5
 STEADY_SECONDS = 10.0
 STOP_SECONDS = 10.0
+#: In the environment of an instance's first process: whose it is, should nobody have written its pid down.
+MARK = "PENSTOCK_INSTANCE"
 LOG_BYTES = 10 * 1024 * 1024
 
 
@@ -68,6 +71,9 @@ class Place:
     def instance(self, record: Record) -> Path:
         return self.sockets / record.id
 
+    def mark(self, record: Record) -> str:
+        return str(self.instance(record))
+
     def log(self, record: Record) -> Path:
         return self.logs / f"{record.id}.log"
 
@@ -92,8 +98,6 @@ class Runner:
         shutil.rmtree(folder, ignore_errors=True)
         for path in (folder, place.logs, place.data, place.sockets / "out"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self.sandbox.isolation is Isolation.NONE and not record.port:
-            record.port = free_port()
         with contextlib.ExitStack() as ours:
             kept = self._kept(record, place, ours)
             step = self._step(record, place, workload, image, (egress, kept))
@@ -106,7 +110,7 @@ class Runner:
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
-                    env={},
+                    env={MARK: place.mark(record)},
                     pass_fds=(*kept, *handed.descriptors),
                 )
             except OSError as error:
@@ -143,7 +147,9 @@ class Runner:
         env = {**image.env, **workload.env, "PORT": str(record.port if bare else INNER_PORT)}
         env |= {variable(c): f"http://127.0.0.1:{p}" for c, p in zip(workload.calls, ports, strict=True)}
         mounts = [Mount(str(image.root / "app"), "/app"), Mount(str(place.data), "/data", writable=True)]
-        if not bare:
+        if bare:  # there, the first process is the workload's own
+            env[MARK] = place.mark(record)
+        else:
             shim = Path(__file__).with_name("shim.py")
             mounts += [
                 Mount(str(place.sockets / "out"), "/run/penstock/out"),
@@ -159,6 +165,15 @@ class Runner:
         if child.poll() is not None:
             record.exit_code = child.returncode
         return child.returncode is None
+
+    def adopt(self, records: Collection[tuple[Record, Place]]) -> None:
+        """Take up what runs and is not on record: its agent died between starting it and writing it down."""
+        lost = {place.mark(record): record for record, place in records if not self.alive(record)}
+        for mark, process in strays(lost).items():
+            with contextlib.suppress(psutil.Error):
+                record, created = lost[mark], process.create_time()
+                record.pid, record.created, record.started = process.pid, created, created
+                record.phase, record.ready_since, record.exit_code = Phase.STARTING, 0.0, None
 
     def ended(self, record: Record, place: Place) -> None:
         """Note how it ended: by our own wait, or by what the shim left behind. Nothing of it stays."""
@@ -287,6 +302,19 @@ def _process(record: Record) -> psutil.Process | None:
         return process if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
+
+
+def strays(wanted: Collection[str]) -> dict[str, psutil.Process]:
+    """The first processes of instances whose marks are *wanted*, by mark: what was started by an agent that
+    died before it could write down what it had started."""
+    found: dict[str, psutil.Process] = {}
+    for process in psutil.process_iter() if wanted else ():
+        with contextlib.suppress(psutil.Error, OSError):
+            mark = process.environ().get(MARK, "")
+            leads = os.getsid(process.pid) == process.pid
+            if mark in wanted and leads and process.status() != psutil.STATUS_ZOMBIE:
+                found[mark] = process
+    return found
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:
