@@ -22,6 +22,7 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.workload import PROCESS_LIVES, Liveness
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -97,6 +98,7 @@ class ServiceConfig:
     health: str = ""
     replicas: int = 1
     start_seconds: float = 30.0
+    liveness: Liveness = PROCESS_LIVES
     calls: tuple[str, ...] = ()
     environment: Mapping[str, Variable] = field(default_factory=dict)
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
@@ -224,6 +226,7 @@ def _check_service(config: ServiceConfig) -> None:
         raise Invalid("canary times must be above zero", where=FILE)
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
+    _check_liveness(config.liveness)
     for name, suite in config.checks.items():
         _check_suite(name, suite)
     checks_in_order(config.checks)
@@ -234,6 +237,14 @@ def _check_service(config: ServiceConfig) -> None:
             raise Invalid(f"{path!r} must begin with one slash", where=f"{FILE}: acceptance.paths")
     for text in (config.run, *(suite.run for suite in config.checks.values())):
         _check_command(text)
+
+
+def _check_liveness(liveness: Liveness) -> None:
+    where = f"{FILE}: liveness"
+    if liveness.path and not liveness.path.startswith("/"):
+        raise Invalid(f"{liveness.path!r} must begin with a slash", where=where)
+    if not (liveness.every >= 0.1 and liveness.timeout >= 0.1 and liveness.failures >= 1):
+        raise Invalid("every and timeout must be 0.1 s or more, failures 1 or more", where=where)
 
 
 def checks_in_order(checks: Mapping[str, SuiteConfig]) -> list[tuple[str, SuiteConfig]]:

@@ -11,8 +11,9 @@ from penstock.core.image import ABI_LABEL, File, Recipe, assemble
 
 #: One program with three lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens.
 PROGRAM = b"""
-import http.server, json, os, sys, time
+import http.server, json, os, sys, threading, time
 
+hanging = threading.Event()
 print("hello from the workload", flush=True)
 if sys.argv[1] == "fail":
     print("cannot go on", flush=True)
@@ -25,6 +26,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/crash":
             os._exit(3)
+        if self.path == "/hang":
+            hanging.set()
+        if self.path == "/live" and hanging.is_set():
+            time.sleep(600)
         try:
             body = self.look()
         except OSError as error:

@@ -25,6 +25,7 @@ class _Release:
     since: dict[str, float]
     said: list[str] = field(default_factory=list)
     reason: str = ""
+    hanging: set[str] = field(default_factory=set)
 
 
 class FakePlatform:
@@ -48,7 +49,7 @@ class FakePlatform:
         known = self._releases[workload.release]
         for number, instance in enumerate(known.instances):
             if instance.phase is Phase.FAILED:
-                known.instances[number] = replace(instance, phase=Phase.STARTING)
+                known.instances[number] = replace(instance, phase=Phase.STARTING, crashes=0)
                 known.since[instance.id] = self.now
         return self._placement(known)
 
@@ -88,6 +89,11 @@ class FakePlatform:
 
     def _tended(self, found: _Release, instance: Instance) -> Instance:
         behaviour = found.workload.command[-1] if found.workload.command else "serve"
+        if instance.id in found.hanging:
+            found.hanging.discard(instance.id)
+            liveness = found.workload.liveness
+            asked = f"{liveness.failures} times at {liveness.path}"
+            return self._ended(found, instance, f"did not answer, asked {asked}, and was ended")
         if instance.phase is not Phase.STARTING:
             return instance
         if behaviour == "fail":
@@ -101,12 +107,13 @@ class FakePlatform:
         found.reason = f"not ready after {limit:g} s; its output:\n{found.said[-1]}"
         return replace(instance, phase=Phase.FAILED)
 
-    def _ended(self, found: _Release, instance: Instance) -> Instance:
-        found.reason = f"ended with exit code 3; its output:\n{found.said[-1]}"
-        if instance.restarts + 1 >= MAX_CRASHES:
-            return replace(instance, phase=Phase.FAILED, exit_code=3)
+    def _ended(self, found: _Release, instance: Instance, how: str = "ended with exit code 3") -> Instance:
+        found.reason = f"{how}; its output:\n{found.said[-1]}"
+        ended = replace(instance, exit_code=3, crashes=instance.crashes + 1)
+        if ended.crashes >= MAX_CRASHES:
+            return replace(ended, phase=Phase.FAILED)
         found.said.append(GREETING)
-        return replace(instance, phase=Phase.STARTING, restarts=instance.restarts + 1, exit_code=3)
+        return replace(ended, phase=Phase.STARTING, restarts=instance.restarts + 1)
 
     def _start(self, found: _Release, number: str) -> None:
         address = f"unix:/fake/{found.workload.release}/{number}"
@@ -130,10 +137,12 @@ class FakePlatform:
     # --- a user --------------------------------------------------------------------------------------
 
     def ask(self, address: str, path: str) -> str:
-        """What the instance at *address* answers: ``/env`` its variables as JSON; ``/crash`` ends it."""
+        """What an instance answers: its variables as JSON. ``/crash`` ends it, ``/hang`` makes it hang."""
         for found in self._releases.values():
             for number, instance in enumerate(found.instances):
                 if instance.address == address and instance.phase is Phase.READY:
+                    if path == "/hang":
+                        found.hanging.add(instance.id)
                     if path == "/crash":
                         found.instances[number] = self._ended(found, instance)
                     return json.dumps(_environment(found.workload))

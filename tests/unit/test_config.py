@@ -51,6 +51,8 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
         ("checks:\n  tests:\n    junit: x\n", "penstock.yaml:2", "missing field 'run'"),
         ("canary: {steps: [50, 10]}\n", "penstock.yaml", "canary.steps must rise"),
         ("canary: {steps: [100]}\n", "penstock.yaml", "below 100 per cent"),
+        ("liveness: {path: livez}\n", "penstock.yaml", "must begin with a slash"),
+        ("liveness: {path: /livez, every: 0}\n", "penstock.yaml", "0.1 s or more"),
         ("canary: {look_every: .nan}\n", "penstock.yaml:1", "a finite number"),
         ("replicas: 0\n", "penstock.yaml", "from 1 to 64"),
         ("service: shop\nreplicas: 1\nservice: cart\n", "penstock.yaml:3", "'service' is given twice"),

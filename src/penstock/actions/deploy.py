@@ -68,6 +68,7 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         health_path=config.health,
         replicas=config.replicas,
         start_seconds=config.start_seconds,
+        liveness=config.liveness,
     )
 
 

@@ -18,31 +18,40 @@ import httpx
 
 from penstock.checks.reports import JUnit, parse_junit
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
-from penstock.ports import Outcome, Router, Sandbox, Task, Tools
+from penstock.ports import Outcome, Platform, Router, Sandbox, Task, Tools
 
 REQUEST_SECONDS = 10.0
 
 
-async def perform(task: Task, /, *, router: Router, sandbox: Sandbox, tools: Tools) -> Outcome:
-    """Run both parts; the policies decide on the counts, this check only refuses to invent them."""
+async def perform(
+    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools
+) -> Outcome:
+    """Run both parts; the policies decide on the counts, this check only refuses to invent them.
+
+    A release that keeps ending is a failure, whatever the counts are.
+    """
     if task.release is None:
         raise Broken("acceptance without a release", where=task.delivery)
     state = await router.read(task.change.service, task.change.environment)
     if not state.ready(task.release.id):
+        if verdict := await _verdict(task, platform):
+            return Outcome(State.FAILURE, verdict)
         raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
     latencies, errors = await _generate(task, state)
+    verdict = await _verdict(task, platform)
     accepted = Accepted(
         passed=suite.passed,
-        failed=suite.failed,
-        failed_tests=suite.failing,
+        failed=suite.failed + bool(verdict),
+        failed_tests=(*suite.failing, verdict) if verdict else suite.failing,
         requests=len(latencies) + errors,
         errors=errors,
         p95_ms=round(percentile(latencies, 0.95), 1),
@@ -53,7 +62,15 @@ async def perform(task: Task, /, *, router: Router, sandbox: Sandbox, tools: Too
         f"{errors} errors, p95 {accepted.p95_ms:g} ms"
     )
     subjects = (Subject(task.release.id, task.release.digest),)
-    return Outcome(State.SUCCESS, words, (Statement(subjects, accepted),))
+    statements = (Statement(subjects, accepted),)
+    ended = State.FAILURE if verdict else State.SUCCESS
+    return Outcome(ended, verdict or words, statements)
+
+
+async def _verdict(task: Task, platform: Platform) -> str:
+    """Why the release can be none for users, in the platform's words and its own; "" if it runs."""
+    placement = await platform.observe(task.release.id) if task.release else None
+    return masked(placement.verdict, task.secrets) if placement else ""
 
 
 def preview_headers(state: TrafficState, release: str) -> dict[str, str]:

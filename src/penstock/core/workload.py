@@ -20,6 +20,25 @@ class Isolation(StrEnum):
 
 
 @dataclass(frozen=True)
+class Liveness:
+    """How an instance that runs and does no work is found out. Without a *path*, that its process lives is
+    enough.
+
+    It is asked there every *every* seconds once it is ready, and ended and started again when *failures*
+    answers in a row were 500 or above, or did not come within *timeout* seconds.
+    """
+
+    path: str = ""
+    every: float = 5.0
+    timeout: float = 2.0
+    failures: int = 3
+
+
+#: The default: whatever runs is taken to live.
+PROCESS_LIVES = Liveness()
+
+
+@dataclass(frozen=True)
 class Workload:
     """One release to be run.
 
@@ -38,6 +57,7 @@ class Workload:
     health_path: str = ""
     replicas: int = 1
     start_seconds: float = 30.0
+    liveness: Liveness = PROCESS_LIVES
 
 
 class Phase(StrEnum):
@@ -50,13 +70,21 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Instance:
-    """One running copy. *address* as in `traffic.Backend`; *exit_code* of its last end, if any."""
+    """One running copy. *address* as in `traffic.Backend`; *exit_code* of its last end, if any.
+
+    *crashes* counts its ends in a row, until it has been ready for a while.
+    """
 
     id: str
     address: str
     phase: Phase
     restarts: int = 0
     exit_code: int | None = None
+    crashes: int = 0
+
+
+#: So many ends in a row are no accident, whether or not it comes back each time.
+CRASH_LOOP = 3
 
 
 @dataclass(frozen=True)
@@ -83,6 +111,19 @@ class Placement:
     @property
     def failed(self) -> bool:
         return any(i.phase is Phase.FAILED for i in self.instances)
+
+    @property
+    def crash_looping(self) -> bool:
+        """Whether it ends again and again: no time will make it a release for users."""
+        return self.failed or any(i.crashes >= CRASH_LOOP for i in self.instances)
+
+    @property
+    def verdict(self) -> str:
+        """Why this can be no release for users, with its own last output; "" if nothing says so."""
+        if not self.crash_looping:
+            return ""
+        most = max(instance.restarts for instance in self.instances)
+        return f"{self.release} keeps ending ({most} restarts of one instance): {self.reason}"
 
 
 @dataclass(frozen=True)

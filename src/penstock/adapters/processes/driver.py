@@ -17,15 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.adapters.processes.images import Images
-from penstock.adapters.processes.instance import (
-    BACKOFF,
+from penstock.adapters.processes.instance import BACKOFF, Runner, free_port
+from penstock.adapters.processes.probes import Probes
+from penstock.adapters.processes.record import (
     MAX_CRASHES,
-    STEADY_SECONDS,
     Place,
     Record,
-    Runner,
     as_instance,
-    free_port,
     last_words,
     rotate,
 )
@@ -56,6 +54,7 @@ class Processes:
         self._folder = folder
         self._images = Images(artifacts, folder / "images")
         self._runner = Runner(sandbox)
+        self._probes = Probes(sandbox.isolation)
         self._isolation = sandbox.isolation
         self._stopped = False
         self._lock = asyncio.Lock()
@@ -63,9 +62,8 @@ class Processes:
         self._records = folder / "releases"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._releases = {path.stem: self._load(path) for path in sorted(self._records.glob("*.json"))}
-        self._runner.adopt(
-            [(record, self._place(name)) for name, kept in self._releases.items() for record in kept.instances]
-        )
+        known = [(record, self._place(name)) for name, r in self._releases.items() for record in r.instances]
+        self._runner.adopt(known)
 
     # --- Platform ------------------------------------------------------------------------------------
 
@@ -91,7 +89,7 @@ class Processes:
         """Being asked for again, what had been given up gets a new start, and a record of its own: the
         old one may still be on its way out."""
         failed = [record for record in release.instances if record.phase is Phase.FAILED]
-        await asyncio.gather(*(self._runner.stop(record) for record in failed))
+        await asyncio.gather(*(self._stop(record) for record in failed))
         for record in failed:
             fresh = Record(record.id, port=record.port)
             release.instances[release.instances.index(record)] = fresh
@@ -118,7 +116,7 @@ class Processes:
                 self._start(record, found)
             surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
             # As in `remove`: what is still on its way out stays on disk until it is gone.
-            await asyncio.gather(*(self._runner.stop(record) for record in surplus))
+            await asyncio.gather(*(self._stop(record) for record in surplus))
             self._save(found)
             return self._placement(found)
 
@@ -128,7 +126,7 @@ class Processes:
             if found is None:
                 return
             # Forget it on disk last: a crash in between must not leave a process that nobody knows.
-            await asyncio.gather(*(self._runner.stop(record) for record in found.instances))
+            await asyncio.gather(*(self._stop(record) for record in found.instances))
             place = self._place(release)
             for folder in (place.sockets, place.logs, place.data):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -160,7 +158,7 @@ class Processes:
         self._stopped = True
         async with self._lock:
             records = [record for release in self._releases.values() for record in release.instances]
-            await asyncio.gather(*(self._runner.stop(record) for record in records))
+            await asyncio.gather(*(self._stop(record) for record in records))
             for record in records:
                 if record.phase is Phase.READY:
                     record.phase = Phase.STARTING
@@ -175,13 +173,22 @@ class Processes:
         if not self._runner.alive(record):
             self._restart(record, release, place, now)
         elif record.phase is Phase.STARTING:
-            if self._runner.answered(record, place, workload.health_path):
+            if self._probes.ready(record, place, workload.health_path):
+                self._probes.forget(record)
                 record.phase, record.ready_since, record.served = Phase.READY, now, True
             elif now > record.started + workload.start_seconds and not record.served:
                 words = last_words(place, record)
                 record.phase = Phase.FAILED
                 record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
-                self._in_background(self._runner.stop(record))
+                self._in_background(self._stop(record))
+        elif workload.liveness.path and self._probes.hangs(record, place, workload.liveness):
+            asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
+            record.ended_for = f"did not answer, asked {asked}, and was ended"
+            self._runner.kill(record)
+
+    async def _stop(self, record: Record) -> None:
+        self._probes.forget(record)
+        await self._runner.stop(record)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -191,12 +198,11 @@ class Processes:
     def _restart(self, record: Record, release: _Release, place: Place, now: float) -> None:
         if record.pid:
             self._runner.ended(record, place)
-            steady = record.ready_since and now - record.ready_since > STEADY_SECONDS
-            record.crashes = 1 if steady else record.crashes + 1
+            self._probes.forget(record)
+            record.crashes = 1 if record.steady else record.crashes + 1
             record.phase, record.started = Phase.STARTING, now
-            record.reason = (
-                f"ended with exit code {record.exit_code}; its output:\n{last_words(place, record)}"
-            )
+            how = record.ended_for or f"ended with exit code {record.exit_code}"
+            record.reason = f"{how}; its output:\n{last_words(place, record)}"
         # What once served is never given up: what it depends on may come back.
         if record.crashes >= MAX_CRASHES and not record.served:
             record.phase = Phase.FAILED
