@@ -22,7 +22,7 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
-from penstock.core.workload import PROCESS_LIVES, Liveness
+from penstock.core.workload import MOST_DRAIN, PROCESS_LIVES, Liveness
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -99,6 +99,7 @@ class ServiceConfig:
     replicas: int = 1
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
+    drain_seconds: float = 30.0
     calls: tuple[str, ...] = ()
     environment: Mapping[str, Variable] = field(default_factory=dict)
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
@@ -227,6 +228,8 @@ def _check_service(config: ServiceConfig) -> None:
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
     _check_liveness(config.liveness)
+    if not 0 <= config.drain_seconds <= MOST_DRAIN:
+        raise Invalid(f"drain_seconds must be from 0 to {MOST_DRAIN:g}", where=FILE)
     for name, suite in config.checks.items():
         _check_suite(name, suite)
     checks_in_order(config.checks)

@@ -52,6 +52,7 @@ class Subject:
             replicas=replicas,
             start_seconds=start_seconds,
             liveness=Liveness("/live", every=0.1, timeout=0.5, failures=2),
+            drain_seconds=1.0,
         )
         return await self.platform.place(workload, fence=FENCE)
 
@@ -191,6 +192,18 @@ class PlatformContract:
         looping = await subject.until(lambda p: p.crash_looping)
         assert not looping.failed, "what once served is not given up"
         assert "exit code 3" in looping.reason
+
+    async def test_what_will_not_end_is_killed_at_the_limit_and_that_is_told(self, subject: Subject) -> None:
+        await subject.place("stubborn", replicas=2)
+        ready = await subject.until(lambda p: p.ready)
+        one = await subject.platform.scale("web-1", 1, fence=FENCE)
+        assert one.ready
+        none = await subject.platform.scale("web-1", 0, fence=FENCE)
+        assert none.instances == ()
+        assert none.reason == "web-1: instance 0 was still at work 1 s after SIGTERM, and was killed"
+        for instance in ready.instances:
+            with pytest.raises(ConnectionError):
+                await subject.ask(instance.address, "/")
 
 
 async def ignoring(asking: Awaitable[str]) -> None:

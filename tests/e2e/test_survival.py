@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.e2e.machine import Machine, machine
+from tests.e2e.machine import SERVICE, Machine, machine
 
 
 def counts(file: Path) -> dict[str, Any]:
@@ -81,6 +81,36 @@ def test_everything_is_killed_at_once_and_comes_back_by_itself(short_tmp: Path) 
         assert row["live"] == live
         assert set(counts(file)["by_release"]) == {live}
         assert not row["drift"]
+
+
+def broken_after(seconds: float) -> str:
+    """The service, which from then on cannot live any more, however often it is started."""
+    end = f"end = {time.time() + seconds}\nimport time\n"
+    wait = "threading.Timer(max(0, end - time.time()), lambda: os._exit(3)).start()\n"
+    return SERVICE.replace("server.serve_forever(0.05)", f"{end}{wait}server.serve_forever(0.05)")
+
+
+def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path) -> None:
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1", serve__py=broken_after(12))
+        assert m.deliver()["outcome"] == "promoted"
+        await_nobody_answers(m)
+        m.commit("v2")
+        with m.load(50) as file:
+            view = m.deliver()
+        assert view["outcome"] == "promoted", [(step["key"], step["reason"]) for step in view["steps"]]
+        assert len(counts(file)["by_release"]) >= 1
+        verify_ledger(m)
+
+
+def await_nobody_answers(m: Machine) -> None:
+    for _ in range(600):
+        (row,) = m.client.get("/v1/status")["services"]
+        if all(release["ready"] == 0 for release in row["releases"]):
+            return
+        time.sleep(0.1)
+    raise AssertionError(row)
 
 
 def wait_until_ready(m: Machine) -> None:

@@ -9,11 +9,13 @@ from pathlib import Path
 from penstock.core.digest import digest, hex_of
 from penstock.core.image import ABI_LABEL, File, Recipe, assemble
 
-#: One program with three lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens.
+#: Four lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens, ``stubborn`` will not end.
 PROGRAM = b"""
-import http.server, json, os, sys, threading, time
+import http.server, json, os, signal, sys, threading, time
 
 hanging = threading.Event()
+if sys.argv[1] == "stubborn":
+    signal.signal(signal.SIGTERM, lambda *_: None)
 print("hello from the workload", flush=True)
 if sys.argv[1] == "fail":
     print("cannot go on", flush=True)

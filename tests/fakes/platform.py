@@ -1,7 +1,8 @@
 """Platform in memory: its workloads are scripts of one word. For tests of whatever places releases.
 
-The last word of a command says what the workload does: ``serve`` (listen), ``fail`` (print and end with 3)
-or ``deaf`` (never listen). Time passes by one second with each `tend`. Must not start a process.
+The last word of a command says what the workload does: ``serve`` (listen), ``fail`` (print and end with 3),
+``stubborn`` (listen, and not end when told to) or ``deaf`` (never listen). Time passes by one second with
+each `tend`. Must not start a process.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ class _Release:
     since: dict[str, float]
     said: list[str] = field(default_factory=list)
     reason: str = ""
+    cut: str = ""
     hanging: set[str] = field(default_factory=set)
 
 
@@ -64,6 +66,10 @@ class FakePlatform:
             raise Invalid(f"{release} is not placed; placed: {', '.join(self._releases) or 'none'}")
         while len(found.instances) < replicas:
             self._start(found, str(max((int(i.id) for i in found.instances), default=-1) + 1))
+        if found.workload.command[-1:] == ("stubborn",) and found.instances[replicas:]:
+            which = f"{release}: instance {', '.join(i.id for i in found.instances[replicas:])}"
+            seconds = found.workload.drain_seconds
+            found.cut = f"{which} was still at work {seconds:g} s after SIGTERM, and was killed"
         del found.instances[replicas:]
         return self._placement(found)
 
@@ -99,7 +105,7 @@ class FakePlatform:
         if behaviour == "fail":
             found.said.append("cannot go on")
             return self._ended(found, instance)
-        if behaviour == "serve":
+        if behaviour in ("serve", "stubborn"):
             return replace(instance, phase=Phase.READY)
         limit = found.workload.start_seconds
         if self.now <= found.since[instance.id] + limit:
@@ -130,7 +136,7 @@ class FakePlatform:
                 Egress(callee, f"unix:/fake/{name}/out/{callee}") for callee in found.workload.calls
             ),
             isolation=Isolation.NONE,
-            reason=found.reason,
+            reason=found.reason if found.instances else found.cut,
             health_path=found.workload.health_path,
         )
 

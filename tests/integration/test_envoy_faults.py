@@ -208,6 +208,22 @@ async def test_refused_routes_leave_the_last_good_ones(town: Town) -> None:
     assert await ask(state.address, 5) == {"web-2 200": 5}
 
 
+async def test_a_change_of_weights_alone_touches_nobody_elses_configuration(town: Town) -> None:
+    envoy, one, two = town.driver(), await town.site("web-1"), await town.site("web-2")
+    state = await envoy.apply(all_on(backend(one), backend(two)), fence=FENCE)
+    shared = [town.folder / "cds.json", town.folder / "lds.json"]
+    before = [file.stat().st_mtime_ns for file in shared]
+    state = await envoy.apply(state.shifting(Weight("web-2", 1000)), fence=FENCE)
+    assert await ask(state.address, 5) == {"web-2 200": 5}
+    assert [file.stat().st_mtime_ns for file in shared] == before
+    # It is not taken for granted of another Envoy, nor by another driver.
+    psutil.Process(envoys_of(town.folder)[0]).kill()
+    state = await envoy.apply(state.shifting(Weight("web-1", 1000)), fence=FENCE)
+    assert await ask(state.address, 5) == {"web-1 200": 5}
+    state = await town.driver().apply(state.shifting(Weight("web-2", 1000)), fence=FENCE)
+    assert await ask(state.address, 5) == {"web-2 200": 5}
+
+
 async def test_an_address_in_use_is_refused(town: Town) -> None:
     envoy, site = town.driver(), await town.site("web-1")
     state = await envoy.apply(all_on(backend(site)), fence=FENCE)

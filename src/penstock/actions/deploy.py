@@ -69,6 +69,7 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         replicas=config.replicas,
         start_seconds=config.start_seconds,
         liveness=config.liveness,
+        drain_seconds=config.drain_seconds,
     )
 
 

@@ -34,6 +34,9 @@ class Liveness:
     failures: int = 3
 
 
+#: Nobody waits longer than this, in seconds, for what is in flight.
+MOST_DRAIN = 300.0
+
 #: The default: whatever runs is taken to live.
 PROCESS_LIVES = Liveness()
 
@@ -44,7 +47,8 @@ class Workload:
 
     *artifact* is the digest of an image already in the artifact store. *command* runs in the image's
     working directory with *env* plus ``PORT`` (where it must listen on 127.0.0.1) and one
-    ``<CALLEE>_URL`` for each name in *calls*.
+    ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
+    what is in flight, and then SIGKILL.
     """
 
     service: str
@@ -58,6 +62,7 @@ class Workload:
     replicas: int = 1
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
+    drain_seconds: float = 30.0
 
 
 class Phase(StrEnum):

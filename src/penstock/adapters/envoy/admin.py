@@ -6,7 +6,7 @@ Called by the driver. Must not change anything but through the few verbs here.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -51,24 +51,25 @@ class Admin:
         except Unavailable:
             return False
 
-    async def dump(self, resource: str) -> list[dict[str, Any]]:
-        """Active resources of a kind, from the configuration dump."""
-        response = await self._ask("GET", f"/config_dump?resource={resource}", absent=True)
+    async def dump(self, resource: str, *names: str) -> list[dict[str, Any]]:
+        """Active resources of a kind, from the configuration dump: those with one of *names*, or all."""
+        only = f"&name_regex={_any_of(names)}" if names else ""
+        response = await self._ask("GET", f"/config_dump?resource={resource}{only}", absent=True)
         if response.status_code == 404:  # before the first listener there is no such section
             return []
         return list(response.json().get("configs", []))
 
     async def routes(self, name: str) -> tuple[str, dict[str, Any]] | None:
         """(version, active routes) of one service; None if Envoy has none."""
-        for item in await self.dump("dynamic_route_configs"):
+        for item in await self.dump("dynamic_route_configs", name):
             found = item.get("route_config", {})
             if found.get("name") == name:
                 return str(item.get("version_info", "")), found
         return None
 
-    async def births(self) -> dict[str, str]:
-        """When each cluster was added or last changed, by name."""
-        active = await self.dump("dynamic_active_clusters")
+    async def births(self, *names: str) -> dict[str, str]:
+        """When each of these clusters was added or last changed, by name; those that there are."""
+        active = await self.dump("dynamic_active_clusters", *names) if names else ()
         return {str(item["cluster"]["name"]): str(item["last_updated"]) for item in active}
 
     async def texts(self, pattern: str) -> dict[str, str]:
@@ -87,9 +88,11 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Gauges&filter={pattern}")
         return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
 
-    async def health(self) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
-        """(ready, total, addresses) of each cluster, by name."""
-        response = await self.get("/clusters?format=json")
+    async def health(self, *names: str) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
+        """(ready, total, addresses) of each of these clusters, by name; those that there are."""
+        if not names:
+            return {}
+        response = await self.get(f"/clusters?format=json&filter={_any_of(names)}")
         found = {}
         for cluster in response.json().get("cluster_statuses", []):
             hosts = cluster.get("host_statuses", [])
@@ -97,17 +100,29 @@ class Admin:
             found[str(cluster["name"])] = (ready, len(hosts), tuple(_address(host) for host in hosts))
         return found
 
-    async def latency(self, cluster: str) -> dict[str, int]:
-        """Cumulative counts by upper bound (ms) of user requests; empty before the first."""
-        name = f"cluster.{cluster}.external.upstream_rq_time"
-        pattern = quote(f"^{re.escape(name)}$")
+    async def users(self, *clusters: str) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
+        """What users saw of these clusters: counters by name, and by cluster the cumulative counts of
+        requests by upper bound (ms), none before the first."""
+        counters = await self.counters(_of_users(clusters, "completed|5xx"))
+        # Asked second: histograms are up to date only once somebody has asked for statistics.
+        pattern = quote(_of_users(clusters, "time"))
         path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter={pattern}"
-        response = await self.get(path)
-        for stat in response.json()["stats"]:
-            for histogram in stat.get("histograms", []):
-                if histogram["name"] == name:
-                    return _buckets(histogram)
-        return {}
+        found = [h for stat in (await self.get(path)).json()["stats"] for h in stat.get("histograms", [])]
+        return counters, {_cluster_of(histogram["name"]): _buckets(histogram) for histogram in found}
+
+
+def _any_of(names: Sequence[str]) -> str:
+    """For a query: exactly one of these. Envoy then looks at nothing else, however much there is."""
+    return quote(f"^({'|'.join(re.escape(name) for name in names)})$")
+
+
+def _of_users(clusters: Sequence[str], what: str) -> str:
+    names = "|".join(re.escape(cluster) for cluster in clusters)
+    return rf"^cluster\.({names})\.external\.upstream_rq_({what})$"
+
+
+def _cluster_of(stat: str) -> str:
+    return stat.removeprefix("cluster.").removesuffix(".external.upstream_rq_time")
 
 
 def weights(routes: Mapping[str, Any]) -> tuple[Weight, ...]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import itertools
 import json
 import re
 import secrets
@@ -52,6 +54,10 @@ class Envoy:
         self._process = Process(folder, self._admin)
         self._lock = asyncio.Lock()
         self._stopped = False
+        #: The Envoy that has all clusters and listeners as they were last wanted; "" if that is not known.
+        self._confirmed = ""
+        #: How many updates that Envoy has not taken, by statistic: nobody but us makes any.
+        self._failed: dict[str, int] = {}
         self._state = self._load()
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
@@ -65,7 +71,8 @@ class Envoy:
         port = self._state.ports.get(name)
         if plan is None or port is None:
             return TrafficState(service, environment)
-        active, health = await self._admin.routes(name), await self._admin.health()
+        releases = [backend.release for backend in plan.backends]
+        active, health = await self._admin.routes(name), await self._admin.health(*releases)
         missing = [backend.release for backend in plan.backends if backend.release not in health]
         if active is None or missing:
             # Taken for "no traffic", this would become everybody's next plan.
@@ -89,8 +96,21 @@ class Envoy:
         return await self.read(plan.service, plan.environment)
 
     async def _move(self, name: str, plan: TrafficPlan) -> None:
+        known = self._state.plans.get(name)
+        settled = self._confirmed == self._process.identity
+        if settled and known is not None and _same_backends(known, plan):
+            # Envoy has every cluster and listener: what this costs does not depend on how many there are.
+            await self._await_ready(name, plan)
+            await self._routes(name, plan)
+            self._keep({**self._state.plans, name: plan})
+        else:
+            await self._rebuild(name, plan)
+
+    async def _rebuild(self, name: str, plan: TrafficPlan) -> None:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
+        self._confirmed = ""
+        self._failed.clear()
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
         self._keep({**before, name: both})
         try:
@@ -106,6 +126,7 @@ class Envoy:
         self._keep({**before, name: plan})
         await self._listeners(self._state.plans)
         await self._clusters(self._state.plans)
+        self._confirmed = self._process.identity
 
     def _keep(self, plans: dict[str, TrafficPlan]) -> None:
         self._state.plans = plans
@@ -124,7 +145,7 @@ class Envoy:
         wanted = {weight.release for weight in plan.weights} - had
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
-            health = await self._admin.health()
+            health = await self._admin.health(*wanted)
             waiting = [name for name in wanted if health.get(name, (0, 0, ()))[0] == 0]
             if not waiting:
                 return
@@ -177,17 +198,23 @@ class Envoy:
         kept = json.loads(previous)
         if kept["resources"] == resources and await version() == kept["version_info"]:
             return
-        failed = await self._failures(stats)
+        failed = self._failed.pop(stats, None)
+        if failed is None:
+            failed = await self._failures(stats)
         mine = self._next()
         self._write(file, mine, resources)
         deadline = time.monotonic() + CONFIRM_SECONDS
-        while time.monotonic() < deadline:
+        for turn in itertools.count(1):
             if await version() == mine:
+                self._failed[stats] = failed
                 return
-            if await self._failures(stats) > failed:
+            # Asked less often: Envoy looks through all its statistics for it.
+            if turn % 8 == 0 and await self._failures(stats) > failed:
                 self._replace(path, previous)
                 await asyncio.sleep(0.3)  # its log is written a moment later
                 raise Invalid(f"Envoy refuses {file}:\n{self._process.last_words()}", where=str(path))
+            if time.monotonic() > deadline:
+                break
             await asyncio.sleep(POLL_SECONDS)
         self._replace(path, previous)
         raise Unavailable(f"Envoy did not confirm {file} within {CONFIRM_SECONDS:.0f} s", where=str(path))
@@ -231,24 +258,25 @@ class Envoy:
         plan = self._state.plans.get(config.route_name(service, environment))
         if plan is None:
             return ()
+        releases = [backend.release for backend in plan.backends]
         while True:
-            births = await self._admin.births()
-            known = [backend.release for backend in plan.backends if backend.release in births]
-            found = [await self._counters(release, births[release]) for release in known]
-            if await self._admin.births() == births:  # else some may be of before and some of after
-                return tuple(found)
-
-    async def _counters(self, release: str, birth: str) -> Counters:
-        prefix = f"cluster.{release}.external.upstream_rq_"
-        counted = await self._admin.counters(f"^{re.escape(prefix)}")
-        return Counters(
-            release=release,
-            at=time.time(),
-            # A cluster that changes (one more instance, say) starts to count afresh.
-            epoch=f"{self._process.identity}-{birth}",
-            requests=counted.get(f"{prefix}completed", 0),
-            errors=counted.get(f"{prefix}5xx", 0),
-            latency=await self._admin.latency(release),
+            births = await self._admin.births(*releases)
+            counted, latency = await self._admin.users(*births)
+            at, envoy = time.time(), self._process.identity
+            if await self._admin.births(*releases) == births:  # else some may be of before and some of after
+                break
+        return tuple(
+            Counters(
+                release=release,
+                at=at,
+                # A cluster that changes (one more instance, say) starts to count afresh.
+                epoch=f"{envoy}-{births[release]}",
+                requests=counted.get(f"cluster.{release}.external.upstream_rq_completed", 0),
+                errors=counted.get(f"cluster.{release}.external.upstream_rq_5xx", 0),
+                latency=latency.get(release, {}),
+            )
+            for release in releases
+            if release in births
         )
 
     # --- looked after by the agent ---------------------------------------------------------------------
@@ -287,7 +315,10 @@ class Envoy:
         return state
 
     def _save(self) -> None:
-        self._replace(self._folder / "state.json", json.dumps(encode(self._state)))
+        plans = ", ".join(f"{json.dumps(name)}: {_encoded(plan)}" for name, plan in self._state.plans.items())
+        rest = {name: value for name, value in vars(self._state).items() if name != "plans"}
+        text = f'{json.dumps(rest).removesuffix("}")}, "plans": {{{plans}}}}}'
+        self._replace(self._folder / "state.json", text)
         (self._folder / "state.json").chmod(0o600)
 
 
@@ -296,6 +327,16 @@ def _state(backend: Backend, ready: int, total: int, addresses: tuple[str, ...])
     ours = tuple(address for address in backend.addresses if address in addresses)
     others = tuple(address for address in addresses if address not in ours)
     return BackendState(replace(backend, addresses=(*ours, *others)), ready, total)
+
+
+@functools.lru_cache(maxsize=4096)
+def _encoded(plan: TrafficPlan) -> str:
+    """Most plans are the same as last time."""
+    return json.dumps(encode(plan))
+
+
+def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:
+    return set(old.backends) == set(new.backends)
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:

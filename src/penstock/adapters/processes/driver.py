@@ -8,11 +8,13 @@ what runs, and starts what should run and does not (after a reboot: everything).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,21 +32,27 @@ from penstock.adapters.processes.record import (
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
-from penstock.core.workload import Isolation, Phase, Placement, Workload
-from penstock.errors import Invalid, PenstockError
+from penstock.core.workload import MOST_DRAIN, Isolation, Phase, Placement, Workload
+from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.ports import Sandbox
 
+log = logging.getLogger(__name__)
+
+#: How long what is in flight may take if everything is stopped, or if it never served anybody, in seconds.
+STOP_SECONDS = 10.0
 #: The longest path of a unix socket that every system takes.
 SOCKET_PATH = 103
 
 
 @dataclass
 class _Release:
-    """What is kept of one release. *egress* are host ports, used only without a sandbox."""
+    """What is kept of one release. *egress* are host ports, used only without a sandbox; *cut* says who
+    was still at work when it was last ended."""
 
     workload: Workload
     instances: list[Record] = field(default_factory=list)
     egress: tuple[int, ...] = ()
+    cut: str = ""
 
 
 class Processes:
@@ -58,6 +66,9 @@ class Processes:
         self._isolation = sandbox.isolation
         self._stopped = False
         self._lock = asyncio.Lock()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._leaving: list[Record] = []
+        self._unpacking: list[str] = []
         self._background: set[asyncio.Future[None]] = set()
         self._records = folder / "releases"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -70,9 +81,11 @@ class Processes:
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
         async with self._lock:
             self._stopped = False
+        async with self._lock_of(workload.release):
             if workload.release not in self._releases:
                 self._check_length(workload.release)
-                await asyncio.to_thread(self._images.unpack, workload.artifact)
+                with self._wanted(workload.artifact):
+                    await asyncio.to_thread(self._images.unpack, workload.artifact)
                 bare = self._isolation is Isolation.NONE
                 egress = tuple(free_port() for _ in workload.calls) if bare else ()
                 release = _Release(workload, [self._new(n) for n in range(workload.replicas)], egress)
@@ -89,7 +102,7 @@ class Processes:
         """Being asked for again, what had been given up gets a new start, and a record of its own: the
         old one may still be on its way out."""
         failed = [record for record in release.instances if record.phase is Phase.FAILED]
-        await asyncio.gather(*(self._stop(record) for record in failed))
+        await self._end(failed, release, at_most=STOP_SECONDS)
         for record in failed:
             fresh = Record(record.id, port=record.port)
             release.instances[release.instances.index(record)] = fresh
@@ -102,7 +115,7 @@ class Processes:
         return self._placement(found) if found else None
 
     async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        async with self._lock:
+        async with self._lock_of(release):
             found = self._known(release)
             if replicas < 0:
                 raise Invalid(f"{replicas} instances", where=release, next_move="ask for 0 or more")
@@ -116,22 +129,23 @@ class Processes:
                 self._start(record, found)
             surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
             # As in `remove`: what is still on its way out stays on disk until it is gone.
-            await asyncio.gather(*(self._stop(record) for record in surplus))
+            await self._end(surplus, found)
             self._save(found)
             return self._placement(found)
 
     async def remove(self, release: str, *, fence: Fence) -> None:
-        async with self._lock:
+        async with self._lock_of(release):
             found = self._releases.pop(release, None)
             if found is None:
                 return
             # Forget it on disk last: a crash in between must not leave a process that nobody knows.
-            await asyncio.gather(*(self._stop(record) for record in found.instances))
+            await self._end(found.instances, found)
             place = self._place(release)
             for folder in (place.sockets, place.logs, place.data):
                 shutil.rmtree(folder, ignore_errors=True)
             (self._records / f"{release}.json").unlink(missing_ok=True)
-            self._images.keep_only({kept.workload.artifact for kept in self._releases.values()})
+            kept = {kept.workload.artifact for kept in self._releases.values()}
+            self._images.keep_only(kept | set(self._unpacking))
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         found = self._releases.get(release)
@@ -157,13 +171,46 @@ class Processes:
         """End everything, and remember that it should run: the next agent starts it again."""
         self._stopped = True
         async with self._lock:
-            records = [record for release in self._releases.values() for record in release.instances]
-            await asyncio.gather(*(self._stop(record) for record in records))
-            for record in records:
-                if record.phase is Phase.READY:
-                    record.phase = Phase.STARTING
+            ending = [self._end(r.instances, r, at_most=STOP_SECONDS) for r in self._releases.values()]
+            # Those on their way out are on no list any more, and may take longer than this.
+            leaving = [self._runner.stop(record, STOP_SECONDS) for record in self._leaving]
+            await asyncio.gather(*ending, *leaving)
             for release in self._releases.values():
+                for record in release.instances:
+                    if record.phase is Phase.READY:
+                        record.phase = Phase.STARTING
                 self._save(release)
+
+    async def _end(self, records: Sequence[Record], release: _Release, at_most: float = MOST_DRAIN) -> None:
+        """End instances, and note which would not end by themselves in time."""
+        seconds = min(release.workload.drain_seconds, at_most)
+        killed = await asyncio.gather(*(self._stop(record, seconds) for record in records))
+        stubborn = [record.id for record, was_killed in zip(records, killed, strict=True) if was_killed]
+        if stubborn:
+            which = f"{release.workload.release}: instance {', '.join(stubborn)}"
+            release.cut = f"{which} was still at work {seconds:g} s after SIGTERM, and was killed"
+            log.warning("%s", release.cut)
+
+    async def _stop(self, record: Record, seconds: float) -> bool:
+        self._probes.forget(record)
+        self._leaving.append(record)
+        try:
+            return await self._runner.stop(record, seconds)
+        finally:
+            self._leaving.remove(record)
+
+    def _lock_of(self, release: str) -> asyncio.Lock:
+        """Of one release: another's long farewell must keep nobody waiting."""
+        return self._locks.setdefault(release, asyncio.Lock())
+
+    @contextlib.contextmanager
+    def _wanted(self, artifact: str) -> Iterator[None]:
+        """Nobody tidies away what is being unpacked."""
+        self._unpacking.append(artifact)
+        try:
+            yield
+        finally:
+            self._unpacking.remove(artifact)
 
     def _tend(self, record: Record, release: _Release) -> None:
         place, workload, now = self._place(release.workload.release), release.workload, time.time()
@@ -180,15 +227,11 @@ class Processes:
                 words = last_words(place, record)
                 record.phase = Phase.FAILED
                 record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
-                self._in_background(self._stop(record))
+                self._in_background(self._end([record], release, at_most=STOP_SECONDS))
         elif workload.liveness.path and self._probes.hangs(record, place, workload.liveness):
             asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
             record.ended_for = f"did not answer, asked {asked}, and was ended"
             self._runner.kill(record)
-
-    async def _stop(self, record: Record) -> None:
-        self._probes.forget(record)
-        await self._runner.stop(record)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -224,6 +267,8 @@ class Processes:
         return Record(str(number), port=free_port() if self._isolation is Isolation.NONE else 0)
 
     def _start(self, record: Record, release: _Release) -> None:
+        if self._stopped:
+            raise Unavailable("everything is being stopped", where=release.workload.release)
         image = self._images.unpack(release.workload.artifact)
         place = self._place(release.workload.release)
         self._runner.start(record, place, release.workload, image, release.egress)
@@ -245,7 +290,7 @@ class Processes:
                 for number, callee in enumerate(release.workload.calls)
             ),
             isolation=self._isolation,
-            reason=reasons[0] if reasons else "",
+            reason=reasons[0] if reasons else release.cut,
             health_path=release.workload.health_path,
         )
 

@@ -31,7 +31,7 @@ from penstock.ports import Sandbox
 INNER_PORT = 8080
 INNER_EGRESS = 15000
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-STOP_SECONDS = 10.0
+KILL_SECONDS = 10.0
 #: In the environment of an instance's first process: whose it is, should nobody have written its pid down.
 MARK = "PENSTOCK_INSTANCE"
 
@@ -143,23 +143,25 @@ class Runner:
             with contextlib.suppress(psutil.Error):
                 victim.kill()
 
-    async def stop(self, record: Record) -> None:
-        """SIGTERM, a bounded wait for what is in flight, then SIGKILL to all of it."""
+    async def stop(self, record: Record, seconds: float) -> bool:
+        """SIGTERM, up to *seconds* for what is in flight, then SIGKILL to all of it. Whether it took that."""
         process = _process(record)
         if process is None:
             self.alive(record)  # it ended by itself, and may still be a zombie of ours
             self._forget(record)
-            return
-        told, deadline = False, time.monotonic() + STOP_SECONDS
+            return False
+        told, deadline = False, time.monotonic() + seconds
         while time.monotonic() < deadline and self.alive(record):
             # One that has only just begun cannot hear yet.
             told = told or _signal(process, signal.SIGTERM, self.sandbox.isolation)
             await asyncio.sleep(0.02)
-        if self.alive(record):
+        killed = self.alive(record)
+        if killed:
             self.kill(record)
-        while self.alive(record) and time.monotonic() < deadline + STOP_SECONDS:
+        while self.alive(record) and time.monotonic() < deadline + KILL_SECONDS:
             await asyncio.sleep(0.02)
         self._forget(record)
+        return killed
 
     def _forget(self, record: Record) -> None:
         self._children.pop(record.pid, None)
