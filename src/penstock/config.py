@@ -22,7 +22,7 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
-from penstock.core.workload import MOST_DRAIN, PROCESS_LIVES, Liveness
+from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -100,6 +100,7 @@ class ServiceConfig:
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
     drain_seconds: float = 30.0
+    limits: Limits = NO_LIMITS
     calls: tuple[str, ...] = ()
     environment: Mapping[str, Variable] = field(default_factory=dict)
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
@@ -228,6 +229,7 @@ def _check_service(config: ServiceConfig) -> None:
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
     _check_liveness(config.liveness)
+    _check_limits(config.limits)
     if not 0 <= config.drain_seconds <= MOST_DRAIN:
         raise Invalid(f"drain_seconds must be from 0 to {MOST_DRAIN:g}", where=FILE)
     for name, suite in config.checks.items():
@@ -240,6 +242,14 @@ def _check_service(config: ServiceConfig) -> None:
             raise Invalid(f"{path!r} must begin with one slash", where=f"{FILE}: acceptance.paths")
     for text in (config.run, *(suite.run for suite in config.checks.values())):
         _check_command(text)
+
+
+def _check_limits(limits: Limits) -> None:
+    # Less than this, and not even an interpreter starts.
+    least = {"memory_mb": 16, "cpus": 0.01, "open_files": 64}
+    for name, fewest in least.items():
+        if getattr(limits, name) and getattr(limits, name) < fewest:
+            raise Invalid(f"limits.{name} must be {fewest} or more, or 0 for none", where=FILE)
 
 
 def _check_liveness(liveness: Liveness) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from penstock.core.fence import Fence
-from penstock.core.workload import Liveness, Phase, Placement, Workload
+from penstock.core.workload import Limits, Liveness, Phase, Placement, Workload
 from penstock.errors import Invalid
 from penstock.ports import Platform
 
@@ -46,13 +46,15 @@ class Subject:
             release=release,
             artifact=self.artifact,
             command=("python3", "/app/program.py", life),
-            env={"COLOUR": "blue"},
+            env={"COLOUR": "blue", "TOKEN": "sesame-open"},
+            secrets=("sesame-open",),
             calls=("price-list",),
             health_path="/health",
             replicas=replicas,
             start_seconds=start_seconds,
             liveness=Liveness("/live", every=0.1, timeout=0.5, failures=2),
             drain_seconds=1.0,
+            limits=Limits(memory_mb=200, cpus=0.5, open_files=256),
         )
         return await self.platform.place(workload, fence=FENCE)
 
@@ -204,6 +206,23 @@ class PlatformContract:
         for instance in ready.instances:
             with pytest.raises(ConnectionError):
                 await subject.ask(instance.address, "/")
+
+    async def test_what_uses_too_much_memory_is_ended_and_that_is_told(self, subject: Subject) -> None:
+        await subject.place("serve")
+        ready = await subject.until(lambda p: p.ready)
+        assert set(ready.advisory) <= {"memory_mb", "cpus", "open_files"}
+        await ignoring(subject.ask(ready.instances[0].address, "/eat"))
+        again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
+        assert again.reason.startswith("out of memory: it used ")
+        assert "its limit is 200 MB" in again.reason
+
+    async def test_its_secrets_are_not_shown_in_what_it_wrote(self, subject: Subject) -> None:
+        await subject.place("fail")
+        failed = await subject.until(lambda p: p.failed)
+        written = await subject.platform.logs("web-1", 100)
+        assert "its token is ***" in written
+        assert "its token is ***" in failed.reason
+        assert "sesame" not in "".join((*written, failed.reason))
 
 
 async def ignoring(asking: Awaitable[str]) -> None:

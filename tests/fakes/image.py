@@ -11,11 +11,12 @@ from penstock.core.image import ABI_LABEL, File, Recipe, assemble
 
 #: Four lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens, ``stubborn`` will not end.
 PROGRAM = b"""
-import http.server, json, os, signal, sys, threading, time
+import http.server, json, os, resource, signal, sys, threading, time
 
-hanging = threading.Event()
+eaten, hanging = [], threading.Event()
 if sys.argv[1] == "stubborn":
     signal.signal(signal.SIGTERM, lambda *_: None)
+print("its token is " + os.environ.get("TOKEN", ""), flush=True)
 print("hello from the workload", flush=True)
 if sys.argv[1] == "fail":
     print("cannot go on", flush=True)
@@ -28,6 +29,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/crash":
             os._exit(3)
+        if self.path == "/eat":
+            eaten.append(b"x" * 300_000_000)
         if self.path == "/hang":
             hanging.set()
         if self.path == "/live" and hanging.is_set():
@@ -44,6 +47,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def look(self):
         if self.path.startswith("/read/"):
             return open(self.path.removeprefix("/read")).read()
+        if self.path == "/files":
+            return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         return json.dumps(dict(os.environ))
 
     def log_message(self, *words):

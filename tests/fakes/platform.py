@@ -27,7 +27,7 @@ class _Release:
     said: list[str] = field(default_factory=list)
     reason: str = ""
     cut: str = ""
-    hanging: set[str] = field(default_factory=set)
+    ending: dict[str, str] = field(default_factory=dict)
 
 
 class FakePlatform:
@@ -95,11 +95,8 @@ class FakePlatform:
 
     def _tended(self, found: _Release, instance: Instance) -> Instance:
         behaviour = found.workload.command[-1] if found.workload.command else "serve"
-        if instance.id in found.hanging:
-            found.hanging.discard(instance.id)
-            liveness = found.workload.liveness
-            asked = f"{liveness.failures} times at {liveness.path}"
-            return self._ended(found, instance, f"did not answer, asked {asked}, and was ended")
+        if instance.id in found.ending:
+            return self._ended(found, instance, found.ending.pop(instance.id))
         if instance.phase is not Phase.STARTING:
             return instance
         if behaviour == "fail":
@@ -110,22 +107,22 @@ class FakePlatform:
         limit = found.workload.start_seconds
         if self.now <= found.since[instance.id] + limit:
             return instance
-        found.reason = f"not ready after {limit:g} s; its output:\n{found.said[-1]}"
+        found.reason = f"not ready after {limit:g} s; its output:\n{_last(found.said)}"
         return replace(instance, phase=Phase.FAILED)
 
     def _ended(self, found: _Release, instance: Instance, how: str = "ended with exit code 3") -> Instance:
-        found.reason = f"{how}; its output:\n{found.said[-1]}"
+        found.reason = f"{how}; its output:\n{_last(found.said)}"
         ended = replace(instance, exit_code=3, crashes=instance.crashes + 1)
         if ended.crashes >= MAX_CRASHES:
             return replace(ended, phase=Phase.FAILED)
-        found.said.append(GREETING)
+        found.said += _greeting(found.workload)
         return replace(ended, phase=Phase.STARTING, restarts=instance.restarts + 1)
 
     def _start(self, found: _Release, number: str) -> None:
         address = f"unix:/fake/{found.workload.release}/{number}"
         found.instances.append(Instance(number, address, Phase.STARTING))
         found.since[number] = self.now
-        found.said.append(GREETING)
+        found.said += _greeting(found.workload)
 
     def _placement(self, found: _Release) -> Placement:
         name = found.workload.release
@@ -143,16 +140,33 @@ class FakePlatform:
     # --- a user --------------------------------------------------------------------------------------
 
     def ask(self, address: str, path: str) -> str:
-        """What an instance answers: its variables as JSON. ``/crash`` ends it, ``/hang`` makes it hang."""
+        """What an instance answers: its variables. ``/crash`` ends it, ``/hang`` and ``/eat`` soon do."""
         for found in self._releases.values():
             for number, instance in enumerate(found.instances):
                 if instance.address == address and instance.phase is Phase.READY:
-                    if path == "/hang":
-                        found.hanging.add(instance.id)
+                    if path in ("/hang", "/eat"):
+                        found.ending[instance.id] = _trouble(found.workload, path)
                     if path == "/crash":
                         found.instances[number] = self._ended(found, instance)
                     return json.dumps(_environment(found.workload))
         raise ConnectionError(address)
+
+
+def _greeting(workload: Workload) -> list[str]:
+    token = workload.env.get("TOKEN", "")
+    return [f"its token is {'***' if token in workload.secrets else token}", GREETING]
+
+
+def _last(said: list[str]) -> str:
+    return "\n".join(said[-20:])
+
+
+def _trouble(workload: Workload, path: str) -> str:
+    if path == "/eat":
+        limit = workload.limits.memory_mb
+        return f"out of memory: it used {limit + 1} MB, its limit is {limit} MB, and it was ended"
+    asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
+    return f"did not answer, asked {asked}, and was ended"
 
 
 def _environment(workload: Workload) -> dict[str, str]:

@@ -46,6 +46,8 @@ async def _proven(task: Task, router: Router, placement: Placement) -> Outcome:
                 task.delivery, release, data, placement.isolation.value, len(placement.instances)
             )
             words = f"dark: {len(placement.instances)} ready, isolation {placement.isolation}"
+            if placement.advisory:
+                words += f"; not enforced here: {', '.join(placement.advisory)}"
             subjects = (Subject(release.id, release.digest),)
             return Outcome(State.SUCCESS, words, (Statement(subjects, deployed),))
         await asyncio.sleep(POLL_SECONDS)
@@ -70,6 +72,8 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         start_seconds=config.start_seconds,
         liveness=config.liveness,
         drain_seconds=config.drain_seconds,
+        limits=config.limits,
+        secrets=task.secrets,
     )
 
 

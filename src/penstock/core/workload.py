@@ -42,13 +42,28 @@ PROCESS_LIVES = Liveness()
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one instance, with all that it starts, may use; 0 is no limit.
+
+    *open_files* is for each process.
+    """
+
+    memory_mb: int = 0
+    cpus: float = 0.0
+    open_files: int = 0
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Workload:
     """One release to be run.
 
     *artifact* is the digest of an image already in the artifact store. *command* runs in the image's
     working directory with *env* plus ``PORT`` (where it must listen on 127.0.0.1) and one
     ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
-    what is in flight, and then SIGKILL.
+    what is in flight, and then SIGKILL. *secrets* are values that must not be shown in what it writes.
     """
 
     service: str
@@ -63,6 +78,8 @@ class Workload:
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
     drain_seconds: float = 30.0
+    limits: Limits = NO_LIMITS
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Phase(StrEnum):
@@ -94,7 +111,10 @@ CRASH_LOOP = 3
 
 @dataclass(frozen=True)
 class Placement:
-    """A release as the platform observes it. *reason* says why it failed, with its own last output."""
+    """A release as the platform observes it. *reason* says why it failed, with its own last output.
+
+    *advisory* names the limits that were declared and cannot be enforced here.
+    """
 
     release: str
     instances: tuple[Instance, ...]
@@ -102,6 +122,7 @@ class Placement:
     isolation: Isolation = Isolation.NONE
     reason: str = ""
     health_path: str = ""
+    advisory: tuple[str, ...] = ()
 
     @property
     def backend(self) -> Backend:

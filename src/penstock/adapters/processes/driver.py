@@ -20,6 +20,7 @@ from pathlib import Path
 
 from penstock.adapters.processes.images import Images
 from penstock.adapters.processes.instance import BACKOFF, Runner, free_port
+from penstock.adapters.processes.limits import Watch, advisory
 from penstock.adapters.processes.probes import Probes
 from penstock.adapters.processes.record import (
     MAX_CRASHES,
@@ -63,6 +64,7 @@ class Processes:
         self._images = Images(artifacts, folder / "images")
         self._runner = Runner(sandbox)
         self._probes = Probes(sandbox.isolation)
+        self._watch = Watch()
         self._isolation = sandbox.isolation
         self._stopped = False
         self._lock = asyncio.Lock()
@@ -153,7 +155,9 @@ class Processes:
             return ()
         place, share = self._place(release), -(-lines // len(found.instances))
         return tuple(
-            line for record in found.instances for line in last_words(place, record, share).splitlines()
+            line
+            for record in found.instances
+            for line in last_words(place, record, found.workload.secrets, share).splitlines()
         )[-lines:]
 
     # --- looked after by the agent -------------------------------------------------------------------
@@ -193,6 +197,7 @@ class Processes:
 
     async def _stop(self, record: Record, seconds: float) -> bool:
         self._probes.forget(record)
+        self._watch.forget(record)
         self._leaving.append(record)
         try:
             return await self._runner.stop(record, seconds)
@@ -224,10 +229,13 @@ class Processes:
                 self._probes.forget(record)
                 record.phase, record.ready_since, record.served = Phase.READY, now, True
             elif now > record.started + workload.start_seconds and not record.served:
-                words = last_words(place, record)
+                words = last_words(place, record, workload.secrets)
                 record.phase = Phase.FAILED
                 record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
                 self._in_background(self._end([record], release, at_most=STOP_SECONDS))
+        elif exceeded := self._watch.exceeded(record, workload.limits):
+            record.ended_for = exceeded
+            self._runner.kill(record)
         elif workload.liveness.path and self._probes.hangs(record, place, workload.liveness):
             asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
             record.ended_for = f"did not answer, asked {asked}, and was ended"
@@ -244,8 +252,9 @@ class Processes:
             self._probes.forget(record)
             record.crashes = 1 if record.steady else record.crashes + 1
             record.phase, record.started = Phase.STARTING, now
+            words = last_words(place, record, release.workload.secrets)
             how = record.ended_for or f"ended with exit code {record.exit_code}"
-            record.reason = f"{how}; its output:\n{last_words(place, record)}"
+            record.reason = f"{how}; its output:\n{words}"
         # What once served is never given up: what it depends on may come back.
         if record.crashes >= MAX_CRASHES and not record.served:
             record.phase = Phase.FAILED
@@ -292,6 +301,7 @@ class Processes:
             isolation=self._isolation,
             reason=reasons[0] if reasons else release.cut,
             health_path=release.workload.health_path,
+            advisory=advisory(release.workload.limits),
         )
 
     def _egress(self, release: _Release, place: Place, number: int) -> str:

@@ -22,6 +22,7 @@ import psutil
 
 from penstock.adapters._handed import Handed
 from penstock.adapters.processes.images import Unpacked
+from penstock.adapters.processes.limits import bounded
 from penstock.adapters.processes.record import Place, Record
 from penstock.core.workload import Isolation, Mount, Phase, Step, Workload
 from penstock.errors import Unavailable
@@ -57,7 +58,7 @@ class Runner:
             handed = ours.enter_context(Handed())
             try:
                 child = subprocess.Popen(
-                    self.sandbox.enclose(step, outlives_us=True, hand=handed.hand),
+                    bounded(self.sandbox.enclose(step, outlives_us=True, hand=handed.hand), workload.limits),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.core.masking import masked
 from penstock.core.tail import tail
 from penstock.core.workload import Instance, Isolation, Phase
 
 #: After this many ends without having been ready for `STEADY_SECONDS`, it is given up.
 MAX_CRASHES = 5
 STEADY_SECONDS = 10.0
+#: So much of a log is looked at for its last lines.
+WINDOW = 65536
 LOG_BYTES = 10 * 1024 * 1024
 
 
@@ -79,14 +83,19 @@ def as_instance(record: Record, place: Place, isolation: Isolation) -> Instance:
     )
 
 
-def last_words(place: Place, record: Record, lines: int = 20) -> str:
-    """The end of what an instance wrote."""
+def last_words(place: Place, record: Record, secrets: Collection[str], lines: int = 20) -> str:
+    """The end of what an instance wrote, without *secrets*."""
     log = place.log(record)
     if not log.exists():
         return ""
     with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 65536))
-        return "\n".join(tail(file.read()).splitlines()[-lines:])
+        begin = max(0, log.stat().st_size - WINDOW)
+        file.seek(begin)
+        written = file.read()
+    # Cut off in a line, it might begin with the end of a secret, which nobody would recognise.
+    whole = written.partition(b"\n")[2] if begin else written
+    shown = masked(whole.decode(errors="replace"), secrets) if secrets else whole.decode(errors="replace")
+    return "\n".join(tail(shown.encode()).splitlines()[-lines:])
 
 
 def rotate(place: Place, record: Record) -> None:
