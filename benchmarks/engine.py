@@ -40,6 +40,7 @@ from parts.tensteps import STEPS, TRUE, Enclosing, World, bare
 
 from fakes.postgres import PostgresServer
 from penstock.bootstrap.home import Home
+from penstock.bootstrap.loop import run
 from penstock.bootstrap.plugins import open_sandbox
 from penstock.core.workload import Step
 
@@ -304,7 +305,7 @@ def main() -> None:
         if given.only and name not in given.only:
             continue
         with tempfile.TemporaryDirectory(prefix="ps-") as folder:
-            found = asyncio.run(part(Path(folder)))
+            found = run(part(Path(folder)))
         for what, value in found.items():
             print(f"{what:66} {value:12,.{2 if value < 100 else 0}f}", flush=True)
         figures |= found

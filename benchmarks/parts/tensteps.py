@@ -23,6 +23,7 @@ from penstock.adapters._commands import run_command
 from penstock.bootstrap.control import open_languages, open_store
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, grant_worker, load_keys, publication
+from penstock.bootstrap.loop import run
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
@@ -212,7 +213,7 @@ def main() -> None:
     parser.add_argument("--lease", type=float, default=10.0)
     parser.add_argument("--command", nargs="+", default=TRUE)
     given = parser.parse_args()
-    asyncio.run(_work(Home(given.home), given.name, given.lease, tuple(given.command)))
+    run(_work(Home(given.home), given.name, given.lease, tuple(given.command)))
 
 
 if __name__ == "__main__":

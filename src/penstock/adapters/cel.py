@@ -8,6 +8,7 @@ refused when the policy is compiled, with line and column.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -39,15 +40,19 @@ class Cel:
     def __init__(self) -> None:
         variables = {name: TYPES[kind] for name, (kind, _) in FACTS.items()}
         self._environment = cel.NewEnv(variables=variables, extensions=[ext_strings.ExtStrings()])
+        #: The same few policies are asked again and again.
+        self._rules = functools.lru_cache(maxsize=256)(self._checked)
 
     def compile(self, policy: PolicyDocument) -> _Compiled:
         """Type-check every expression. `Invalid` with policy, rule, line and column."""
         if policy.module:
             raise Invalid("a policy in cel has rules, and no module", where=f"{policy.policy}: module:1:1")
-        return _Compiled(tuple(self._rule(policy, rule) for rule in policy.rules), self._environment)
+        return _Compiled(self._rules(policy.policy, policy.rules), self._environment)
 
-    def _rule(self, policy: PolicyDocument, rule: RuleDocument) -> _CompiledRule:
-        where = f"{policy.policy}: rule {rule.id}"
+    def _checked(self, policy: str, rules: tuple[RuleDocument, ...]) -> tuple[_CompiledRule, ...]:
+        return tuple(self._rule(f"{policy}: rule {rule.id}", rule) for rule in rules)
+
+    def _rule(self, where: str, rule: RuleDocument) -> _CompiledRule:
         return _CompiledRule(
             id=rule.id,
             when=self._expression(rule.when, cel.Type.BOOL, f"{where}: when"),

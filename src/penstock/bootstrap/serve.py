@@ -22,6 +22,7 @@ import uvicorn
 from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
+from penstock.bootstrap.loop import run
 from penstock.engine import prune
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
@@ -34,7 +35,7 @@ def serve(home: Home) -> None:
     home.create()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     with reporting(home, "serve"), locked(home.run / "server.lock", "the control plane is running already"):
-        asyncio.run(_serve(home))
+        run(_serve(home))
 
 
 async def _serve(home: Home) -> None:

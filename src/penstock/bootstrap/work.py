@@ -17,6 +17,7 @@ from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import grant_worker
+from penstock.bootstrap.loop import run
 from penstock.errors import Conflict, Invalid
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -38,7 +39,7 @@ def work(home: Home, name: str, slots: int) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     taken = f"a worker called {name} is at work here already"
     with reporting(home, f"worker-{name}"), locked(home.worker_lock(name), taken):
-        asyncio.run(_work(home, name, slots))
+        run(_work(home, name, slots))
 
 
 async def _work(home: Home, name: str, slots: int) -> None:

@@ -17,7 +17,7 @@ from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import Blocked, Gated, State
 from penstock.core.policy import PolicyDocument, sign_off
 from penstock.core.predicates import SignOff
-from penstock.core.selection import Question
+from penstock.core.selection import Question, tags_of
 from penstock.core.verdict import Cause, Result, Verdict, combine
 from penstock.errors import Broken
 from penstock.ledger.again import compiled, needed
@@ -75,6 +75,8 @@ async def lapsed(ledger: Ledger, tx: Transaction, question: Question) -> bool:
     authority = await ledger.authority(tx)
     if authority.changed >= question.size:
         return True
+    if not await ledger.tagged_since(tx, tags_of(question), question.size):
+        return False
     now = replace(question, size=await ledger.size(tx))
     return await inputs(ledger, tx, question) != await inputs(ledger, tx, now)
 

@@ -231,6 +231,10 @@ class Journal:
         One delivery at a time is executing for a scope; a pending one waits for it, unless it only has to
         end: that one's fence stays 0, so that it is nobody's business outside.
         """
+        async with self._store.transaction(write=False) as tx:
+            now = await tx.now()
+            if not await tx.execute(_CLAIMABLE, (now, now)):
+                return None  # mostly so: nobody is kept waiting by a commit of nothing
         async with self._store.transaction() as tx:
             now = await tx.now()
             rows = await tx.execute(_CLAIMABLE, (now, now))

@@ -72,11 +72,20 @@ def read(log: Path, offset: int | None, limit: int) -> Piece:
 @contextlib.asynccontextmanager
 async def keeping(log: Path) -> AsyncIterator[None]:
     """Around whatever may append to *log*: opened again if it was compressed, compressed when it is over."""
-    await asyncio.to_thread(_quietly, reopen, log)
+    if _finished(log).exists():
+        await asyncio.to_thread(_quietly, reopen, log)
     try:
         yield
     finally:
-        await asyncio.to_thread(_quietly, finish, log)
+        if _worth_compressing(log):
+            await asyncio.to_thread(_quietly, finish, log)
+
+
+def _worth_compressing(log: Path) -> bool:
+    try:
+        return log.stat().st_size >= WORTH_COMPRESSING or _tail(log).exists()
+    except FileNotFoundError:
+        return False
 
 
 def _quietly(change: Callable[[Path], None], log: Path) -> None:
@@ -96,7 +105,7 @@ def finish(log: Path) -> None:
     try:
         with log.open("rb") as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if log.stat().st_size >= WORTH_COMPRESSING or _tail(log).exists():
+            if _worth_compressing(log):
                 _compress(log)
     except (FileNotFoundError, BlockingIOError):
         return

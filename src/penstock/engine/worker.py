@@ -78,6 +78,9 @@ class Worker:
             return None
 
     async def _rest(self) -> None:
+        if len(self._running) >= self._slots:
+            await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+            return
         try:
             due = await self._means.journal.next_wake()
         except Unavailable:

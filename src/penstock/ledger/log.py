@@ -145,6 +145,14 @@ class Ledger:
         )
         return tuple(entry_of(row) for row in rows)
 
+    async def tagged_since(self, tx: Transaction, tags: Sequence[str], size: int) -> bool:
+        """Whether an entry with one of *tags* came after the first *size* entries."""
+        rows = await tx.execute(
+            f"SELECT 1 FROM tags WHERE tag IN ({', '.join('?' * len(tags))}) AND idx >= ? LIMIT 1",
+            (*tags, size),
+        )
+        return bool(rows)
+
     async def authority(self, tx: Transaction) -> Authority:
         """Who may say what, at this transaction's size."""
         return await self._authority(tx, await self.size(tx))

@@ -1,0 +1,29 @@
+"""How our processes run their event loop.
+
+Called by whoever starts one that runs commands. Must not know what it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def run(main: Coroutine[None, None, T]) -> T:
+    """`asyncio.run`, without a thread for each process that is waited for (as Python itself, from 3.12)."""
+    if sys.platform == "linux" and sys.version_info < (3, 12) and _has_pidfd():
+        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    return asyncio.run(main)
+
+
+def _has_pidfd() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # another system, an old kernel, a sandbox that forbids it
+        return False
+    return True
