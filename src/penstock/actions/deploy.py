@@ -32,10 +32,10 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     await router.apply(state.exposing(placement.backend), fence=task.fence)
-    return await _proven(task, router, placement)
+    return await _proven(task, router, platform, placement)
 
 
-async def _proven(task: Task, router: Router, placement: Placement) -> Outcome:
+async def _proven(task: Task, router: Router, platform: Platform, placement: Placement) -> Outcome:
     release, data = task.release, task.data
     if release is None or data is None:
         raise Broken("deploy without a release", where=task.delivery)
@@ -51,6 +51,9 @@ async def _proven(task: Task, router: Router, placement: Placement) -> Outcome:
             subjects = (Subject(release.id, release.digest),)
             return Outcome(State.SUCCESS, words, (Statement(subjects, deployed),))
         await asyncio.sleep(POLL_SECONDS)
+        now = await platform.observe(release.id)
+        if now is not None and now.verdict:
+            return Outcome(State.FAILURE, masked(now.verdict, task.secrets))
     return Outcome(State.FAILURE, "it answers on its own, but the proxy cannot reach it")
 
 

@@ -40,14 +40,15 @@ async def perform(
         raise Broken("acceptance without a release", where=task.delivery)
     state = await router.read(task.change.service, task.change.environment)
     if not state.ready(task.release.id):
-        if verdict := await _verdict(task, platform):
+        verdict, _ = await _life(task, platform)
+        if verdict:
             return Outcome(State.FAILURE, verdict)
         raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
     latencies, errors = await _generate(task, state)
-    verdict = await _verdict(task, platform)
+    verdict, ended = await _life(task, platform)
     accepted = Accepted(
         passed=suite.passed,
         failed=suite.failed + bool(verdict),
@@ -60,17 +61,20 @@ async def perform(
     words = (
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
         f"{errors} errors, p95 {accepted.p95_ms:g} ms"
-    )
+    ) + (f"; {ended}" if ended else "")
     subjects = (Subject(task.release.id, task.release.digest),)
     statements = (Statement(subjects, accepted),)
-    ended = State.FAILURE if verdict else State.SUCCESS
-    return Outcome(ended, verdict or words, statements)
+    outcome = State.FAILURE if verdict else State.SUCCESS
+    return Outcome(outcome, verdict or words, statements)
 
 
-async def _verdict(task: Task, platform: Platform) -> str:
-    """Why the release can be none for users, in the platform's words and its own; "" if it runs."""
+async def _life(task: Task, platform: Platform) -> tuple[str, str]:
+    """Why the release can be none for users, and how it last ended by itself, both in the platform's words
+    and its own; "" where there is nothing to say."""
     placement = await platform.observe(task.release.id) if task.release else None
-    return masked(placement.verdict, task.secrets) if placement else ""
+    if placement is None:
+        return "", ""
+    return masked(placement.verdict, task.secrets), masked(placement.ended, task.secrets)
 
 
 def preview_headers(state: TrafficState, release: str) -> dict[str, str]:

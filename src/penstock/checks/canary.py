@@ -30,7 +30,7 @@ async def measure(task: Task, /, *, metrics: Metrics) -> Outcome:
 
 async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcome:
     """Compare what both releases did since the canary began. FAIL ends the canary, and so does a new
-    release that keeps ending: the proxy passes it over, and the counts may not show it."""
+    release that keeps ending, for the proxy passes it over, and the counts may not show it."""
     if task.release is None or task.measured is None:
         raise Broken("a look before anything was measured", where=task.delivery)
     start = task.measured
@@ -52,12 +52,14 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
     )
     statement = Statement((Subject(task.release.id, task.release.digest),), predicate)
     placement = await platform.observe(task.release.id)
-    if placement is not None and placement.verdict:
-        reason = masked(placement.verdict, task.secrets)
+    failed = verdict.result is Result.FAIL
+    why = (placement.verdict or (failed and placement.ended) or "") if placement else ""
+    if why:
+        reason = masked(why, task.secrets)
         told = replace(predicate, explanation=f"{verdict.reason}; {reason}")
         ended = Looked("looked", Result.FAIL.value, quiet)
-        return Outcome(State.FAILURE, reason, (Statement(statement.subjects, told),), ended)
-    state = State.FAILURE if verdict.result is Result.FAIL else State.SUCCESS
+        return Outcome(State.FAILURE, told.explanation, (Statement(statement.subjects, told),), ended)
+    state = State.FAILURE if failed else State.SUCCESS
     detail = Looked("looked", verdict.result.value, quiet)
     return Outcome(state, verdict.reason, (statement,), detail)
 

@@ -144,6 +144,12 @@ class Placement:
         return self.failed or any(i.crashes >= CRASH_LOOP for i in self.instances)
 
     @property
+    def ended(self) -> str:
+        """How it last ended by itself, with its own last output; "" if it never did."""
+        restless = any(instance.restarts or instance.crashes for instance in self.instances)
+        return f"{self.release} ended by itself: {self.reason}" if restless else ""
+
+    @property
     def verdict(self) -> str:
         """Why this can be no release for users, with its own last output; "" if nothing says so."""
         if not self.crash_looping:

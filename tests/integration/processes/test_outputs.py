@@ -34,3 +34,11 @@ async def test_the_end_of_a_secret_is_not_shown_where_the_log_is_cut(house: Hous
     shown = "".join(await house.platform.logs("web-1", 9))
     assert secret[-3:] not in shown
     assert "seen" in shown
+
+
+async def test_what_it_is_given_is_in_no_list_of_processes(house: House) -> None:
+    given = replace(workload(house.artifact), env={"KEY": "sesame-open"})
+    await house.platform.place(given, fence=FENCE)
+    await house.until(lambda p: p.ready)
+    assert house.processes()
+    assert not [p for p in house.processes() if "sesame" in " ".join(p.cmdline())]
