@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.bootstrap.boundaries import around, around_engine, around_store
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
@@ -55,19 +56,20 @@ class ControlPlane:
 async def open_control_plane(home: Home) -> ControlPlane:
     """Wire everything for one data folder, and found its ledger if it is new."""
     keys = load_keys(home)
-    store = open_store(home)
+    store = around_store(open_store(home))
     ledger = Ledger(store, keys.logs, ORIGIN)
-    journal = Journal(store)
+    journal = Journal(store, home.settings.lease_seconds)
     await ledger.migrate()
     await journal.migrate()
     await found(store, ledger, keys, home)
     node = NodeClient(home.node_socket)
-    router, metrics, platform = NodeRouter(node), NodeMetrics(node), NodePlatform(node)
-    sandbox = open_sandbox(home.settings.sandbox)
+    router = around("Router", NodeRouter(node))
+    metrics, platform = NodeMetrics(node), around("Platform", NodePlatform(node))
+    sandbox = around("Sandbox", open_sandbox(home.settings.sandbox))
     builders = open_builders(home, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
     languages: dict[str, Language] = {name: find("language", name)() for name in names("language")}
-    source = find("source", "git")(home.cache / "git")
+    source = around("Source", find("source", "git")(home.cache / "git"))
     powers: dict[str, object] = {
         "store": store,
         "ledger": ledger,
@@ -78,10 +80,10 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "sandbox": sandbox,
         "builders": builders,
         "artifacts": artifacts,
-        "tools": find("tools", "project")(sandbox, home.cache),
+        "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
-    engine = Engine(powers, source, home.work, home.logs / "deliveries")
+    engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries"))
     return ControlPlane(
         home=home,
         keys=keys,
@@ -134,4 +136,4 @@ def open_witnesses(home: Home) -> list[Known]:
 def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:
     """Every installed builder, in alphabetical order of their names reversed: python before node."""
     ordered = sorted(names("builder"), reverse=True)
-    return {name: find("builder", name)(sandbox, home.artifacts) for name in ordered}
+    return {name: around("Builder", find("builder", name)(sandbox, home.artifacts)) for name in ordered}

@@ -28,12 +28,16 @@ class WitnessSettings:
 
 @dataclass(frozen=True)
 class Settings:
-    """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name."""
+    """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
+
+    *lease_seconds* is how long a delivery waits for a worker that has died before another takes it over.
+    """
 
     sandbox: str = "bubblewrap"
     port: int = 7070
     ingress_port: int = 8600
     witnesses: tuple[WitnessSettings, ...] = ()
+    lease_seconds: float = 10.0
 
 
 @dataclass(frozen=True)

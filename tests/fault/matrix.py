@@ -1,0 +1,224 @@
+"""The matrix: every boundary that a delivery comes by, times everybody who can be killed there.
+
+``python -m tests.fault.matrix --store sqlite --workers 1 --json FILE`` runs one configuration;
+``… --all`` runs them all, two side by side, and writes ``docs/reference/fault-matrix.md``. The boundaries
+are recorded, not listed: an undisturbed delivery first, and then whatever is first seen in a delivery with
+kills in it goes on the worklist too, together with the kills that lead there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.fakes.postgres import PostgresServer
+from tests.fault.listening import Kill, Run
+from tests.fault.report import page
+from tests.fault.rig import Configuration, Delivered, Rig, Shape, database
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "reference" / "fault-matrix.md"
+CONFIGURATIONS = tuple(
+    Configuration(store, workers) for workers in (1, 3) for store in ("sqlite", "postgres")
+)
+#: A ledger is verified after each delivery, so a data folder is not kept for ever.
+DELIVERIES = 40
+#: What depends on time may not come about at once.
+TRIES = 4
+
+
+@dataclass(frozen=True)
+class Result:
+    """One delivery in which *victim* was killed at *boundary*; *after* are the kills that led there."""
+
+    boundary: str
+    victim: str
+    after: tuple[Kill, ...]
+    reached: bool
+    seconds: float
+    wrong: tuple[str, ...] = ()
+
+
+@dataclass
+class Matrix:
+    """One configuration. *boundaries* maps each that was found, in order, to the kills that lead there."""
+
+    configuration: Configuration
+    postgres: PostgresServer | None
+    say: Callable[[str], None]
+    boundaries: dict[str, tuple[Kill, ...]] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    undisturbed: list[float] = field(default_factory=list)
+    _rig: Rig | None = None
+    _usual: dict[str, int] = field(default_factory=dict)
+    _shape: Shape | None = None
+
+    def run(self, sample: int = 0, seed: int = 0) -> None:
+        """All of it, or *sample* pairs of what the undisturbed delivery came by."""
+        try:
+            self._record()
+            work = deque((name, victim) for name in self.boundaries for victim in self.configuration.victims)
+            if sample:
+                work = deque(random.Random(seed).sample(list(work), sample))
+            while work:
+                name, victim = work.popleft()
+                found = self._kill(name, victim)
+                if not sample:
+                    work += [(new, each) for new in found for each in self.configuration.victims]
+                self.say(f"{len(work)} left; {_line(self.results[-1])}")
+        finally:
+            self._change_rig()
+
+    def _record(self) -> None:
+        """Twice: what one of the two only came by once is not counted twice."""
+        runs: list[Run] = []
+        for _ in range(2):
+            done = self._open_rig().deliver()
+            assert not done.wrong, done.wrong
+            self._shape = Shape.of(done.view)
+            runs.append(done.run)
+            self.undisturbed.append(done.seconds)
+        first, second = (run.counts() for run in runs)
+        self._usual = {raw: min(count, second.get(raw, count)) for raw, count in {**second, **first}.items()}
+        for run in runs:
+            self._note(run.seen)
+
+    def _note(self, seen: Iterable[str], after: Sequence[Kill] = ()) -> list[str]:
+        """Boundaries that nobody has seen before; numbers are cut to the usual ones."""
+        found = []
+        for name in seen:
+            raw, number = _split(name)
+            if number <= self._usual.get(raw, 1) and name not in self.boundaries:
+                self.boundaries[name] = tuple(after)
+                found.append(name)
+        return found
+
+    def _kill(self, name: str, victim: str) -> list[str]:
+        after = self.boundaries[name]
+        plan = (*after, Kill(name, victim))
+        found: list[str] = []
+        for _ in range(TRIES):
+            done = self._open_rig().deliver(plan, self._usual, self._shape)
+            found += self._note(done.run.seen, done.run.killed)
+            reached = len(done.run.killed) == len(plan)
+            if reached or done.wrong:
+                break
+        self.results.append(Result(name, victim, after, reached, self._recovery(done), done.wrong))
+        if done.wrong:
+            self._change_rig(keep=True)
+        return found
+
+    def _recovery(self, done: Delivered) -> float:
+        """How much longer it took than an undisturbed one."""
+        return max(0.0, done.seconds - min(self.undisturbed))
+
+    def _open_rig(self) -> Rig:
+        if self._rig is not None and self._rig.versions >= DELIVERIES:
+            self._change_rig()
+        if self._rig is None:
+            rig = Rig(self.configuration, self.postgres)
+            try:
+                rig.open()
+            except BaseException:
+                rig.close()
+                raise
+            self._rig = rig
+        return self._rig
+
+    def _change_rig(self, *, keep: bool = False) -> None:
+        if self._rig is not None:
+            self._rig.close(keep=keep)
+            if keep:
+                self.say(f"kept for a look: {self._rig.folder}")
+        self._rig = None
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "configuration": asdict(self.configuration),
+            "boundaries": list(self.boundaries),
+            "undisturbed": min(self.undisturbed, default=0.0),
+            "results": [asdict(result) for result in self.results],
+        }
+
+
+def _split(name: str) -> tuple[str, int]:
+    place, _, rest = name.rpartition(" #")
+    number, _, moment = rest.partition(" ")
+    return f"{place} {moment}", int(number)
+
+
+def _line(result: Result) -> str:
+    state = ("; ".join(result.wrong) or "ok") if result.reached else "NOT REACHED"
+    after = "".join(f" (after {kill.victim} at {kill.boundary})" for kill in result.after)
+    return f"{result.victim} at {result.boundary}{after}: +{result.seconds:.1f} s {state}"
+
+
+def run_one(configuration: Configuration, given: argparse.Namespace) -> bool:
+    """One configuration in this process; what is known so far is always in the file."""
+    began = time.monotonic()
+
+    def say(words: str) -> None:
+        print(f"[{configuration} {time.monotonic() - began:6.0f} s] {words}", flush=True)
+        given.json.write_text(json.dumps(matrix.document(), indent=1))
+
+    with database(configuration) as postgres:
+        matrix = Matrix(configuration, postgres, say)
+        matrix.run(given.sample, given.seed)
+        say("done")
+    return all(result.reached and not result.wrong for result in matrix.results)
+
+
+def run_all(sample: int, seed: int, configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
+    """Every configuration in a process of its own, two at a time. What they have found, in order."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{number}.json" for number in range(len(configurations))]
+        waiting = deque(zip(configurations, files, strict=True))
+        running: list[subprocess.Popen[bytes]] = []
+        try:
+            while waiting or running:
+                running = [process for process in running if process.poll() is None]
+                while waiting and len(running) < 2:
+                    running.append(_start(*waiting.popleft(), sample, seed))
+                time.sleep(0.2)
+        finally:
+            for process in running:
+                process.terminate()
+                process.wait()
+        return [json.loads(file.read_text()) if file.exists() else {} for file in files]
+
+
+def _start(configuration: Configuration, file: Path, sample: int, seed: int) -> subprocess.Popen[bytes]:
+    options = ["--store", configuration.store, "--workers", configuration.workers, "--json", file]
+    command = [sys.executable, "-m", "tests.fault.matrix", *options, "--sample", sample, "--seed", seed]
+    return subprocess.Popen([str(word) for word in command], cwd=ROOT)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--all", action="store_true")
+    parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
+    parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--sample", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", type=Path, default=Path("fault-matrix.json"))
+    given = parser.parse_args()
+    if not given.all:
+        return 0 if run_one(Configuration(given.store, given.workers), given) else 1
+    found = run_all(given.sample, given.seed, CONFIGURATIONS)
+    PAGE.write_text(page(found))
+    print(f"written: {PAGE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,372 @@
+"""A whole Penstock whose processes are killed on purpose, somebody who starts them again, and the checks.
+
+Used by `matrix`. One rig is one data folder and one store; it serves many deliveries of one small service.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import signal
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+
+from penstock.bootstrap import boundaries, commands
+from penstock.errors import Unavailable
+from tests.e2e.machine import Machine, free_port
+from tests.fakes.postgres import PostgresServer
+from tests.fault.listening import Kill, Listener, Reached, Run
+
+LEASE_SECONDS = 2.0
+#: How long a delivery may take, kills and all; how long the data plane may take to agree afterwards.
+DELIVERY_SECONDS = 60.0
+SETTLE_SECONDS = 20.0
+POLL_SECONDS = 0.1
+
+CONFIG = """\
+service: shop
+run: python3 serve.py
+health: /healthz
+checks:
+  tests: {run: cp report.xml junit.xml, junit: junit.xml}
+acceptance: {paths: [/], requests: 20, p95_ms: 10000}
+canary: {steps: [50], seconds_per_step: 0.3, look_every: 0.3, patience: 0}
+"""
+REPORT = '<testsuite><testcase classname="shop" name="serves"/></testsuite>'
+#: There are no users here, so nothing that a canary could tell.
+POLICY = """\
+policy: operations-lead
+owner: operations-lead
+scope: organisation
+guards: [promote]
+environments: [production]
+rules:
+  - id: canary
+    when: release.first || evidence.canary.verdict != 'FAIL'
+    say: "'no worse'"
+    else: "'worse'"
+"""
+
+View = dict[str, Any]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Configuration:
+    store: str
+    workers: int
+
+    def __str__(self) -> str:
+        return f"{self.store}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+
+    @property
+    def victims(self) -> tuple[str, ...]:
+        """*worker* is the process that drives the delivery, be it a worker or the server."""
+        return ("worker", "node", "envoy", *(["postgres"] if self.store == "postgres" else []))
+
+
+@dataclass(frozen=True)
+class Delivered:
+    """One delivery with its kills. *wrong* is empty if all is as if nobody had been killed."""
+
+    run: Run
+    view: View
+    wrong: tuple[str, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an undisturbed delivery leaves: keys of its records in order, and how many statements of a kind.
+
+    Looks are left aside: their number depends on the time.
+    """
+
+    keys: tuple[str, ...]
+    kinds: tuple[tuple[str, int], ...]
+
+    @classmethod
+    def of(cls, view: View) -> Shape:
+        keys = tuple(step["key"] for step in view["steps"] if "/look/" not in step["key"])
+        kinds = Counter(entry["what"] for entry in view["evidence"] if entry["what"] != "Look")
+        return cls(keys, tuple(sorted(kinds.items())))
+
+
+class Rig:
+    def __init__(self, configuration: Configuration, postgres: PostgresServer | None) -> None:
+        self.configuration = configuration
+        self.folder = Path(tempfile.mkdtemp(prefix="ps-m-", dir="/tmp"))
+        self.machine = Machine(self.folder)
+        self.home = self.machine.home
+        self.postgres = postgres
+        self.versions = 0
+        self._listener = Listener(self.folder / "boundaries.sock", self._kill)
+        self._spawned: dict[str, int] = {}
+        self._keep = threading.Event()
+        self._database_lost = threading.Event()
+        self._keeper = threading.Thread(target=self._keep_up, daemon=True)
+        self._run = Run((), {})
+
+    # --- from start to end ----------------------------------------------------------------------------
+
+    def open(self) -> None:
+        """Start everything, and deliver twice: only then is there a live release and one before it."""
+        os.environ[boundaries.VARIABLE] = str(self.folder / "boundaries.sock")
+        os.environ.pop("PENSTOCK_STORE", None)
+        if self.postgres is not None:
+            os.environ["PENSTOCK_STORE"] = self.postgres.url(self.postgres.schema())
+        self.home.create()
+        self.home.keep(replace(self.home.settings, lease_seconds=LEASE_SECONDS))
+        commands.up(self.home, unsandboxed=not Machine.sandboxed(), port=free_port(), ingress=free_port())
+        self._keeper.start()
+        policy = self.folder / "operations-lead.yaml"
+        policy.write_text(POLICY)
+        self.machine.penstock("policy", "publish", str(policy))
+        for _ in range(2):
+            view = self._await_end(self._ship(self._commit()))
+            assert view["outcome"] == "promoted", view["reason"]
+
+    def close(self, *, keep: bool = False) -> None:
+        self._keep.set()
+        if self._keeper.is_alive():
+            self._keeper.join()
+        commands.down(self.home)
+        self._listener.close()
+        self.machine.close()
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- a supervisor ---------------------------------------------------------------------------------
+
+    def _keep_up(self) -> None:
+        """What a supervisor does: start again what has ended. Envoy is the agent's to bring back."""
+        while not self._keep.wait(0.05):
+            if self._database_lost.is_set() and self.postgres is not None:
+                self._database_lost.clear()
+                self._start_database(self.postgres)
+            for command, lock in self._locks.items():
+                if not commands.is_held(lock) and not _runs(self._spawned.get(command, 0)):
+                    self._spawned[command] = commands.spawn(self.home, command)
+
+    def _start_database(self, postgres: PostgresServer) -> None:
+        deadline = time.monotonic() + DELIVERY_SECONDS
+        while True:
+            try:
+                return postgres.start()
+            except Exception:  # what is left of the killed one may still be in its way
+                if time.monotonic() > deadline:
+                    raise
+                postgres.stop(signal.SIGKILL)
+
+    @property
+    def _locks(self) -> dict[str, Path]:
+        return {"serve": self.home.run / "server.lock", "node": self.home.node / "agent.lock"}
+
+    # --- killing --------------------------------------------------------------------------------------
+
+    def _kill(self, victim: str, reached: Reached) -> None:
+        if victim == "postgres":
+            self._kill_database()
+        else:
+            self._end(self._pid(victim, reached))
+
+    def _pid(self, victim: str, reached: Reached) -> int:
+        if victim == "worker":
+            return reached.pid if reached.process != "node" else self._driver()
+        if victim == "node":
+            return self.machine.pid(self._locks["node"])
+        return int(json.loads((self.home.node / "envoy" / "envoy.pid").read_text())["pid"])
+
+    def _driver(self) -> int:
+        return self._run.driver or self.machine.pid(self._locks["serve"])
+
+    def _end(self, pid: int) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process = psutil.Process(pid)
+            process.send_signal(signal.SIGKILL)
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.002)
+
+    def _kill_database(self) -> None:
+        """The server and what it has started, as when the machine's memory runs out."""
+        assert self.postgres is not None
+        first = psutil.Process(self.postgres.pid)
+        family = first.children()
+        self.postgres.stop(signal.SIGKILL)
+        for process in family:
+            self._end(process.pid)
+        self._database_lost.set()
+
+    # --- one delivery ---------------------------------------------------------------------------------
+
+    def deliver(
+        self, plan: Sequence[Kill] = (), usual: dict[str, int] | None = None, shape: Shape | None = None
+    ) -> Delivered:
+        """Deliver a new version, kill as planned, and say what is wrong afterwards."""
+        revision = self._commit()
+        run = self._run = Run(tuple(plan), usual or {})
+        began = time.monotonic()
+        with self._listener.watching(run):
+            view = self._await_end(self._ship(revision))
+            wrong = self._settled(view)
+        seconds = time.monotonic() - began
+        if plan and shape is not None:
+            wrong += self._record_wrong(view, shape)
+        wrong += self._ledger_wrong(revision)
+        return Delivered(run, view, tuple(wrong), seconds)
+
+    def _commit(self) -> str:
+        self.versions += 1
+        return self.machine.commit(f"v{self.versions}", penstock__yaml=CONFIG, report__xml=REPORT)
+
+    def _ship(self, revision: str) -> str:
+        """Ship as a careful caller does: after a failure, look whether it was queued before trying again."""
+
+        def once() -> str | None:
+            listed = self.machine.client.get("/v1/deliveries")["deliveries"]
+            found = [d["id"] for d in listed if d["change"]["revision"] == revision]
+            return found[0] if found else self.machine.ship()
+
+        return _until(once, DELIVERY_SECONDS) or ""
+
+    def _await_end(self, delivery: str) -> View:
+        def ended() -> View | None:
+            view: View = self.machine.client.get(f"/v1/deliveries/{delivery}")
+            return view if view["ended"] else None
+
+        view = _until(ended, DELIVERY_SECONDS) if delivery else None
+        return view or {"id": delivery, "outcome": "", "steps": [], "evidence": [], "reason": "no end"}
+
+    # --- what must hold -------------------------------------------------------------------------------
+
+    def _settled(self, view: View) -> list[str]:
+        """What the data plane does not agree with, once it had its time."""
+        if not view["outcome"]:
+            return [f"{view['id']} did not end in {DELIVERY_SECONDS:.0f} s"]
+        if view["outcome"] != "promoted":
+            return [f"ended as {view['outcome']}: {view['reason']}"]
+        wrong: list[str] = []
+
+        def agrees() -> bool | None:
+            wrong[:] = self._world_wrong(view)
+            return not wrong or None
+
+        _until(agrees, SETTLE_SECONDS)
+        return wrong
+
+    def _world_wrong(self, view: View) -> list[str]:
+        (row,) = self.machine.client.get("/v1/status")["services"]
+        live, before = view["release"], row["releases"]
+        known = {release["release"]: release for release in before}
+        placed = {path.stem for path in (self.home.node / "w" / "releases").glob("*.json")}
+        processes = Counter(self._instances())
+        wrong = [
+            (row["live"] != live, f"{row['live']} is live, not {live}"),
+            (row["weights"] != [{"release": live, "per_cent": 100.0}], f"weights: {row['weights']}"),
+            (row["drift"], "drift"),
+            (bool(row["problem"]), row["problem"]),
+            (row["delivering"], f"{row['delivering']} is still delivering"),
+            (known.get(live, {}).get("ready") != 1, f"{live} is not ready"),
+            (set(known) != placed, f"the proxy knows {sorted(known)}, placed are {sorted(placed)}"),
+            (placed != {live, self._predecessor(view)}, f"placed: {sorted(placed)}"),
+            (processes != Counter(placed), f"processes of instances: {dict(processes)}"),
+            (self._envoys() != 1, f"{self._envoys()} Envoys run"),
+        ]
+        return [words for bad, words in wrong if bad]
+
+    def _predecessor(self, view: View) -> str:
+        (begin,) = [step for step in view["steps"] if step["key"] == "begin/begin/0"]
+        return str(begin["reason"]).removeprefix("live: ")
+
+    def _instances(self) -> Iterator[str]:
+        """The release of every instance's outermost process."""
+        pattern = re.compile(re.escape(f"{self.home.node}/w/data/") + r"([^ /]+)")
+        found = {}
+        for process, words in _processes():
+            if match := pattern.search(words):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found[process.pid] = (process.ppid(), match[1])
+        for parent, release in found.values():
+            if parent not in found:
+                yield release
+
+    def _envoys(self) -> int:
+        mark = f" -c {self.home.node}/envoy/envoy.json "
+        return sum(mark in f"{words} " for _, words in _processes())
+
+    def _record_wrong(self, view: View, shape: Shape) -> list[str]:
+        own = Shape.of(view)
+        cited = [index for step in view["steps"] for index in step["entries"]]
+        ends = [entry["index"] for entry in view["evidence"] if entry["what"] == "Ended"]
+        wrong = [
+            (own.keys != shape.keys, f"records {own.keys}"),
+            (own.kinds != shape.kinds, f"evidence {own.kinds}"),
+            (len(ends) != 1, f"{len(ends)} entries say that it ended"),
+            (len(set(cited)) != len(cited), "an entry is cited twice"),
+            (
+                {*cited, *ends} != {entry["index"] for entry in view["evidence"]},
+                "evidence that no record cites, or a record without its evidence",
+            ),
+        ]
+        return [words for bad, words in wrong if bad]
+
+    def _ledger_wrong(self, revision: str) -> list[str]:
+        def verify() -> View:
+            report: View = self.machine.client.post("/v1/ledger/verify")
+            return report
+
+        report = _until(verify, SETTLE_SECONDS) or {"verified": False, "problems": "nobody answers"}
+        listed = self.machine.client.get("/v1/deliveries")["deliveries"]
+        own = [d["id"] for d in listed if d["change"]["revision"] == revision]
+        wrong = [] if report["verified"] else [f"the ledger: {report['problems']}"]
+        return wrong + ([] if len(own) == 1 else [f"deliveries of one commit: {own}"])
+
+
+@contextmanager
+def database(configuration: Configuration) -> Iterator[PostgresServer | None]:
+    if configuration.store != "postgres":
+        yield None
+        return
+    server = PostgresServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def _until(ask: Callable[[], T | None], seconds: float) -> T | None:
+    """What *ask* returns once that is not None. A server that is away is asked again."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with contextlib.suppress(Unavailable):
+            found = ask()
+            if found is not None:
+                return found
+        time.sleep(POLL_SECONDS)
+    return None
+
+
+def _processes() -> Iterator[tuple[psutil.Process, str]]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield process, " ".join(process.cmdline())
+
+
+def _runs(pid: int) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return pid != 0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    return False
