@@ -17,6 +17,8 @@ from pathlib import Path
 #: Longer than a worker goes without renewing its lease (`rig.LEASE_SECONDS` / 4).
 HOLD_SECONDS = 1.5
 RENEW = "commit journal.renew"
+#: Not killed but stopped.
+PAUSE = "paused worker"
 
 
 @dataclass(frozen=True)
@@ -70,10 +72,14 @@ class Run:
 
 
 class Listener:
-    """*kill* is told the victim and the process that reached the boundary; it returns when it is dead."""
+    """*kill* is told the victim and the process that reached the boundary; it returns when it is dead.
+    *passed* is told of every boundary."""
 
-    def __init__(self, path: Path, kill: Callable[[str, Reached], None]) -> None:
+    def __init__(
+        self, path: Path, kill: Callable[[str, Reached], None], passed: Callable[[Reached], None]
+    ) -> None:
         self._kill = kill
+        self._passed = passed
         self._lock = threading.Lock()
         self._run: Run | None = None
         self._server = _Server(str(path), self._talk)
@@ -115,7 +121,9 @@ class Listener:
                 # Under the lock: nobody passes another boundary while one is being killed.
                 self._kill(kill.victim, Reached(pid, process, name))
                 run.killed.append(kill)
-                run.done.set() if run.due is None else None
+                if run.due is None:
+                    run.done.set()
+            self._passed(Reached(pid, process, name))
         if hold:
             run.done.wait(HOLD_SECONDS)
 

@@ -1,9 +1,11 @@
 """The matrix: every boundary that a delivery comes by, times everybody who can be killed there.
 
 ``python -m tests.fault.matrix --store sqlite --workers 1 --json FILE`` runs one configuration;
-``… --all`` runs them all, two side by side, and writes ``docs/reference/fault-matrix.md``. The boundaries
-are recorded, not listed: an undisturbed delivery first, and then whatever is first seen in a delivery with
-kills in it goes on the worklist too, together with the kills that lead there.
+``… --victim node --boundary 'canary/shift/0 router.apply #1 before'`` runs one cell of it, and
+``--write FILE…`` writes the page from such files. `make fault` does it all, two configurations side by side.
+
+The boundaries are recorded, not listed: an undisturbed delivery first, and then whatever is first seen in a
+delivery with kills in it goes on the worklist too, together with the kills that lead there.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -23,7 +26,7 @@ from typing import Any
 
 from tests.fakes.postgres import PostgresServer
 from tests.fault.listening import Kill, Run
-from tests.fault.report import page
+from tests.fault.report import intent_of, page
 from tests.fault.rig import Configuration, Delivered, Rig, Shape, database
 
 ROOT = Path(__file__).parents[2]
@@ -35,6 +38,9 @@ CONFIGURATIONS = tuple(
 DELIVERIES = 40
 #: What depends on time may not come about at once.
 TRIES = 4
+
+#: A boundary and a victim.
+Cell = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -63,21 +69,23 @@ class Matrix:
     _usual: dict[str, int] = field(default_factory=dict)
     _shape: Shape | None = None
 
-    def run(self, sample: int = 0, seed: int = 0) -> None:
-        """All of it, or *sample* pairs of what the undisturbed delivery came by."""
+    def run(self, chosen: Callable[[list[Cell]], list[Cell]] | None = None) -> None:
+        """All of it, or those cells that are *chosen* from what the undisturbed delivery came by."""
         try:
             self._record()
-            work = deque((name, victim) for name in self.boundaries for victim in self.configuration.victims)
-            if sample:
-                work = deque(random.Random(seed).sample(list(work), sample))
+            work = deque(
+                self._cells(self.boundaries) if chosen is None else chosen(self._cells(self.boundaries))
+            )
             while work:
-                name, victim = work.popleft()
-                found = self._kill(name, victim)
-                if not sample:
-                    work += [(new, each) for new in found for each in self.configuration.victims]
+                found = self._kill(*work.popleft())
+                if chosen is None:
+                    work += self._cells(found)
                 self.say(f"{len(work)} left; {_line(self.results[-1])}")
         finally:
             self._change_rig()
+
+    def _cells(self, boundaries: Iterable[str]) -> list[Cell]:
+        return [(name, victim) for name in boundaries for victim in self.configuration.victims]
 
     def _record(self) -> None:
         """Twice: what one of the two only came by once is not counted twice."""
@@ -94,13 +102,18 @@ class Matrix:
             self._note(run.seen)
 
     def _note(self, seen: Iterable[str], after: Sequence[Kill] = ()) -> list[str]:
-        """Boundaries that nobody has seen before; numbers are cut to the usual ones."""
+        """Boundaries that nobody has seen before; numbers are cut to the usual ones.
+
+        The kills that led to one are kept, the best ones so far: those near to it, or it is chance.
+        """
         found = []
         for name in seen:
             raw, number = _split(name)
             if number <= self._usual.get(raw, 1) and name not in self.boundaries:
                 self.boundaries[name] = tuple(after)
                 found.append(name)
+            elif _distance(name, after) < _distance(name, self.boundaries.get(name, ())):
+                self.boundaries[name] = tuple(after)
         return found
 
     def _kill(self, name: str, victim: str) -> list[str]:
@@ -157,6 +170,11 @@ def _split(name: str) -> tuple[str, int]:
     return f"{place} {moment}", int(number)
 
 
+def _distance(name: str, after: Sequence[Kill]) -> int:
+    """How many kills lead to a boundary, those of another intent counted more; none to undisturbed ones."""
+    return sum(1 if intent_of(kill.boundary) == intent_of(name) else 10 for kill in after)
+
+
 def _line(result: Result) -> str:
     state = ("; ".join(result.wrong) or "ok") if result.reached else "NOT REACHED"
     after = "".join(f" (after {kill.victim} at {kill.boundary})" for kill in result.after)
@@ -173,9 +191,17 @@ def run_one(configuration: Configuration, given: argparse.Namespace) -> bool:
 
     with database(configuration) as postgres:
         matrix = Matrix(configuration, postgres, say)
-        matrix.run(given.sample, given.seed)
+        matrix.run(_choice(given))
         say("done")
     return all(result.reached and not result.wrong for result in matrix.results)
+
+
+def _choice(given: argparse.Namespace) -> Callable[[list[Cell]], list[Cell]] | None:
+    if given.boundary:
+        return lambda cells: [cell for cell in cells if cell == (given.boundary, given.victim)]
+    if given.sample:
+        return lambda cells: random.Random(given.seed).sample(cells, given.sample)
+    return None
 
 
 def run_all(sample: int, seed: int, configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
@@ -205,19 +231,20 @@ def _start(configuration: Configuration, file: Path, sample: int, seed: int) -> 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--all", action="store_true")
     parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--boundary", default="")
+    parser.add_argument("--victim", default="worker")
     parser.add_argument("--json", type=Path, default=Path("fault-matrix.json"))
+    parser.add_argument("--write", type=Path, nargs="+", default=[])
     given = parser.parse_args()
-    if not given.all:
-        return 0 if run_one(Configuration(given.store, given.workers), given) else 1
-    found = run_all(given.sample, given.seed, CONFIGURATIONS)
-    PAGE.write_text(page(found))
-    print(f"written: {PAGE}")
-    return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended on the way out
+    if given.write:
+        PAGE.write_text(page([json.loads(file.read_text()) for file in given.write]))
+        return 0
+    return 0 if run_one(Configuration(given.store, given.workers), given) else 1
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import os
 import re
 import shutil
 import signal
+import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -27,7 +29,7 @@ from penstock.bootstrap import boundaries, commands
 from penstock.errors import Unavailable
 from tests.e2e.machine import Machine, free_port
 from tests.fakes.postgres import PostgresServer
-from tests.fault.listening import Kill, Listener, Reached, Run
+from tests.fault.listening import PAUSE, Kill, Listener, Reached, Run
 
 LEASE_SECONDS = 2.0
 #: How long a delivery may take, kills and all; how long the data plane may take to agree afterwards.
@@ -58,6 +60,10 @@ rules:
     say: "'no worse'"
     else: "'worse'"
 """
+
+#: What somebody comes by who has ended a delivery.
+END = "commit worker._finish #1 after"
+SERVER, NODE = ("serve",), ("node",)
 
 View = dict[str, Any]
 T = TypeVar("T")
@@ -112,8 +118,13 @@ class Rig:
         self.home = self.machine.home
         self.postgres = postgres
         self.versions = 0
-        self._listener = Listener(self.folder / "boundaries.sock", self._kill)
-        self._spawned: dict[str, int] = {}
+        #: How long the database stays away once it is killed.
+        self.database_seconds = 0.0
+        #: Processes that were stopped instead of killed: for so long, or until another one ends the delivery.
+        self.paused: list[int] = []
+        self.pause_seconds = 0.0
+        self._listener = Listener(self.folder / "boundaries.sock", self._kill, self._passed)
+        self._started: dict[tuple[str, ...], subprocess.Popen[bytes]] = {}
         self._keep = threading.Event()
         self._database_lost = threading.Event()
         self._keeper = threading.Thread(target=self._keep_up, daemon=True)
@@ -129,7 +140,10 @@ class Rig:
             os.environ["PENSTOCK_STORE"] = self.postgres.url(self.postgres.schema())
         self.home.create()
         self.home.keep(replace(self.home.settings, lease_seconds=LEASE_SECONDS))
-        commands.up(self.home, unsandboxed=not Machine.sandboxed(), port=free_port(), ingress=free_port())
+        ports = ["--port", str(free_port()), "--ingress-port", str(free_port())]
+        workers = ["--workers", str(self.configuration.workers)] if self.configuration.workers > 1 else []
+        self.machine.penstock("up", *ports, *workers)
+        _until(lambda: all(map(commands.is_held, self._locks.values())) or None, SETTLE_SECONDS)
         self._keeper.start()
         policy = self.folder / "operations-lead.yaml"
         policy.write_text(POLICY)
@@ -139,10 +153,13 @@ class Rig:
             assert view["outcome"] == "promoted", view["reason"]
 
     def close(self, *, keep: bool = False) -> None:
+        self.resume()
         self._keep.set()
         if self._keeper.is_alive():
             self._keeper.join()
         commands.down(self.home)
+        for process in self._started.values():
+            process.wait(SETTLE_SECONDS)
         self._listener.close()
         self.machine.close()
         if not keep:
@@ -152,13 +169,29 @@ class Rig:
 
     def _keep_up(self) -> None:
         """What a supervisor does: start again what has ended. Envoy is the agent's to bring back."""
+        gone: dict[tuple[str, ...], float] = {}
         while not self._keep.wait(0.05):
-            if self._database_lost.is_set() and self.postgres is not None:
+            if self.postgres is not None and self._database_lost.is_set():
                 self._database_lost.clear()
+                self._keep.wait(self.database_seconds)
                 self._start_database(self.postgres)
             for command, lock in self._locks.items():
-                if not commands.is_held(lock) and not _runs(self._spawned.get(command, 0)):
-                    self._spawned[command] = commands.spawn(self.home, command)
+                started = self._started.get(command)
+                if commands.is_held(lock) or (started is not None and started.poll() is None):
+                    gone.pop(command, None)
+                elif time.monotonic() >= gone.setdefault(command, time.monotonic()) + self._away(command):
+                    self._started[command] = self._start(command)
+
+    def _away(self, command: tuple[str, ...]) -> float:
+        """How long somebody stays away. Where others can take over, they are given the time to."""
+        others = self.configuration.workers > 1 and command != NODE
+        return LEASE_SECONDS + 1.0 if others else 0.0
+
+    def _start(self, command: tuple[str, ...]) -> subprocess.Popen[bytes]:
+        env = {**os.environ, "PENSTOCK_HOME": str(self.home.path)}
+        arguments = [sys.executable, "-m", "penstock.cli.main", *command]
+        with (self.home.logs / f"{command[0]}{''.join(command[2:])}.log").open("ab") as log:
+            return subprocess.Popen(arguments, env=env, stdout=log, stderr=log, start_new_session=True)
 
     def _start_database(self, postgres: PostgresServer) -> None:
         deadline = time.monotonic() + DELIVERY_SECONDS
@@ -171,26 +204,42 @@ class Rig:
                 postgres.stop(signal.SIGKILL)
 
     @property
-    def _locks(self) -> dict[str, Path]:
-        return {"serve": self.home.run / "server.lock", "node": self.home.node / "agent.lock"}
+    def _locks(self) -> dict[tuple[str, ...], Path]:
+        locks = {SERVER: self.home.run / "server.lock", NODE: self.home.node / "agent.lock"}
+        names = map(str, range(2, self.configuration.workers + 1))
+        return {**locks, **{("worker", "--name", name): self.home.worker_lock(name) for name in names}}
 
     # --- killing --------------------------------------------------------------------------------------
 
     def _kill(self, victim: str, reached: Reached) -> None:
         if victim == "postgres":
             self._kill_database()
+        elif victim == PAUSE:
+            os.kill(reached.pid, signal.SIGSTOP)
+            self.paused.append(reached.pid)
+            if self.pause_seconds:
+                threading.Timer(self.pause_seconds, self.resume).start()
         else:
             self._end(self._pid(victim, reached))
+
+    def _passed(self, reached: Reached) -> None:
+        if self.paused and reached.pid not in self.paused and reached.name.endswith(END):
+            self.resume()
+
+    def resume(self) -> None:
+        """Let the paused ones go on; they do not know how much time has gone by."""
+        while self.paused:
+            os.kill(self.paused.pop(), signal.SIGCONT)
 
     def _pid(self, victim: str, reached: Reached) -> int:
         if victim == "worker":
             return reached.pid if reached.process != "node" else self._driver()
         if victim == "node":
-            return self.machine.pid(self._locks["node"])
+            return self.machine.pid(self._locks[NODE])
         return int(json.loads((self.home.node / "envoy" / "envoy.pid").read_text())["pid"])
 
     def _driver(self) -> int:
-        return self._run.driver or self.machine.pid(self._locks["serve"])
+        return self._run.driver or self.machine.pid(self._locks[SERVER])
 
     def _end(self, pid: int) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -227,6 +276,10 @@ class Rig:
         wrong += self._ledger_wrong(revision)
         return Delivered(run, view, tuple(wrong), seconds)
 
+    @property
+    def _seconds(self) -> float:
+        return DELIVERY_SECONDS + self.database_seconds
+
     def _commit(self) -> str:
         self.versions += 1
         return self.machine.commit(f"v{self.versions}", penstock__yaml=CONFIG, report__xml=REPORT)
@@ -239,14 +292,14 @@ class Rig:
             found = [d["id"] for d in listed if d["change"]["revision"] == revision]
             return found[0] if found else self.machine.ship()
 
-        return _until(once, DELIVERY_SECONDS) or ""
+        return _until(once, self._seconds) or ""
 
     def _await_end(self, delivery: str) -> View:
         def ended() -> View | None:
             view: View = self.machine.client.get(f"/v1/deliveries/{delivery}")
             return view if view["ended"] else None
 
-        view = _until(ended, DELIVERY_SECONDS) if delivery else None
+        view = _until(ended, self._seconds) if delivery else None
         return view or {"id": delivery, "outcome": "", "steps": [], "evidence": [], "reason": "no end"}
 
     # --- what must hold -------------------------------------------------------------------------------
@@ -254,7 +307,7 @@ class Rig:
     def _settled(self, view: View) -> list[str]:
         """What the data plane does not agree with, once it had its time."""
         if not view["outcome"]:
-            return [f"{view['id']} did not end in {DELIVERY_SECONDS:.0f} s"]
+            return [f"{view['id']} did not end in {self._seconds:.0f} s"]
         if view["outcome"] != "promoted":
             return [f"ended as {view['outcome']}: {view['reason']}"]
         wrong: list[str] = []
@@ -322,6 +375,14 @@ class Rig:
         ]
         return [words for bad, words in wrong if bad]
 
+    def wrong_now(self, view: View) -> list[str]:
+        """What does not hold any more of a delivery that ended well."""
+        (later,) = [
+            d for d in self.machine.client.get("/v1/deliveries")["deliveries"] if d["id"] == view["id"]
+        ]
+        same = later["outcome"] == view["outcome"]
+        return self._world_wrong(view) + ([] if same else [f"now it is {later['outcome']}"])
+
     def _ledger_wrong(self, revision: str) -> list[str]:
         def verify() -> View:
             report: View = self.machine.client.post("/v1/ledger/verify")
@@ -364,9 +425,3 @@ def _processes() -> Iterator[tuple[psutil.Process, str]]:
         with contextlib.suppress(psutil.Error):
             if process.status() != psutil.STATUS_ZOMBIE:
                 yield process, " ".join(process.cmdline())
-
-
-def _runs(pid: int) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return pid != 0 and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    return False

@@ -21,12 +21,17 @@ SEED = int(os.environ.get("PENSTOCK_FAULT_SEED") or random.randrange(10**6))
 HOURS = 3600
 
 
-@pytest.mark.timeout(6 * HOURS)
-def test_killed_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
+def needs_sandbox() -> None:
+    """Instances are told apart by their sandboxes. Skipped on a user's machine that has none, never in CI."""
     if not Machine.sandboxed():
         if os.environ.get("CI") == "true":
             raise AssertionError("no sandbox")
-        pytest.skip("needs bubblewrap: instances are told apart by it; next: penstock doctor")
+        pytest.skip("needs a sandbox; next: penstock doctor")
+
+
+@pytest.mark.timeout(6 * HOURS)
+def test_killed_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
+    needs_sandbox()
     configurations = CONFIGURATIONS if FULL else CONFIGURATIONS[:2]
     with capfd.disabled():
         print(f"\nPENSTOCK_FAULT_SEED={SEED}", flush=True)  # noqa: T201

@@ -52,10 +52,6 @@ def around(port: str, inner: P) -> P:
     return cast(P, _Effects(inner, port)) if _listening() else inner
 
 
-def around_all(port: str, adapters: dict[str, P]) -> dict[str, P]:
-    return {name: around(port, inner) for name, inner in adapters.items()}
-
-
 def around_store(store: Store) -> Store:
     """The same store, saying where it is around each commit that has something to commit."""
     return cast(Store, _Commits(store)) if _listening() else store
