@@ -26,11 +26,12 @@ import psutil
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.plugins import find, open_sandbox
-from penstock.errors import Conflict, PenstockError, Refused, Unavailable
+from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
 
 START_SECONDS = 30.0
+MAX_WORKERS = 32
 
 
 @dataclass(frozen=True)
@@ -43,30 +44,45 @@ class Started:
     token: str | None
 
 
-def up(
-    home: Home, *, unsandboxed: bool = False, port: int | None = None, ingress: int | None = None
-) -> Started:
-    """Start node agent and control plane for a data folder, and wait until both answer."""
+@dataclass(frozen=True)
+class Wanted:
+    """What `up` was told; None where the settings of the last start stand."""
+
+    unsandboxed: bool = False
+    port: int | None = None
+    ingress: int | None = None
+    workers: int | None = None
+
+
+def up(home: Home, wanted: Wanted) -> Started:
+    """Start node agent, control plane and workers for a data folder, and wait until the two answer."""
     home.create()
+    if wanted.workers is not None and not 1 <= wanted.workers <= MAX_WORKERS:
+        raise Invalid(f"{wanted.workers} workers; from 1 to {MAX_WORKERS}", where="--workers")
     with locked(home.run / "up.lock", "another `penstock up` is at work here"):
-        settings = _start(home, unsandboxed, port, ingress)
+        settings = _start(home, wanted)
         _await_answer(home, settings)
+        for name in _absent(home, settings):
+            spawn(home, "worker", "--name", name)
     once = home.run / "token.once"
     token = once.read_text() if once.exists() else None
     once.unlink(missing_ok=True)
     return Started(f"http://localhost:{settings.port}", str(home.path), settings.sandbox, token)
 
 
-def _start(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:
-    """Start whichever of the two processes does not run; `Conflict` if both do."""
+def _start(home: Home, wanted: Wanted) -> Settings:
+    """Start whichever of the two processes does not run; `Conflict` if nothing is missing."""
     serving, tending = is_held(home.run / "server.lock"), is_held(home.node / "agent.lock")
-    if serving and tending:
+    settings = home.settings
+    if wanted.workers is not None:
+        settings = replace(settings, workers=wanted.workers)
+    if serving and tending and not _absent(home, settings):
         raise Conflict(
             "the control plane is running already",
             where=str(home.path),
             next_move="penstock status, or penstock down first",
         )
-    settings = home.settings if serving else _choose(home, unsandboxed, port, ingress)
+    settings = settings if serving else _choose(settings, wanted)
     home.keep(settings)
     if not tending:
         spawn(home, "node")
@@ -75,10 +91,15 @@ def _start(home: Home, unsandboxed: bool, port: int | None, ingress: int | None)
     return settings
 
 
-def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None) -> Settings:
-    settings = home.settings
-    sandbox = "none" if unsandboxed else "bubblewrap"
-    if not unsandboxed:
+def _absent(home: Home, settings: Settings) -> list[str]:
+    """The names of the workers that should run beside the control plane and do not."""
+    names = map(str, range(2, settings.workers + 1))
+    return [name for name in names if not is_held(home.worker_lock(name))]
+
+
+def _choose(settings: Settings, wanted: Wanted) -> Settings:
+    sandbox = "none" if wanted.unsandboxed else "bubblewrap"
+    if not wanted.unsandboxed:
         try:
             open_sandbox(sandbox)
         except PenstockError as error:
@@ -90,8 +111,8 @@ def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None
     chosen = replace(
         settings,
         sandbox=sandbox,
-        port=port or settings.port,
-        ingress_port=ingress or settings.ingress_port,
+        port=wanted.port or settings.port,
+        ingress_port=wanted.ingress or settings.ingress_port,
     )
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -104,12 +125,12 @@ def _choose(home: Home, unsandboxed: bool, port: int | None, ingress: int | None
     return chosen
 
 
-def spawn(home: Home, command: str) -> int:
+def spawn(home: Home, command: str, *options: str) -> int:
     """Start ``penstock <command>`` in a session of its own, writing to its log. Returns the pid."""
-    log = home.logs / f"{command}.log"
+    log = home.logs / f"{'-'.join([command, *options[1:]])}.log"
     with log.open("ab") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "penstock.cli.main", command],
+            [sys.executable, "-m", "penstock.cli.main", command, *options],
             env={**os.environ, "PENSTOCK_HOME": str(home.path)},
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -141,8 +162,9 @@ def _tail(path: Path, characters: int = 1500) -> str:
 
 
 def down(home: Home) -> None:
-    """Stop the control plane, then workloads, proxy and node agent. Data stays."""
-    _stop_holder(home.run / "server.lock")
+    """Stop the workers and the control plane, then workloads, proxy and node agent. Data stays."""
+    for lock in (*sorted(home.run.glob("worker-*.lock")), home.run / "server.lock"):
+        _stop_holder(lock)
     if is_held(home.node / "agent.lock"):
         with contextlib.suppress(Unavailable):
             asyncio.run(NodeClient(home.node_socket).stop_everything())

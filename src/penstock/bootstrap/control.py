@@ -13,7 +13,7 @@ from pathlib import Path
 
 from penstock.bootstrap.boundaries import around, around_engine, around_store
 from penstock.bootstrap.home import Home
-from penstock.bootstrap.identity import ORIGIN, Keys, found, load_keys
+from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
@@ -22,7 +22,7 @@ from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
 from penstock.engine.ship import Shipping
-from penstock.engine.worker import Worker
+from penstock.engine.worker import SLOTS, Worker
 from penstock.errors import Invalid
 from penstock.ledger.log import Ledger
 from penstock.ledger.witnesses import Known, Witnesses
@@ -53,9 +53,12 @@ class ControlPlane:
     isolation: Isolation
 
 
-async def open_control_plane(home: Home) -> ControlPlane:
-    """Wire everything for one data folder, and found its ledger if it is new."""
-    keys = load_keys(home)
+async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
+    """Wire everything for one data folder, and found its ledger if it is new.
+
+    *worker* names the key that this process's worker signs with; *slots* is how much it does at a time.
+    """
+    keys = load_keys(home, worker)
     store = around_store(open_store(home))
     ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store, home.settings.lease_seconds)
@@ -83,7 +86,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
-    engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries"))
+    engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries", worker))
     return ControlPlane(
         home=home,
         keys=keys,
@@ -94,7 +97,7 @@ async def open_control_plane(home: Home) -> ControlPlane:
         shipping=Shipping(store, journal, ledger, source, builders, artifacts),
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),
-        worker=Worker(store, journal, ledger, engine, keys.worker),
+        worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
         platform=platform,
         router=router,

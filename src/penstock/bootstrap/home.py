@@ -30,14 +30,16 @@ class WitnessSettings:
 class Settings:
     """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
 
-    *lease_seconds* is how long a delivery waits for a worker that has died before another takes it over.
+    *workers* counts the control plane's own; the others are processes. *lease_seconds* is how long nobody
+    takes over from a worker that is not heard of.
     """
 
     sandbox: str = "bubblewrap"
     port: int = 7070
     ingress_port: int = 8600
-    witnesses: tuple[WitnessSettings, ...] = ()
+    workers: int = 1
     lease_seconds: float = 10.0
+    witnesses: tuple[WitnessSettings, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,9 @@ class Home:
     @property
     def api_socket(self) -> Path:
         return self.run / "api.sock"
+
+    def worker_lock(self, name: str) -> Path:
+        return self.run / f"worker-{name}.lock"
 
     @property
     def logs(self) -> Path:

@@ -45,11 +45,11 @@ class Keys:
     server: Signer
 
 
-def load_keys(home: Home) -> Keys:
-    """The keys of this data folder, made where they are missing."""
+def load_keys(home: Home, worker: str = WORKER) -> Keys:
+    """The keys of this data folder, made where they are missing; *worker* names the worker's."""
     later = sorted(home.keys.glob("log-*.key"))
     logs = (key(home, "log"), *(key(home, path.stem) for path in later))
-    return Keys(logs, key(home, OPERATOR), key(home, WORKER), key(home, SERVER))
+    return Keys(logs, key(home, OPERATOR), key(home, worker), key(home, SERVER))
 
 
 def key(home: Home, name: str) -> Signer:
@@ -84,6 +84,18 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
     if not home.trust.exists():
         trust = Trust(ORIGIN, keys.logs[0].public_key.hex(), first.digest)
         home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+
+
+async def grant_worker(store: Store, ledger: Ledger, keys: Keys, name: str) -> None:
+    """Let a worker's own key sign machine evidence, if it may not yet: the operator's key grants it."""
+    async with store.transaction() as tx:
+        authority = await ledger.authority(tx)
+        if keys.worker.keyid in authority.keys:
+            return
+        grant = KeyGrant(By(OPERATOR), name, keys.worker.public_key.hex(), "worker")
+        # Strictly later than what the operator said last: two workers may join in the same instant.
+        now = max(await tx.now(), authority.latest.get(OPERATOR, 0.0) + 0.001)
+        await ledger.append(tx, [attest(keys.operator, statement_of(spoken(grant, now)))])
 
 
 async def _found(ledger: Ledger, tx: Transaction, keys: Keys) -> Envelope:

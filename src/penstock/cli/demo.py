@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.bootstrap.commands import Started, down, up
+from penstock.bootstrap.commands import Started, Wanted, down, up
 from penstock.bootstrap.home import Home
 from penstock.cli.appointments import appoint, try_to_weaken
 from penstock.cli.client import Client
@@ -103,7 +103,7 @@ def _machine(home: Home, keep: bool, temporary: bool, unsandboxed: bool) -> Iter
     """Everything up; on the way out, however that comes about, everything down."""
     finished = False
     try:
-        started = up(home, unsandboxed=unsandboxed, port=_free_port(7070), ingress=_free_port(8600))
+        started = up(home, Wanted(unsandboxed, _free_port(7070), _free_port(8600)))
         client = Client.local(home)
         with contextlib.closing(client):
             yield started, client

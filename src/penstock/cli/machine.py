@@ -27,12 +27,8 @@ ROOM = 1024**3
 
 
 def up(given: argparse.Namespace) -> int:
-    started = commands.up(
-        Home.find(),
-        unsandboxed=given.unsandboxed_workloads,
-        port=given.port,
-        ingress=given.ingress_port,
-    )
+    wanted = commands.Wanted(given.unsandboxed_workloads, given.port, given.ingress_port, given.workers)
+    started = commands.up(Home.find(), wanted)
     if given.format == "json":
         document(encode(started))
         return 0
@@ -65,6 +61,13 @@ def serve(given: argparse.Namespace) -> int:
     from penstock.bootstrap.serve import serve as run  # a web framework: no other command waits for it
 
     run(Home.find())
+    return 0
+
+
+def worker(given: argparse.Namespace) -> int:
+    from penstock.bootstrap.work import work  # as above
+
+    work(Home.find(), given.name, given.slots)
     return 0
 
 

@@ -84,6 +84,8 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
         action="store_true",
         help="run workloads without a sandbox: they can read keys and one another's data",
     )
+    what = "how many take deliveries (default 1: the control plane's own); the others are processes"
+    up.add_argument("--workers", type=int, help=what)
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
@@ -95,6 +97,10 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     for name in ("node", "serve"):
         what = f"run the {'node agent' if name == 'node' else 'control plane'} in the foreground"
         _add(commands, name, getattr(machine, name), what, f"penstock {name}")
+    what = "run one more worker in the foreground; it joins and leaves at any time"
+    worker = _add(commands, "worker", machine.worker, what, "penstock worker --name 2")
+    worker.add_argument("--name", required=True, help="its own, and its key's in the ledger")
+    worker.add_argument("--slots", type=int, default=4, help="deliveries at a time (default 4)")
 
 
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -42,13 +42,19 @@ NEED_TREE = ("build", "suite", "scan", "acceptance")
 
 
 class Engine:
-    """The verbs with the ports that they may ask for by name (``router=``, ``metrics=`` …)."""
+    """The verbs with the ports that they may ask for by name (``router=``, ``metrics=`` …).
 
-    def __init__(self, powers: Mapping[str, object], source: Source, work: Path, logs: Path) -> None:
+    Each worker has a scratch folder of its own below *work*: one that was believed dead may still write.
+    """
+
+    def __init__(
+        self, powers: Mapping[str, object], source: Source, work: Path, logs: Path, worker: str
+    ) -> None:
         self._powers = powers
         self._source = source
         self._work = work
         self._logs = logs
+        self._worker = worker
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         """Do it. `Unavailable` may be tried again; other errors are final."""
@@ -85,7 +91,7 @@ class Engine:
             change=header.change,
             config=header.config,
             fence=Fence(delivery.scope, delivery.fence, f"{delivery.id}/{intent.key}"),
-            work=self._work / delivery.id,
+            work=self._work / delivery.id / self._worker,
             log=self.log_of(delivery.id, intent.stage),
             source=header.source,
             data=facts.begun.data if facts.begun else header.data,

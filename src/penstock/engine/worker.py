@@ -27,6 +27,8 @@ from penstock.ports import Outcome, Signer, Store, Transaction
 
 log = logging.getLogger(__name__)
 
+#: How many deliveries a worker has at a time.
+SLOTS = 4
 #: How long a sleeping worker trusts its last look at the journal.
 IDLE_SECONDS = 1.0
 #: Actions whose evidence says when they began: their sign-offs must have held then.
@@ -44,7 +46,7 @@ class Worker:
         engine: Engine,
         signer: Signer,
         *,
-        slots: int = 4,
+        slots: int = SLOTS,
     ) -> None:
         self._store = store
         self._journal = journal

@@ -170,7 +170,7 @@ def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path)
         (("policy", "retire", "nothing", "--reason", "x"), 2, "in force: development-lead"),
         (("identity", "add", "ada"), 2, "nothing to add"),
         (("identity", "add", "not an identity", "--address", "a@b"), 2, "is not an identity"),
-        (("identity", "revoke-key", "ff", "--reason", "x"), 2, "penstock identity list"),
+        (("identity", "revoke-key", "zz", "--reason", "x"), 2, "penstock identity list"),
         (("role", "grant", "ada", "tester", "--scope", "everywhere"), 2, "team/NAME"),
         (("role", "revoke", "ada", "tester", "--reason", "x"), 2, "does not hold"),
         (("role", "revoke", "operator", "administrator", "--reason", "x"), 2, "nobody would be left"),
