@@ -13,7 +13,7 @@ Rules that hold for every port:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,11 +140,23 @@ class Image:
     config: ServiceConfig
 
 
+@dataclass(frozen=True)
+class Surplus:
+    """Images and bytes of the artifact store that nobody needs."""
+
+    images: tuple[str, ...]
+    bytes: int
+
+
 class Artifacts(Protocol):
-    """Reads the artifact store."""
+    """Reads the artifact store, and tidies it."""
 
     async def describe(self, artifact: str) -> Image:
         """The image with this digest; `Invalid` if the store does not have it, `Broken` if it is damaged."""
+
+    async def prune(self, keep: Collection[str], before: float, *, dry: bool = False) -> Surplus:
+        """Remove images that are not in *keep* and that nobody has put there since *before* (seconds since
+        1970); with *dry*, only say which. What an image that stays shares with one that goes stays too."""
 
 
 class Language(Protocol):
@@ -280,6 +292,19 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Release files and connections."""
+
+
+class Restorer(Protocol):
+    """Puts a copy that `Store.backup` made where a store of the same kind will be."""
+
+    async def vacant(self) -> None:
+        """`Conflict` if anything is there already."""
+
+    async def restore(self, copy: Path) -> None:
+        """All of it, or nothing; only where it is `vacant`."""
+
+    async def clear(self) -> None:
+        """Take away what `restore` has just put there."""
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,8 @@ class Run:
         by, is the same boundary: numbers go no further than those of the undisturbed run (*usual*)."""
         raw = f"node: {boundary}" if process == "node" else boundary
         self.times[pid, raw] += 1
-        number = min(self.times[pid, raw], self.usual.get(raw, 1) if self.usual else 10**6)
+        most = 1 if RENEW in raw else self.usual.get(raw, 1) if self.usual else 10**6
+        number = min(self.times[pid, raw], most)
         place, _, moment = raw.rpartition(" ")
         return f"{place} #{number} {moment}"
 

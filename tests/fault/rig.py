@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -16,12 +15,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import psutil
 
@@ -29,6 +27,7 @@ from penstock.bootstrap import boundaries, commands
 from penstock.errors import Unavailable
 from tests.e2e.machine import Machine, free_port
 from tests.fakes.postgres import PostgresServer
+from tests.fault.checks import Shape, View, record_wrong, world_wrong
 from tests.fault.listening import PAUSE, Kill, Listener, Reached, Run
 
 LEASE_SECONDS = 2.0
@@ -65,7 +64,6 @@ rules:
 END = "commit worker._finish #1 after"
 SERVER, NODE = ("serve",), ("node",)
 
-View = dict[str, Any]
 T = TypeVar("T")
 
 
@@ -91,23 +89,6 @@ class Delivered:
     view: View
     wrong: tuple[str, ...]
     seconds: float
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What an undisturbed delivery leaves: keys of its records in order, and how many statements of a kind.
-
-    Looks are left aside: their number depends on the time.
-    """
-
-    keys: tuple[str, ...]
-    kinds: tuple[tuple[str, int], ...]
-
-    @classmethod
-    def of(cls, view: View) -> Shape:
-        keys = tuple(step["key"] for step in view["steps"] if "/look/" not in step["key"])
-        kinds = Counter(entry["what"] for entry in view["evidence"] if entry["what"] != "Look")
-        return cls(keys, tuple(sorted(kinds.items())))
 
 
 class Rig:
@@ -272,7 +253,7 @@ class Rig:
             wrong = self._settled(view)
         seconds = time.monotonic() - began
         if plan and shape is not None:
-            wrong += self._record_wrong(view, shape)
+            wrong += record_wrong(view, shape)
         wrong += self._ledger_wrong(revision)
         return Delivered(run, view, tuple(wrong), seconds)
 
@@ -313,67 +294,11 @@ class Rig:
         wrong: list[str] = []
 
         def agrees() -> bool | None:
-            wrong[:] = self._world_wrong(view)
+            wrong[:] = world_wrong(self.machine, view)
             return not wrong or None
 
         _until(agrees, SETTLE_SECONDS)
         return wrong
-
-    def _world_wrong(self, view: View) -> list[str]:
-        (row,) = self.machine.client.get("/v1/status")["services"]
-        live, before = view["release"], row["releases"]
-        known = {release["release"]: release for release in before}
-        placed = {path.stem for path in (self.home.node / "w" / "releases").glob("*.json")}
-        processes = Counter(self._instances())
-        wrong = [
-            (row["live"] != live, f"{row['live']} is live, not {live}"),
-            (row["weights"] != [{"release": live, "per_cent": 100.0}], f"weights: {row['weights']}"),
-            (row["drift"], "drift"),
-            (bool(row["problem"]), row["problem"]),
-            (row["delivering"], f"{row['delivering']} is still delivering"),
-            (known.get(live, {}).get("ready") != 1, f"{live} is not ready"),
-            (set(known) != placed, f"the proxy knows {sorted(known)}, placed are {sorted(placed)}"),
-            (placed != {live, self._predecessor(view)}, f"placed: {sorted(placed)}"),
-            (processes != Counter(placed), f"processes of instances: {dict(processes)}"),
-            (self._envoys() != 1, f"{self._envoys()} Envoys run"),
-        ]
-        return [words for bad, words in wrong if bad]
-
-    def _predecessor(self, view: View) -> str:
-        (begin,) = [step for step in view["steps"] if step["key"] == "begin/begin/0"]
-        return str(begin["reason"]).removeprefix("live: ")
-
-    def _instances(self) -> Iterator[str]:
-        """The release of every instance's outermost process."""
-        pattern = re.compile(re.escape(f"{self.home.node}/w/data/") + r"([^ /]+)")
-        found = {}
-        for process, words in _processes():
-            if match := pattern.search(words):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    found[process.pid] = (process.ppid(), match[1])
-        for parent, release in found.values():
-            if parent not in found:
-                yield release
-
-    def _envoys(self) -> int:
-        mark = f" -c {self.home.node}/envoy/envoy.json "
-        return sum(mark in f"{words} " for _, words in _processes())
-
-    def _record_wrong(self, view: View, shape: Shape) -> list[str]:
-        own = Shape.of(view)
-        cited = [index for step in view["steps"] for index in step["entries"]]
-        ends = [entry["index"] for entry in view["evidence"] if entry["what"] == "Ended"]
-        wrong = [
-            (own.keys != shape.keys, f"records {own.keys}"),
-            (own.kinds != shape.kinds, f"evidence {own.kinds}"),
-            (len(ends) != 1, f"{len(ends)} entries say that it ended"),
-            (len(set(cited)) != len(cited), "an entry is cited twice"),
-            (
-                {*cited, *ends} != {entry["index"] for entry in view["evidence"]},
-                "evidence that no record cites, or a record without its evidence",
-            ),
-        ]
-        return [words for bad, words in wrong if bad]
 
     def wrong_now(self, view: View) -> list[str]:
         """What does not hold any more of a delivery that ended well."""
@@ -381,7 +306,7 @@ class Rig:
             d for d in self.machine.client.get("/v1/deliveries")["deliveries"] if d["id"] == view["id"]
         ]
         same = later["outcome"] == view["outcome"]
-        return self._world_wrong(view) + ([] if same else [f"now it is {later['outcome']}"])
+        return world_wrong(self.machine, view) + ([] if same else [f"now it is {later['outcome']}"])
 
     def _ledger_wrong(self, revision: str) -> list[str]:
         def verify() -> View:
@@ -418,10 +343,3 @@ def _until(ask: Callable[[], T | None], seconds: float) -> T | None:
                 return found
         time.sleep(POLL_SECONDS)
     return None
-
-
-def _processes() -> Iterator[tuple[psutil.Process, str]]:
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                yield process, " ".join(process.cmdline())

@@ -16,8 +16,9 @@ from penstock.core.fence import Fence
 from penstock.core.traffic import WHOLE, Weight
 from penstock.errors import Conflict
 from penstock.node.client import NodeClient, NodeRouter
+from tests.fault.checks import Shape
 from tests.fault.listening import PAUSE, Kill
-from tests.fault.rig import LEASE_SECONDS, Configuration, Rig, Shape, database
+from tests.fault.rig import LEASE_SECONDS, Configuration, Rig, database
 from tests.fault.test_matrix import FULL, needs_sandbox
 
 Stage = tuple[Rig, Shape]

@@ -11,6 +11,7 @@ import shutil
 import tarfile
 import tempfile
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,8 @@ from penstock.adapters.build import NodeBuilder, PythonBuilder
 from penstock.adapters.cel import Cel
 from penstock.adapters.rego.check import Flaw, check
 from penstock.adapters.unsandboxed import Unsandboxed
+from penstock.bootstrap.archive import FORMAT, Manifest, Writer
+from penstock.bootstrap.archive import check as check_backup
 from penstock.checks import intake
 from penstock.checks.cyclonedx import parse_cyclonedx
 from penstock.checks.reports import parse_coverage, parse_junit
@@ -280,6 +283,20 @@ def tar_seed() -> bytes:
             entry = tarfile.TarInfo(name)
             entry.type, entry.linkname, entry.size = kind, "a.py", 2 if kind == tarfile.REGTYPE else 0
             tar.addfile(entry, io.BytesIO(b"hi"))
+    return buffer.getvalue()
+
+
+def backup(data: bytes) -> None:
+    check_backup(io.BytesIO(data), "backup.tar")
+
+
+def backup_seed() -> bytes:
+    buffer = io.BytesIO()
+    writer = Writer(buffer)
+    writer.add("store.db", b"rows")
+    writer.add("keys/log.key", b"seed")
+    manifest = Manifest(FORMAT, "0.1.0", 1.0, "penstock", 1, "00", "note", "sqlite", {"ledger": 2}, "/home/p")
+    writer.end(lambda members: replace(manifest, members=members))
     return buffer.getvalue()
 
 

@@ -15,6 +15,8 @@ from fuzz import proof
 from fuzz.parsers import (
     any_report,
     archive,
+    backup,
+    backup_seed,
     coverage,
     cyclonedx,
     entry_bundle,
@@ -108,6 +110,7 @@ TARGETS: tuple[Target, ...] = (
     Target("manifest", manifest),
     Target("image-configuration", image_configuration),
     Target("archive", archive, (tar_seed(),)),
+    Target("backup", backup, (backup_seed(),)),
     Target("python-project", python_project),
     Target("node-project", node_project),
     Target("node-call", node_call),

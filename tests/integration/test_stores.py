@@ -94,7 +94,16 @@ async def test_another_folders_ledger_is_refused_and_left_alone(
 
 
 async def test_an_empty_store_for_a_folder_that_has_a_ledger_is_refused(store: Store, home: Home) -> None:
+    load_keys(home)
     home.trust.write_text("{}")
     with pytest.raises(Conflict, match="is empty"):
         await start(store, home)
     assert home.trust.read_text() == "{}"
+
+
+def test_a_log_key_that_is_gone_is_not_made_anew(home: Home) -> None:
+    home.trust.write_text("{}")
+    with pytest.raises(Conflict, match="key is not there") as caught:
+        load_keys(home)
+    assert "log.key" in caught.value.next_move
+    assert list(home.keys.iterdir()) == []

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import shutil
 import sqlite3
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -24,6 +26,8 @@ LOG_PAGES = 8000
 #: Another process's commits are noticed at this pace.
 POLL_SECONDS = 0.2
 
+#: Of the store itself.
+OWN_TABLES = ("clock", "schema_version")
 CLOCK = "SELECT max((julianday('now') - 2440587.5) * 86400.0, (SELECT coalesce(max(at), 0) FROM clock))"
 
 
@@ -155,6 +159,48 @@ class SqliteStore:
         async with self._lock:
             self._writer.close()
             self._reader.close()
+
+
+class SqliteRestorer:
+    """A copy is a file: found as ``penstock.restorer: sqlite``."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def vacant(self) -> None:
+        if not self._path.exists() or not self._path.stat().st_size:
+            return
+        with _translated(self._path), contextlib.closing(sqlite3.connect(self._path)) as connection:
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+            names = [name for (name,) in tables if name not in OWN_TABLES]
+            full = [n for n in names if connection.execute(f'SELECT 1 FROM "{n}" LIMIT 1').fetchone()]
+        if full:
+            raise Conflict(
+                "there is a store with something in it already",
+                where=str(self._path),
+                next_move="restore into an empty data folder: set PENSTOCK_HOME",
+            )
+
+    async def restore(self, copy: Path) -> None:
+        await self.clear()
+        await asyncio.to_thread(self._put, copy)
+
+    def _put(self, copy: Path) -> None:
+        part = self._path.with_name(f"{self._path.name}.part")
+        try:
+            with _translated(self._path):
+                part.touch(mode=0o600)
+                shutil.copyfile(copy, part)
+                with part.open("rb+") as file:
+                    os.fsync(file.fileno())
+                part.replace(self._path)
+        finally:
+            part.unlink(missing_ok=True)
+
+    async def clear(self) -> None:
+        # The log of writes of another file would be applied to the next one of its name.
+        for end in ("", "-wal", "-shm"):
+            self._path.with_name(self._path.name + end).unlink(missing_ok=True)
 
 
 class _SqliteTransaction:

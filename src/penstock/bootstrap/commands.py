@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
@@ -26,7 +27,7 @@ import psutil
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.plugins import find, open_sandbox
-from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
+from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
 
@@ -60,10 +61,14 @@ def up(home: Home, wanted: Wanted) -> Started:
     if wanted.workers is not None and not 1 <= wanted.workers <= MAX_WORKERS:
         raise Invalid(f"{wanted.workers} workers; from 1 to {MAX_WORKERS}", where="--workers")
     with locked(home.run / "up.lock", "another `penstock up` is at work here"):
+        _refuse_newer(home)
         settings = _start(home, wanted)
-        _await_answer(home, settings)
+        _await(home, lambda: _answers(home.api_socket) and _answers(home.node_socket), "serve", "node")
         for name in _absent(home, settings):
+            _note(home, f"worker-{name}").unlink(missing_ok=True)
             spawn(home, "worker", "--name", name)
+        workers = (f"worker-{name}" for name in map(str, range(2, settings.workers + 1)))
+        _await(home, lambda: not _absent(home, settings), *workers)
     once = home.run / "token.once"
     token = once.read_text() if once.exists() else None
     once.unlink(missing_ok=True)
@@ -84,11 +89,33 @@ def _start(home: Home, wanted: Wanted) -> Settings:
         )
     settings = settings if serving else _choose(settings, wanted)
     home.keep(settings)
+    for name in ("node", "serve"):
+        _note(home, name).unlink(missing_ok=True)
     if not tending:
         spawn(home, "node")
     if not serving:
         spawn(home, "serve")
     return settings
+
+
+def _refuse_newer(home: Home) -> None:
+    """`Conflict` if a newer release wrote the store: before anything is started, or written."""
+    from penstock.bootstrap.control import (
+        open_store,
+        store_place,
+    )  # the whole product: only `up` waits for it
+    from penstock.engine import schemas
+
+    async def look() -> None:
+        store = open_store(home)
+        try:
+            schemas.refuse_newer(await schemas.versions(store), str(home.path))
+        finally:
+            await store.close()
+
+    _, place = store_place(home)
+    if not isinstance(place, Path) or place.exists():
+        asyncio.run(look())
 
 
 def _absent(home: Home, settings: Settings) -> list[str]:
@@ -140,16 +167,37 @@ def spawn(home: Home, command: str, *options: str) -> int:
     return process.pid
 
 
-def _await_answer(home: Home, settings: Settings) -> None:
+def _await(home: Home, met: Callable[[], bool], *processes: str) -> None:
+    """Wait until something is so; what one of the *processes* died of is raised here."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
-        if _answers(home.api_socket) and _answers(home.node_socket):
+        if met():
             return
+        for name in processes:
+            if _note(home, name).exists():
+                raise from_wire(json.loads(_note(home, name).read_text()))
         time.sleep(0.05)
-    tails = "\n".join(f"--- {name}\n{_tail(home.logs / name)}" for name in ("node.log", "serve.log"))
-    raise Unavailable(
-        f"not up after {START_SECONDS:.0f} s on port {settings.port}:\n{tails}", next_move="penstock doctor"
-    )
+    tails = "\n".join(f"--- {name}.log\n{_tail(home.logs / f'{name}.log')}" for name in processes)
+    raise Unavailable(f"not up after {START_SECONDS:.0f} s:\n{tails}", next_move="penstock doctor")
+
+
+def _note(home: Home, name: str) -> Path:
+    return home.run / f"{name}.failed"
+
+
+@contextlib.contextmanager
+def reporting(home: Home, name: str) -> Iterator[None]:
+    """Leave word of why a process cannot start, for `up`, which waits for it: its user reads no log."""
+    try:
+        yield
+    except (PenstockError, OSError) as error:
+        told = (
+            error if isinstance(error, PenstockError) else Unavailable(str(error), where=f"penstock {name}")
+        )
+        temporary = _note(home, f"{name}.new")
+        temporary.write_text(json.dumps(told.to_wire()))
+        temporary.replace(_note(home, name))
+        raise
 
 
 def _answers(path: Path) -> bool:
@@ -199,12 +247,13 @@ def run_node(home: Home) -> None:
     home.create()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = home.settings
-    sandbox = open_sandbox(settings.sandbox)
-    platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
-    proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
-    router, metrics = around("Router", proxy), proxy
-    agent = Agent(home.node, platform=around("Platform", platform), router=router, metrics=metrics)
-    asyncio.run(agent.serve())
+    with reporting(home, "node"):
+        sandbox = open_sandbox(settings.sandbox)
+        platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
+        proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
+        router, metrics = around("Router", proxy), proxy
+        agent = Agent(home.node, platform=around("Platform", platform), router=router, metrics=metrics)
+        asyncio.run(agent.serve())
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
+from penstock.engine import prune, schemas
 from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
@@ -62,12 +63,9 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     store = around_store(open_store(home))
     ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store, home.settings.lease_seconds)
-    await ledger.migrate()
-    await journal.migrate()
+    await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
-    node = NodeClient(home.node_socket)
-    router = around("Router", NodeRouter(node))
-    metrics, platform = NodeMetrics(node), around("Platform", NodePlatform(node))
+    router, metrics, platform = open_node(home)
     sandbox = around("Sandbox", open_sandbox(home.settings.sandbox))
     builders = open_builders(home, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
@@ -108,22 +106,45 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     )
 
 
-def open_store(home: Home) -> Store:
-    """The database that ``PENSTOCK_STORE`` names; without it, the file in the data folder."""
+async def _migrate(home: Home, store: Store, ledger: Ledger, journal: Journal) -> None:
+    """Bring every table to this release; `Conflict` before any is changed if one is of a newer one."""
+    try:
+        schemas.refuse_newer(await schemas.versions(store), str(home.path))
+        await ledger.migrate()
+        await journal.migrate()
+        await prune.migrate(store)
+    except BaseException:
+        await store.close()
+        raise
+
+
+def store_place(home: Home) -> tuple[str, Path | str]:
+    """The store's adapter and what it takes, as ``PENSTOCK_STORE`` says; without it, a file in the data
+    folder."""
     given = os.environ.get("PENSTOCK_STORE") or f"sqlite:{home.store}"
     scheme, _, rest = given.partition(":")
-    store: Store
     if scheme == "sqlite" and rest:
-        store = find("store", "sqlite")(Path(rest).expanduser().absolute())
-    elif scheme in ("postgres", "postgresql"):
-        store = find("store", "postgres")(given)
-    else:
-        # Not repeated: it may hold a password.
-        raise Invalid(
-            "not a place for a store",
-            where="PENSTOCK_STORE",
-            next_move="sqlite:PATH, or postgresql://USER@HOST:PORT/DATABASE",
-        )
+        return "sqlite", Path(rest).expanduser().absolute()
+    if scheme in ("postgres", "postgresql"):
+        return "postgres", given
+    # Not repeated: it may hold a password.
+    raise Invalid(
+        "not a place for a store",
+        where="PENSTOCK_STORE",
+        next_move="sqlite:PATH, or postgresql://USER@HOST:PORT/DATABASE",
+    )
+
+
+def open_node(home: Home) -> tuple[Router, Metrics, Platform]:
+    """The node agent's ports, over its socket."""
+    node = NodeClient(home.node_socket)
+    return around("Router", NodeRouter(node)), NodeMetrics(node), around("Platform", NodePlatform(node))
+
+
+def open_store(home: Home) -> Store:
+    """The database that ``PENSTOCK_STORE`` names; without it, the file in the data folder."""
+    name, place = store_place(home)
+    store: Store = find("store", name)(place)
     return store
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.core.codec import decode, encode
-from penstock.errors import Invalid
+from penstock.errors import Conflict, Invalid
 
 #: A unix socket's whole path may have 104 bytes (macOS) to 108 (Linux); the longest name below needs 40.
 LONGEST = 60
@@ -53,12 +53,19 @@ class Home:
         return cls(Path(given).expanduser().absolute() if given else Path.home() / ".local/share/penstock")
 
     def create(self) -> None:
-        """Make the folders, readable by their owner alone. `Invalid` if the path cannot hold sockets."""
+        """Make the folders, readable by their owner alone. `Invalid` if the path cannot hold sockets,
+        `Conflict` if half a backup was restored there."""
         if len(os.fsencode(self.path)) > LONGEST:
             raise Invalid(
                 f"the data folder's path is longer than {LONGEST} bytes, too long for unix sockets",
                 where=str(self.path),
                 next_move="set PENSTOCK_HOME to a shorter one",
+            )
+        if self.half_restored.exists():
+            raise Conflict(
+                "a restore did not come to its end here",
+                where=str(self.path),
+                next_move="penstock restore FILE, into an empty data folder",
             )
         for folder in (self.path, self.keys, self.artifacts, self.node, self.run, self.logs, self.work):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -109,6 +116,11 @@ class Home:
     @property
     def cache(self) -> Path:
         return self.path / "cache"
+
+    @property
+    def half_restored(self) -> Path:
+        """Where `restore` works; while it is there, nothing may start."""
+        return self.path / "restore.partial"
 
     @property
     def settings(self) -> Settings:

@@ -47,6 +47,12 @@ class Keys:
 
 def load_keys(home: Home, worker: str = WORKER) -> Keys:
     """The keys of this data folder, made where they are missing; *worker* names the worker's."""
+    if home.trust.exists() and not (home.keys / "log.key").exists():
+        raise Conflict(
+            "the log's key is not there: without it the ledger can be read, not continued",
+            where=str(home.keys),
+            next_move="put back log.key and the other keys, with mode 600",
+        )
     later = sorted(home.keys.glob("log-*.key"))
     logs = (key(home, "log"), *(key(home, path.stem) for path in later))
     return Keys(logs, key(home, OPERATOR), key(home, worker), key(home, SERVER))

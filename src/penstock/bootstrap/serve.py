@@ -19,18 +19,21 @@ from pathlib import Path
 
 import uvicorn
 
-from penstock.bootstrap.commands import locked
+from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
+from penstock.engine import prune
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
+
+log = logging.getLogger(__name__)
 
 
 def serve(home: Home) -> None:
     """The control plane's process: API, pages and one worker, on a unix socket and a loopback port."""
     home.create()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with locked(home.run / "server.lock", "the control plane is running already"):
+    with reporting(home, "serve"), locked(home.run / "server.lock", "the control plane is running already"):
         asyncio.run(_serve(home))
 
 
@@ -39,6 +42,8 @@ async def _serve(home: Home) -> None:
     await _first_token(control)
     # The lock says that every worker of this folder before us is dead: nobody has to wait for their leases.
     await control.journal.orphan(control.worker.owner)
+    for name in await prune.sweep(control.store, home.work):
+        log.info("removed what was left of %s in work/", name)
     app = create_app(control)
     open_to_user = _server(Guard(app, control.journal, trusted=True))
     open_to_token = _server(Guard(app, control.journal, trusted=False))

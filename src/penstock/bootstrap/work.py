@@ -13,7 +13,7 @@ import logging
 import re
 import signal
 
-from penstock.bootstrap.commands import locked
+from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import grant_worker
@@ -36,7 +36,8 @@ def work(home: Home, name: str, slots: int) -> None:
         )
     home.create()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    with locked(home.worker_lock(name), f"a worker called {name} is at work here already"):
+    taken = f"a worker called {name} is at work here already"
+    with reporting(home, f"worker-{name}"), locked(home.worker_lock(name), taken):
         asyncio.run(_work(home, name, slots))
 
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import machine, people, policies, saying, verbs, witness
+from penstock.cli import keeping, machine, people, policies, saying, verbs, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -47,6 +47,7 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _machine(commands)
+    keeping.parsers(functools.partial(_add, commands))
     _delivery(commands)
     _looking(commands)
     _people(commands)

@@ -241,7 +241,7 @@ def override(given: argparse.Namespace) -> int:
     found = client.get(f"/v1/deliveries/{given.delivery}")
     if not found["release_digest"]:
         raise Invalid(f"{found['id']} has no release yet", next_move="override once it has been refused")
-    until = client.get("/v1/whoami")["now"] + _seconds(given.duration)
+    until = client.get("/v1/whoami")["now"] + seconds(given.duration)
     said = Override(NOBODY, given.policy, given.action, found["release_digest"], given.reason, until)
     answer = say(given, client, said)
     _warn_if_not_counted(client, given.delivery, answer)
@@ -264,10 +264,11 @@ def _warn_if_not_counted(client: Client, change: str, answer: dict[str, Any]) ->
             complain(f"! this will not count: {who} is the author")
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str, option: str = "--for") -> float:
+    """A duration as people write it."""
     number, unit = text[:-1], text[-1:]
     if unit not in UNITS or not number.isdecimal() or not int(number):
-        raise Invalid(f"{text!r} is not a duration", where="--for", next_move="30m, 4h or 2d")
+        raise Invalid(f"{text!r} is not a duration", where=option, next_move="30m, 4h or 2d")
     return float(int(number) * UNITS[unit])
 
 

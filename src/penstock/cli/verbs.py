@@ -115,6 +115,8 @@ def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
     say(f"▸ {view['id']}  {view['outcome'] or view['state']}  {view['change']['title']}")
     for step in view["steps"]:
         print_step(step)
+    if view["pruned"]:
+        say(f"  pruned: its steps are gone; penstock evidence list {view['id']} has what the ledger says")
     for signed in view["sign_offs"]:
         if signed["override"]:
             say(f"  ! {signed['policy']} for {signed['action']} is {signed['verdict']}{overridden(signed)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.core.evidence import Entry
 from penstock.core.predicates import Promoted, RolledBack
 from penstock.core.release import EnvironmentData, Release
 from penstock.ledger.log import Ledger
@@ -39,12 +40,35 @@ async def history(
 ) -> tuple[Live | None, Live | None]:
     """(live, previous). A rollback by hand makes the restored pair live and leaves nothing to go back to
     but what was live before that pair."""
+    stack = _fold(await ledger.tagged(tx, f"service:{service}/{environment}"))
+    return (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
+
+
+async def pinned(ledger: Ledger, tx: Transaction, last: int) -> frozenset[str]:
+    """The artifacts of what is live everywhere, of the *last* pairs that rollbacks by hand come back to, one
+    after another, and of the *last* pairs that were promoted."""
+    places = set()
+    for entry in await ledger.tagged(tx, f"type:{Promoted.TYPE}"):
+        if isinstance(entry.statement.predicate, Promoted):
+            release = entry.statement.predicate.release
+            places.add((release.service, release.environment))
+    kept: set[str] = set()
+    for service, environment in sorted(places):
+        entries = await ledger.tagged(tx, f"service:{service}/{environment}")
+        promoted = [e.statement.predicate for e in entries if isinstance(e.statement.predicate, Promoted)]
+        for pairs in ([one.release for one in _fold(entries)], [one.release for one in promoted]):
+            newest = list(dict.fromkeys(reversed(pairs)))[: max(2, last)]
+            kept |= {release.artifact for release in newest}
+    return frozenset(kept)
+
+
+def _fold(entries: tuple[Entry, ...]) -> list[Live]:
     stack: list[Live] = []
-    for entry in await ledger.tagged(tx, f"service:{service}/{environment}"):
+    for entry in entries:
         match entry.statement.predicate:
             case Promoted(delivery=delivery, release=release, data=data):
                 stack.append(Live(release, data, delivery, entry.index))
             case RolledBack(restored=restored, release=release) if restored not in (None, release):
                 if len(stack) > 1 and stack[-1].release == release:
                     stack.pop()
-    return (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
+    return stack

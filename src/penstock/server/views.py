@@ -15,8 +15,10 @@ from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
 from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
-from penstock.core.predicates import Promoted
+from penstock.core.predicates import Deployed, Promoted, RolledBack
+from penstock.core.release import Release
 from penstock.core.traffic import TrafficState
+from penstock.engine import prune
 from penstock.engine.journal import Delivery
 from penstock.engine.worker import plan
 from penstock.errors import Invalid, Unavailable
@@ -45,7 +47,9 @@ async def deliveries(control: ControlPlane, service: str, limit: int) -> list[Vi
         # Who refused or overrode, and what is waited for, is in the records, which a list is read without.
         known = [await control.journal.find(tx, d.id) for d in found]
         now = await tx.now()
-    return [summary(delivery, now) for delivery in known]
+        gone = await prune.pruned(tx, [d.id for d in found])
+        told = {name: await control.ledger.tagged(tx, f"delivery:{name}") for name in gone}
+    return [{**summary(d, now), **_pruned(gone.get(d.id), told.get(d.id, ()))} for d in known]
 
 
 async def delivery(control: ControlPlane, name: str) -> View:
@@ -54,13 +58,15 @@ async def delivery(control: ControlPlane, name: str) -> View:
         found = await control.journal.find(tx, name)
         now = await tx.now()
         own = await control.ledger.tagged(tx, f"delivery:{found.id}")
+        gone = (await prune.pruned(tx, [found.id])).get(found.id)
         cited = {index for record in found.records for index in record.entries}
         evidence = {entry.index: entry for entry in own}
         for index in cited - set(evidence):
             evidence[index] = await control.ledger.entry(tx, index)
-    release = found.facts.release
+    release = found.facts.release or _release(own)
     return {
         **summary(found, now),
+        **_pruned(gone, own),
         "release": release.id if release else None,
         "release_digest": release.digest if release else None,
         "steps": [_step(record) for record in found.records],
@@ -68,6 +74,23 @@ async def delivery(control: ControlPlane, name: str) -> View:
         "sign_offs": _sign_offs(own),
         "evidence": [brief(evidence[index]) for index in sorted(evidence)],
     }
+
+
+def _pruned(at: float | None, own: tuple[Entry, ...]) -> View:
+    """When a delivery's records were removed, None if they were not; what they told, the ledger tells
+    then."""
+    if at is None:
+        return {"pruned": None}
+    asked = [signed for signed in _sign_offs(own) if not signed["asked_again"]]
+    failed = [signed["policy"] for signed in asked if signed["result"] != "PASSED"]
+    overridden = [f"{s['policy']} by {s['override']['identity']}" for s in asked if s["override"]]
+    return {"pruned": at, "refused_by": failed, "overridden": overridden}
+
+
+def _release(own: tuple[Entry, ...]) -> Release | None:
+    """The pair that a delivery was about, as its own entries say; None if it did not come that far."""
+    said = (entry.statement.predicate for entry in own)
+    return next((p.release for p in said if isinstance(p, (Deployed, Promoted, RolledBack))), None)
 
 
 def _sign_offs(own: tuple[Entry, ...]) -> list[View]:

@@ -7,10 +7,13 @@ anything names it, so a crash or a second writer leaves no half artifact.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import fcntl
 import json
 import os
 import tempfile
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from penstock.config import ServiceConfig
@@ -26,7 +29,7 @@ from penstock.core.image import (
     read_manifest,
 )
 from penstock.errors import Broken, Invalid
-from penstock.ports import Image
+from penstock.ports import Image, Surplus
 
 
 class Layout:
@@ -57,14 +60,58 @@ class Layout:
 
     def put(self, blobs: Blobs, name: str) -> str:
         """Store an image and list it as *name*; returns its digest. Storing it again changes nothing."""
-        for blob in blobs.all:
-            self._write(self._blob(digest(blob)), blob)
-        self._write(self._path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
-        # Two builds may end at once: the index is read, changed and replaced under a lock.
-        with (self._path / ".lock").open("ab") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        # Two builds may end at once, or one while old images are removed.
+        with self._locked():
+            for blob in blobs.all:
+                self._write(self._blob(digest(blob)), blob)
+            self._write(self._path / "oci-layout", b'{"imageLayoutVersion":"1.0.0"}')
             self._list(blobs, name)
         return blobs.digest
+
+    async def prune(self, keep: Collection[str], before: float, *, dry: bool = False) -> Surplus:
+        """See `Artifacts.prune`."""
+        return await asyncio.to_thread(self._prune, keep, before, dry)
+
+    def _prune(self, keep: Collection[str], before: float, dry: bool) -> Surplus:
+        folder = self._path / "blobs/sha256"
+        if not folder.exists():
+            return Surplus((), 0)
+        with self._locked():
+            index = self._path / "index.json"
+            listed = json.loads(index.read_bytes())["manifests"] if index.exists() else []
+            images = [entry["digest"] for entry in listed]
+            old = self._older(before)
+            gone = [name for name in images if name in old and name not in keep]
+            parts = self._parts({*images, *keep} - set(gone))
+            old = {name: size for name, size in old.items() if name not in parts}
+            if not dry:
+                # What is not listed any more is looked for by nobody, whenever its bytes go.
+                left = [entry for entry in listed if entry["digest"] not in gone]
+                _replace(index, canonical({"schemaVersion": 2, "manifests": left}))
+                for name in old:
+                    self._blob(name).unlink(missing_ok=True)
+        return Surplus(tuple(gone), sum(old.values()))
+
+    def _older(self, before: float) -> dict[str, int]:
+        """The sizes of blobs that nobody has put there since."""
+        found = {path.name: path.stat() for path in (self._path / "blobs/sha256").glob("[!.]*")}
+        return {f"sha256:{name}": seen.st_size for name, seen in found.items() if seen.st_mtime < before}
+
+    def _parts(self, images: Collection[str]) -> set[str]:
+        """These images and all that they are made of, as far as they are images and are here."""
+        parts = set(images)
+        for image in images:
+            if self._blob(image).exists():
+                with contextlib.suppress(Broken):
+                    parts.update(read_manifest(self._checked(image)))
+        return parts
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        self._path.mkdir(parents=True, exist_ok=True)
+        with (self._path / ".lock").open("ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def _list(self, blobs: Blobs, name: str) -> None:
         index = self._path / "index.json"
@@ -93,6 +140,7 @@ class Layout:
 
     def _write(self, path: Path, data: bytes) -> None:
         if path.exists() and path.read_bytes() == data:
+            os.utime(path)  # wanted again: too young to be removed
             return
         path.parent.mkdir(parents=True, exist_ok=True)
         _replace(path, data)

@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import shutil
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from psycopg.conninfo import make_conninfo
-
-from penstock.adapters.postgres.connecting import DEFAULTS, Connection, Server, told, undo
+from penstock.adapters.postgres.connecting import Connection, Server, told, undo
 from penstock.adapters.postgres.dialect import translated
 from penstock.adapters.postgres.listening import CHANNEL, POLL_SECONDS, Listener
+from penstock.adapters.postgres.tools import exactly, run
 from penstock.errors import Conflict, Unavailable
 from penstock.ports import Row, Transaction
 
@@ -145,48 +141,15 @@ class PostgresStore:
         """Our schema as an archive for ``pg_restore``."""
         async with self.transaction(write=False) as tx:
             ((schema,),) = await tx.execute("SELECT current_schema()::text")
-        tool = shutil.which(self._pg_dump)
-        if tool is None:
-            raise Unavailable(
-                "pg_dump is not installed",
-                next_move="install PostgreSQL's client tools, of the server's version or newer",
-            )
         with told(str(destination)):
             part = destination.with_name(f"{destination.name}.part")
             try:
                 part.touch(mode=0o600)
-                await self._dump(tool, str(schema), part)
+                wanted = ("--format=custom", f"--schema={exactly(str(schema))}", f"--file={part}")
+                await run(self._pg_dump, self._server, *wanted)
                 part.replace(destination)
             finally:
                 part.unlink(missing_ok=True)
-
-    async def _dump(self, tool: str, schema: str, destination: Path) -> None:
-        parameters = {key: value for key, value in self._server.parameters.items() if key not in DEFAULTS}
-        # Everybody on the machine can read a command line.
-        secret = {"PGPASSWORD": parameters.pop("password")} if "password" in parameters else {}
-        process = await asyncio.create_subprocess_exec(
-            tool,
-            *("--format=custom", "--no-owner", "--no-privileges", "--no-password"),
-            *(f"--schema={_exactly(schema)}", f"--file={destination}"),
-            f"--dbname={make_conninfo('', **parameters)}",
-            stdin=DEVNULL,
-            stdout=DEVNULL,
-            stderr=PIPE,
-            env={**os.environ, **secret},
-        )
-        try:
-            _, said = await process.communicate()
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            problem = said.decode(errors="replace").strip() or f"status {process.returncode}"
-            raise Unavailable(
-                f"pg_dump: {problem}",
-                where=self._server.where,
-                next_move="use a pg_dump of the server's version or newer",
-            )
 
     async def close(self) -> None:
         await self._listener.close()
@@ -215,8 +178,3 @@ class _PostgresTransaction:
         ((now,),) = await self.execute(f"SELECT {CLOCK}")
         assert isinstance(now, float)
         return now
-
-
-def _exactly(name: str) -> str:
-    """A pattern of pg_dump that matches this name and no other."""
-    return '"' + name.replace('"', '""') + '"'

@@ -89,7 +89,7 @@ class Runner:
     ) -> None:
         folder = place.instance(record)
         shutil.rmtree(folder, ignore_errors=True)
-        for path in (folder, place.logs, place.data):
+        for path in (folder, place.logs, place.data, place.sockets / "out"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         if self.sandbox.isolation is Isolation.NONE and not record.port:
             record.port = free_port()

@@ -1,0 +1,42 @@
+"""Which versions of its tables a release knows, and which a store has.
+
+Called before anything else is done with a store, and by backups. Must not change anything: an older release
+that meets a newer store leaves it as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from penstock.engine import journal, prune
+from penstock.errors import Conflict
+from penstock.ledger import log
+from penstock.ports import Store
+
+#: By component. What is not named here was made by somebody else, and is left alone.
+KNOWN: Mapping[str, int] = {
+    "ledger": len(log.SCHEMA),
+    "journal": len(journal.SCHEMA),
+    "pruning": len(prune.SCHEMA),
+}
+
+
+async def versions(store: Store) -> dict[str, int]:
+    """The version of each component's tables in a store."""
+    async with store.transaction(write=False) as tx:
+        rows = await tx.execute("SELECT component, version FROM schema_version ORDER BY component")
+    return {str(component): int(str(version)) for component, version in rows}
+
+
+def refuse_newer(found: Mapping[str, int], where: str) -> None:
+    """`Conflict` if a newer release than this one wrote the tables."""
+    for component, known in KNOWN.items():
+        version = found.get(component, 0)
+        if version > known:
+            raise Conflict(
+                f"a newer release wrote this: the {component} tables have version {version}, "
+                f"and this release knows {known}; nothing was changed",
+                where=where,
+                next_move="run the newer release again; or, giving up what happened since, restore the "
+                "backup that was made before the upgrade into an empty data folder: penstock restore FILE",
+            )
