@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 
@@ -20,7 +20,7 @@ from penstock.core.codec import decode, json_name
 from penstock.core.digest import canonical
 from penstock.core.facts import AGED
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
-from penstock.core.release import EnvironmentData, Value
+from penstock.core.release import EnvironmentData, Value, Variable
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -32,14 +32,6 @@ MAX_BYTES = 256 * 1024
 LONGEST_WAIT = 30 * 86400.0
 #: A sign-off that expires before its action can begin would be asked for without end.
 SHORTEST_SIGN_OFF = 60.0
-
-
-@dataclass(frozen=True)
-class Variable:
-    """One value that must be given at run time. Without a default it has no fallback."""
-
-    type: Literal["string", "integer", "number", "boolean"] = "string"
-    default: str | int | float | bool | None = None
 
 
 @dataclass(frozen=True)
@@ -271,7 +263,7 @@ def environment_data(config: ServiceConfig, environment: str, given: Mapping[str
                 where=f"environment of {config.service}",
                 next_move=f"set it in environments/{environment}.yaml, or give {FILE} a default",
             )
-        values[name] = _typed(name, variable, value)
+        values[name] = variable.check(name, value)
     for name in given:
         if name not in config.environment:
             known = ", ".join(sorted(config.environment)) or "none"
@@ -279,21 +271,10 @@ def environment_data(config: ServiceConfig, environment: str, given: Mapping[str
                 f"{name} is not declared by {config.service} (declared: {known})",
                 where=f"environments/{environment}.yaml",
             )
-    data = EnvironmentData(config.service, environment, values)
+    secret = tuple(name for name, variable in sorted(config.environment.items()) if variable.secret)
+    data = EnvironmentData(config.service, environment, values, secret=secret or None)
     canonical(data)  # what has no canonical form has no digest: say so now
     return data
-
-
-def _typed(name: str, variable: Variable, value: Value) -> Value:
-    kinds: dict[str, tuple[type, ...]] = {
-        "string": (str,),
-        "integer": (int,),
-        "number": (int, float),
-        "boolean": (bool,),
-    }
-    if type(value) not in kinds[variable.type]:
-        raise Invalid(f"{name} must be of type {variable.type}, found {value!r}", where="environment")
-    return value
 
 
 def _check_service(config: ServiceConfig) -> None:
@@ -304,6 +285,9 @@ def _check_service(config: ServiceConfig) -> None:
                 where=FILE,
                 next_move="lower-case letters, digits and dashes, at most 40, beginning with a letter",
             )
+    for name, variable in config.environment.items():
+        if variable.secret and variable.type != "string":
+            raise Invalid(f"{name} is secret, and so must be a string", where=f"{FILE}: environment")
     steps = config.canary.steps
     if not steps or any(not 0.1 <= step < 100 for step in steps) or list(steps) != sorted(set(steps)):
         raise Invalid("canary.steps must rise, each from 0.1 to below 100 per cent", where=FILE)

@@ -13,7 +13,7 @@ Rules that hold for every port:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,21 +71,26 @@ class SourceRevision:
     signing_key: str = ""
 
 
+#: Keeps bytes readable at the file descriptor that it returns, for a process that will inherit it.
+Hand = Callable[[bytes], int]
+
+
 class Sandbox(Protocol):
     """Runs other people's code. `isolation` says what it really enforces."""
 
     isolation: Isolation
 
-    def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
+    def enclose(self, step: Step, *, outlives_us: bool = False, hand: Hand | None = None) -> tuple[str, ...]:
         """The host command line that runs *step* inside. Nothing is started. A step ends with this
-        process unless it *outlives_us*.
+        process unless it *outlives_us*. With *hand*, the environment is not part of the command line.
 
         Without a real sandbox the mounts cannot be made; paths under a mount's target are then
         rewritten to its source in argv, cwd and env.
         """
 
     async def run(self, step: Step, log: Path) -> StepResult:
-        """Run *step* to its end, appending its merged output to *log*.
+        """Run *step* to its end, appending its merged output to *log*, in the shape of `core.steplog` and
+        with its secrets masked.
 
         A command that fails is a result, not an error. The whole process group ends with the step,
         and with this process.
@@ -259,11 +264,27 @@ class Witness(Protocol):
         """
 
 
+class Receiver(Protocol):
+    """Somebody outside who is sent messages over HTTP: a webhook's receiver, a collector of traces."""
+
+    async def post(self, body: bytes, headers: Mapping[str, str]) -> int:
+        """Send, and give back the status of the answer, whatever it is; redirects are not followed.
+
+        `Unavailable` if no answer comes in time.
+        """
+
+    async def close(self) -> None:
+        """Let go of connections."""
+
+
 Row = tuple[object, ...]
 
 
 class Transaction(Protocol):
-    """One open transaction. Parameters are ``?``. Only ``ledger`` and ``engine.journal`` write SQL."""
+    """One open transaction. Parameters are ``?``.
+
+    Only ``ledger``, ``engine.journal`` and ``engine.numbers`` write SQL.
+    """
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return its rows."""
@@ -332,6 +353,11 @@ class Task:
     canary: Canary = NO_CANARY
     reason: str = ""
     waits_until: float = 0.0
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What this delivery must not show in its logs."""
+        return self.data.secrets if self.data else ()
 
     @property
     def tree(self) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from penstock.core.workload import Isolation, Step, StepResult
+from penstock.ports import Hand
 
 
 class FakeSandbox:
@@ -16,7 +17,7 @@ class FakeSandbox:
         self.steps: list[Step] = []
         self._results = list(results)
 
-    def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
+    def enclose(self, step: Step, *, outlives_us: bool = False, hand: Hand | None = None) -> tuple[str, ...]:
         return step.argv
 
     async def run(self, step: Step, log: Path) -> StepResult:

@@ -30,7 +30,6 @@ from penstock.checks.sarif import parse_sarif
 from penstock.config import (
     EnvironmentConfig,
     ServiceConfig,
-    Variable,
     environment_data,
     load_service,
     parse,
@@ -50,6 +49,7 @@ from penstock.core.notes import open_note
 from penstock.core.outside import read_json
 from penstock.core.policy import PolicyDocument, RuleDocument
 from penstock.core.predicates import Predicate
+from penstock.core.release import Variable
 from penstock.core.tiles import Tile, decode_bundle, encode_bundle
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import bundle

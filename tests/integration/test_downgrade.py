@@ -114,5 +114,5 @@ async def test_what_the_server_dies_of_at_its_start_reaches_the_terminal(
 
 
 def test_every_component_of_ours_is_known() -> None:
-    assert set(schemas.KNOWN) == {"ledger", "journal", "pruning"}
+    assert set(schemas.KNOWN) == {"ledger", "journal", "numbers", "pruning", "webhooks"}
     schemas.refuse_newer({"somebody-elses": 99}, "here")

@@ -31,6 +31,8 @@ COMMANDS = [
     "abort",
     "status",
     "logs",
+    "run",
+    "shell",
     "why",
     "policy",
     "identity",

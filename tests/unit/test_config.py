@@ -18,6 +18,8 @@ from penstock.config import (
     parse_policy,
 )
 from penstock.core.codec import encode
+from penstock.core.digest import canonical
+from penstock.core.release import Variable
 from penstock.errors import Invalid
 
 REFERENCE = (files("penstock") / "penstock.reference.yaml").read_bytes()
@@ -93,7 +95,7 @@ def test_a_repository_without_a_file_is_named_after_its_folder(tmp_path: Path) -
 def test_environment_data_is_typed_and_complete() -> None:
     config = parse(ServiceConfig, REFERENCE, "penstock.reference.yaml")
     data = environment_data(config, "production", {"PAGE_SIZE": 50})
-    assert dict(data.values) == {"CURRENCY": "EUR", "PAGE_SIZE": 50}
+    assert dict(data.values) == {"CURRENCY": "EUR", "PAGE_SIZE": 50, "PAYMENT_KEY": "placeholder"}
     with pytest.raises(Invalid, match="must be of type integer"):
         environment_data(config, "production", {"PAGE_SIZE": "50"})
     with pytest.raises(Invalid, match="not declared by shop"):
@@ -148,3 +150,27 @@ def test_a_policy_is_checked_before_it_is_published(old: str, new: str, what: st
     assert parse_policy(GOOD.encode(), "p.yaml").rules[0].id == "a"
     with pytest.raises(Invalid, match=what.replace("(", r"\(")):
         parse_policy(GOOD.replace(old, new).encode(), "p.yaml")
+
+
+def test_a_secret_is_a_string_that_can_be_masked_and_is_never_repeated() -> None:
+    config = ServiceConfig("shop", environment={"KEY": Variable("string", "placeholder", secret=True)})
+    data = environment_data(config, "production", {"KEY": "a-real-key"})
+    assert (data.shown, data.secrets) == ({"KEY": "***"}, ("a-real-key",))
+    for value in ("short", 1234567):
+        with pytest.raises(Invalid) as caught:
+            environment_data(config, "production", {"KEY": value})
+        assert "KEY" in str(caught.value)
+        assert str(value) not in str(caught.value)
+
+
+def test_without_secrets_environment_data_has_the_digest_that_it_always_had() -> None:
+    data = environment_data(ServiceConfig("shop", environment={"A": Variable()}), "production", {"A": "x"})
+    assert canonical(data) == (
+        b'{"environment":"production","schema":"penstock.environment/v1","service":"shop","values":{"A":"x"}}'
+    )
+
+
+def test_only_a_string_can_be_secret(tmp_path: Path) -> None:
+    (tmp_path / "penstock.yaml").write_text("environment: {PIN: {type: integer, secret: true}}\n")
+    with pytest.raises(Invalid, match="PIN is secret, and so must be a string"):
+        load_service(tmp_path, "shop")

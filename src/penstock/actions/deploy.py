@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
 from penstock.core.workload import Placement, Workload
@@ -26,7 +27,9 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     placement = await platform.place(workload, fence=task.fence)
     placement = await _settle(platform, placement, workload.start_seconds)
     if not placement.ready:
-        return Outcome(State.FAILURE, placement.reason or "never became ready")
+        # The workload's own last words are in it, and they may tell what it was given.
+        reason = masked(placement.reason, task.secrets)
+        return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     await router.apply(state.exposing(placement.backend), fence=task.fence)
     return await _proven(task, router, placement)

@@ -9,15 +9,11 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO
 
-from penstock.core.tail import LIMIT, tail
-from penstock.core.workload import StepResult
+from penstock.adapters._output import Output, known_secrets
+from penstock.core.workload import Step, StepResult
 
-#: How much of a step's output is kept; what comes later is only in its tail.
-LOG_BYTES = 64 * 1024**2
 #: Settings of package clients and proxies that a step with a network inherits; nobody's right to publish.
 CLIENTS = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
 PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
@@ -34,28 +30,33 @@ def inherited() -> dict[str, str]:
 
 
 async def run_command(
-    command: tuple[str, ...], env: Mapping[str, str], seconds: float, log: Path, cwd: str | None = None
+    step: Step, command: tuple[str, ...], log: Path, inherit: tuple[int, ...] = ()
 ) -> StepResult:
-    """Run a host command to its end in a process group of its own, its output appended to *log*."""
+    """Run *step*'s host *command* to its end in a process group of its own, its output appended to *log*.
+
+    The command gets the descriptors to *inherit*.
+    """
     began = time.monotonic()
-    with log.open("ab") as output, _Said(output) as said:
+    secrets, told = known_secrets(step.secrets, inherited())
+    with contextlib.closing(Output(log, secrets)) as output, _Pipe(output) as pipe:
+        output.write("".join(told).encode())
         try:
             process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=subprocess.DEVNULL,
-                stdout=said.entrance,
-                stderr=said.entrance,
-                env=env,
-                cwd=cwd,
+                stdout=pipe.entrance,
+                stderr=pipe.entrance,
+                env={},
+                pass_fds=inherit,
                 start_new_session=True,
             )
         except OSError as error:
             output.write(f"{command[0]}: {error.strerror}\n".encode())
             return StepResult(127, f"{command[0]}: {error.strerror}", 0.0)
-        reading = asyncio.ensure_future(said.everything())
+        reading = asyncio.ensure_future(pipe.everything())
         timed_out = False
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(step.seconds):
                 await process.wait()
         except TimeoutError:
             timed_out = True
@@ -67,22 +68,21 @@ async def run_command(
             await asyncio.wait([reading], timeout=2.0)
             reading.cancel()
         code = await process.wait()
-    words = tail(said.end) + (f"\n(ended after {seconds:.0f} s)" if timed_out else "")
+        output.close()
+    words = output.last_words + (f"\n(ended after {step.seconds:.0f} s)" if timed_out else "")
     return StepResult(code, words, time.monotonic() - began, timed_out)
 
 
-class _Said:
-    """What a step wrote: the beginning in its log, the end at hand.
+class _Pipe:
+    """What a step writes into.
 
     A pipe of our own: asyncio's would make the step last as long as whoever it leaves behind.
     """
 
-    def __init__(self, log: BinaryIO) -> None:
-        self.end = b""
-        self._log = log
-        self._room = LOG_BYTES
+    def __init__(self, output: Output) -> None:
+        self._output = output
 
-    def __enter__(self) -> _Said:
+    def __enter__(self) -> _Pipe:
         exit_end, self.entrance = os.pipe()
         self._exit = os.fdopen(exit_end, "rb", buffering=0)
         self._open = True
@@ -100,7 +100,7 @@ class _Said:
         transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), self._exit)
         try:
             while data := await stream.read(1 << 16):
-                self._keep(data)
+                self._output.write(data)
         finally:
             transport.close()
 
@@ -108,12 +108,3 @@ class _Said:
         if self._open:
             self._open = False
             os.close(self.entrance)
-
-    def _keep(self, data: bytes) -> None:
-        self.end = (self.end + data)[-4 * LIMIT :]
-        if self._room > 0:
-            self._log.write(data[: self._room])
-            self._log.flush()
-            self._room -= len(data)
-            if self._room <= 0:
-                self._log.write(b"\n(the rest of the output is not kept)\n")

@@ -16,8 +16,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.adapters._commands import inherited, run_command
+from penstock.adapters._handed import Handed
 from penstock.core.workload import Isolation, Step, StepResult
 from penstock.errors import Unavailable
+from penstock.ports import Hand
 
 INSTALL = "install bubblewrap (Debian: apt install bubblewrap), and allow unprivileged user namespaces"
 SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -70,7 +72,7 @@ class Bubblewrap:
             reasons.append(f"{binary}: {tried.stderr.strip()}")
         raise Unavailable("; ".join(reasons) or "bubblewrap is not installed", next_move=INSTALL)
 
-    def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
+    def enclose(self, step: Step, *, outlives_us: bool = False, hand: Hand | None = None) -> tuple[str, ...]:
         arguments = [self._binary, "--unshare-all", "--new-session", "--cap-drop", "ALL", "--die-with-parent"]
         arguments += ["--uid", "65534", "--gid", "65534", "--hostname", "penstock", "--clearenv"]
         if step.network:
@@ -80,14 +82,19 @@ class Bubblewrap:
         for mount in step.mounts:
             kind = "--bind" if mount.writable else "--ro-bind"
             arguments += [kind, mount.source, mount.target]
-        for name, value in _environment(step).items():
-            arguments += ["--setenv", name, value]
+        variables = [word for name, value in _environment(step).items() for word in ("--setenv", name, value)]
+        if hand is not None:
+            # Everybody on this machine may read the arguments of a process.
+            variables = ["--args", str(hand("\0".join([*variables, ""]).encode()))]
+        arguments += variables
         inside = (*arguments, "--remount-ro", "/", "--chdir", step.cwd, "--", *step.argv)
         # The shell is the parent that it dies with: it outlives us, and killing either leaves nothing behind.
         return ("/bin/sh", "-c", '"$@"; exit $?', "sh", *inside) if outlives_us else inside
 
     async def run(self, step: Step, log: Path) -> StepResult:
-        return await run_command(self.enclose(step), {}, step.seconds, log)
+        with Handed() as handed:
+            command = self.enclose(step, hand=handed.hand)
+            return await run_command(step, command, log, tuple(handed.descriptors))
 
 
 def _candidates() -> Iterator[str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from penstock.adapters._commands import inherited, run_command
 from penstock.core.workload import Isolation, Mount, Step, StepResult
+from penstock.ports import Hand
 
 
 class Unsandboxed:
@@ -22,7 +23,8 @@ class Unsandboxed:
     def detect(cls) -> Unsandboxed:
         return cls()
 
-    def enclose(self, step: Step, *, outlives_us: bool = False) -> tuple[str, ...]:
+    def enclose(self, step: Step, *, outlives_us: bool = False, hand: Hand | None = None) -> tuple[str, ...]:
+        # `env` is gone from the list of processes as soon as it has started the program.
         env = [f"{name}={value}" for name, value in self._environment(step).items()]
         program = [_rewritten(word, step.mounts) for word in step.argv]
         cwd = _rewritten(step.cwd, step.mounts)
@@ -30,7 +32,7 @@ class Unsandboxed:
         return ("/usr/bin/env", "-i", *env, "/bin/sh", "-c", 'cd "$0" && exec "$@"', cwd, *program)
 
     async def run(self, step: Step, log: Path) -> StepResult:
-        return await run_command(self.enclose(step), {}, step.seconds, log)
+        return await run_command(step, self.enclose(step), log)
 
     def _environment(self, step: Step) -> dict[str, str]:
         python = str(Path(sys.base_prefix) / "bin")

@@ -14,6 +14,7 @@ from pathlib import Path
 from penstock.bootstrap.boundaries import around, around_engine, around_store
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
+from penstock.bootstrap.outgoing import Outgoing, open_outgoing
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.core.notes import VerifierKey
 from penstock.core.workload import Isolation
@@ -22,6 +23,7 @@ from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
+from penstock.engine.scratch import Remembering
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import SLOTS, Worker
 from penstock.errors import Invalid
@@ -46,6 +48,7 @@ class ControlPlane:
     policy_repository: PolicyRepository
     worker: Worker
     witnesses: Witnesses
+    outgoing: Outgoing
     platform: Platform
     router: Router
     metrics: Metrics
@@ -55,22 +58,20 @@ class ControlPlane:
 
 
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
-    """Wire everything for one data folder, and found its ledger if it is new.
-
-    *worker* names the key that this process's worker signs with; *slots* is how much it does at a time.
-    """
-    keys = load_keys(home, worker)
-    store = around_store(open_store(home))
+    """Wire everything for a data folder, new or not; its worker signs with the key that *worker* names."""
+    keys, store = load_keys(home, worker), around_store(open_store(home))
     ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
     router, metrics, platform = open_node(home)
-    sandbox = around("Sandbox", open_sandbox(home.settings.sandbox))
-    builders = open_builders(home, sandbox)
+    sandbox = around("Sandbox", Remembering(open_sandbox(home.settings.sandbox), home.work))
+    builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
-    languages: dict[str, Language] = {name: find("language", name)() for name in names("language")}
+    languages = open_languages()
     source = around("Source", find("source", "git")(home.cache / "git"))
+    shipping = Shipping(store, journal, ledger, source, builders, artifacts)
+    door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     powers: dict[str, object] = {
         "store": store,
         "ledger": ledger,
@@ -83,7 +84,6 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         "artifacts": artifacts,
         "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
-    door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries", worker))
     return ControlPlane(
         home=home,
@@ -92,11 +92,12 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         ledger=ledger,
         journal=journal,
         engine=engine,
-        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        shipping=shipping,
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
+        outgoing=await open_outgoing(home, store, ledger, journal),
         platform=platform,
         router=router,
         metrics=metrics,
@@ -157,7 +158,12 @@ def open_witnesses(home: Home) -> list[Known]:
     ]
 
 
-def open_builders(home: Home, sandbox: Sandbox) -> dict[str, Builder]:
+def open_languages() -> dict[str, Language]:
+    """Every installed policy language."""
+    return {name: find("language", name)() for name in names("language")}
+
+
+def open_builders(store: Path, sandbox: Sandbox) -> dict[str, Builder]:
     """Every installed builder, in alphabetical order of their names reversed: python before node."""
     ordered = sorted(names("builder"), reverse=True)
-    return {name: around("Builder", find("builder", name)(sandbox, home.artifacts)) for name in ordered}
+    return {name: around("Builder", find("builder", name)(sandbox, store)) for name in ordered}

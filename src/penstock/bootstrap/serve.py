@@ -50,7 +50,9 @@ async def _serve(home: Home) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
+    # The senders run in this process alone, which holds the lock: else everybody would be told twice.
+    senders = (control.witnesses.run(), control.outgoing.run())
+    background = [asyncio.create_task(task) for task in (control.worker.run(), *senders)]
     try:
         await asyncio.gather(
             open_to_user.serve(sockets=[_unix(home.api_socket)]),

@@ -101,6 +101,7 @@ async def _run(
         mounts=(Mount(str(copy), "/app", writable=True), *prepared.mounts),
         env=prepared.env,
         seconds=suite.seconds,
+        secrets=task.secrets,
     )
     result = await sandbox.run(step, task.log)
     try:

@@ -5,13 +5,15 @@ Called by every command that needs a server. A server's problem document becomes
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 
 from penstock.bootstrap.home import Home
-from penstock.errors import Broken, Invalid, Unavailable, from_wire
+from penstock.errors import Broken, Invalid, PenstockError, Unavailable, from_wire
 
 SECONDS = 120.0
 #: A command asks a few times and leaves; a connection kept for later is one that nobody closes.
@@ -66,6 +68,18 @@ class Client:
     def text(self, path: str, **query: Any) -> str:
         return self._send("GET", path, params=query).text
 
+    def events(self, path: str, last: str) -> Iterator[tuple[str, str, Any]]:
+        """Server-sent events after the one whose id was *last*: name ("message" if it has none), id, data."""
+        headers = {"accept": "text/event-stream", "last-event-id": last}
+        try:
+            with self._client.stream("GET", path, headers=headers) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _problem(response, path)
+                yield from _events(response.iter_lines())
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise Unavailable(f"the server went away: {error}", where=self._where) from error
+
     def _ask(self, method: str, path: str, **arguments: Any) -> Any:
         return self._send(method, path, **arguments).json()
 
@@ -78,8 +92,24 @@ class Client:
             ) from error
         if response.status_code < 400:
             return response
-        try:
-            problem = response.json()
-        except ValueError:
-            raise Broken(f"the server answered {response.status_code}", where=path) from None
-        raise from_wire(problem)
+        raise _problem(response, path)
+
+
+def _problem(response: httpx.Response, path: str) -> PenstockError:
+    try:
+        return from_wire(response.json())
+    except ValueError:
+        return Broken(f"the server answered {response.status_code}", where=path)
+
+
+def _events(lines: Iterator[str]) -> Iterator[tuple[str, str, Any]]:
+    """Our own server writes one line of JSON for each event, so there is no more to put together."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if line:
+            name, _, value = line.partition(":")
+            fields[name] = value.strip()
+            continue
+        if "data" in fields:
+            yield fields.get("event", "message"), fields.get("id", ""), json.loads(fields["data"])
+        fields = {}

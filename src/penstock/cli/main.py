@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, machine, people, policies, saying, verbs, witness
+from penstock.cli import keeping, local, logs, machine, people, policies, saying, verbs, webhook, witness
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -21,7 +21,8 @@ Commands = argparse._SubParsersAction  # argparse's only name for what `add_subp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    given = parser().parse_args(argv)
+    words, inside = local.split(sys.argv[1:] if argv is None else argv)
+    given = parser().parse_args(words, argparse.Namespace(inside=inside))
     handler: Handler = given.handler
     try:
         return handler(given)
@@ -130,10 +131,15 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     status = _add(commands, "status", verbs.status, what, "penstock status shop-1a2b3c4d")
     status.add_argument("delivery", nargs="?")
     what = "output of a delivery's stages, or of a service's releases"
-    logs = _add(commands, "logs", verbs.logs, what, "penstock logs shop-1a2b3c4d build")
-    logs.add_argument("name", help="a delivery or a service")
-    logs.add_argument("stage", nargs="?", default="")
-    logs.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
+    command = _add(commands, "logs", logs.logs, what, "penstock logs shop-1a2b3c4d build --follow")
+    command.add_argument("name", help="a delivery or a service")
+    command.add_argument("stage", nargs="?", default="")
+    command.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
+    command.add_argument("--follow", action="store_true", help="a delivery's output as it comes")
+    what = "build, test and scan a commit here, and say what the policies would; nothing is delivered"
+    local.run_parser(_add(commands, "run", local.run, what, "penstock run . --dirty --stage tests"))
+    what = "open the sandbox of a step that failed, here, on a copy"
+    local.shell_parser(_add(commands, "shell", local.shell, what, "penstock shell shop-1a2b3c4d tests"))
     what = "what is live, which change it came from, who signed it off and why"
     why = _add(commands, "why", verbs.why, what, "penstock why shop")
     why.add_argument("service")
@@ -164,6 +170,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     rotate = verb("rotate-key", people.rotate_log_key, what, "penstock ledger rotate-key --reason yearly")
     rotate.add_argument("--reason", required=True)
     saying.add_options(rotate)
+    what = "who is told of what happens, as CDEvents: add, list, remove, test"
+    webhook.parsers(_group(commands, "webhook", what, "penstock webhook list"))
     what = "check an evidence bundle offline, with nothing but a trust file"
     verify = _add(commands, "verify", verbs.verify, what, "penstock verify bundle.json --trust trust.json")
     verify.add_argument("bundle", type=Path)

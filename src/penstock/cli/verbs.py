@@ -136,20 +136,6 @@ def _say_waiting(waiting: dict[str, Any]) -> None:
         say(f"        {blocked['owner']} can override it: {who}")
 
 
-def logs(given: argparse.Namespace) -> int:
-    client = Client.find()
-    known = {row["service"] for row in client.get("/v1/status")["services"]}
-    if given.name in known:
-        text = client.text(f"/v1/services/{given.name}/logs", lines=given.lines)
-    else:
-        text = client.text(f"/v1/deliveries/{given.name}/logs", stage=given.stage)
-    if given.format == "json":
-        document({"name": given.name, "text": text})
-    else:
-        say(text.rstrip("\n"))
-    return 0
-
-
 def why(given: argparse.Namespace) -> int:
     view = Client.find().get(f"/v1/services/{given.service}/why")
     if given.format == "json":

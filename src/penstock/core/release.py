@@ -10,8 +10,39 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from penstock.core.digest import digest_of, short
+from penstock.core.masking import forms
+from penstock.errors import Invalid
 
 Value = str | int | float | bool
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One value that must be given at run time. Without a default it has no fallback. Of one that is
+    *secret*, pages and logs show asterisks."""
+
+    type: Literal["string", "integer", "number", "boolean"] = "string"
+    default: Value | None = None
+    secret: bool = False
+
+    def check(self, name: str, value: Value) -> Value:
+        """*value* if it may be this variable's. A secret is not repeated in an error."""
+        kinds: dict[str, tuple[type, ...]] = {
+            "string": (str,),
+            "integer": (int,),
+            "number": (int, float),
+            "boolean": (bool,),
+        }
+        if type(value) not in kinds[self.type]:
+            found = "another type" if self.secret else repr(value)
+            raise Invalid(f"{name} must be of type {self.type}, found {found}", where="environment")
+        if self.secret:
+            try:
+                forms(str(value).encode())
+            except Invalid as error:
+                move = error.next_move
+                raise Invalid(f"{name}: {error.what}", where="environment", next_move=move) from error
+        return value
 
 
 @dataclass(frozen=True)
@@ -46,16 +77,31 @@ class Artifact:
 
 @dataclass(frozen=True)
 class EnvironmentData:
-    """The typed document injected at run time; its digest is the second half of a release."""
+    """The typed document injected at run time; its digest is the second half of a release.
+
+    *secret* names the values that are not to be shown; None if there are none.
+    """
 
     service: str
     environment: str
     values: Mapping[str, Value] = field(default_factory=dict)
     schema: Literal["penstock.environment/v1"] = "penstock.environment/v1"
+    secret: tuple[str, ...] | None = None
 
     @property
     def digest(self) -> str:
         return digest_of(self)
+
+    @property
+    def shown(self) -> Mapping[str, Value]:
+        """The values for people: secret ones are hidden."""
+        hidden = self.secret or ()
+        return {name: "***" if name in hidden else value for name, value in self.values.items()}
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """The secret values, for a masker."""
+        return tuple(str(self.values[name]) for name in self.secret or () if name in self.values)
 
 
 @dataclass(frozen=True)

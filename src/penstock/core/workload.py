@@ -99,7 +99,8 @@ class Step:
     """One command to run to its end in a sandbox: a build step, a test suite, a scanner.
 
     *argv* and *cwd* are paths as seen inside. Only *mounts* (and the system's own programs, read-only)
-    can be seen. The network is off unless *network*. *seconds* bounds its whole life.
+    can be seen. The network is off unless *network*. *seconds* bounds its whole life. *secrets* are values
+    that must not appear in what is kept of its output.
     """
 
     argv: tuple[str, ...]
@@ -108,6 +109,7 @@ class Step:
     env: Mapping[str, str] = field(default_factory=dict)
     network: bool = False
     seconds: float = 600.0
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)

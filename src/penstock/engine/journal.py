@@ -17,6 +17,7 @@ from penstock.core.codec import decode, encode
 from penstock.core.decide import Finish
 from penstock.core.pipeline import ENDED, Facts, Intent, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
+from penstock.engine import numbers
 from penstock.errors import Conflict, Invalid
 from penstock.ports import Row, SourceRevision, Store, Transaction
 
@@ -101,6 +102,7 @@ class Journal:
 
     async def migrate(self) -> None:
         await self._store.migrate("journal", SCHEMA)
+        await self._store.migrate("numbers", numbers.SCHEMA)
 
     # --- from outside ---------------------------------------------------------------------------
 
@@ -128,8 +130,11 @@ class Journal:
 
     async def find(self, tx: Transaction, delivery: str) -> Delivery:
         """One delivery with its records; *delivery* may be an unambiguous beginning of its id."""
-        pattern = delivery.replace("%", "").replace("_", "") + "%"
-        rows = await tx.execute(f"SELECT {COLUMNS} FROM deliveries WHERE id LIKE ? LIMIT 2", (pattern,))
+        # A range of the index, which LIKE does not use: an exact id comes first.
+        between = (delivery, delivery + "\U0010ffff")
+        rows = await tx.execute(
+            f"SELECT {COLUMNS} FROM deliveries WHERE id >= ? AND id < ? ORDER BY id LIMIT 2", between
+        )
         exact = [row for row in rows if row[0] == delivery]
         if not delivery or len(exact or rows) != 1:
             problem = "is ambiguous" if len(rows) > 1 else "is not known"
@@ -192,6 +197,7 @@ class Journal:
             if not rows:
                 return None
             delivery, scope = str(rows[0][0]), str(rows[0][1])
+            await numbers.claimed(tx, delivery)
             await tx.execute(
                 "INSERT INTO fences (scope, number) VALUES (?, 1) "
                 "ON CONFLICT (scope) DO UPDATE SET number = fences.number + 1",
@@ -235,10 +241,12 @@ class Journal:
             "VALUES (?, (SELECT count(*) FROM records WHERE delivery = ?), ?, ?)",
             (delivery.id, delivery.id, record.intent.key, body),
         )
+        await numbers.step_done(tx, record)
 
     async def postpone(self, delivery: Delivery, owner: str, intent: Intent, error: str) -> int:
         """Count a failed attempt, give the lease back and wake up later. Returns the count."""
         async with self._store.transaction() as tx:
+            await numbers.attempt_failed(tx, intent.verb)
             await tx.execute(
                 "INSERT INTO attempts (delivery, key, count, error) VALUES (?, ?, 1, ?) "
                 "ON CONFLICT (delivery, key) DO UPDATE "

@@ -16,8 +16,9 @@ from penstock.actions import build, deploy, promote, rollback, shift
 from penstock.checks import acceptance, canary, scan, suite
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
-from penstock.engine import begin, gate
+from penstock.engine import begin, gate, scratch
 from penstock.engine.journal import Delivery
+from penstock.engine.logs import keeping
 from penstock.errors import Broken
 from penstock.ports import Outcome, Source, Task
 
@@ -63,11 +64,12 @@ class Engine:
         if intent.verb in NEED_TREE and task.source is not None:
             await self._check_out(task)
         verb = VERBS[intent.verb]
-        return await verb(task, **self._granted(verb))
+        async with keeping(task.log):
+            return await verb(task, **self._granted(verb))
 
-    def forget(self, delivery: str) -> None:
-        """Remove the scratch folder of a delivery that has ended; its logs stay."""
-        shutil.rmtree(self._work / delivery, ignore_errors=True)
+    def forget(self, delivery: str, *, failed: bool = False) -> None:
+        """Remove the scratch folder of a delivery that has ended, or keep it for a while if it *failed*."""
+        scratch.end(self._work, delivery, failed=failed)
 
     def log_of(self, delivery: str, stage: str) -> Path:
         return self._logs / delivery / f"{stage}.log"

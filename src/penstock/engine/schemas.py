@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.engine import journal, prune
+from penstock.engine import journal, numbers, prune
 from penstock.errors import Conflict
-from penstock.ledger import log
+from penstock.ledger import hooks, log
 from penstock.ports import Store
 
 #: By component. What is not named here was made by somebody else, and is left alone.
 KNOWN: Mapping[str, int] = {
     "ledger": len(log.SCHEMA),
     "journal": len(journal.SCHEMA),
+    "numbers": len(numbers.SCHEMA),
     "pruning": len(prune.SCHEMA),
+    "webhooks": len(hooks.SCHEMA),
 }
 
 

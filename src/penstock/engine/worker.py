@@ -16,7 +16,17 @@ from dataclasses import replace
 from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, Record, State, pipeline_for, thousandths
+from penstock.core.pipeline import (
+    GOOD,
+    Canary,
+    Gated,
+    Intent,
+    Pipeline,
+    Record,
+    State,
+    pipeline_for,
+    thousandths,
+)
 from penstock.core.predicates import Ended
 from penstock.engine import gate
 from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery, Journal
@@ -203,7 +213,7 @@ class Worker:
         async with self._store.transaction() as tx:
             await self._journal.finish(tx, delivery, self.owner, end)
             await self._ledger.append(tx, [envelope])
-        await asyncio.to_thread(self._engine.forget, delivery.id)
+        await asyncio.to_thread(self._engine.forget, delivery.id, failed=end.state not in GOOD)
         log.info("%s ended: %s %s %s", delivery.id, end.state, end.outcome, end.reason)
 
 

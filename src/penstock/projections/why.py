@@ -61,7 +61,7 @@ def explain(live: Live, delivery: tuple[Entry, ...], history: tuple[Entry, ...])
         service=live.release.service,
         environment=live.release.environment,
         release=live.release,
-        data=dict(live.data.values),
+        data=dict(live.data.shown),
         promoted=live.entry,
         proposed=proposed.index,
         change=change,

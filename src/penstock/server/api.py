@@ -18,19 +18,16 @@ from pydantic import BaseModel
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import decode
-from penstock.engine.worker import plan
 from penstock.errors import Conflict, Invalid
 from penstock.ledger import bundle, fsck
-from penstock.server import intake, people, policies, views
+from penstock.server import intake, logs, people, policies, views
 from penstock.server.guard import login_of
 from penstock.server.views import Text, View
 
-LOG_BYTES = 256 * 1024
 #: What a database takes for a number.
 MAX_INT = 2**62
 
 Limit = Annotated[int, Query(ge=1, le=1000)]
-Offset = Annotated[int, Query(ge=0, le=MAX_INT)]
 Index = Annotated[int, InPath(ge=0, le=MAX_INT)]
 
 
@@ -51,8 +48,10 @@ class Kept(BaseModel):
 def routes(control: ControlPlane) -> APIRouter:
     """Every call of version 1."""
     api = APIRouter(prefix="/v1")
-    for group in (_deliveries, _services, _ledger, people.routes, policies.routes, intake.routes):
+    for group in (_deliveries, _services, _ledger):
         group(api, control)
+    for module in (people, policies, intake, logs):
+        module.routes(api, control)
     return api
 
 
@@ -69,14 +68,6 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/deliveries/{delivery}")
     async def delivery(delivery: str) -> View:
         return await views.delivery(control, delivery)
-
-    @api.get("/deliveries/{delivery}/logs")
-    async def logs(delivery: str, stage: str = "", offset: Offset = 0) -> PlainTextResponse:
-        async with control.store.transaction(write=False) as tx:
-            found = await control.journal.find(tx, delivery)
-        names = [stage] if stage else [*(planned.name for planned in plan(found).stages), "rollback"]
-        parts = [_log(control.engine.log_of(found.id, _name(name)), offset) for name in names]
-        return PlainTextResponse("".join(parts))
 
     @api.get("/deliveries/{delivery}/bundle")
     async def exported(delivery: str) -> Response:
@@ -170,20 +161,6 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
             "root": report.root,
             "problems": list(report.problems),
         }
-
-
-def _name(stage: str) -> str:
-    if not stage.replace("-", "").isalnum():
-        raise Invalid(f"{stage!r} is not the name of a stage")
-    return stage
-
-
-def _log(path: Path, offset: int) -> str:
-    if not path.exists():
-        return ""
-    with path.open("rb") as file:
-        file.seek(offset or max(0, path.stat().st_size - LOG_BYTES))
-        return f"--- {path.stem}\n" + file.read(LOG_BYTES).decode(errors="replace")
 
 
 def _json(path: Path) -> object:

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.errors import Broken, Invalid, PenstockError
-from penstock.server import api, pages, tlog
+from penstock.server import api, hooks, metrics, pages, tlog
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
@@ -29,6 +29,8 @@ def create_app(control: ControlPlane) -> FastAPI:
     )
     app.include_router(api.routes(control))
     app.include_router(tlog.routes(control))
+    app.include_router(hooks.routes(control))
+    app.include_router(metrics.routes(control))
     app.include_router(pages.routes(control))
     app.mount("/static", StaticFiles(directory=STATIC))
 

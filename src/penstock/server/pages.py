@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.workload import Isolation
 from penstock.errors import PenstockError
-from penstock.server import views
+from penstock.server import logs, views
 from penstock.server.guard import COOKIE, identity_of
 
 TEMPLATES = Environment(
@@ -41,6 +41,13 @@ def _duration(seconds: float) -> str:
     return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
 
 
+def _size(count: int) -> str:
+    if count < 10_000:
+        return f"{count:,} bytes"
+    return f"{count / 1e3:,.0f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
+
+
+TEMPLATES.filters["size"] = _size
 TEMPLATES.filters["when"] = _when
 TEMPLATES.filters["duration"] = _duration
 
@@ -76,7 +83,7 @@ def routes(control: ControlPlane) -> APIRouter:
     @pages.get("/deliveries/{delivery}")
     async def delivery(delivery: str) -> HTMLResponse:
         found = await views.delivery(control, delivery)
-        return page("delivery.html", found["id"], delivery=found)
+        return page("delivery.html", found["id"], delivery=found, logs=await logs.overview(control, found))
 
     @pages.get("/environments")
     async def environments() -> HTMLResponse:

@@ -5,6 +5,7 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pydantic import AfterValidator
@@ -16,7 +17,7 @@ from penstock.core.decide import Perform, Wait, decide
 from penstock.core.evidence import Entry
 from penstock.core.pipeline import ENDED, GOOD, Gated, Record, State
 from penstock.core.predicates import Deployed, Promoted, RolledBack
-from penstock.core.release import Release
+from penstock.core.release import EnvironmentData, Release
 from penstock.core.traffic import TrafficState
 from penstock.engine import prune
 from penstock.engine.journal import Delivery
@@ -91,6 +92,14 @@ def _release(own: tuple[Entry, ...]) -> Release | None:
     """The pair that a delivery was about, as its own entries say; None if it did not come that far."""
     said = (entry.statement.predicate for entry in own)
     return next((p.release for p in said if isinstance(p, (Deployed, Promoted, RolledBack))), None)
+
+
+async def stages(control: ControlPlane, name: str) -> tuple[str, dict[str, State]]:
+    """A delivery's whole id, and the state that each of its stages has come to."""
+    async with control.store.transaction(write=False) as tx:
+        found = await control.journal.find(tx, name)
+        now = await tx.now()
+    return found.id, {stage["name"]: State(stage["state"]) for stage in _stages(found, now)}
 
 
 def _sign_offs(own: tuple[Entry, ...]) -> list[View]:
@@ -223,10 +232,18 @@ def brief(entry: Entry) -> View:
     }
 
 
+def _hidden(predicate: Any) -> Any:
+    """As it is shown: without secret values. The signed bytes beside it are what they are."""
+    data = getattr(predicate, "data", None)
+    if not isinstance(data, EnvironmentData):
+        return predicate
+    return replace(predicate, data=replace(data, values=data.shown))
+
+
 def whole(entry: Entry) -> View:
     return {
         **brief(entry),
-        "predicate": encode(entry.statement.predicate),
+        "predicate": encode(_hidden(entry.statement.predicate)),
         "envelope": entry.envelope.raw.decode(),
     }
 
@@ -265,7 +282,7 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
         "address": traffic.address,
         "live": now_live.release.id if now_live else None,
         "artifact": now_live.release.artifact if now_live else None,
-        "data": dict(now_live.data.values) if now_live else {},
+        "data": dict(now_live.data.shown) if now_live else {},
         "delivery": now_live.delivery if now_live else None,
         "delivering": running[0].id if running else None,
         "weights": [{"release": w.release, "per_cent": w.share / 10} for w in traffic.weights],

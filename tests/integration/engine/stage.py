@@ -38,6 +38,7 @@ class FakeEngine:
     fails: dict[str, list[PenstockError]] = field(default_factory=dict)
     holds: dict[str, asyncio.Event] = field(default_factory=dict)
     forgotten: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
     before: Callable[[Intent], None] = lambda _: None
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
@@ -51,8 +52,9 @@ class FakeEngine:
         subject = Subject("shop", digest(delivery.id.encode()))
         return Outcome(State.SUCCESS, "done", (Statement((subject,), said),), _detail(intent))
 
-    def forget(self, delivery: str) -> None:
+    def forget(self, delivery: str, *, failed: bool = False) -> None:
         self.forgotten.append(delivery)
+        self.failed += [delivery] * failed
 
     def keys(self, delivery: str) -> list[str]:
         return [key for name, key, _ in self.performed if name == delivery]

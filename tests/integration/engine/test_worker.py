@@ -49,7 +49,7 @@ async def test_a_delivery_runs_to_its_end(tmp_path: Path, store: Store) -> None:
         found = await s.find("one")
         assert (found.state, found.outcome) == (State.SUCCESS, "promoted")
         assert engine.keys("one") == [record.intent.key for record in found.records]
-        assert engine.forgotten == ["one"]
+        assert (engine.forgotten, engine.failed) == (["one"], [])
         await agrees(s, "one")
 
 
@@ -142,6 +142,7 @@ async def test_what_never_answers_ends_in_an_error(tmp_path: Path, store: Store)
             await s.ended("one", seconds=90)
         found = await s.find("one")
         assert (found.state, found.outcome) == (State.ERROR, "failed")
+        assert engine.failed == engine.forgotten == [found.id]
         assert f"gave up after {MAX_ATTEMPTS} attempts: down" in found.reason
 
 

@@ -18,12 +18,12 @@ from typing import Any
 
 import httpx
 import uvicorn
-from shop_repository import git, new_repository
+from shop_repository import PAYMENT, git, new_repository
 
 from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home, Settings
-from penstock.config import CanaryConfig, ServiceConfig, Variable
+from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import Intent, Looked, Made, Measured, Pipeline, State
@@ -42,7 +42,7 @@ from penstock.core.predicates import (
     Shifted,
     TestResult,
 )
-from penstock.core.release import Artifact
+from penstock.core.release import Artifact, Variable
 from penstock.core.traffic import WHOLE, Backend, BackendState, Counters, TrafficState, Weight
 from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
@@ -56,7 +56,10 @@ from penstock.server.guard import Guard
 CONFIG = ServiceConfig(
     service="shop",
     run="serve",
-    environment={"CURRENCY": Variable("string", "EUR")},
+    environment={
+        "CURRENCY": Variable("string", "EUR"),
+        "PAYMENT_KEY": Variable("string", PAYMENT, secret=True),
+    },
     canary=CanaryConfig((5.0, 50.0), 0.02, 0.01, 0.02),
 )
 
@@ -135,8 +138,8 @@ class ScriptedEngine:
     def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
         return self.control.engine.task(delivery, pipeline, intent)
 
-    def forget(self, delivery: str) -> None:
-        self.control.engine.forget(delivery)
+    def forget(self, delivery: str, *, failed: bool = False) -> None:
+        self.control.engine.forget(delivery, failed=failed)
 
     def _build(self, task: Task) -> Outcome:
         artifact = Artifact(task.change.service, digest(task.change.revision.encode()))
@@ -277,7 +280,10 @@ class Playhouse:
             asyncio.create_task(server.serve(sockets=[listener]))
             for server, listener in zip(servers, (tcp, unix), strict=True)
         ]
-        background = [asyncio.create_task(task) for task in (control.worker.run(), control.witnesses.run())]
+        background = [
+            asyncio.create_task(task)
+            for task in (control.worker.run(), control.witnesses.run(), control.outgoing.run())
+        ]
         while not all(server.started for server in servers):
             await asyncio.sleep(0.01)
         up.set()

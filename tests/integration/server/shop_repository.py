@@ -5,12 +5,16 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-PENSTOCK_YAML = """
+#: A value that no page and no answer may show.
+PAYMENT = "pay-5a1c9e"
+
+PENSTOCK_YAML = f"""
 service: shop
 run: serve
 environment:
-  CURRENCY: {type: string, default: EUR}
-canary: {steps: [5, 50], seconds_per_step: 0.02, look_every: 0.01, patience: 0.02}
+  CURRENCY: {{type: string, default: EUR}}
+  PAYMENT_KEY: {{type: string, default: {PAYMENT}, secret: true}}
+canary: {{steps: [5, 50], seconds_per_step: 0.02, look_every: 0.01, patience: 0.02}}
 """
 
 

@@ -73,7 +73,7 @@ def test_why_goes_back_to_the_change_and_forward_to_the_sign_offs(client: httpx.
     assert why["change"]["revision"] == told.good["change"]["revision"]
     assert why["change"]["work_items"] == ["SHOP-7"]
     assert why["change"]["reviewers"] == ["Rae <rae@example.com>"]
-    assert why["data"] == {"CURRENCY": "EUR"}
+    assert why["data"] == {"CURRENCY": "EUR", "PAYMENT_KEY": "***"}
     carried = {(signed["policy"], signed["action"]) for signed in why["sign_offs"]}
     assert carried >= {("development-lead", "deploy"), ("security-lead", "deploy"), ("test-lead", "shift")}
     assert {signed["verdict"] for signed in why["sign_offs"]} == {"PASS"}

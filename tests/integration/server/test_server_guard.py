@@ -189,6 +189,7 @@ def test_static_files_are_our_own_and_small(house: Playhouse) -> None:
 
     folder = Path(penstock.server.__file__).with_name("static")
     files = {path.name: path for path in folder.iterdir()}
-    assert set(files) == {"live.js", "style.css"}
+    assert set(files) == {"live.js", "log.js", "style.css"}
     assert len(files["live.js"].read_text().splitlines()) <= 25
+    assert len(files["log.js"].read_text().splitlines()) <= 200
     assert all("://" not in path.read_text() for path in files.values())

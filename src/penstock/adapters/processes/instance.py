@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from penstock.adapters._handed import Handed
 from penstock.adapters.processes.images import Unpacked
 from penstock.core.tail import tail
 from penstock.core.workload import Instance, Isolation, Mount, Phase, Step, Workload
@@ -97,15 +98,16 @@ class Runner:
             kept = self._kept(record, place, ours)
             step = self._step(record, place, workload, image, (egress, kept))
             output = ours.enter_context(place.log(record).open("ab"))
+            handed = ours.enter_context(Handed())
             try:
                 child = subprocess.Popen(
-                    self.sandbox.enclose(step, outlives_us=True),
+                    self.sandbox.enclose(step, outlives_us=True, hand=handed.hand),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
                     env={},
-                    pass_fds=kept,
+                    pass_fds=(*kept, *handed.descriptors),
                 )
             except OSError as error:
                 raise Unavailable(f"cannot start a process: {error}", where=workload.release) from error
