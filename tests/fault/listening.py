@@ -40,11 +40,14 @@ class Reached:
 
 @dataclass
 class Run:
-    """One delivery, as the listener sees it. *plan* is done from the front."""
+    """One delivery, as the listener sees it. *plan* is done from the front.
+
+    *seen* holds each boundary in order, with the number of kills that had been done when it was first met.
+    """
 
     plan: tuple[Kill, ...]
     usual: Mapping[str, int]
-    seen: list[str] = field(default_factory=list)
+    seen: dict[str, int] = field(default_factory=dict)
     times: Counter[tuple[int, str]] = field(default_factory=Counter)
     killed: list[Kill] = field(default_factory=list)
     driver: int = 0
@@ -116,8 +119,7 @@ class Listener:
                 name = ""
             else:
                 hold, name = False, run.name(pid, process, boundary)
-                if name not in run.seen:
-                    run.seen.append(name)
+                run.seen.setdefault(name, len(run.killed))
             if kill is not None and kill.boundary == name:
                 # Under the lock: nobody passes another boundary while one is being killed.
                 self._kill(kill.victim, Reached(pid, process, name))

@@ -92,8 +92,8 @@ class Matrix:
             Result(**{**r, "after": tuple(Kill(**k) for k in r["after"]), "wrong": tuple(r["wrong"])})
             for r in document["results"]
         ]
-        self.boundaries |= {result.boundary: result.after for result in earlier}
         self.results = [result for result in earlier if result.reached and not result.wrong]
+        self.boundaries |= {result.boundary: result.after for result in [*earlier, *self.results]}
 
     def _cells(self, boundaries: Iterable[str]) -> list[Cell]:
         return [(name, victim) for name in boundaries for victim in self.configuration.victims]
@@ -110,29 +110,30 @@ class Matrix:
         first, second = (run.counts() for run in runs)
         self._usual = {raw: min(count, second.get(raw, count)) for raw, count in {**second, **first}.items()}
         for run in runs:
-            self._note(run.seen)
-            self._undisturbed += run.seen
+            self._note(run)
+            self._undisturbed += run.seen.keys()
 
-    def _note(self, seen: Iterable[str], after: Sequence[Kill] = ()) -> list[str]:
+    def _note(self, run: Run) -> list[str]:
         """Boundaries that nobody has seen before; numbers are cut to the usual ones.
 
         The kills that led to one are kept, the best ones so far: those near to it, or it is chance.
         """
         found = []
-        for name in seen:
+        for name, kills in run.seen.items():
             raw, number = _split(name)
+            after = tuple(run.killed[:kills])
             if number <= self._usual.get(raw, 1) and name not in self.boundaries:
-                self.boundaries[name] = tuple(after)
+                self.boundaries[name] = after
                 found.append(name)
             elif _distance(name, after) < _distance(name, self.boundaries.get(name, ())):
-                self.boundaries[name] = tuple(after)
+                self.boundaries[name] = after
         return found
 
     def _kill(self, name: str, victim: str) -> list[str]:
         found: list[str] = []
         for after in self._paths(name):
             done = self._open_rig().deliver((*after, Kill(name, victim)), self._usual, self._shape)
-            found += self._note(done.run.seen, done.run.killed)
+            found += self._note(done.run)
             reached = done.run.due is None
             if reached or done.wrong:
                 break
@@ -142,12 +143,12 @@ class Matrix:
         return found
 
     def _paths(self, name: str) -> Iterator[tuple[Kill, ...]]:
-        """What may lead there: the kills that did, and if that was chance, the same victim nearby."""
+        """What may lead there: the kills that did, and if that was chance, one nearby."""
         after = self.boundaries[name]
         yield from [after] * TRIES
-        for near in self._undisturbed if after else ():
-            if intent_of(near) == intent_of(name):
-                yield (Kill(near, after[-1].victim),)
+        near = dict.fromkeys(b for b in self._undisturbed if intent_of(b) == intent_of(name))
+        for boundary, victim in self._cells(near) if after else ():
+            yield (Kill(boundary, victim),)
 
     def _recovery(self, done: Delivered) -> float:
         """How much longer it took than an undisturbed one."""
