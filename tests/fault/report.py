@@ -13,7 +13,9 @@ Document = dict[str, Any]
 HEAD = """\
 # The fault matrix
 
-Written by `make fault`; do not edit. One delivery for each cell: the victim was killed with SIGKILL at that
+Written by `make fault`, or from saved runs of single configurations (`--write`); do not edit.
+
+One delivery for each cell: the victim was killed with SIGKILL at that
 boundary, what a supervisor brings back was brought back, and afterwards all of this held:
 
 * the delivery ended once, promoted, with the same records in the same order and the same evidence as if
