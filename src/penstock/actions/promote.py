@@ -6,10 +6,13 @@ back one step is always immediate and nothing piles up.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.core.evidence import Statement, Subject
+from penstock.core.fence import Fence
 from penstock.core.pipeline import State
 from penstock.core.predicates import Promoted
-from penstock.core.traffic import WHOLE, Weight
+from penstock.core.traffic import WHOLE, Backend, TrafficState, Weight
 from penstock.errors import Broken
 from penstock.ports import Outcome, Platform, Router, Task
 
@@ -26,11 +29,21 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
         )
     state = await router.apply(state.shifting(Weight(release.id, WHOLE)), fence=task.fence)
     keep = {release.id} | ({task.baseline.id} if task.baseline else set())
-    old = tuple(b.release for b in state.backends if b.release not in keep)
-    if old:
-        await router.apply(state.without(*old), fence=task.fence)
-        for name in old:
-            await platform.remove(name, fence=task.fence)
+    old = tuple(known.backend for known in state.backends if known.release not in keep)
+    await _forget(old, state, task.fence, router, platform)
     promoted = Promoted(task.delivery, release, data, task.baseline)
     words = f"{release.id} has all traffic"
     return Outcome(State.SUCCESS, words, (Statement((Subject(release.id, release.digest),), promoted),))
+
+
+async def _forget(
+    old: tuple[Backend, ...], state: TrafficState, fence: Fence, router: Router, platform: Platform
+) -> None:
+    """Remove releases that have no users, from the proxy last: it is what tells whoever goes on after a crash
+    that they are still to be removed."""
+    for backend in old:
+        if backend.egress:  # the proxy must not listen where a removed release had its sockets
+            state = await router.apply(state.exposing(replace(backend, egress=())), fence=fence)
+        await platform.remove(backend.release, fence=fence)
+    if old:
+        await router.apply(state.without(*(backend.release for backend in old)), fence=fence)
