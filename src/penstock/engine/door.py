@@ -7,12 +7,14 @@ refused, and the attempt goes into the ledger.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.core.authority import SOURCE, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
+from penstock.core.imported import foreign
 from penstock.core.people import By, Genesis, Override, PolicyVersion, Said
 from penstock.core.predicates import Attempt, Imported, Predicate
 from penstock.core.saying import spoken, statement_of
@@ -125,8 +127,15 @@ class Door:
             return tuple([await self._keep(tx, statement) for statement in statements])
 
     async def bring_statement(self, inner: Imported, subjects: tuple[Subject, ...]) -> Entry:
-        """Record a statement that a trusted source signed elsewhere, with its signature."""
+        """Record a statement that a trusted source signed elsewhere, with its signature.
+
+        What is known already is found again, however old and in whatever formatting: anybody may bring it,
+        and by bringing an earlier result once more nobody makes it the newest, or fresh.
+        """
         async with self._store.transaction() as tx:
+            for held in await self._ledger.tagged(tx, f"about:{subjects[0].digest}"):
+                if _signed(held.statement.predicate) == _signed(inner):
+                    return held
             return await self._keep(tx, Statement(subjects, inner))
 
     async def _keep(self, tx: Transaction, statement: Statement) -> Entry:
@@ -140,6 +149,13 @@ class Door:
         (entry,) = await self._ledger.append(tx, [envelope])
         await self._journal.nudge(tx)
         return entry
+
+
+def _signed(said: Predicate) -> tuple[str, bytes] | None:
+    """Who signed it elsewhere, and the very bytes that were signed; None for all else."""
+    if not isinstance(said, Imported):
+        return None
+    return said.source, foreign(base64.b64decode(said.envelope)).payload
 
 
 def _repeats(last: Predicate, said: Predicate, now: float) -> bool:

@@ -109,6 +109,13 @@ class PolicyRepository:
 
 def _policies(tree: Path, location: str) -> dict[str, PolicyDocument]:
     files = sorted(tree.glob(f"{FOLDER}/*.yaml"))
+    for path in (tree / FOLDER, *files):
+        # Git does not look through links: the last commit that changed the path says nothing about the text.
+        if path.is_symlink():
+            what = "a link, whose signature would not be that of the text behind it"
+            raise Invalid(
+                what, where=f"{location}: {path.relative_to(tree)}", next_move="commit the file itself"
+            )
     found = {
         file.name: parse_policy(file.read_bytes(), f"{FOLDER}/{file.name}")
         for file in files
