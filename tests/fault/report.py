@@ -34,7 +34,8 @@ server. A cell says how many seconds longer than an undisturbed delivery it took
 
 def page(documents: Sequence[Document]) -> str:
     summary = [
-        "| configuration | boundaries | deliveries with kills | as if nothing had been | slowest | took | commit |"
+        "| configuration | boundaries | deliveries with kills | as if nothing had been | slowest "
+        "| took | commit |"
     ]
     summary += ["|---|---:|---:|---:|---:|---:|---|"]
     for document in documents:
