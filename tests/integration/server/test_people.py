@@ -186,6 +186,9 @@ def test_a_change_waits_for_two_people_who_are_not_its_author(office: Office) ->
     assert office.outcome(delivery) == "promoted"
     explained = sh.ok("policy", "explain", delivery, "four-eyes")
     assert "approved by bob, eve" in explained
+    assert explained.count("four-eyes for") == 1, "what was asked again since is not the answer"
+    assert sh.ok("policy", "explain", delivery, "four-eyes", "--all").count("four-eyes for") > 1
+    assert {said["identity"] for said in sh.json("why", "shop")["reviews"]} == {"ada-the-author", "bob", "eve"}
     office.bundle_verifies(delivery)
     sh.ok("identity", "bind", "shop", "nobody")
 
