@@ -150,8 +150,11 @@ def load(kind: type[T], path: Path) -> T:
     return parse(kind, path.read_bytes(), path.name)
 
 
-def parse(kind: type[T], data: bytes, name: str) -> T:
-    """Decode YAML bytes as *kind*; *name* is the file named in errors."""
+REFERENCE = "the documented reference: penstock doctor --reference"
+
+
+def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> T:
+    """Decode YAML bytes as *kind*. Errors name the file *name*, and *reference* for its fields."""
     try:
         data.decode()  # the library would take UTF-16 too, and nobody else
         node = yaml.compose(data, Loader=yaml.SafeLoader)
@@ -177,7 +180,7 @@ def parse(kind: type[T], data: bytes, name: str) -> T:
         raise Invalid(
             f"{error.where + ': ' if error.where else ''}{error.what}",
             where=f"{name}:{line}",
-            next_move="the documented reference: penstock doctor --reference",
+            next_move=reference,
         ) from error
 
 
