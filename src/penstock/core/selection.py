@@ -113,9 +113,15 @@ def report_name(predicate: Predicate) -> Name | None:
         case Findings(tool=name, origin=origin) | Components(tool=name, origin=origin):
             return (predicate.TYPE, origin, predicate.source or "", name)
         case Imported(source=source, predicate_type=kind):
-            return (predicate.TYPE, source, kind)
+            # With its suites and tools: one that passed must not hide another that the source saw fail.
+            return (predicate.TYPE, source, kind, *map(_of, translate(predicate.envelope)))
         case _:
             return None
+
+
+def _of(report: Predicate) -> str:
+    """The suite or the tool that a report is of."""
+    return str(getattr(report, "suite", "") or getattr(report, "tool", ""))
 
 
 def facts(selected: Iterable[Entry], question: Question, authority: Authority) -> dict[str, Fact]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from penstock.core.authority import SOURCE, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
-from penstock.core.imported import foreign
+from penstock.core.imported import foreign, translate
 from penstock.core.people import By, Genesis, Override, PolicyVersion, Said
 from penstock.core.predicates import Attempt, Imported, Predicate
 from penstock.core.saying import spoken, statement_of
@@ -130,8 +130,10 @@ class Door:
         """Record a statement that a trusted source signed elsewhere, with its signature.
 
         What is known already is found again, however old and in whatever formatting: anybody may bring it,
-        and by bringing an earlier result once more nobody makes it the newest, or fresh.
+        and by bringing an earlier result once more nobody makes it the newest, or fresh. `Invalid` if it is
+        of a type that policies read and cannot be read: later it would stop every gate.
         """
+        translate(inner.envelope)
         async with self._store.transaction() as tx:
             for held in await self._ledger.tagged(tx, f"about:{subjects[0].digest}"):
                 if _signed(held.statement.predicate) == _signed(inner):

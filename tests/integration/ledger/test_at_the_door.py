@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +88,11 @@ async def test_what_was_signed_elsewhere_comes_in_once(
     # Nor does bringing it again make it fresh: it is as old as it was.
     monkeypatch.setattr("penstock.engine.door.REPEAT", 0.0)
     assert (await entrance.bring(ran(2))).index == bad.index
+
+
+async def test_what_no_gate_could_read_does_not_come_in(entrance: Entrance) -> None:
+    with pytest.raises(Invalid, match="do not agree"):
+        await entrance.bring(replace(ran(2), result="PASSED"))
 
 
 async def test_a_link_does_not_carry_anothers_signature(entrance: Entrance, tmp_path: Path) -> None:
