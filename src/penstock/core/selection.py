@@ -5,6 +5,7 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
 1. Only entries below the ledger size that the gate looked at.
 2. About the artifact: provenance, test results, coverage, findings, components, and statements signed
    elsewhere. Of several with the same type, origin, source and suite or tool, the newest counts.
+   (`FIRST_ENGINE` did not look at the suite or tool of what was signed elsewhere.)
 3. About the release, and newer than the delivery's own beginning: acceptance and canary looks. The
    newest of each counts: the canary of an earlier delivery never signs for a later one.
 4. About the release, at any time: the newest override of each policy for this action.
@@ -36,13 +37,21 @@ from penstock.core.predicates import (
 )
 from penstock.core.release import Artifact, Change, Release
 from penstock.core.reviews import judged
+from penstock.errors import Invalid
 
 Name = tuple[str, ...]
+
+#: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would; what an earlier
+#: one signed is computed again by the rule of then.
+FIRST_ENGINE = "urn:penstock:engine:1"
+ENGINE = "urn:penstock:engine:2"
+ENGINES = (FIRST_ENGINE, ENGINE)
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when."""
+    """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when; *engine*
+    by which version of the rule above."""
 
     delivery: str
     action: str
@@ -52,6 +61,7 @@ class Question:
     first: bool
     size: int
     now: float
+    engine: str = ENGINE
 
     @property
     def revision(self) -> str:
@@ -87,7 +97,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
     """What this entry is the newest of; None if it does not count."""
     statement = entry.statement
     if statement.about(question.artifact.digest):
-        name = report_name(statement.predicate)
+        name = report_name(statement.predicate, question.engine)
         if name is not None:
             return name
     if statement.about(question.release.digest):
@@ -103,7 +113,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
     return None
 
 
-def report_name(predicate: Predicate) -> Name | None:
+def report_name(predicate: Predicate, engine: str = ENGINE) -> Name | None:
     """What a report about an artifact is the newest of; None for what is no such report."""
     match predicate:
         case Provenance():
@@ -112,16 +122,23 @@ def report_name(predicate: Predicate) -> Name | None:
             return (predicate.TYPE, origin, predicate.source or "", name)
         case Findings(tool=name, origin=origin) | Components(tool=name, origin=origin):
             return (predicate.TYPE, origin, predicate.source or "", name)
-        case Imported(source=source, predicate_type=kind):
-            # With its suites and tools: one that passed must not hide another that the source saw fail.
-            return (predicate.TYPE, source, kind, *map(_of, translate(predicate.envelope)))
+        case Imported(source=source, predicate_type=kind, envelope=envelope):
+            told = () if engine == FIRST_ENGINE else _tools(envelope)
+            return (predicate.TYPE, source, kind, *told)
         case _:
             return None
 
 
-def _of(report: Predicate) -> str:
-    """The suite or the tool that a report is of."""
-    return str(getattr(report, "suite", "") or getattr(report, "tool", ""))
+def _tools(envelope: str) -> tuple[str, ...]:
+    """The suites and tools of what was signed elsewhere: one that passed must not hide another that failed.
+
+    What cannot be read has none: it is for `facts` to refuse.
+    """
+    try:
+        reports = translate(envelope)
+    except Invalid:
+        return ()
+    return tuple(str(getattr(report, "suite", "") or getattr(report, "tool", "")) for report in reports)
 
 
 def facts(selected: Iterable[Entry], question: Question, authority: Authority) -> dict[str, Fact]:

@@ -17,7 +17,7 @@ from penstock.core.people import PolicyVersion
 from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off
 from penstock.core.predicates import Deployed, Promoted, Proposed, Shifted, SignOff
 from penstock.core.release import Change
-from penstock.core.selection import Question, select
+from penstock.core.selection import ENGINES, Question, select
 from penstock.errors import Invalid, PenstockError
 from penstock.policyfile import parse_policy
 from penstock.ports import Language
@@ -41,6 +41,7 @@ def question_of(signed: SignOff) -> Question:
         first=decision.first,
         size=decision.size,
         now=decision.now,
+        engine=decision.engine,
     )
 
 
@@ -74,6 +75,9 @@ def _faults(
     languages: Mapping[str, Language],
 ) -> Iterator[str]:
     question = question_of(signed)
+    if question.engine not in ENGINES:
+        yield f"it was computed by {question.engine[:80]}, which this release does not know"
+        return
     # 1. It looked at a beginning of the ledger, and at the delivery's own change.
     if question.size > entry.index:
         yield "it claims to have seen entries after itself"
