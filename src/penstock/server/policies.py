@@ -5,7 +5,7 @@ Called by `api`. Publishing is saying: see `people`.
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
@@ -15,6 +15,7 @@ from penstock.ledger.again import compiled
 from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
 from penstock.server import views
+from penstock.server.guard import login_of
 from penstock.server.views import Text, View
 
 
@@ -54,9 +55,11 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         return {"policy": document.policy, "rules": [rule.id for rule in document.rules]}
 
     @api.post("/policies/sync")
-    async def sync(given: Repository) -> View:
+    async def sync(given: Repository, request: Request) -> View:
         """Publish what a repository's ``policies/`` change, by the commits' own signatures."""
-        found = await control.policy_repository.sync(given.location, given.revision)
+        found = await control.policy_repository.sync(
+            given.location, given.revision, login_of(request).identity
+        )
         return {"policies": [{"index": None, **encode(one)} for one in found]}
 
     @api.post("/policies/replay")

@@ -23,7 +23,7 @@ from penstock.core.sshsig import parse_public_key
 from penstock.engine.door import Door
 from penstock.engine.journal import Journal
 from penstock.engine.policyrepo import PolicyRepository
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Refused
 from penstock.ports import Signer
 from sshkeys import make_key
 
@@ -122,7 +122,36 @@ async def test_a_link_does_not_carry_anothers_signature(entrance: Entrance, tmp_
     commit()
     repository = PolicyRepository(world.store, world.ledger, Git(tmp_path / "cache"), entrance.door)
     with pytest.raises(Invalid, match="link"):
-        await repository.sync(str(folder), "")
+        await repository.sync(str(folder), "", "op")
     async with world.store.transaction(write=False) as tx:
         held = (await world.ledger.authority(tx)).policies["strict"]
     assert held.digest == digest(POLICY.encode())
+
+
+async def test_a_signed_draft_is_published_by_nobody_who_found_it(entrance: Entrance, tmp_path: Path) -> None:
+    """Its author signed it; that it is to hold is said by whoever brings it."""
+    world, val, folder = entrance.world, make_key(tmp_path, "val"), tmp_path / "fork"
+    key = parse_public_key(val.with_suffix(".pub").read_text())
+    await world.say(
+        KeyGrant(OP, "val", key.hex(), "person"),
+        RoleGrant(OP, "val", "security-lead"),
+        RoleGrant(OP, "dan", "development-lead"),
+        RoleGrant(OP, "shop-admin", "administrator", "team/shop"),
+    )
+    (folder / "policies").mkdir(parents=True)
+    git(folder, "init", "--quiet", "--initial-branch=main")
+    (folder / "policies/strict.yaml").write_text(POLICY)
+    git(folder, "add", "--all")
+    signing = ("-c", "gpg.format=ssh", "-c", f"user.signingkey={val}")
+    git(folder, *signing, "commit", "--quiet", "--message", "an idea", "-S")
+    (folder / "CODEOWNERS").write_text("* @security-lead\n")
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--message", "anybody's")
+    repository = PolicyRepository(world.store, world.ledger, Git(tmp_path / "cache"), entrance.door)
+    for caller in ("nobody", "dan", "shop-admin"):
+        with pytest.raises(Refused, match="may not publish"):
+            await repository.sync(str(folder), "", caller)
+    with pytest.raises(Refused, match="may not publish"):
+        await repository.sync(str(folder / "absent"), "", "nobody")
+    (published,) = await repository.sync(str(folder), "", "val")
+    assert (published.what, published.identity) == ("published", "val")
