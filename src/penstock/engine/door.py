@@ -7,6 +7,7 @@ refused, and the attempt goes into the ledger.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -89,7 +90,9 @@ class Door:
         if not isinstance(said, Said) or isinstance(said, Genesis):
             raise Invalid(f"{said.TYPE} is not for people to say")
         if isinstance(said, PolicyVersion):
-            compiled(document_of(said), self._languages)
+            # Beside the loop: nobody was asked yet who this is, and a long text takes seconds.
+            document = await asyncio.to_thread(document_of, said)
+            await asyncio.to_thread(compiled, document, self._languages)
         try:
             async with self._store.transaction() as tx:
                 _timely(said, await tx.now())

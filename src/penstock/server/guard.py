@@ -24,8 +24,8 @@ OPEN = ("/healthz", "/login", "/static/")
 PAGES_HOST = "localhost"
 HOSTS = ("127.0.0.1", PAGES_HOST, "[::1]")
 MAX_BODY = 1024 * 1024
-#: Reports are larger than anything else that is sent here.
-LARGER = {"/v1/evidence": 24 * 1024 * 1024}
+#: Reports are larger than anything else that is sent here. To sign in, nobody has to be known yet.
+OTHERWISE = {"/v1/evidence": 24 * 1024 * 1024, "/login": 4096}
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -72,7 +72,7 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
-        most = LARGER.get(scope["path"], MAX_BODY)
+        most = OTHERWISE.get(scope["path"], MAX_BODY)
         if not _at_most(most, length) or "transfer-encoding" in headers:
             return 413, f"a request body has a Content-Length of at most {most} bytes", ""
         if self._trusted:
