@@ -8,8 +8,8 @@ import pytest
 
 from penstock.adapters.cel import Cel
 from penstock.core.evidence import Entry, parse_statement, seal
+from penstock.core.facts import ENGINE, ENGINES, FIRST_ENGINE
 from penstock.core.predicates import SignOff
-from penstock.core.selection import ENGINE, ENGINES, FIRST_ENGINE
 from penstock.ledger.again import faults, question_of
 from tests.golden.deciding import AUTHORITY, QUESTION, decided, evidence
 from tests.golden.make import HERE

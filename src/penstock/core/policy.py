@@ -201,7 +201,11 @@ def _override(
             continue
         who = said.by.identity
         allowed = authority.covers(who, policy.owner, policy.scope)
-        if allowed and question.now < said.expires and not objection(who, question.change, authority):
+        if (
+            allowed
+            and question.now < said.expires
+            and not objection(who, question.change, authority, question.engine)
+        ):
             return Overridden(entry.index, who, said.reason, said.expires)
     return None
 

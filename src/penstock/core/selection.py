@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from penstock.core.authority import Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
-from penstock.core.facts import MAX_NAMES, Fact
+from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
 from penstock.core.imported import translate
 from penstock.core.people import Override, Review
 from penstock.core.predicates import (
@@ -40,12 +40,6 @@ from penstock.core.reviews import judged
 from penstock.errors import Invalid
 
 Name = tuple[str, ...]
-
-#: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would; what an earlier
-#: one signed is computed again by the rule of then.
-FIRST_ENGINE = "urn:penstock:engine:1"
-ENGINE = "urn:penstock:engine:2"
-ENGINES = (FIRST_ENGINE, ENGINE)
 
 
 @dataclass(frozen=True)
@@ -163,7 +157,7 @@ def facts(selected: Iterable[Entry], question: Question, authority: Authority) -
     found |= _findings([p for p in predicates if isinstance(p, Findings)])
     found |= _components([p for p in predicates if isinstance(p, Components)])
     found |= _imported([p for p in predicates if isinstance(p, Imported)])
-    found |= _reviews([p for p in predicates if isinstance(p, Review)], change, authority)
+    found |= _reviews([p for p in predicates if isinstance(p, Review)], question, authority)
     for predicate in predicates:
         match predicate:
             case Provenance():
@@ -264,10 +258,11 @@ def _imported(statements: list[Imported]) -> Mapping[str, Fact]:
     return {"evidence.imported.types": types} if types else {}
 
 
-def _reviews(reviews: list[Review], change: Change, authority: Authority) -> Mapping[str, Fact]:
+def _reviews(reviews: list[Review], question: Question, authority: Authority) -> Mapping[str, Fact]:
     if not reviews:
         return {}
-    approving = judged(reviews, change, authority)
+    change = question.change
+    approving = judged(reviews, change, authority, question.engine)
     counted = sorted(who for who, why in approving.items() if not why)
     roles = {role for who in counted for role in authority.roles_for(who, change.service)}
     return {

@@ -13,11 +13,12 @@ from dataclasses import replace
 
 from penstock.core.authority import Authority, InForce
 from penstock.core.evidence import Entry, Statement
+from penstock.core.facts import ENGINES
 from penstock.core.people import PolicyVersion
 from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off
 from penstock.core.predicates import Deployed, Promoted, Proposed, Shifted, SignOff
 from penstock.core.release import Change
-from penstock.core.selection import ENGINES, Question, select
+from penstock.core.selection import Question, select
 from penstock.errors import Invalid, PenstockError
 from penstock.policyfile import parse_policy
 from penstock.ports import Language
