@@ -119,6 +119,8 @@ def unsigned(entry: Entry, pool: Sequence[Entry], authority: Authority, views: V
     action, earlier = ACTION[type(done)], [held for held in pool if held.index < entry.index]
     if isinstance(done, (Deployed, Promoted)) and not entry.statement.about(done.release.digest):
         return [f"{action} of another release than it is about"]
+    if isinstance(done, (Deployed, Promoted)) and done.data.digest != done.release.data:
+        return [f"{action} with other environment data than its release has"]
     begun = proposed(earlier, done.delivery)
     if begun is None:
         return [f"{action} by a delivery that never began"]

@@ -355,6 +355,16 @@ class TestALyingWorker:
         said = await complaints(world)
         assert ("without the sign-off" if also else "another release than it is about") in said
 
+    async def test_about_the_environment_data(self, world: World) -> None:
+        """What is live next is this pair, and the next release takes its data over from it."""
+        await world.ship(FIRST)
+        again = replace(FIRST, id="d-9", kind="rollback")
+        await world.propose(again)
+        subjects = (Subject("r", FIRST.release.digest),)
+        forged = Deployed(again.id, FIRST.release, replace(DATA, values={"PRICE": "0"}), "none", 1)
+        await world.keep(attest(world.worker, Statement(subjects, forged)))
+        assert "other environment data" in await complaints(world)
+
     async def test_about_going_back_to_another_pair_beside_one_that_was_live(self, world: World) -> None:
         await world.ship(FIRST)
         back = Delivery("d-9", FIRST.artifact, FIRST.release, "rollback")
