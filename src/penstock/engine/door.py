@@ -30,6 +30,8 @@ from penstock.ports import Language, Signer, Store, Transaction
 REPEAT = 600.0
 #: How far a signer's clock may be from ours, seconds. What was signed long ago is not taken any more.
 SKEW = 600.0
+#: So many refused attempts of one login are kept within this time (seconds).
+MOST_ATTEMPTS, ATTEMPTS_WITHIN = 20, 3600.0
 #: The longest that an override may hold, seconds: a week.
 LONGEST_OVERRIDE = 7 * 86400.0
 
@@ -60,6 +62,8 @@ class Door:
         self._languages = languages
         self._worker = worker
         self._server = server
+        #: When each login's attempts were kept, as far as that still limits the next.
+        self._kept: dict[str, list[float]] = {}
 
     # --- people ------------------------------------------------------------------------------------
 
@@ -104,15 +108,21 @@ class Door:
             raise
 
     async def _keep_attempt(self, envelope: Envelope, login: Login, error: Refused) -> None:
-        """Once for each statement, however often it is tried."""
+        """Once for each statement, however often it is tried, and only so many of one login.
+
+        The ledger is for ever, and whoever has a token can make refused statements by the thousand.
+        """
         tried = digest(envelope.payload)
         async with self._store.transaction() as tx:
-            if not await self._ledger.tagged(tx, f"about:{tried}"):
+            now = await tx.now()
+            kept = [at for at in self._kept.get(login.identity, ()) if at > now - ATTEMPTS_WITHIN]
+            if len(kept) < MOST_ATTEMPTS and not await self._ledger.tagged(tx, f"about:{tried}"):
                 signer = (await self._ledger.authority(tx)).keys.get(envelope.keyid)
                 what, who = envelope.statement().predicate.TYPE, signer.identity if signer else ""
                 attempt = Attempt(who, login.identity, what, error.what, tried)
                 subject = Subject(login.identity, tried)
                 await self._ledger.append(tx, [attest(self._worker, Statement((subject,), attempt))])
+                self._kept[login.identity] = [*kept, now]
 
     # --- sources ---------------------------------------------------------------------------------------
 

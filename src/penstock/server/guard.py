@@ -92,6 +92,8 @@ class Guard:
         if identity is None:
             page = "text/html" in headers.get("accept", "")
             words = "a token is needed; `penstock up` printed one at its first start"
+            if headers.get("authorization"):
+                words = "nobody here has this token: mistyped, taken back, or of another server"
             return (303, words, sign_in) if page else (401, words, "")
         scope["penstock.login"] = Login(identity, "token")
         return None
@@ -153,7 +155,8 @@ async def _answer(send: Any, status: int, words: str, location: str) -> None:
         headers["www-authenticate"] = "Bearer"
     if location:
         headers["location"] = location
-    move = "send Authorization: Bearer <token>" if status == 401 else ""
+    move = "send Authorization: Bearer <token>; an administrator makes one: penstock identity token NAME"
+    move = move if status == 401 else ""
     body = json.dumps({"word": "refused", "what": words, "where": "", "next": move})
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
     await send({"type": "http.response.body", "body": body.encode()})

@@ -17,13 +17,15 @@ from penstock.bootstrap.identity import publication
 from penstock.core.digest import digest
 from penstock.core.evidence import PAYLOAD_TYPE, Entry, Statement, Subject, pre_authentication_encoding
 from penstock.core.imported import foreign
-from penstock.core.people import By, KeyGrant, RoleGrant
+from penstock.core.people import By, KeyGrant, Review, RoleGrant
 from penstock.core.predicates import Imported, TestResult
+from penstock.core.saying import spoken, statement_of
 from penstock.core.sshsig import parse_public_key
-from penstock.engine.door import Door
+from penstock.engine.door import MOST_ATTEMPTS, Door, Login
 from penstock.engine.journal import Journal
 from penstock.engine.policyrepo import PolicyRepository
 from penstock.errors import Invalid, Refused
+from penstock.ledger.log import attest
 from penstock.ports import Signer
 from sshkeys import make_key
 
@@ -155,3 +157,21 @@ async def test_a_signed_draft_is_published_by_nobody_who_found_it(entrance: Entr
         await repository.sync(str(folder / "absent"), "", "nobody")
     (published,) = await repository.sync(str(folder), "", "val")
     assert (published.what, published.identity) == ("published", "val")
+
+
+async def test_refused_statements_do_not_fill_the_ledger(entrance: Entrance) -> None:
+    """Anybody with a token can sign nonsense with a new key, a thousand times."""
+    world, mallory = entrance.world, entrance.world.key("mallory")
+    async with world.store.transaction(write=False) as tx:
+        before, now = await world.ledger.size(tx), await tx.now()
+
+    async def tried(name: str, times: int) -> int:
+        for number in range(times):
+            said = spoken(Review(By("mallory"), f"{number:040x}", "approve", name), now)
+            with pytest.raises(Refused, match="nobody granted"):
+                await entrance.door.accept(attest(mallory, statement_of(said)), Login(name, "token"))
+        async with world.store.transaction(write=False) as tx:
+            return await world.ledger.size(tx)
+
+    assert await tried("ci", 30) == before + MOST_ATTEMPTS
+    assert await tried("other", 2) == before + MOST_ATTEMPTS + 2
