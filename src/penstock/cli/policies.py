@@ -106,7 +106,8 @@ def lint_files(given: argparse.Namespace) -> int:
     good, bad = [row for row in rows if "problem" not in row], [row for row in rows if "problem" in row]
     for row in bad:
         complain(f"✗ {row['problem']}" + (f"\n  next: {row['next']}" if row["next"] else ""))
-    told(given, rows, "\n".join(f"✓ {row['policy']}: {row['rules']} rules compile" for row in good))
+    if good or given.format == "json":
+        told(given, rows, "\n".join(f"✓ {row['policy']}: {row['rules']} rules compile" for row in good))
     return 2 if bad else 0
 
 
