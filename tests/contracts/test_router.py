@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
-from contracts.router import RouterContract, Subject
+from contracts.finer import FinerContract
+from contracts.router import RouterContract, Subject, Visit
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
@@ -25,9 +26,10 @@ class World:
     def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self._folder = folder
         self._stack = stack
+        self._sites: dict[str, Website] = {}
 
     async def backend(self, release: str) -> Backend:
-        site = Website(release)
+        self._sites[release] = site = Website(release)
         await site.start()
         self._stack.push_async_callback(site.stop)
         return Backend(release, (site.address,), "/health")
@@ -38,13 +40,16 @@ class World:
     def socket(self, name: str) -> str:
         return f"unix:{self._folder / name}.sock"
 
-    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
+    async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
         uds = address.removeprefix("unix:") if address.startswith("unix:") else None
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds, verify=False)) as client:
             answer = await client.get(("http://callee" if uds else address) + path, headers=headers)
         release = answer.headers.get("x-penstock-release", "")
         assert not release or answer.text == release, "the header and the answer must be of one release"
-        return answer.status_code, release
+        return Visit(answer.status_code, release, dict(answer.cookies))
+
+    def seen(self, release: str) -> Sequence[str]:
+        return self._sites[release].heads
 
 
 class FakeWorld:
@@ -64,34 +69,35 @@ class FakeWorld:
     def socket(self, name: str) -> str:
         return f"unix:/egress/{name}"
 
-    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
-        return self._router.ask(address, headers, path)
+    async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
+        return Visit(*self._router.ask(address, headers, path))
+
+    def seen(self, release: str) -> Sequence[str]:
+        return self._router.seen[release]
 
 
-class TestFake(RouterContract):
+class TestFake(RouterContract, FinerContract):
     @pytest.fixture
     def subject(self) -> Subject:
         router = FakeRouter()
         world = FakeWorld(router)
-        return Subject(router, router, world.backend, world.dead, world.socket, world.fetch)
+        return Subject(router, router, world)
 
 
-class TestEnvoy(RouterContract):
+class TestEnvoy(RouterContract, FinerContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async with contextlib.AsyncExitStack() as stack:
             envoy = Envoy(short_tmp / "envoy", free_port())
             stack.push_async_callback(envoy.stop)
             world = World(short_tmp, stack)
-            yield Subject(envoy, envoy, world.backend, world.dead, world.socket, world.fetch)
+            yield Subject(envoy, envoy, world)
 
 
-class TestNode(RouterContract):
+class TestNode(RouterContract, FinerContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         router = FakeRouter()
         world = FakeWorld(router)
         async with agent_at(short_tmp / "node", FakePlatform(), router) as client:
-            yield Subject(
-                NodeRouter(client), NodeMetrics(client), world.backend, world.dead, world.socket, world.fetch
-            )
+            yield Subject(NodeRouter(client), NodeMetrics(client), world)
