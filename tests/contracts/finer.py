@@ -141,11 +141,28 @@ class FinerContract:
 
     async def test_how_answers_are_handled_is_kept(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
-        handling = Handling(timeout_seconds=2.5, retries=0)
+        handling = Handling(timeout_seconds=2.5005, retries=0)
         state = await subject.apply(replace(state.plan, handling=handling))
         assert state.handling == handling
         state = await subject.apply(state.settling("web-2"))
         assert (await subject.apply(state.settling())).handling == handling
+
+    # --- drift ---------------------------------------------------------------------------------------------
+
+    async def test_what_somebody_else_has_changed_is_drift_until_the_next_plan(
+        self, subject: Subject
+    ) -> None:
+        state = await subject.serving("web-1", "web-2")
+        assert state.asked is None
+        await subject.world.meddle(replace(state.plan, weights=(Weight("web-2", 1000),)))
+        found = await subject.read()
+        assert (found.weights, found.drift) == (
+            (Weight("web-2", 1000),),
+            "users on web-2 100% instead of web-1 100%",
+        )
+        assert await subject.who(found.address, 5) == {"web-2": 5}
+        assert await subject.apply(found.plan) == state
+        assert await subject.who(state.address, 5) == {"web-1": 5}
 
     # --- experiments ---------------------------------------------------------------------------------------
 

@@ -46,7 +46,8 @@ class World(Protocol):
 
     *backend* starts something that answers for a release; *dead* is a backend that nobody can reach;
     *socket* is an address for an egress listener. *visit* asks (address, headers, path) as a user does;
-    *seen* are the last requests that reached a release: their lines, in lower case.
+    *seen* are the last requests that reached a release: their lines, in lower case. *meddle* makes the
+    data plane do a plan behind the router's back.
     """
 
     async def backend(self, release: str) -> Backend: ...
@@ -54,6 +55,7 @@ class World(Protocol):
     def socket(self, name: str) -> str: ...
     async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit: ...
     def seen(self, release: str) -> Sequence[str]: ...
+    async def meddle(self, plan: TrafficPlan) -> None: ...
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -15,8 +16,9 @@ from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from fakes.web import Website, free_port
-from penstock.adapters.envoy import Envoy
-from penstock.core.traffic import Backend
+from penstock.adapters.envoy import Envoy, config
+from penstock.adapters.envoy.routes import Keys, routes
+from penstock.core.traffic import Backend, TrafficPlan
 from penstock.node.client import NodeMetrics, NodeRouter
 
 
@@ -51,6 +53,17 @@ class World:
     def seen(self, release: str) -> Sequence[str]:
         return self._sites[release].heads
 
+    async def meddle(self, plan: TrafficPlan) -> None:
+        file = self._folder / "envoy" / f"rds-{plan.service}.{plan.environment}.json"
+        other = file.with_suffix(".other")
+        other.write_text(config.document("meddled", [routes(plan, Keys("another"))]))
+        other.replace(file)
+        transport = httpx.AsyncHTTPTransport(uds=str(self._folder / "envoy" / "admin.sock"), verify=False)
+        asking = "http://envoy/config_dump?resource=dynamic_route_configs"
+        async with httpx.AsyncClient(transport=transport) as admin, asyncio.timeout(10):
+            while "meddled" not in (await admin.get(asking)).text:
+                await asyncio.sleep(0.01)
+
 
 class FakeWorld:
     """Addresses that the fake router takes for ready."""
@@ -74,6 +87,9 @@ class FakeWorld:
 
     def seen(self, release: str) -> Sequence[str]:
         return self._router.seen[release]
+
+    async def meddle(self, plan: TrafficPlan) -> None:
+        self._router.meddled[plan.service, plan.environment] = plan
 
 
 class TestFake(RouterContract, FinerContract):

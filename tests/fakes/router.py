@@ -34,6 +34,8 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.up: set[str] = set()
+        #: What somebody else has made of a plan.
+        self.meddled: dict[tuple[str, str], TrafficPlan] = {}
         self.applied: list[TrafficPlan] = []
         self.fences: list[Fence] = []
         self.tended = 0
@@ -49,9 +51,10 @@ class FakeRouter:
     # --- Router ------------------------------------------------------------------------------------
 
     async def read(self, service: str, environment: str) -> TrafficState:
-        plan = self._plans.get((service, environment))
-        if plan is None:
+        wanted = self._plans.get((service, environment))
+        if wanted is None:
             return TrafficState(service, environment)
+        plan = self.meddled.get((service, environment), wanted)
         return TrafficState(
             service=service,
             environment=environment,
@@ -66,13 +69,14 @@ class FakeRouter:
             sticky=plan.sticky,
             mirror=plan.mirror,
             handling=plan.handling,
+            asked=None if plan == wanted else wanted,
         )
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         self.fences.append(fence)
         key = (plan.service, plan.environment)
         old = self._plans.get(key)
-        if old != plan:
+        if self.meddled.pop(key, old) != plan:
             self._check(plan, old.serving if old else frozenset())
             self._plans[key] = plan
             self.applied.append(plan)
@@ -136,8 +140,9 @@ class FakeRouter:
         return status, release, cookies
 
     def _ingress_at(self, address: str) -> TrafficPlan | None:
-        known = (plan for (s, e), plan in self._plans.items() if address == f"http://{s}.{e}")
-        return next(known, None)
+        known = {f"http://{s}.{e}": (s, e) for s, e in self._plans}
+        name = known.get(address)
+        return self.meddled.get(name, self._plans[name]) if name else None
 
     def _egress_at(self, address: str) -> tuple[Backend, TrafficPlan | None] | None:
         for (_, environment), plan in self._plans.items():

@@ -6,7 +6,7 @@ Shares are whole thousandths (0.1%), so that equality is exact. Must not name a 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from penstock.errors import Invalid
@@ -212,7 +212,8 @@ class TrafficState:
     """What the data plane does now for one service, read back from it (never from our own files).
 
     *address* is the base URL at which users reach the service; *preview_token* opens the preview
-    route. Both are empty while the data plane does not know the service.
+    route. Both are empty while the data plane does not know the service. *asked* is the plan that was
+    applied last, where that is not what the data plane does: every plan made of this one puts it right.
     """
 
     service: str
@@ -225,13 +226,27 @@ class TrafficState:
     sticky: str = ""
     mirror: Mirror | None = None
     handling: Handling = Handling()
+    asked: TrafficPlan | None = None
 
     @property
     def plan(self) -> TrafficPlan:
-        """The plan that changes nothing."""
-        known = tuple(backend.backend for backend in self.backends)
-        rest = (self.rules, self.sticky, self.mirror, self.handling)
-        return TrafficPlan(self.service, self.environment, known, self.weights, *rest)
+        """The plan that changes nothing, but puts right what has drifted."""
+        known, of = tuple(backend.backend for backend in self.backends), self.asked or self
+        rest = (of.rules, of.sticky, of.mirror, of.handling)
+        return TrafficPlan(self.service, self.environment, known, of.weights, *rest)
+
+    @property
+    def drift(self) -> str:
+        """In what this is not what was asked for; "" if in nothing."""
+        if self.asked is None:
+            return ""
+        said = []
+        if self.weights != self.asked.weights:
+            said.append(f"users on {in_words(self.weights)} instead of {in_words(self.asked.weights)}")
+        for name in ("rules", "sticky", "mirror", "handling"):
+            if (found := getattr(self, name)) != getattr(self.asked, name):
+                said.append(f"{name}: {found or 'none'}")
+        return "; ".join(said)
 
     def share(self, release: str) -> int:
         """Thousandths of user traffic that *release* takes; 0 if none."""
@@ -255,21 +270,28 @@ class TrafficState:
         kept = tuple(weight for weight in weights if weight.share)
         if not kept:
             return replace(self.plan, weights=(), rules=(), sticky="", mirror=None)
-        served = served_by(kept, self.rules)
-        mirror = self.mirror if self.mirror and self.mirror.release not in served else None
+        plan = self.plan
+        served = served_by(kept, plan.rules)
+        mirror = plan.mirror if plan.mirror and plan.mirror.release not in served else None
         known = tuple(_without_chain(b.backend) if b.release in served else b.backend for b in self.backends)
-        return replace(self.plan, backends=known, weights=kept, mirror=mirror)
+        return replace(plan, backends=known, weights=kept, mirror=mirror)
 
     def settling(self, release: str = "") -> TrafficPlan:
         """The plan that ends every experiment: all users to *release*, or nobody served."""
-        plain = replace(self, rules=(), sticky="", mirror=None)
-        return plain.shifting(*([Weight(release, WHOLE)] if release else []))
+        plan = self.shifting(*([Weight(release, WHOLE)] if release else []))
+        return replace(plan, rules=(), sticky="", mirror=None)
 
     def without(self, *releases: str) -> TrafficPlan:
         """The plan that forgets backends; `Invalid` if one of them still has users."""
         left = tuple(b.backend for b in self.backends if b.release not in releases)
-        mirror = self.mirror if self.mirror and self.mirror.release not in releases else None
-        return replace(self.plan, backends=left, mirror=mirror)
+        mirror = self.plan.mirror
+        kept = mirror if mirror and mirror.release not in releases else None
+        return replace(self.plan, backends=left, mirror=kept)
+
+
+def in_words(weights: Iterable[Weight]) -> str:
+    """Shares as people write them; "none" for nobody."""
+    return ", ".join(f"{weight.release} {weight.share / 10:g}%" for weight in weights) or "none"
 
 
 def _without_chain(backend: Backend) -> Backend:

@@ -21,7 +21,7 @@ from penstock.adapters.envoy import config
 from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
-from penstock.adapters.envoy.routes import Active, Keys, active, chains, no_routes, routes
+from penstock.adapters.envoy.routes import Active, Keys, active, chains, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
@@ -66,6 +66,7 @@ class Envoy:
         if found is None or missing:
             # Taken for "no traffic", this would become everybody's next plan.
             raise Unavailable("Envoy has not loaded its configuration yet", where=", ".join(missing) or name)
+        users = active(found[1])
         states = [_state(b, *health[b.release]) for b in plan.backends]
         return TrafficState(
             service=service,
@@ -73,7 +74,8 @@ class Envoy:
             backends=tuple(states),
             address=f"http://127.0.0.1:{port}",
             preview_token=self._keys.preview(name),
-            **vars(active(found[1])),
+            asked=None if users == wanted(plan) else plan,
+            **vars(users),
         )
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
@@ -317,7 +319,9 @@ def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:
-    """Every backend of both, the new one's version of it where both have it."""
+    """What users have so far, with every backend of both; the new one's version of it where both have it."""
+    if old is None:
+        return TrafficPlan(new.service, new.environment, new.backends, ())
     names = {backend.release for backend in new.backends}
-    kept = tuple(b for b in old.backends if b.release not in names) if old else ()
-    return replace(new, backends=(*kept, *new.backends))
+    kept = (backend for backend in old.backends if backend.release not in names)
+    return replace(old, backends=(*kept, *new.backends))

@@ -257,7 +257,7 @@ def _action(handling: Handling) -> Json:
         "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_HOSTS_TYPE}}],
         "host_selection_retry_max_attempts": 4,
     }
-    return {"timeout": f"{handling.timeout_seconds:.3f}s", "retry_policy": retry}
+    return {"timeout": f"{handling.timeout_seconds:.9f}s", "retry_policy": retry}
 
 
 def _told(release: str) -> Json:
@@ -286,6 +286,12 @@ class Active:
     def serving(self) -> frozenset[str]:
         """Releases that some user may meet."""
         return served_by(self.weights, self.rules)
+
+
+def wanted(plan: TrafficPlan) -> Active:
+    """What `active` gives where Envoy does what *plan* asks."""
+    handling = plan.handling if plan.backends else Handling()  # with no backend there is nothing to handle
+    return Active(plan.weights, plan.rules, plan.sticky, plan.mirror, handling)
 
 
 def active(configured: Mapping[str, Any]) -> Active:
