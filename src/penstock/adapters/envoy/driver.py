@@ -21,7 +21,7 @@ from penstock.adapters.envoy import config
 from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
-from penstock.adapters.envoy.routes import Active, Keys, active, chains, no_routes, routes, wanted
+from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
@@ -102,7 +102,7 @@ class Envoy:
         both = _union(before.get(name), plan)
         called = [callee for callee in before if self._chained(callee, before.get(name), plan)]
         if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
-            called = [*before]
+            called = [callee for callee in before if callee != name]
         self._confirmed = ""
         self._failed.clear()
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
@@ -129,7 +129,11 @@ class Envoy:
         """Lead the calls of dark releases to *services* as the plans now say. Before a caller gets users, or
         they would meet dark releases."""
         for name in services:
-            await self._routes(name, self._state.plans[name])
+            found = await self._admin.routes(name)
+            if (
+                found is not None
+            ):  # where users are is not ours to change: that is asked for service by service
+                await self._routes(name, kept_by(active(found[1]), self._state.plans[name]))
 
     def _chained(self, name: str, *callers: TrafficPlan | None) -> bool:
         """Whether a release of the service *name* is in a chain of a release of *callers*."""

@@ -11,7 +11,7 @@ import hashlib
 import hmac
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from penstock.adapters.envoy.config import CALLER_HEADER, PREVIEW, Json, route_name
@@ -30,6 +30,7 @@ from penstock.core.traffic import (
     served_by,
     sticky_cookie,
 )
+from penstock.errors import Invalid
 
 ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
 PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
@@ -292,6 +293,14 @@ def wanted(plan: TrafficPlan) -> Active:
     """What `active` gives where Envoy does what *plan* asks."""
     handling = plan.handling if plan.backends else Handling()  # with no backend there is nothing to handle
     return Active(plan.weights, plan.rules, plan.sticky, plan.mirror, handling)
+
+
+def kept_by(users: Active, plan: TrafficPlan) -> TrafficPlan:
+    """*plan*, with users where they are now, if a plan can say so."""
+    try:
+        return replace(plan, **{**vars(users), "handling": plan.handling})
+    except Invalid:  # somebody else has written what is no plan
+        return plan
 
 
 def active(configured: Mapping[str, Any]) -> Active:
