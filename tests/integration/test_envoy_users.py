@@ -30,6 +30,7 @@ from penstock.core.traffic import (
     preview_host,
     sticky_cookie,
 )
+from penstock.errors import Invalid
 
 FENCE = Fence("web/production", 1, "key")
 SECONDS = 20.0
@@ -299,3 +300,21 @@ async def test_ten_thousand_users_move_once_each_though_requests_are_traced(town
     assert any("post /v1/traces" in head for head in town.sites["web-3"].heads)
     await town.envoy.apply(state.settling("web-1"), fence=FENCE)
     assert (await crowd.come()) == {("web-2", "web-1"): USERS}
+
+
+# --- what Envoy would refuse -------------------------------------------------------------------------------
+
+
+async def test_what_envoy_would_refuse_never_reaches_it(town: Town) -> None:
+    state = await town.serving()
+    before = {file.name: file.read_text() for file in town.folder.glob("?ds*.json")}
+    long = replace(await town.backend("web-3"), health_path="/a\r\nb: c")
+    for bad in (Backend("web-3", ("999.1.1.1:80",)), Backend("web-3", ("127.0.0.1:70000",)), long):
+        with pytest.raises(Invalid, match="would refuse"):
+            await town.envoy.apply(state.exposing(bad), fence=FENCE)
+    assert {file.name: file.read_text() for file in town.folder.glob("?ds*.json")} == before
+    transport = httpx.AsyncHTTPTransport(uds=str(town.folder / "admin.sock"), verify=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin:
+        counted = (await admin.get("/stats?filter=update_(rejected|failure)")).text
+    assert set(re.findall(r": (\d+)", counted)) == {"0"}
+    assert await town.envoy.read("web", "production") == state

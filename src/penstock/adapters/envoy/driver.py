@@ -21,6 +21,7 @@ from penstock.adapters.envoy import config
 from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
+from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
 from penstock.core.fence import Fence
@@ -100,6 +101,8 @@ class Envoy:
     async def _rebuild(self, name: str, plan: TrafficPlan) -> None:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
+        if not (name in before and set(plan.backends) <= set(before[name].backends)):
+            await self._rehearse(plan)
         called = [callee for callee in before if self._chained(callee, before.get(name), plan)]
         if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
             called = [callee for callee in before if callee != name]
@@ -130,9 +133,7 @@ class Envoy:
         they would meet dark releases."""
         for name in services:
             found = await self._admin.routes(name)
-            if (
-                found is not None
-            ):  # where users are is not ours to change: that is asked for service by service
+            if found is not None:  # its users stay where they are: they are moved service by service
                 await self._routes(name, kept_by(active(found[1]), self._state.plans[name]))
 
     def _chained(self, name: str, *callers: TrafficPlan | None) -> bool:
@@ -143,10 +144,13 @@ class Envoy:
         self._state.keep(plans)
 
     async def _routes(self, name: str, plan: TrafficPlan) -> None:
-        rendered = routes(plan, self._keys, chains(self._state.plans.values(), plan))
+        rendered = self._rendered(plan)
         await self._put(
             self._file(name).name, [rendered], lambda: self._route_version(name), f".rds.{name}.update_"
         )
+
+    def _rendered(self, plan: TrafficPlan) -> config.Json:
+        return routes(plan, self._keys, chains(self._state.plans.values(), plan))
 
     async def _await_ready(self, name: str, plan: TrafficPlan) -> None:
         """Nobody is sent to a release that Envoy itself cannot reach."""
@@ -175,10 +179,8 @@ class Envoy:
         )
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
-        rendered = [self._ingress(name) for name in plans]
-        for plan in plans.values():
-            for backend in plan.backends:
-                rendered += [self._egress(plan, backend, egress) for egress in backend.egress]
+        rendered = [self._ingress(name, self._state.port(name)) for name in plans]
+        rendered += [listener for plan in plans.values() for listener in self._egresses(plan)]
         await self._put(
             "lds.json",
             rendered,
@@ -186,9 +188,18 @@ class Envoy:
             "listener_manager.lds.update_",
         )
 
-    def _ingress(self, name: str) -> config.Json:
-        where = f"127.0.0.1:{self._state.port(name)}"
-        return self._listener(Listening(f"in.{name}", where, name, self._file(name)))
+    async def _rehearse(self, plan: TrafficPlan) -> None:
+        """What Envoy would refuse never reaches the one that serves."""
+        name = config.route_name(plan.service, plan.environment)
+        port = self._state.known_port(name) or 0  # a port is chosen when there is something to reach
+        listeners = [self._ingress(name, port), *self._egresses(plan)]
+        await rehearse(self._folder, config.clusters(plan.backends), listeners, self._rendered(plan))
+
+    def _egresses(self, plan: TrafficPlan) -> list[config.Json]:
+        return [self._egress(plan, backend, egress) for backend in plan.backends for egress in backend.egress]
+
+    def _ingress(self, name: str, port: int) -> config.Json:
+        return self._listener(Listening(f"in.{name}", f"127.0.0.1:{port}", name, self._file(name)))
 
     def _egress(self, plan: TrafficPlan, backend: Backend, egress: Egress) -> config.Json:
         name = config.route_name(egress.callee, plan.environment)
