@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from tests.e2e.machine import SERVICE, Machine, machine
 
@@ -66,18 +69,29 @@ def test_down_and_up_again_brings_back_what_was_live(short_tmp: Path) -> None:
         assert counts(file)["by_release"], "nobody answers after coming back"
 
 
-def broken_after(seconds: float) -> str:
-    """The service, which from then on cannot live any more, however often it is started."""
-    end = f"end = {time.time() + seconds}\nimport time\n"
-    wait = "threading.Timer(max(0, end - time.time()), lambda: os._exit(3)).start()\n"
-    return SERVICE.replace("server.serve_forever(0.05)", f"{end}{wait}server.serve_forever(0.05)")
+def test_everything_is_killed_at_once_and_comes_back_by_itself(short_tmp: Path) -> None:
+    """As after a power failure: nobody was told to stop, and nobody wrote anything down."""
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        live = m.deliver()["release"]
+        m.kill_everything()
+        assert m.processes() == []
+        m.up()
+        wait_until_ready(m)
+        with m.load(20) as file:
+            (row,) = m.client.get("/v1/status")["services"]
+        assert row["live"] == live
+        assert set(counts(file)["by_release"]) == {live}
+        assert not row["drift"]
 
 
 def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
-        m.commit("v1", serve__py=broken_after(12))
+        m.commit("v1")
         assert m.deliver()["outcome"] == "promoted"
+        break_what_is_live(m)
         await_nobody_answers(m)
         m.commit("v2")
         with m.load(50) as file:
@@ -85,6 +99,37 @@ def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path)
         assert view["outcome"] == "promoted", [(step["key"], step["reason"]) for step in view["steps"]]
         assert len(counts(file)["by_release"]) >= 1
         verify_ledger(m)
+
+
+def test_a_new_release_that_keeps_ending_fails_with_its_own_last_words(short_tmp: Path) -> None:
+    """It becomes ready each time, and says why it ends: nobody has to wait for a deadline to learn it."""
+    words = "print('the disk is on fire', flush=True)"
+    die = f"threading.Timer(1.0, lambda: ({words}, os._exit(3))).start()\n"
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        live = m.deliver()["release"]
+        m.commit("v2", serve__py=SERVICE.replace("server.serve_forever", f"{die}server.serve_forever"))
+        with m.load(50) as file:
+            view = m.deliver()
+        assert view["outcome"] not in ("promoted", None)
+        reasons = " ".join(step["reason"] for step in view["steps"])
+        assert "keeps ending" in reasons or "ended by itself" in reasons
+        assert "the disk is on fire" in reasons
+        # Who is sent to an instance that has just ended has bad luck; nobody is sent to what is not there.
+        assert "503 NC" not in counts(file)["errors"]
+        (row,) = m.client.get("/v1/status")["services"]
+        assert row["live"] == live
+
+
+def break_what_is_live(m: Machine) -> None:
+    """What it runs from is damaged, and it ends: it cannot start any more, however often it is tried."""
+    (program,) = (m.home.node / "w" / "images").rglob("serve.py")
+    program.write_text("raise SystemExit(3)")
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if "serve.py" in " ".join(process.cmdline()) and str(m.home.path) in " ".join(process.cmdline()):
+                process.kill()
 
 
 def await_nobody_answers(m: Machine) -> None:
