@@ -14,10 +14,11 @@ from collections import deque
 
 class Website:
     """Serves on a free port between `start` and `stop`; *requests* counts what is not ``/health``,
-    and *heads* keeps the last of it, as it came."""
+    and *heads* keeps the last of it, as it came. *status* is what it answers to that."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.status = "200 OK"
         self.requests = 0
         self.heads: deque[str] = deque(maxlen=100)
         self._port = 0
@@ -59,7 +60,8 @@ class Website:
         if path != b"/health":
             self.requests += 1
             self.heads.append(head.decode("latin-1").lower())
-        status, body = ("500 Oops" if b"err" in path else "200 OK"), self.name.encode()
+        usual = "200 OK" if path == b"/health" else self.status
+        status, body = ("500 Oops" if b"err" in path else usual), self.name.encode()
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
 
 

@@ -318,3 +318,20 @@ async def test_what_envoy_would_refuse_never_reaches_it(town: Town) -> None:
         counted = (await admin.get("/stats?filter=update_(rejected|failure)")).text
     assert set(re.findall(r": (\d+)", counted)) == {"0"}
     assert await town.envoy.read("web", "production") == state
+
+
+# --- sick instances ----------------------------------------------------------------------------------------
+
+
+async def test_a_sick_instance_is_passed_over_though_its_health_is_good(town: Town) -> None:
+    """Its own health check passes, and users get 503 from it: at most a few of them."""
+    well, sick = await town.backend("web-1"), await town.backend("web-0")
+    town.sites["web-0"].status = "503 Sick"
+    both = replace(well, addresses=(*well.addresses, *sick.addresses))
+    plan = TrafficPlan("web", "production", (both,), (Weight("web-1", 1000),))
+    state = await town.envoy.apply(plan, fence=FENCE)
+    async with httpx.AsyncClient(base_url=state.address) as client:
+        seen = [(await client.get("/")).status_code for _ in range(30)]
+    assert seen.count(503) == 5
+    assert set(seen[-15:]) == {200}
+    assert (await town.envoy.read("web", "production")).ready("web-1")

@@ -27,6 +27,8 @@ class EarlyConfig:
         """They see *release*. Raises `Invalid` if no proxy could tell them apart."""
         if self.header and self.cookie:
             raise Invalid("a header or a cookie, not both", where=f"{SECTION}.early")
+        if self.value and not (self.header or self.cookie):
+            raise Invalid("a value without a header or a cookie", where=f"{SECTION}.early")
         named = Field(self.header or self.cookie, self.value)
         headers, cookies = (named,) if self.header else (), (named,) if self.cookie else ()
         found = Rule((Weight(release, WHOLE),), self.path, headers, cookies)

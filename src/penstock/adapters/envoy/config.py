@@ -29,6 +29,26 @@ CALLER_HEADER = "penstock-caller"
 #: Upper bounds of the latency histogram, milliseconds.
 BUCKETS = [1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
 
+#: What one release may have open at once. Repeated requests are at most a fifth of those in flight, or 100:
+#: more would keep down what is down already.
+LIMIT = {
+    "max_connections": 4096,
+    "max_pending_requests": 4096,
+    "max_requests": 8192,
+    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 100},
+}
+#: An instance that five times on end cannot be reached, or gives 502, 503 or 504, is passed over for five
+#: seconds and longer each time; never more than half of them. A 500 is an answer, which the judge counts.
+OUTLIER = {
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_percent": 50,
+    "consecutive_gateway_failure": 5,
+    "enforcing_consecutive_gateway_failure": 100,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_success_rate": 0,
+}
+
 
 def route_name(service: str, environment: str) -> str:
     return f"{service}.{environment}"
@@ -78,15 +98,16 @@ def clusters(backends: Iterable[Backend]) -> list[Json]:
 
 def _cluster(name: str, backend: Backend, *, checked: bool) -> Json:
     endpoints = [{"endpoint": {"address": address(item)}} for item in backend.addresses]
-    limit = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 8192, "max_retries": 1024}
     cluster: Json = {
         "@type": CLUSTER,
         "name": name,
         "type": "STATIC",
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-        "circuit_breakers": {"thresholds": [limit]},
+        "circuit_breakers": {"thresholds": [LIMIT]},
     }
+    if len(backend.addresses) > 1:  # of one there is nobody else to ask
+        cluster["outlier_detection"] = OUTLIER
     if checked:
         cluster["health_checks"] = [_health_check(backend.health_path)]
     return cluster

@@ -309,7 +309,7 @@ def active(configured: Mapping[str, Any]) -> Active:
     named: dict[str, Any] = {}
     for route in listed:
         named.setdefault(route.get("name", ""), route)
-    users = named.get(USERS, {})
+    users = named.get(USERS, listed[-1])  # an earlier release gave routes no names
     rules = [_rule_of(route) for name, route in named.items() if name.startswith(RULE)]
     handling = [_handling_of(route["route"]) for route in listed if "route" in route]
     return Active(
