@@ -29,6 +29,7 @@ class Place(Rig):
         self._happens: Callable[[Reached], None] = lambda _: None
         #: Seconds by which the clock jumps whenever somebody comes by an effect.
         self.gallop = 0.0
+        self.jumps = 0
 
     def open(self) -> None:
         super().open()
@@ -62,6 +63,7 @@ class Place(Rig):
         if self.gallop and reached.name and " commit " not in reached.name:
             with contextlib.suppress(sqlite3.OperationalError):  # somebody is in a commit, and waits for us
                 self.move_clock(self.gallop)
+                self.jumps += 1
         super()._passed(reached)
 
     def move_clock(self, seconds: float) -> None:
