@@ -32,7 +32,7 @@ def on_a_small_disk() -> Callable[..., str]:
         pytest.skip(f"needs a disk of its own: {error.next_move}")
     binary = sandbox.enclose(Step(("true",), "/"))[0]
     disk = ["--tmpfs", "/mnt", "--size", str(BYTES), "--tmpfs", "/mnt/disk"]
-    env = {name: value for name, value in os.environ.items() if name != "PENSTOCK_STORE"}
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
 
     def run(script: str, *arguments: object) -> str:
         command = [binary, "--dev-bind", "/", "/", *disk, sys.executable, "-c", script, *map(str, arguments)]

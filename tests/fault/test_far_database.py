@@ -32,7 +32,7 @@ SHIFTED = "canary/shift/0 router.apply #1 after"
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
 def test_every_answer_of_the_database_is_late(place: Place) -> None:
-    place.far.delay = 0.03
+    place.far.delay = 0.02
     done = place.deliver()
     assert place.far.delayed > 100
     assert not done.wrong, done.wrong

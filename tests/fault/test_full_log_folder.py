@@ -27,6 +27,8 @@ config = CONFIG.replace("cp report.xml junit.xml", "sh say.sh")
 def deliver(m, version):
     m.commit(version, penstock__yaml=config, report__xml=REPORT, say__sh="seq 20000; cp report.xml junit.xml")
     view = m.deliver()
+    if version == "v1":
+        return view, []
     deadline = time.monotonic() + 20
     while (wrong := world_wrong(m, view)) and time.monotonic() < deadline:
         time.sleep(0.1)
