@@ -100,8 +100,9 @@ class Matrix:
         ]
         self.results = [result for result in earlier if result.reached and not result.wrong]
         self.seconds = document["seconds"]
-        met = [result for result in earlier if result.reached]
-        self.boundaries |= {result.boundary: result.after for result in [*met, *self.results]}
+        missed = {result.boundary for result in earlier if not result.reached}
+        known = {name: tuple(Kill(**k) for k in after) for name, after in document["boundaries"].items()}
+        self.boundaries |= {name: after for name, after in known.items() if name not in missed}
 
     def _cells(self, boundaries: Iterable[str]) -> list[Cell]:
         return [(name, victim) for name in boundaries for victim in self.configuration.victims]
@@ -185,7 +186,7 @@ class Matrix:
     def document(self) -> dict[str, Any]:
         return {
             "configuration": asdict(self.configuration),
-            "boundaries": list(self.boundaries),
+            "boundaries": {name: [asdict(kill) for kill in after] for name, after in self.boundaries.items()},
             "undisturbed": min(self.undisturbed, default=0.0),
             "seconds": self.seconds,
             "commit": COMMIT,
