@@ -31,6 +31,8 @@ from penstock.errors import Broken, Invalid, Unavailable
 CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
 POLL_SECONDS = 0.005
+#: As long as a route waits for an answer; only streams take longer.
+DRAIN_SECONDS = 15.0
 
 
 @dataclass
@@ -89,11 +91,24 @@ class Envoy:
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         name = config.route_name(plan.service, plan.environment)
+        await self._drained(name, plan)
         async with self._lock:
             self._stopped = False
             await self._process.ready()
             await self._move(name, plan)
         return await self.read(plan.service, plan.environment)
+
+    async def _drained(self, name: str, plan: TrafficPlan) -> None:
+        """Wait until what lost its users, and is now to be forgotten, has answered those it had: whoever has
+        a release forgotten here ends its processes next. Other services need not wait for it."""
+        if (known := self._state.plans.get(name)) is None:
+            return
+        kept = {weight.release for weight in known.weights} | {backend.release for backend in plan.backends}
+        leaving = [backend.release for backend in known.backends if backend.release not in kept]
+        deadline = time.monotonic() + DRAIN_SECONDS
+        with contextlib.suppress(Unavailable):  # an Envoy that is gone has nobody waiting
+            while leaving and time.monotonic() < deadline and await self._admin.waiting(*leaving):
+                await asyncio.sleep(0.02)
 
     async def _move(self, name: str, plan: TrafficPlan) -> None:
         known = self._state.plans.get(name)
