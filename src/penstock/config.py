@@ -22,6 +22,7 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -97,6 +98,9 @@ class ServiceConfig:
     health: str = ""
     replicas: int = 1
     start_seconds: float = 30.0
+    liveness: Liveness = PROCESS_LIVES
+    drain_seconds: float = 30.0
+    limits: Limits = NO_LIMITS
     calls: tuple[str, ...] = ()
     environment: Mapping[str, Variable] = field(default_factory=dict)
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
@@ -150,8 +154,11 @@ def load(kind: type[T], path: Path) -> T:
     return parse(kind, path.read_bytes(), path.name)
 
 
-def parse(kind: type[T], data: bytes, name: str) -> T:
-    """Decode YAML bytes as *kind*; *name* is the file named in errors."""
+REFERENCE = "the documented reference: penstock doctor --reference"
+
+
+def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> T:
+    """Decode YAML bytes as *kind*. Errors name the file *name*, and *reference* for its fields."""
     try:
         data.decode()  # the library would take UTF-16 too, and nobody else
         node = yaml.compose(data, Loader=yaml.SafeLoader)
@@ -177,7 +184,7 @@ def parse(kind: type[T], data: bytes, name: str) -> T:
         raise Invalid(
             f"{error.where + ': ' if error.where else ''}{error.what}",
             where=f"{name}:{line}",
-            next_move="the documented reference: penstock doctor --reference",
+            next_move=reference,
         ) from error
 
 
@@ -224,6 +231,10 @@ def _check_service(config: ServiceConfig) -> None:
         raise Invalid("canary times must be above zero", where=FILE)
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
+    _check_liveness(config.liveness)
+    _check_limits(config.limits)
+    if not 0 <= config.drain_seconds <= MOST_DRAIN:
+        raise Invalid(f"drain_seconds must be from 0 to {MOST_DRAIN:g}", where=FILE)
     for name, suite in config.checks.items():
         _check_suite(name, suite)
     checks_in_order(config.checks)
@@ -234,6 +245,22 @@ def _check_service(config: ServiceConfig) -> None:
             raise Invalid(f"{path!r} must begin with one slash", where=f"{FILE}: acceptance.paths")
     for text in (config.run, *(suite.run for suite in config.checks.values())):
         _check_command(text)
+
+
+def _check_limits(limits: Limits) -> None:
+    # Less than this, and not even an interpreter starts.
+    least = {"memory_mb": 16, "cpus": 0.01, "open_files": 64}
+    for name, fewest in least.items():
+        if getattr(limits, name) and getattr(limits, name) < fewest:
+            raise Invalid(f"limits.{name} must be {fewest} or more, or 0 for none", where=FILE)
+
+
+def _check_liveness(liveness: Liveness) -> None:
+    where = f"{FILE}: liveness"
+    if liveness.path and not liveness.path.startswith("/"):
+        raise Invalid(f"{liveness.path!r} must begin with a slash", where=where)
+    if not (liveness.every >= 0.1 and liveness.timeout >= 0.1 and liveness.failures >= 1):
+        raise Invalid("every and timeout must be 0.1 s or more, failures 1 or more", where=where)
 
 
 def checks_in_order(checks: Mapping[str, SuiteConfig]) -> list[tuple[str, SuiteConfig]]:

@@ -16,6 +16,7 @@ from penstock.core.facts import AGED
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.errors import Invalid
 
+REFERENCE = "docs/guides/policies-and-people.md has the fields; penstock policy show NAME is an example"
 #: Seconds that a delivery may wait for missing evidence: thirty days.
 LONGEST_WAIT = 30 * 86400.0
 #: A sign-off that expires before its action can begin would be asked for without end.
@@ -52,7 +53,7 @@ class PolicyConfig:
 
 def parse_policy(source: bytes, name: str) -> PolicyDocument:
     """A policy from its exact text. `Invalid` with file and line."""
-    given = parse(PolicyConfig, source, name)
+    given = parse(PolicyConfig, source, name, REFERENCE)
     if not NAME.fullmatch(given.policy) or not NAME.fullmatch(given.owner):
         raise Invalid("policy and owner must be names (lower case, digits, dashes)", where=name)
     unknown = [action for action in given.guards if action not in ACTIONS]

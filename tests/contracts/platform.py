@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from penstock.core.fence import Fence
-from penstock.core.workload import Phase, Placement, Workload
+from penstock.core.workload import Limits, Liveness, Phase, Placement, Workload
 from penstock.errors import Invalid
 from penstock.ports import Platform
 
@@ -38,6 +38,7 @@ class Subject:
     async def place(
         self, life: str, *, replicas: int = 1, start_seconds: float = SECONDS, release: str = "web-1"
     ) -> Placement:
+        """Place a release that is asked at ``/live`` whether it lives."""
         self.placed.add(release)
         workload = Workload(
             service="web",
@@ -45,11 +46,15 @@ class Subject:
             release=release,
             artifact=self.artifact,
             command=("python3", "/app/program.py", life),
-            env={"COLOUR": "blue"},
+            env={"COLOUR": "blue", "TOKEN": "sesame-open"},
+            secrets=("sesame-open",),
             calls=("price-list",),
             health_path="/health",
             replicas=replicas,
             start_seconds=start_seconds,
+            liveness=Liveness("/live", every=0.1, timeout=0.5, failures=2),
+            drain_seconds=1.0,
+            limits=Limits(memory_mb=200, cpus=0.5, open_files=256),
         )
         return await self.platform.place(workload, fence=FENCE)
 
@@ -169,6 +174,55 @@ class PlatformContract:
         again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
         assert (again.instances[0].restarts, again.instances[0].exit_code) == (1, 3)
         assert await subject.ask(again.instances[0].address, "/")
+
+    async def test_what_hangs_is_started_again(self, subject: Subject) -> None:
+        await subject.place("serve", replicas=2)
+        ready = await subject.until(lambda p: p.ready)
+        await ignoring(subject.ask(ready.instances[0].address, "/hang"))
+        again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
+        assert again.reason.startswith("did not answer, asked 2 times at /live, and was ended")
+        assert "hello from the workload" in again.reason
+        assert again.instances[1] == ready.instances[1]
+        assert await subject.ask(again.instances[0].address, "/")
+
+    async def test_what_crashes_again_and_again_is_told(self, subject: Subject) -> None:
+        await subject.place("serve")
+        for number in range(1, 4):
+            ready = await subject.until(lambda p, n=number: p.ready and p.instances[0].restarts == n - 1)
+            assert not ready.crash_looping
+            await ignoring(subject.ask(ready.instances[0].address, "/crash"))
+        looping = await subject.until(lambda p: p.crash_looping)
+        assert not looping.failed, "what once served is not given up"
+        assert "exit code 3" in looping.reason
+
+    async def test_what_will_not_end_is_killed_at_the_limit_and_that_is_told(self, subject: Subject) -> None:
+        await subject.place("stubborn", replicas=2)
+        ready = await subject.until(lambda p: p.ready)
+        one = await subject.platform.scale("web-1", 1, fence=FENCE)
+        assert one.ready
+        none = await subject.platform.scale("web-1", 0, fence=FENCE)
+        assert none.instances == ()
+        assert none.reason == "web-1: instance 0 was still at work 1 s after SIGTERM, and was killed"
+        for instance in ready.instances:
+            with pytest.raises(ConnectionError):
+                await subject.ask(instance.address, "/")
+
+    async def test_what_uses_too_much_memory_is_ended_and_that_is_told(self, subject: Subject) -> None:
+        await subject.place("serve")
+        ready = await subject.until(lambda p: p.ready)
+        assert set(ready.advisory) <= {"memory_mb", "cpus", "open_files"}
+        await ignoring(subject.ask(ready.instances[0].address, "/eat"))
+        again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
+        assert again.reason.startswith("out of memory: it used ")
+        assert "its limit is 200 MB" in again.reason
+
+    async def test_its_secrets_are_not_shown_in_what_it_wrote(self, subject: Subject) -> None:
+        await subject.place("fail")
+        failed = await subject.until(lambda p: p.failed)
+        written = await subject.platform.logs("web-1", 100)
+        assert "its token is ***" in written
+        assert "its token is ***" in failed.reason
+        assert "sesame" not in "".join((*written, failed.reason))
 
 
 async def ignoring(asking: Awaitable[str]) -> None:

@@ -50,7 +50,15 @@ class TestFake(PlatformContract):
         return Subject(platform, "sha256:" + "0" * 64, platform.tend, ask_fake)
 
 
-class TestProcessesSandboxed(PlatformContract):
+class BoundsFiles:
+    async def test_open_files_are_bounded_and_what_is_not_enforced_is_named(self, subject: Subject) -> None:
+        await subject.place("serve")
+        ready = await subject.until(lambda p: p.ready)
+        assert await ask(ready.instances[0].address, "/files") == "256"
+        assert ready.advisory == ("cpus",)
+
+
+class TestProcessesSandboxed(BoundsFiles, PlatformContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path, bubblewrap: Bubblewrap) -> AsyncIterator[Subject]:
         async for subject in over_processes(short_tmp, bubblewrap):
@@ -71,7 +79,7 @@ class TestProcessesSandboxed(PlatformContract):
             assert (await ask(address, f"/read{path}")).startswith("refused: ")
 
 
-class TestProcessesUnsandboxed(PlatformContract):
+class TestProcessesUnsandboxed(BoundsFiles, PlatformContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async for subject in over_processes(short_tmp, Unsandboxed()):

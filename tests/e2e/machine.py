@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -146,6 +147,15 @@ class Machine:
         process.send_signal(signal.SIGKILL)
         psutil.wait_procs([process], timeout=5)
 
+    def kill_everything(self) -> None:
+        """kill -9 of everything that runs out of this folder, until nothing does."""
+        deadline = time.monotonic() + 20
+        while self.processes() and time.monotonic() < deadline:
+            for process in psutil.process_iter():
+                with contextlib.suppress(psutil.Error):
+                    if self._ours(process.as_dict(["cmdline", "environ"])):
+                        process.kill()
+
     def address(self) -> str:
         (row,) = self.client.get("/v1/status")["services"]
         return str(row["address"])
@@ -178,12 +188,14 @@ class Machine:
         """Command lines of everything that still runs out of this folder."""
         found = []
         for process in psutil.process_iter(["cmdline", "environ"]):
-            words = " ".join(process.info["cmdline"] or ())
-            environment = process.info["environ"] or {}
-            ours = environment.get("PENSTOCK_HOME") == str(self.home.path)
-            if str(self.home.path) in words or ours:
-                found.append(words)
+            if self._ours(process.info):
+                found.append(" ".join(process.info["cmdline"] or ()))
         return found
+
+    def _ours(self, info: dict[str, Any]) -> bool:
+        environment = info["environ"] or {}
+        ours = environment.get("PENSTOCK_HOME") == str(self.home.path)
+        return ours or str(self.home.path) in " ".join(info["cmdline"] or ())
 
 
 @contextmanager

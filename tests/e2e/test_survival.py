@@ -66,6 +66,23 @@ def test_down_and_up_again_brings_back_what_was_live(short_tmp: Path) -> None:
         assert counts(file)["by_release"], "nobody answers after coming back"
 
 
+def test_everything_is_killed_at_once_and_comes_back_by_itself(short_tmp: Path) -> None:
+    """As after a power failure: nobody was told to stop, and nobody wrote anything down."""
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        live = m.deliver()["release"]
+        m.kill_everything()
+        assert m.processes() == []
+        m.up()
+        wait_until_ready(m)
+        with m.load(20) as file:
+            (row,) = m.client.get("/v1/status")["services"]
+        assert row["live"] == live
+        assert set(counts(file)["by_release"]) == {live}
+        assert not row["drift"]
+
+
 def broken_after(seconds: float) -> str:
     """The service, which from then on cannot live any more, however often it is started."""
     end = f"end = {time.time() + seconds}\nimport time\n"
@@ -85,6 +102,27 @@ def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path)
         assert view["outcome"] == "promoted", [(step["key"], step["reason"]) for step in view["steps"]]
         assert len(counts(file)["by_release"]) >= 1
         verify_ledger(m)
+
+
+def test_a_new_release_that_keeps_ending_fails_with_its_own_last_words(short_tmp: Path) -> None:
+    """It becomes ready each time, and says why it ends: nobody has to wait for a deadline to learn it."""
+    words = "print('the disk is on fire', flush=True)"
+    die = f"threading.Timer(1.0, lambda: ({words}, os._exit(3))).start()\n"
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1")
+        live = m.deliver()["release"]
+        m.commit("v2", serve__py=SERVICE.replace("server.serve_forever", f"{die}server.serve_forever"))
+        with m.load(50) as file:
+            view = m.deliver()
+        assert view["outcome"] not in ("promoted", None)
+        reasons = " ".join(step["reason"] for step in view["steps"])
+        assert "keeps ending" in reasons or "ended by itself" in reasons
+        assert "the disk is on fire" in reasons
+        # Who is sent to an instance that has just ended has bad luck; nobody is sent to what is not there.
+        assert "503 NC" not in counts(file)["errors"]
+        (row,) = m.client.get("/v1/status")["services"]
+        assert row["live"] == live
 
 
 def await_nobody_answers(m: Machine) -> None:

@@ -9,10 +9,14 @@ from pathlib import Path
 from penstock.core.digest import digest, hex_of
 from penstock.core.image import ABI_LABEL, File, Recipe, assemble
 
-#: One program with three lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens.
+#: Four lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens, ``stubborn`` will not end.
 PROGRAM = b"""
-import http.server, json, os, sys, time
+import http.server, json, os, resource, signal, sys, threading, time
 
+eaten, hanging = [], threading.Event()
+if sys.argv[1] == "stubborn":
+    signal.signal(signal.SIGTERM, lambda *_: None)
+print("its token is " + os.environ.get("TOKEN", ""), flush=True)
 print("hello from the workload", flush=True)
 if sys.argv[1] == "fail":
     print("cannot go on", flush=True)
@@ -25,6 +29,12 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/crash":
             os._exit(3)
+        if self.path == "/eat":
+            eaten.append(b"x" * 300_000_000)
+        if self.path == "/hang":
+            hanging.set()
+        if self.path == "/live" and hanging.is_set():
+            time.sleep(600)
         try:
             body = self.look()
         except OSError as error:
@@ -37,6 +47,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def look(self):
         if self.path.startswith("/read/"):
             return open(self.path.removeprefix("/read")).read()
+        if self.path == "/files":
+            return str(resource.getrlimit(resource.RLIMIT_NOFILE)[0])
         return json.dumps(dict(os.environ))
 
     def log_message(self, *words):

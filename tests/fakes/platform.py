@@ -1,7 +1,8 @@
 """Platform in memory: its workloads are scripts of one word. For tests of whatever places releases.
 
-The last word of a command says what the workload does: ``serve`` (listen), ``fail`` (print and end with 3)
-or ``deaf`` (never listen). Time passes by one second with each `tend`. Must not start a process.
+The last word of a command says what the workload does: ``serve`` (listen), ``fail`` (print and end with 3),
+``stubborn`` (listen, and not end when told to) or ``deaf`` (never listen). Time passes by one second with
+each `tend`. Must not start a process.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ class _Release:
     since: dict[str, float]
     said: list[str] = field(default_factory=list)
     reason: str = ""
+    cut: str = ""
+    ending: dict[str, str] = field(default_factory=dict)
 
 
 class FakePlatform:
@@ -48,7 +51,7 @@ class FakePlatform:
         known = self._releases[workload.release]
         for number, instance in enumerate(known.instances):
             if instance.phase is Phase.FAILED:
-                known.instances[number] = replace(instance, phase=Phase.STARTING)
+                known.instances[number] = replace(instance, phase=Phase.STARTING, crashes=0)
                 known.since[instance.id] = self.now
         return self._placement(known)
 
@@ -63,6 +66,10 @@ class FakePlatform:
             raise Invalid(f"{release} is not placed; placed: {', '.join(self._releases) or 'none'}")
         while len(found.instances) < replicas:
             self._start(found, str(max((int(i.id) for i in found.instances), default=-1) + 1))
+        if found.workload.command[-1:] == ("stubborn",) and found.instances[replicas:]:
+            which = f"{release}: instance {', '.join(i.id for i in found.instances[replicas:])}"
+            seconds = found.workload.drain_seconds
+            found.cut = f"{which} was still at work {seconds:g} s after SIGTERM, and was killed"
         del found.instances[replicas:]
         return self._placement(found)
 
@@ -88,31 +95,34 @@ class FakePlatform:
 
     def _tended(self, found: _Release, instance: Instance) -> Instance:
         behaviour = found.workload.command[-1] if found.workload.command else "serve"
+        if instance.id in found.ending:
+            return self._ended(found, instance, found.ending.pop(instance.id))
         if instance.phase is not Phase.STARTING:
             return instance
         if behaviour == "fail":
             found.said.append("cannot go on")
             return self._ended(found, instance)
-        if behaviour == "serve":
+        if behaviour in ("serve", "stubborn"):
             return replace(instance, phase=Phase.READY)
         limit = found.workload.start_seconds
         if self.now <= found.since[instance.id] + limit:
             return instance
-        found.reason = f"not ready after {limit:g} s; its output:\n{found.said[-1]}"
+        found.reason = f"not ready after {limit:g} s; its output:\n{_last(found.said)}"
         return replace(instance, phase=Phase.FAILED)
 
-    def _ended(self, found: _Release, instance: Instance) -> Instance:
-        found.reason = f"ended with exit code 3; its output:\n{found.said[-1]}"
-        if instance.restarts + 1 >= MAX_CRASHES:
-            return replace(instance, phase=Phase.FAILED, exit_code=3)
-        found.said.append(GREETING)
-        return replace(instance, phase=Phase.STARTING, restarts=instance.restarts + 1, exit_code=3)
+    def _ended(self, found: _Release, instance: Instance, how: str = "ended with exit code 3") -> Instance:
+        found.reason = f"{how}; its output:\n{_last(found.said)}"
+        ended = replace(instance, exit_code=3, crashes=instance.crashes + 1)
+        if ended.crashes >= MAX_CRASHES:
+            return replace(ended, phase=Phase.FAILED)
+        found.said += _greeting(found.workload)
+        return replace(ended, phase=Phase.STARTING, restarts=instance.restarts + 1)
 
     def _start(self, found: _Release, number: str) -> None:
         address = f"unix:/fake/{found.workload.release}/{number}"
         found.instances.append(Instance(number, address, Phase.STARTING))
         found.since[number] = self.now
-        found.said.append(GREETING)
+        found.said += _greeting(found.workload)
 
     def _placement(self, found: _Release) -> Placement:
         name = found.workload.release
@@ -123,21 +133,40 @@ class FakePlatform:
                 Egress(callee, f"unix:/fake/{name}/out/{callee}") for callee in found.workload.calls
             ),
             isolation=Isolation.NONE,
-            reason=found.reason,
+            reason=found.reason if found.instances else found.cut,
             health_path=found.workload.health_path,
         )
 
     # --- a user --------------------------------------------------------------------------------------
 
     def ask(self, address: str, path: str) -> str:
-        """What the instance at *address* answers: ``/env`` its variables as JSON; ``/crash`` ends it."""
+        """What an instance answers: its variables. ``/crash`` ends it, ``/hang`` and ``/eat`` soon do."""
         for found in self._releases.values():
             for number, instance in enumerate(found.instances):
                 if instance.address == address and instance.phase is Phase.READY:
+                    if path in ("/hang", "/eat"):
+                        found.ending[instance.id] = _trouble(found.workload, path)
                     if path == "/crash":
                         found.instances[number] = self._ended(found, instance)
                     return json.dumps(_environment(found.workload))
         raise ConnectionError(address)
+
+
+def _greeting(workload: Workload) -> list[str]:
+    token = workload.env.get("TOKEN", "")
+    return [f"its token is {'***' if token in workload.secrets else token}", GREETING]
+
+
+def _last(said: list[str]) -> str:
+    return "\n".join(said[-20:])
+
+
+def _trouble(workload: Workload, path: str) -> str:
+    if path == "/eat":
+        limit = workload.limits.memory_mb
+        return f"out of memory: it used {limit + 1} MB, its limit is {limit} MB, and it was ended"
+    asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
+    return f"did not answer, asked {asked}, and was ended"
 
 
 def _environment(workload: Workload) -> dict[str, str]:

@@ -91,6 +91,10 @@ class PostgresServer:
                     raise
                 time.sleep(0.02)
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid if self._process is not None else 0
+
     def stop(self, number: signal.Signals = signal.SIGINT) -> None:
         """SIGINT ends every connection and stops; SIGQUIT is as good as a crash."""
         if self._process is not None:

@@ -37,6 +37,13 @@ class Cut:
         self._count()
         return await self._router.apply(plan, fence=fence)
 
+    async def observe(self, release: str):  # type: ignore[no-untyped-def]
+        return await self._platform.observe(release)
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence):  # type: ignore[no-untyped-def]
+        self._count()
+        return await self._platform.scale(release, replicas, fence=fence)
+
     async def remove(self, release: str, *, fence: Fence) -> None:
         self._count()
         await self._platform.remove(release, fence=fence)
@@ -84,7 +91,7 @@ async def attempt(router: FakeRouter, platform: FakePlatform, calls: int) -> Out
     return await promote.perform(task(), router=cut, platform=cut)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("calls", range(4))
+@pytest.mark.parametrize("calls", range(6))
 async def test_nothing_stays_placed_that_the_proxy_has_forgotten(calls: int) -> None:
     router, platform = await world()
     with pytest.raises(Unavailable):
@@ -100,7 +107,7 @@ async def test_nothing_stays_placed_that_the_proxy_has_forgotten(calls: int) -> 
 async def test_the_proxy_does_not_listen_where_a_removed_release_was() -> None:
     router, platform = await world()
     with pytest.raises(Unavailable):
-        await attempt(router, platform, 3)  # traffic, egress, removal; not what makes the proxy forget
+        await attempt(router, platform, 5)  # not what makes the proxy forget
     assert await platform.observe(OLD.id) is None
     (old,) = [b for b in (await router.read("shop", "production")).backends if b.release == OLD.id]
     assert old.backend.egress == ()

@@ -32,10 +32,10 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     await router.apply(state.exposing(placement.backend), fence=task.fence)
-    return await _proven(task, router, placement)
+    return await _proven(task, router, platform, placement)
 
 
-async def _proven(task: Task, router: Router, placement: Placement) -> Outcome:
+async def _proven(task: Task, router: Router, platform: Platform, placement: Placement) -> Outcome:
     release, data = task.release, task.data
     if release is None or data is None:
         raise Broken("deploy without a release", where=task.delivery)
@@ -46,9 +46,14 @@ async def _proven(task: Task, router: Router, placement: Placement) -> Outcome:
                 task.delivery, release, data, placement.isolation.value, len(placement.instances)
             )
             words = f"dark: {len(placement.instances)} ready, isolation {placement.isolation}"
+            if placement.advisory:
+                words += f"; not enforced here: {', '.join(placement.advisory)}"
             subjects = (Subject(release.id, release.digest),)
             return Outcome(State.SUCCESS, words, (Statement(subjects, deployed),))
         await asyncio.sleep(POLL_SECONDS)
+        now = await platform.observe(release.id)
+        if now is not None and now.verdict:
+            return Outcome(State.FAILURE, masked(now.verdict, task.secrets))
     return Outcome(State.FAILURE, "it answers on its own, but the proxy cannot reach it")
 
 
@@ -68,6 +73,10 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         health_path=config.health,
         replicas=config.replicas,
         start_seconds=config.start_seconds,
+        liveness=config.liveness,
+        drain_seconds=config.drain_seconds,
+        limits=config.limits,
+        secrets=task.secrets,
     )
 
 

@@ -30,20 +30,29 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     state = await router.apply(state.shifting(Weight(release.id, WHOLE)), fence=task.fence)
     keep = {release.id} | ({task.baseline.id} if task.baseline else set())
     old = tuple(known.backend for known in state.backends if known.release not in keep)
-    await _forget(old, state, task.fence, router, platform)
+    cut = await _forget(old, state, task.fence, router, platform)
     promoted = Promoted(task.delivery, release, data, task.baseline)
-    words = f"{release.id} has all traffic"
+    words = f"{release.id} has all traffic{cut}"
     return Outcome(State.SUCCESS, words, (Statement((Subject(release.id, release.digest),), promoted),))
 
 
 async def _forget(
     old: tuple[Backend, ...], state: TrafficState, fence: Fence, router: Router, platform: Platform
-) -> None:
+) -> str:
     """Remove releases that have no users, from the proxy last: it is what tells whoever goes on after a crash
-    that they are still to be removed."""
+    that they are still to be removed. Gives back what was cut off, in words."""
+    cut = ""
     for backend in old:
+        # Out of the proxy first: what is in flight goes on, idle connections are closed, and an instance that
+        # waits for those can end. It may still call its neighbours: what is in flight may need them.
+        backend = replace(backend, addresses=())
+        state = await router.apply(state.exposing(backend), fence=fence)
+        if await platform.observe(backend.release) is not None:
+            drained = await platform.scale(backend.release, 0, fence=fence)
+            cut += f"; {drained.reason}" if drained.reason else ""
         if backend.egress:  # the proxy must not listen where a removed release had its sockets
             state = await router.apply(state.exposing(replace(backend, egress=())), fence=fence)
         await platform.remove(backend.release, fence=fence)
     if old:
         await router.apply(state.without(*(backend.release for backend in old)), fence=fence)
+    return cut

@@ -6,10 +6,12 @@ Called by the engine to undo a delivery (`undo`), and to come back to an earlier
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
-from penstock.core.traffic import WHOLE, Counters, TrafficState, Weight
+from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState, Weight
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
@@ -25,11 +27,14 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     elif stable is None and state.weights:
         state = await router.apply(state.shifting(), fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
+    cut = ""
     if new != stable:
+        state = await router.apply(_out(state, new.id), fence=task.fence)
+        cut = await _drain(task, platform, new.id)
         state = await _withdraw(task, router, state, new.id)
         await platform.remove(new.id, fence=task.fence)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
-    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}"
+    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}"
     rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
     return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled),))
 
@@ -45,6 +50,21 @@ async def restore(task: Task, /, *, router: Router) -> Outcome:
     rolled = RolledBack(task.delivery, current, target, task.change.title)
     subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
     return Outcome(State.SUCCESS, words, (Statement(subjects, rolled),))
+
+
+def _out(state: TrafficState, release: str) -> TrafficPlan:
+    """Nothing new for a release: what is in flight goes on, and idle connections are closed."""
+    known = [known.backend for known in state.backends if known.release == release]
+    return state.exposing(replace(known[0], addresses=())) if known else state.shifting(*state.weights)
+
+
+async def _drain(task: Task, platform: Platform, release: str) -> str:
+    """Let what is in flight end while the release can still call its neighbours through the proxy; what was
+    cut off, in words."""
+    if await platform.observe(release) is None:
+        return ""
+    drained = await platform.scale(release, 0, fence=task.fence)
+    return f"; {drained.reason}" if drained.reason else ""
 
 
 async def _withdraw(task: Task, router: Router, state: TrafficState, release: str) -> TrafficState:

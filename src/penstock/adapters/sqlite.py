@@ -30,7 +30,14 @@ POLL_SECONDS = 0.2
 
 #: Of the store itself.
 OWN_TABLES = ("clock", "schema_version")
-CLOCK = "SELECT max((julianday('now') - 2440587.5) * 86400.0, (SELECT coalesce(max(at), 0) FROM clock))"
+#: What the system's clock says, in seconds since 1970.
+RAW = "(julianday('now') - 2440587.5) * 86400.0"
+#: The later of that and of the time that has come since the last commit. Where the clock was set back, time
+#: goes on from there, a little slower than it, until the clock has caught up.
+CLOCK = (
+    f"WITH system(raw) AS (SELECT {RAW}) SELECT max(raw, coalesce((SELECT max(at + 0.9 * max(0.0, "
+    "system.raw - coalesce(clock.raw, at))) FROM clock), 0.0)) FROM system"
+)
 
 
 class SqliteStore:
@@ -49,8 +56,10 @@ class SqliteStore:
             self._reader = self._connect()
             self._writer.execute(f"PRAGMA wal_autocheckpoint = {LOG_PAGES}")
             self._writer.execute(
-                "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL)"
+                "CREATE TABLE IF NOT EXISTS clock (id INTEGER PRIMARY KEY, at REAL NOT NULL, raw REAL)"
             )
+            if "raw" not in [column[1] for column in self._writer.execute("PRAGMA table_info(clock)")]:
+                self._writer.execute("ALTER TABLE clock ADD COLUMN raw REAL")
             self._writer.execute(
                 "CREATE TABLE IF NOT EXISTS schema_version "
                 "(component TEXT PRIMARY KEY, version INTEGER NOT NULL)"
@@ -83,7 +92,7 @@ class SqliteStore:
                 yield transaction
                 with _translated(self._path):
                     now = await transaction.now()
-                    self._writer.execute("INSERT OR REPLACE INTO clock (id, at) VALUES (1, ?)", (now,))
+                    self._writer.execute(f"INSERT OR REPLACE INTO clock VALUES (1, ?, {RAW})", (now,))
                     self._writer.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

@@ -24,6 +24,7 @@ from typing import IO
 
 import psutil
 
+from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.plugins import find, open_sandbox
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
@@ -250,7 +251,9 @@ def run_node(home: Home) -> None:
         sandbox = open_sandbox(settings.sandbox)
         platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
         proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
-        asyncio.run(Agent(home.node, platform=platform, router=proxy, metrics=proxy).serve())
+        router, metrics = around("Router", proxy), proxy
+        agent = Agent(home.node, platform=around("Platform", platform), router=router, metrics=metrics)
+        asyncio.run(agent.serve())
 
 
 @contextlib.contextmanager

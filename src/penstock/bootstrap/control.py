@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.bootstrap.boundaries import around, around_engine, around_store
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
 from penstock.bootstrap.outgoing import Outgoing, open_outgoing
@@ -58,17 +59,17 @@ class ControlPlane:
 
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
     """Wire everything for a data folder, new or not; its worker signs with the key that *worker* names."""
-    keys, store = load_keys(home, worker), open_store(home)
+    keys, store = load_keys(home, worker), around_store(open_store(home))
     ledger = Ledger(store, keys.logs, ORIGIN)
     journal = Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
     router, metrics, platform = open_node(home)
-    sandbox = Remembering(open_sandbox(home.settings.sandbox), home.work)
+    sandbox = around("Sandbox", Remembering(open_sandbox(home.settings.sandbox), home.work))
     builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
     languages = open_languages()
-    source = find("source", "git")(home.cache / "git")
+    source = around("Source", find("source", "git")(home.cache / "git"))
     shipping = Shipping(store, journal, ledger, source, builders, artifacts)
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     powers: dict[str, object] = {
@@ -81,9 +82,9 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         "sandbox": sandbox,
         "builders": builders,
         "artifacts": artifacts,
-        "tools": find("tools", "project")(sandbox, home.cache),
+        "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
-    engine = Engine(powers, source, home.work, home.logs / "deliveries", worker)
+    engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries", worker))
     return ControlPlane(
         home=home,
         keys=keys,
@@ -138,7 +139,7 @@ def store_place(home: Home) -> tuple[str, Path | str]:
 def open_node(home: Home) -> tuple[Router, Metrics, Platform]:
     """The node agent's ports, over its socket."""
     node = NodeClient(home.node_socket)
-    return NodeRouter(node), NodeMetrics(node), NodePlatform(node)
+    return around("Router", NodeRouter(node)), NodeMetrics(node), around("Platform", NodePlatform(node))
 
 
 def open_store(home: Home) -> Store:
@@ -165,4 +166,4 @@ def open_languages() -> dict[str, Language]:
 def open_builders(store: Path, sandbox: Sandbox) -> dict[str, Builder]:
     """Every installed builder, in alphabetical order of their names reversed: python before node."""
     ordered = sorted(names("builder"), reverse=True)
-    return {name: find("builder", name)(sandbox, store) for name in ordered}
+    return {name: around("Builder", find("builder", name)(sandbox, store)) for name in ordered}

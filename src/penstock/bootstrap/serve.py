@@ -23,7 +23,7 @@ from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.loop import run
-from penstock.engine import prune
+from penstock.engine import prune, tokens
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
 
@@ -46,8 +46,8 @@ async def _serve(home: Home) -> None:
     for name in await prune.sweep(control.store, home.work):
         log.info("removed what was left of %s in work/", name)
     app = create_app(control)
-    open_to_user = _server(Guard(app, control.journal, trusted=True))
-    open_to_token = _server(Guard(app, control.journal, trusted=False))
+    open_to_user = _server(Guard(app, control.store, trusted=True))
+    open_to_token = _server(Guard(app, control.store, trusted=False))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
@@ -94,7 +94,7 @@ def _leave(*servers: uvicorn.Server) -> None:
 async def _first_token(control: ControlPlane) -> None:
     token = f"pst_{secrets.token_urlsafe(32)}"
     hashed = hashlib.sha256(token.encode()).hexdigest()
-    if await control.journal.first_token(hashed, "operator"):
+    if await tokens.first(control.store, hashed, "operator"):
         once = control.home.run / "token.once"
         once.touch(mode=0o600)
         once.write_text(token)

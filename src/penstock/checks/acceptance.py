@@ -18,31 +18,41 @@ import httpx
 
 from penstock.checks.reports import JUnit, parse_junit
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
-from penstock.ports import Outcome, Router, Sandbox, Task, Tools
+from penstock.ports import Outcome, Platform, Router, Sandbox, Task, Tools
 
 REQUEST_SECONDS = 10.0
 
 
-async def perform(task: Task, /, *, router: Router, sandbox: Sandbox, tools: Tools) -> Outcome:
-    """Run both parts; the policies decide on the counts, this check only refuses to invent them."""
+async def perform(
+    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools
+) -> Outcome:
+    """Run both parts; the policies decide on the counts, this check only refuses to invent them.
+
+    A release that keeps ending is a failure, whatever the counts are.
+    """
     if task.release is None:
         raise Broken("acceptance without a release", where=task.delivery)
     state = await router.read(task.change.service, task.change.environment)
     if not state.ready(task.release.id):
+        verdict, _ = await _life(task, platform)
+        if verdict:
+            return Outcome(State.FAILURE, verdict)
         raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
     latencies, errors = await _generate(task, state)
+    verdict, ended = await _life(task, platform)
     accepted = Accepted(
         passed=suite.passed,
-        failed=suite.failed,
-        failed_tests=suite.failing,
+        failed=suite.failed + bool(verdict),
+        failed_tests=(*suite.failing, verdict) if verdict else suite.failing,
         requests=len(latencies) + errors,
         errors=errors,
         p95_ms=round(percentile(latencies, 0.95), 1),
@@ -51,9 +61,20 @@ async def perform(task: Task, /, *, router: Router, sandbox: Sandbox, tools: Too
     words = (
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
         f"{errors} errors, p95 {accepted.p95_ms:g} ms"
-    )
+    ) + (f"; {ended}" if ended else "")
     subjects = (Subject(task.release.id, task.release.digest),)
-    return Outcome(State.SUCCESS, words, (Statement(subjects, accepted),))
+    statements = (Statement(subjects, accepted),)
+    outcome = State.FAILURE if verdict else State.SUCCESS
+    return Outcome(outcome, verdict or words, statements)
+
+
+async def _life(task: Task, platform: Platform) -> tuple[str, str]:
+    """Why the release can be none for users, and how it last ended by itself, both in the platform's words
+    and its own; "" where there is nothing to say."""
+    placement = await platform.observe(task.release.id) if task.release else None
+    if placement is None:
+        return "", ""
+    return masked(placement.verdict, task.secrets), masked(placement.ended, task.secrets)
 
 
 def preview_headers(state: TrafficState, release: str) -> dict[str, str]:

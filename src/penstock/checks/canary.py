@@ -6,14 +6,17 @@ since then). Must not move traffic. Doubtful counts are UNKNOWN, never PASS.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from penstock.analysis.judge import NEEDED, Window, judge
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import Looked, Measured, State
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Result, Verdict, unknown
 from penstock.errors import Broken
-from penstock.ports import Metrics, Outcome, Task
+from penstock.ports import Metrics, Outcome, Platform, Task
 
 #: No service is called quiet on less than this: a change must not shed its canary by making it short.
 QUIET_SECONDS = 30.0
@@ -25,8 +28,9 @@ async def measure(task: Task, /, *, metrics: Metrics) -> Outcome:
     return Outcome(State.SUCCESS, "", (), Measured("measured", new, stable))
 
 
-async def look(task: Task, /, *, metrics: Metrics) -> Outcome:
-    """Compare what both releases did since the canary began. FAIL ends the canary."""
+async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcome:
+    """Compare what both releases did since the canary began. FAIL ends the canary, and so does a new
+    release that keeps ending, for the proxy passes it over, and the counts may not show it."""
     if task.release is None or task.measured is None:
         raise Broken("a look before anything was measured", where=task.delivery)
     start = task.measured
@@ -47,7 +51,15 @@ async def look(task: Task, /, *, metrics: Metrics) -> Outcome:
         stable_to=stable,
     )
     statement = Statement((Subject(task.release.id, task.release.digest),), predicate)
-    state = State.FAILURE if verdict.result is Result.FAIL else State.SUCCESS
+    placement = await platform.observe(task.release.id)
+    failed = verdict.result is Result.FAIL
+    why = (placement.verdict or (failed and placement.ended) or "") if placement else ""
+    if why:
+        reason = masked(why, task.secrets)
+        told = replace(predicate, explanation=f"{verdict.reason}; {reason}")
+        ended = Looked("looked", Result.FAIL.value, quiet)
+        return Outcome(State.FAILURE, told.explanation, (Statement(statement.subjects, told),), ended)
+    state = State.FAILURE if failed else State.SUCCESS
     detail = Looked("looked", verdict.result.value, quiet)
     return Outcome(state, verdict.reason, (statement,), detail)
 

@@ -57,6 +57,7 @@ def parsers(verb: Any) -> None:
     )
     explain.add_argument("delivery")
     explain.add_argument("name", nargs="?", default="", help="one policy only")
+    explain.add_argument("--all", action="store_true", help="also what was asked again since")
 
 
 def listed(given: argparse.Namespace) -> int:
@@ -92,11 +93,24 @@ def shown(given: argparse.Namespace) -> int:
 
 
 def lint_files(given: argparse.Namespace) -> int:
-    found = [_compiled(path)[0] for path in _policies(given.files)]
-    for policy in found:
+    """All of them, also after one that is wrong."""
+    rows: list[dict[str, Any]] = []
+    for path in _policies(given.files):
+        try:
+            policy = _compiled(path)[0]
+        except Invalid as error:
+            rows.append({"file": str(path), "problem": str(error), "next": error.next_move})
+            continue
         _warn_if_idle(policy.policy, policy.environments)
-    rows = [{"policy": document.policy, "rules": len(document.rules)} for document in found]
-    return told(given, rows, "\n".join(f"✓ {row['policy']}: {row['rules']} rules compile" for row in rows))
+        rows.append({"file": str(path), "policy": policy.policy, "rules": len(policy.rules)})
+    told(given, rows, "\n".join(_linted(row) for row in rows))
+    return 2 if any("problem" in row for row in rows) else 0
+
+
+def _linted(row: dict[str, Any]) -> str:
+    if "problem" not in row:
+        return f"✓ {row['policy']}: {row['rules']} rules compile"
+    return f"✗ {row['problem']}" + (f"\n  next: {row['next']}" if row["next"] else "")
 
 
 def test_files(given: argparse.Namespace) -> int:
@@ -170,6 +184,8 @@ def replay(given: argparse.Namespace) -> int:
         f"would have refused {view['refused']}, let through {view['let_through']}"
     )
     head = ("delivery", "action", "then", "now", "effect", "says")
+    if not view["questions"]:
+        complain(f"! nothing that {view['policy']} guards was ever asked about: this says nothing of it")
     return told(given, view, words + ("\n\n" + table(head, rows) if rows else ""))
 
 
@@ -217,7 +233,8 @@ def explained(given: argparse.Namespace) -> int:
             f"no sign-off of {given.name or 'any policy'} here; there are: {', '.join(known) or 'none'}"
         )
     for one in signed:
-        _explain(one)
+        if given.all or not one["asked_again"]:
+            _explain(one)
     return 0
 
 

@@ -179,6 +179,9 @@ def why(given: argparse.Namespace) -> int:
     say(f"  change        {change['title']}  (entry {view['proposed']}, delivery {view['delivery']})")
     say(f"  source        {change['repository']} {change['revision']}")
     say(f"  author        {change['author']}  (as the commit says)")
+    for said in view["reviews"]:
+        who = f"{said['verdict']} by {said['identity']}"
+        say(f"  review        {who}  (entry {said['index']}) {said['comment']}")
     say(f"  reviewed by   {', '.join(change['reviewers']) or 'nobody, as far as the commit says'}")
     say(f"  requirement   {', '.join(change['work_items']) or 'none named'}")
     if view.get("restored_by") is not None:

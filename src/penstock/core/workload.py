@@ -20,12 +20,50 @@ class Isolation(StrEnum):
 
 
 @dataclass(frozen=True)
+class Liveness:
+    """How an instance that runs and does no work is found out. Without a *path*, that its process lives is
+    enough.
+
+    It is asked there every *every* seconds once it is ready, and ended and started again when *failures*
+    answers in a row were 500 or above, or did not come within *timeout* seconds.
+    """
+
+    path: str = ""
+    every: float = 5.0
+    timeout: float = 2.0
+    failures: int = 3
+
+
+#: Nobody waits longer than this, in seconds, for what is in flight.
+MOST_DRAIN = 300.0
+
+#: The default: whatever runs is taken to live.
+PROCESS_LIVES = Liveness()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one instance, with all that it starts, may use; 0 is no limit.
+
+    *open_files* is for each process.
+    """
+
+    memory_mb: int = 0
+    cpus: float = 0.0
+    open_files: int = 0
+
+
+NO_LIMITS = Limits()
+
+
+@dataclass(frozen=True)
 class Workload:
     """One release to be run.
 
     *artifact* is the digest of an image already in the artifact store. *command* runs in the image's
     working directory with *env* plus ``PORT`` (where it must listen on 127.0.0.1) and one
-    ``<CALLEE>_URL`` for each name in *calls*.
+    ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
+    what is in flight, and then SIGKILL. *secrets* are values that must not be shown in what it writes.
     """
 
     service: str
@@ -38,6 +76,10 @@ class Workload:
     health_path: str = ""
     replicas: int = 1
     start_seconds: float = 30.0
+    liveness: Liveness = PROCESS_LIVES
+    drain_seconds: float = 30.0
+    limits: Limits = NO_LIMITS
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 class Phase(StrEnum):
@@ -50,18 +92,29 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class Instance:
-    """One running copy. *address* as in `traffic.Backend`; *exit_code* of its last end, if any."""
+    """One running copy. *address* as in `traffic.Backend`; *exit_code* of its last end, if any.
+
+    *crashes* counts its ends in a row, until it has been ready for a while.
+    """
 
     id: str
     address: str
     phase: Phase
     restarts: int = 0
     exit_code: int | None = None
+    crashes: int = 0
+
+
+#: So many ends in a row are no accident, whether or not it comes back each time.
+CRASH_LOOP = 3
 
 
 @dataclass(frozen=True)
 class Placement:
-    """A release as the platform observes it. *reason* says why it failed, with its own last output."""
+    """A release as the platform observes it. *reason* says why it failed, with its own last output.
+
+    *advisory* names the limits that were declared and cannot be enforced here.
+    """
 
     release: str
     instances: tuple[Instance, ...]
@@ -69,6 +122,7 @@ class Placement:
     isolation: Isolation = Isolation.NONE
     reason: str = ""
     health_path: str = ""
+    advisory: tuple[str, ...] = ()
 
     @property
     def backend(self) -> Backend:
@@ -83,6 +137,25 @@ class Placement:
     @property
     def failed(self) -> bool:
         return any(i.phase is Phase.FAILED for i in self.instances)
+
+    @property
+    def crash_looping(self) -> bool:
+        """Whether it ends again and again: no time will make it a release for users."""
+        return self.failed or any(i.crashes >= CRASH_LOOP for i in self.instances)
+
+    @property
+    def ended(self) -> str:
+        """How it last ended by itself, with its own last output; "" if it never did."""
+        restless = any(instance.restarts or instance.crashes for instance in self.instances)
+        return f"{self.release} ended by itself: {self.reason}" if restless else ""
+
+    @property
+    def verdict(self) -> str:
+        """Why this can be no release for users, with its own last output; "" if nothing says so."""
+        if not self.crash_looping:
+            return ""
+        most = max(instance.restarts for instance in self.instances)
+        return f"{self.release} keeps ending ({most} restarts of one instance): {self.reason}"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ transaction as its evidence there.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -47,11 +48,10 @@ SCHEMA = (
     ALTER TABLE attempts ADD COLUMN again REAL NOT NULL DEFAULT 0;
     ALTER TABLE deliveries ADD COLUMN newer TEXT NOT NULL DEFAULT ''
     """,
-    # Of `changesets`: one row for each, beside the deliveries whose headers name it.
     """
-    CREATE TABLE changesets (
-        id TEXT PRIMARY KEY, fate TEXT NOT NULL DEFAULT '', reason TEXT NOT NULL DEFAULT '',
-        decided REAL NOT NULL DEFAULT 0)
+    ALTER TABLE deliveries ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
+    CREATE TABLE changesets (id TEXT PRIMARY KEY, fate TEXT NOT NULL DEFAULT '',
+        reason TEXT NOT NULL DEFAULT '', decided REAL NOT NULL DEFAULT 0)
     """,
 )
 
@@ -60,6 +60,11 @@ RequestWord = Literal["", "abort", "promote"]
 MAX_ATTEMPTS = 6
 #: An undo is hardly ever given up: a bad release would keep its users.
 UNDO_ATTEMPTS = 500
+#: Seconds after which even nothing is committed: where a clock was set back, time goes on from a commit.
+COMMIT_SECONDS = 15.0
+#: A lease is twice as long after each one that was lost, so often at most: the slowest store lets somebody
+#: come to an end.
+DOUBLED = 6
 #: Seconds between two attempts at most; the first are closer together.
 LONGEST_PAUSE = 30.0
 
@@ -100,6 +105,7 @@ class Delivery:
     records: tuple[Record, ...] = ()
     attempts: tuple[Attempt, ...] = ()
     newer: str = ""
+    lost: int = 0
 
     @property
     def scope(self) -> str:
@@ -113,13 +119,14 @@ class Delivery:
         )
 
 
-COLUMNS = "id, header, state, outcome, reason, request, fence, created, ended, newer"
+COLUMNS = "id, header, state, outcome, reason, request, fence, created, ended, newer, lost"
 
 
 class Journal:
     def __init__(self, store: Store, lease_seconds: float = 10.0) -> None:
         self._store = store
         self.lease_seconds = lease_seconds
+        self._committed = 0.0
 
     async def migrate(self) -> None:
         await self._store.migrate("journal", SCHEMA)
@@ -185,22 +192,6 @@ class Journal:
         )
         return tuple(_delivery(row) for row in rows)
 
-    async def first_token(self, hashed: str, identity: str) -> bool:
-        """Keep the SHA-256 of an API token if there is none yet; True if it was kept."""
-        async with self._store.transaction() as tx:
-            if await tx.execute("SELECT 1 FROM tokens LIMIT 1"):
-                return False
-            await tx.execute("INSERT INTO tokens (hash, identity) VALUES (?, ?)", (hashed, identity))
-            return True
-
-    async def add_token(self, tx: Transaction, hashed: str, identity: str) -> None:
-        """Keep the SHA-256 of a further API token of somebody's."""
-        await tx.execute("INSERT INTO tokens (hash, identity) VALUES (?, ?)", (hashed, identity))
-
-    async def drop_tokens(self, tx: Transaction, identity: str) -> int:
-        """Forget every token of somebody's; returns how many there were."""
-        return await tx.changed("DELETE FROM tokens WHERE identity = ?", (identity,))
-
     async def nudge(self, tx: Transaction, deliveries: Sequence[str] = ()) -> None:
         """Something happened: those of *deliveries* that wait (none named: all) look whether it is what they
         wait for. One that is just about to wait will look again, too."""
@@ -217,12 +208,6 @@ class Journal:
             (*deliveries, *(state.value for state in ENDED)),
         )
 
-    async def identity_of(self, hashed: str) -> str | None:
-        """Whose token has this SHA-256; None if nobody's."""
-        async with self._store.transaction(write=False) as tx:
-            rows = await tx.execute("SELECT identity FROM tokens WHERE hash = ?", (hashed,))
-            return str(rows[0][0]) if rows else None
-
     # --- the worker -------------------------------------------------------------------------------
 
     async def claim(self, owner: str) -> Delivery | None:
@@ -233,8 +218,10 @@ class Journal:
         """
         async with self._store.transaction(write=False) as tx:
             now = await tx.now()
-            if not await tx.execute(_CLAIMABLE, (now, now)):
-                return None  # mostly so: nobody is kept waiting by a commit of nothing
+            nothing = not await tx.execute(_CLAIMABLE, (now, now))
+        if nothing and time.monotonic() < self._committed + COMMIT_SECONDS:
+            return None  # mostly so: nobody is kept waiting by a commit of nothing
+        self._committed = time.monotonic()
         async with self._store.transaction() as tx:
             now = await tx.now()
             rows = await tx.execute(_CLAIMABLE, (now, now))
@@ -244,11 +231,13 @@ class Journal:
             await numbers.claimed(tx, delivery)
             fence = 0 if rows[0][2] else await _raised(tx, scope)
             await tx.execute(
-                "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, lease = ?, waits = 0 "
-                "WHERE id = ?",
-                (owner, fence, now + self.lease_seconds, delivery),
+                "UPDATE deliveries SET state = 'executing', owner = ?, fence = ?, waits = 0, "
+                "lost = CASE WHEN lease > 0 THEN lost + 1 ELSE 0 END WHERE id = ?",
+                (owner, fence, delivery),
             )
-            return await self.find(tx, delivery)
+            claimed = await self.find(tx, delivery)
+            await self.hold(tx, claimed, owner)
+            return claimed
 
     async def next_wake(self) -> float | None:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
@@ -267,7 +256,7 @@ class Journal:
 
     async def hold(self, tx: Transaction, delivery: Delivery, owner: str) -> RequestWord:
         """Keep the lease, until *tx* ends in any case; the request so far. `Conflict` if it was lost."""
-        lease = await tx.now() + self.lease_seconds
+        lease = await tx.now() + self.lease_seconds * 2 ** min(delivery.lost, DOUBLED)
         await self._hold(tx, delivery, owner, "wake = 0, lease = ?", lease)
         ((word,),) = await tx.execute("SELECT request FROM deliveries WHERE id = ?", (delivery.id,))
         return decode(RequestWord, word)  # type: ignore[arg-type]
@@ -388,6 +377,7 @@ def _delivery(row: Row) -> Delivery:
         created=float(str(row[7])),
         ended=float(str(row[8])),
         newer=str(row[9]),
+        lost=int(str(row[10])),
     )
 
 

@@ -14,12 +14,14 @@ from penstock.core import nodecalls as calls
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Placement, Workload
+from penstock.core.workload import MOST_DRAIN, Placement, Workload
 from penstock.errors import Broken, Invalid, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
 
 READ_SECONDS = 10.0
 CHANGE_SECONDS = 60.0
+#: What ends an instance may have to wait for what is in flight.
+END_SECONDS = CHANGE_SECONDS + MOST_DRAIN
 
 
 class NodeClient:
@@ -71,10 +73,10 @@ class NodePlatform:
         return (await self._client.ask(calls.Observe("observe", release), READ_SECONDS)).placement
 
     async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        return _placed(await self._client.ask(calls.Scale("scale", release, replicas, fence), CHANGE_SECONDS))
+        return _placed(await self._client.ask(calls.Scale("scale", release, replicas, fence), END_SECONDS))
 
     async def remove(self, release: str, *, fence: Fence) -> None:
-        await self._client.ask(calls.Remove("remove", release, fence), CHANGE_SECONDS)
+        await self._client.ask(calls.Remove("remove", release, fence), END_SECONDS)
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         return (await self._client.ask(calls.Logs("logs", release, lines), READ_SECONDS)).lines or ()

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.core.evidence import Entry
+from penstock.core.people import Review
 from penstock.core.predicates import Look, Overridden, Promoted, Proposed, RolledBack, SignOff
 from penstock.core.release import Change, Release
 from penstock.ledger.live import Live
@@ -31,6 +32,16 @@ class SignedOff:
     expires: float
     policy_digest: str
     rules: tuple[dict[str, object], ...]
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What somebody said of the change in the ledger, signed: the last word of theirs."""
+
+    index: int
+    identity: str
+    verdict: str
+    comment: str
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,18 @@ def explain(live: Live, delivery: tuple[Entry, ...], history: tuple[Entry, ...])
         canary=looks[-1].explanation if looks else "",
         restored_by=_restored(history),
     )
+
+
+def reviews(entries: tuple[Entry, ...], revision: str) -> tuple[Reviewed, ...]:
+    """Who reviewed a commit, of all entries about it."""
+    said: dict[str, Reviewed] = {}
+    for entry in entries:
+        match entry.statement.predicate:
+            case Review(by=by, revision=of, verdict=verdict, comment=comment) if of == revision:
+                said[by.identity] = Reviewed(entry.index, by.identity, verdict, comment)
+            case _:
+                pass
+    return tuple(said.values())
 
 
 def sign_offs(entries: tuple[Entry, ...]) -> tuple[SignedOff, ...]:

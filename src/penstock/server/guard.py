@@ -15,9 +15,10 @@ from typing import Any
 
 from fastapi import Request
 
+from penstock.engine import tokens
 from penstock.engine.door import Login
-from penstock.engine.journal import Journal
 from penstock.errors import Refused
+from penstock.ports import Store
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
@@ -48,9 +49,9 @@ def login_of(request: Request) -> Login:
 class Guard:
     """ASGI middleware. *trusted* listeners need no token."""
 
-    def __init__(self, app: Any, journal: Journal, *, trusted: bool) -> None:
+    def __init__(self, app: Any, store: Store, *, trusted: bool) -> None:
         self._app = app
-        self._journal = journal
+        self._store = store
         self._trusted = trusted
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
@@ -101,12 +102,12 @@ class Guard:
         if kind.lower() != "bearer":
             at_pages = _host(headers.get("host", "")) == PAGES_HOST
             token = _cookie(headers.get("cookie", "")) if at_pages else ""
-        return await identity_of(self._journal, token)
+        return await identity_of(self._store, token)
 
 
-async def identity_of(journal: Journal, token: str) -> str | None:
+async def identity_of(store: Store, token: str) -> str | None:
     """Whose token it is. Looked up by its hash, so the comparison tells nothing about the token."""
-    return await journal.identity_of(hashlib.sha256(token.encode()).hexdigest()) if token else None
+    return await tokens.identity_of(store, hashlib.sha256(token.encode()).hexdigest()) if token else None
 
 
 def _host(header: str) -> str:

@@ -105,7 +105,7 @@ def routes(control: ControlPlane) -> APIRouter:
     async def sign_in(request: Request) -> Response:
         given = parse_qs((await request.body()).decode(errors="replace"))
         token = given.get("token", [""])[0].strip()
-        if await identity_of(control.journal, token) is None:
+        if await identity_of(control.store, token) is None:
             response = page("login.html", "Sign in", wrong=True)
             response.status_code = 401
             return response

@@ -18,6 +18,7 @@ from penstock.core.codec import Json, decode
 from penstock.core.evidence import open_envelope
 from penstock.core.people import BY_PEOPLE, ORGANISATION, LogKey, Said
 from penstock.core.predicates import PREDICATES
+from penstock.engine import tokens
 from penstock.engine.door import Login, identity_of
 from penstock.errors import Invalid, Refused
 from penstock.server.guard import login_of
@@ -132,7 +133,7 @@ def _tokens(api: APIRouter, control: ControlPlane) -> None:
         token = f"pst_{secrets.token_urlsafe(32)}"
         async with control.store.transaction() as tx:
             hashed = hashlib.sha256(token.encode()).hexdigest()
-            await control.journal.add_token(tx, hashed, given.identity)
+            await tokens.add(tx, hashed, given.identity)
         return {"identity": given.identity, "token": token}
 
     @api.delete("/tokens/{identity}")
@@ -140,7 +141,7 @@ def _tokens(api: APIRouter, control: ControlPlane) -> None:
         """Forget every token of somebody's."""
         await demand_administrator(control, login_of(request))
         async with control.store.transaction() as tx:
-            return {"identity": identity, "dropped": await control.journal.drop_tokens(tx, identity)}
+            return {"identity": identity, "dropped": await tokens.drop(tx, identity)}
 
 
 async def demand_administrator(control: ControlPlane, login: Login) -> None:

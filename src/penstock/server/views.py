@@ -14,9 +14,10 @@ from penstock.bootstrap.control import ControlPlane
 from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
+from penstock.core.digest import digest
 from penstock.core.evidence import Entry
 from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
-from penstock.core.predicates import Deployed, Promoted, RolledBack
+from penstock.core.predicates import Deployed, Predicate, Promoted, Proposed, RolledBack
 from penstock.core.release import EnvironmentData, Release
 from penstock.core.traffic import TrafficState
 from penstock.engine import changesets, prune
@@ -26,7 +27,7 @@ from penstock.errors import Invalid, Unavailable
 from penstock.ledger.again import document_of
 from penstock.ledger.live import live
 from penstock.ports import Transaction
-from penstock.projections.why import explain, sign_offs
+from penstock.projections.why import explain, reviews, sign_offs
 
 View = dict[str, Any]
 
@@ -312,6 +313,8 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
         own = await control.ledger.tagged(tx, f"delivery:{now_live.delivery}")
         history = list(await control.ledger.tagged(tx, f"service:{service}/{environment}"))
         about = await control.ledger.tagged(tx, f"about:{now_live.release.digest}")
+        revision = next(p.change.revision for p in map(_predicate, own) if isinstance(p, Proposed))
+        said = await control.ledger.tagged(tx, f"about:{digest(revision.encode())}")
     known_indices = {entry.index for entry in history}
     history += [entry for entry in about if entry.index not in known_indices]
     ordered = tuple(sorted(history, key=lambda entry: entry.index))
@@ -324,7 +327,12 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
         "release": release,
         "delivery": now_live.delivery,
         "sign_offs": signed,
+        "reviews": encode(reviews(said, revision)),
     }
+
+
+def _predicate(entry: Entry) -> Predicate:
+    return entry.statement.predicate
 
 
 async def policies(control: ControlPlane) -> list[View]:

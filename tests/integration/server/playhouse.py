@@ -268,7 +268,7 @@ class Playhouse:
         servers = [
             uvicorn.Server(
                 uvicorn.Config(
-                    Guard(app, control.journal, trusted=trusted),
+                    Guard(app, control.store, trusted=trusted),
                     log_level="error",
                     lifespan="off",
                     timeout_graceful_shutdown=1,

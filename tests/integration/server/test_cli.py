@@ -146,12 +146,17 @@ def test_a_bundle_on_standard_output_is_the_bundle(
 def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path) -> None:
     file = tmp_path / "lead.yaml"
     file.write_text(sh.json("policy", "show", "operations-lead")["source"] + "# reviewed\n")
-    assert sh.json("policy", "lint", str(file)) == [{"policy": "operations-lead", "rules": 1}]
+    linted = [{"file": str(file), "policy": "operations-lead", "rules": 1}]
+    assert sh.json("policy", "lint", str(file)) == linted
     assert sh.json("policy", "publish", str(file))["policy"] == "operations-lead"
     file.write_text(file.read_text().replace("evidence.canary.verdict", "evidence.canary.verdikt", 1))
-    sh("policy", "lint", str(file))
+    good = tmp_path / "lead2.yaml"
+    good.write_text(sh.json("policy", "show", "test-lead")["source"])
+    said = sh("policy", "lint", str(file), str(good))
     assert sh.code == 2
-    assert "verdikt" in sh.err
+    assert "verdikt" in said
+    assert "✓ test-lead" in said
+    assert not sh.json("policy", "replay", str(good), "--limit", "1")["refused"]
 
 
 @pytest.mark.parametrize(

@@ -22,9 +22,21 @@ from penstock.ports import Row, Transaction
 BUSY_SECONDS = 15.0
 READERS = 8
 
-CLOCK = "greatest(extract(epoch FROM clock_timestamp())::float8, (SELECT coalesce(max(at), 0) FROM clock))"
+#: What the server's clock says, in seconds since 1970.
+RAW = "extract(epoch FROM clock_timestamp())::float8"
+#: The later of that and of the time that has come since the last commit. Where the clock was set back, time
+#: goes on from there, a little slower than it, until the clock has caught up.
+CLOCK = (
+    f"greatest({RAW}, (SELECT coalesce(max(at + 0.9 * greatest(0.0, {RAW} - coalesce(raw, at))), 0) "
+    "FROM clock))"
+)
 OWN_TABLES = """
     CREATE TABLE IF NOT EXISTS clock (id BIGINT PRIMARY KEY, at DOUBLE PRECISION NOT NULL);
+    DO $$ BEGIN
+        IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'clock'::regclass AND attname = 'raw') THEN
+            ALTER TABLE clock ADD COLUMN raw DOUBLE PRECISION;
+        END IF;
+    END $$;
     CREATE TABLE IF NOT EXISTS schema_version (component TEXT PRIMARY KEY, version BIGINT NOT NULL);
 """
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
@@ -36,8 +48,10 @@ BEGIN_WRITE = (
 #: one another for ever. After a failed statement this fails too, where a mere COMMIT would only not commit.
 COMMIT = (
     f"SELECT pg_notify('{CHANNEL}', '') WHERE pg_current_xact_id_if_assigned() IS NOT NULL; "
-    f"INSERT INTO clock (id, at) SELECT 1, {CLOCK} WHERE pg_current_xact_id_if_assigned() IS NOT NULL "
-    "ON CONFLICT (id) DO UPDATE SET at = excluded.at; "
+    f"INSERT INTO clock (id, at, raw) SELECT 1, {CLOCK}, {RAW} "
+    "WHERE pg_current_xact_id_if_assigned() IS NOT NULL "
+    f"OR EXISTS (SELECT 1 FROM clock WHERE coalesce(raw, at) > {RAW} + 1) "  # the clock was set back
+    "ON CONFLICT (id) DO UPDATE SET at = excluded.at, raw = excluded.raw; "
     "COMMIT"
 )
 

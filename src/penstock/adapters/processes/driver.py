@@ -8,45 +8,52 @@ what runs, and starts what should run and does not (after a reboot: everything).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.adapters.processes.images import Images
-from penstock.adapters.processes.instance import (
-    BACKOFF,
+from penstock.adapters.processes.instance import BACKOFF, Runner, free_port
+from penstock.adapters.processes.limits import Watch, advisory
+from penstock.adapters.processes.probes import Probes
+from penstock.adapters.processes.record import (
     MAX_CRASHES,
-    STEADY_SECONDS,
     Place,
     Record,
-    Runner,
     as_instance,
-    free_port,
     last_words,
     rotate,
 )
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
-from penstock.core.workload import Isolation, Phase, Placement, Workload
-from penstock.errors import Invalid, PenstockError
+from penstock.core.workload import MOST_DRAIN, Isolation, Phase, Placement, Workload
+from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.ports import Sandbox
 
+log = logging.getLogger(__name__)
+
+#: How long what is in flight may take if everything is stopped, or if it never served anybody, in seconds.
+STOP_SECONDS = 10.0
 #: The longest path of a unix socket that every system takes.
 SOCKET_PATH = 103
 
 
 @dataclass
 class _Release:
-    """What is kept of one release. *egress* are host ports, used only without a sandbox."""
+    """What is kept of one release. *egress* are host ports, used only without a sandbox; *cut* says who
+    was still at work when it was last ended."""
 
     workload: Workload
     instances: list[Record] = field(default_factory=list)
     egress: tuple[int, ...] = ()
+    cut: str = ""
 
 
 class Processes:
@@ -56,27 +63,37 @@ class Processes:
         self._folder = folder
         self._images = Images(artifacts, folder / "images")
         self._runner = Runner(sandbox)
+        self._probes = Probes(sandbox.isolation)
+        self._watch = Watch()
         self._isolation = sandbox.isolation
         self._stopped = False
         self._lock = asyncio.Lock()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._leaving: list[Record] = []
+        self._unpacking: list[str] = []
         self._background: set[asyncio.Future[None]] = set()
         self._records = folder / "releases"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._releases = {path.stem: self._load(path) for path in sorted(self._records.glob("*.json"))}
+        known = [(record, self._place(name)) for name, r in self._releases.items() for record in r.instances]
+        self._runner.adopt(known)
 
     # --- Platform ------------------------------------------------------------------------------------
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
         async with self._lock:
             self._stopped = False
+        async with self._lock_of(workload.release):
             if workload.release not in self._releases:
                 self._check_length(workload.release)
-                await asyncio.to_thread(self._images.unpack, workload.artifact)
+                with self._wanted(workload.artifact):
+                    await asyncio.to_thread(self._images.unpack, workload.artifact)
                 bare = self._isolation is Isolation.NONE
                 egress = tuple(free_port() for _ in workload.calls) if bare else ()
-                release = _Release(workload, [Record(str(n)) for n in range(workload.replicas)], egress)
+                release = _Release(workload, [self._new(n) for n in range(workload.replicas)], egress)
                 self._place(workload.release).sockets.joinpath("out").mkdir(parents=True, exist_ok=True)
                 self._releases[workload.release] = release
+                self._save(release)  # before anything runs: what is started must be on somebody's list
                 for record in release.instances:
                     self._start(record, release)
                 self._save(release)
@@ -87,7 +104,7 @@ class Processes:
         """Being asked for again, what had been given up gets a new start, and a record of its own: the
         old one may still be on its way out."""
         failed = [record for record in release.instances if record.phase is Phase.FAILED]
-        await asyncio.gather(*(self._runner.stop(record) for record in failed))
+        await self._end(failed, release, at_most=STOP_SECONDS)
         for record in failed:
             fresh = Record(record.id, port=record.port)
             release.instances[release.instances.index(record)] = fresh
@@ -100,32 +117,37 @@ class Processes:
         return self._placement(found) if found else None
 
     async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        async with self._lock:
+        async with self._lock_of(release):
             found = self._known(release)
             if replicas < 0:
                 raise Invalid(f"{replicas} instances", where=release, next_move="ask for 0 or more")
+            grown = []
             while len(found.instances) < replicas:
-                record = Record(str(max((int(r.id) for r in found.instances), default=-1) + 1))
+                record = self._new(max((int(r.id) for r in found.instances), default=-1) + 1)
                 found.instances.append(record)
+                grown.append(record)
+            self._save(found)
+            for record in grown:
                 self._start(record, found)
             surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
             # As in `remove`: what is still on its way out stays on disk until it is gone.
-            await asyncio.gather(*(self._runner.stop(record) for record in surplus))
+            await self._end(surplus, found)
             self._save(found)
             return self._placement(found)
 
     async def remove(self, release: str, *, fence: Fence) -> None:
-        async with self._lock:
+        async with self._lock_of(release):
             found = self._releases.pop(release, None)
             if found is None:
                 return
             # Forget it on disk last: a crash in between must not leave a process that nobody knows.
-            await asyncio.gather(*(self._runner.stop(record) for record in found.instances))
+            await self._end(found.instances, found)
             place = self._place(release)
             for folder in (place.sockets, place.logs, place.data):
                 shutil.rmtree(folder, ignore_errors=True)
             (self._records / f"{release}.json").unlink(missing_ok=True)
-            self._images.keep_only({kept.workload.artifact for kept in self._releases.values()})
+            kept = {kept.workload.artifact for kept in self._releases.values()}
+            self._images.keep_only(kept | set(self._unpacking))
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         found = self._releases.get(release)
@@ -133,7 +155,9 @@ class Processes:
             return ()
         place, share = self._place(release), -(-lines // len(found.instances))
         return tuple(
-            line for record in found.instances for line in last_words(place, record, share).splitlines()
+            line
+            for record in found.instances
+            for line in last_words(place, record, found.workload.secrets, share).splitlines()
         )[-lines:]
 
     # --- looked after by the agent -------------------------------------------------------------------
@@ -151,13 +175,47 @@ class Processes:
         """End everything, and remember that it should run: the next agent starts it again."""
         self._stopped = True
         async with self._lock:
-            records = [record for release in self._releases.values() for record in release.instances]
-            await asyncio.gather(*(self._runner.stop(record) for record in records))
-            for record in records:
-                if record.phase is Phase.READY:
-                    record.phase = Phase.STARTING
+            ending = [self._end(r.instances, r, at_most=STOP_SECONDS) for r in self._releases.values()]
+            # Those on their way out are on no list any more, and may take longer than this.
+            leaving = [self._runner.stop(record, STOP_SECONDS) for record in self._leaving]
+            await asyncio.gather(*ending, *leaving)
             for release in self._releases.values():
+                for record in release.instances:
+                    if record.phase is Phase.READY:
+                        record.phase = Phase.STARTING
                 self._save(release)
+
+    async def _end(self, records: Sequence[Record], release: _Release, at_most: float = MOST_DRAIN) -> None:
+        """End instances, and note which would not end by themselves in time."""
+        seconds = min(release.workload.drain_seconds, at_most)
+        killed = await asyncio.gather(*(self._stop(record, seconds) for record in records))
+        stubborn = [record.id for record, was_killed in zip(records, killed, strict=True) if was_killed]
+        if stubborn:
+            which = f"{release.workload.release}: instance {', '.join(stubborn)}"
+            release.cut = f"{which} was still at work {seconds:g} s after SIGTERM, and was killed"
+            log.warning("%s", release.cut)
+
+    async def _stop(self, record: Record, seconds: float) -> bool:
+        self._probes.forget(record)
+        self._watch.forget(record)
+        self._leaving.append(record)
+        try:
+            return await self._runner.stop(record, seconds)
+        finally:
+            self._leaving.remove(record)
+
+    def _lock_of(self, release: str) -> asyncio.Lock:
+        """Of one release: another's long farewell must keep nobody waiting."""
+        return self._locks.setdefault(release, asyncio.Lock())
+
+    @contextlib.contextmanager
+    def _wanted(self, artifact: str) -> Iterator[None]:
+        """Nobody tidies away what is being unpacked."""
+        self._unpacking.append(artifact)
+        try:
+            yield
+        finally:
+            self._unpacking.remove(artifact)
 
     def _tend(self, record: Record, release: _Release) -> None:
         place, workload, now = self._place(release.workload.release), release.workload, time.time()
@@ -167,13 +225,21 @@ class Processes:
         if not self._runner.alive(record):
             self._restart(record, release, place, now)
         elif record.phase is Phase.STARTING:
-            if self._runner.answered(record, place, workload.health_path):
+            if self._probes.ready(record, place, workload.health_path):
+                self._probes.forget(record)
                 record.phase, record.ready_since, record.served = Phase.READY, now, True
             elif now > record.started + workload.start_seconds and not record.served:
-                words = last_words(place, record)
+                words = last_words(place, record, workload.secrets)
                 record.phase = Phase.FAILED
                 record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
-                self._in_background(self._runner.stop(record))
+                self._in_background(self._end([record], release, at_most=STOP_SECONDS))
+        elif exceeded := self._watch.exceeded(record, workload.limits):
+            record.ended_for = exceeded
+            self._runner.kill(record)
+        elif workload.liveness.path and self._probes.hangs(record, place, workload.liveness):
+            asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
+            record.ended_for = f"did not answer, asked {asked}, and was ended"
+            self._runner.kill(record)
 
     def _in_background(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -183,12 +249,12 @@ class Processes:
     def _restart(self, record: Record, release: _Release, place: Place, now: float) -> None:
         if record.pid:
             self._runner.ended(record, place)
-            steady = record.ready_since and now - record.ready_since > STEADY_SECONDS
-            record.crashes = 1 if steady else record.crashes + 1
+            self._probes.forget(record)
+            record.crashes = 1 if record.steady else record.crashes + 1
             record.phase, record.started = Phase.STARTING, now
-            record.reason = (
-                f"ended with exit code {record.exit_code}; its output:\n{last_words(place, record)}"
-            )
+            words = last_words(place, record, release.workload.secrets)
+            how = record.ended_for or f"ended with exit code {record.exit_code}"
+            record.reason = f"{how}; its output:\n{words}"
         # What once served is never given up: what it depends on may come back.
         if record.crashes >= MAX_CRASHES and not record.served:
             record.phase = Phase.FAILED
@@ -205,7 +271,13 @@ class Processes:
 
     # --- records -----------------------------------------------------------------------------------
 
+    def _new(self, number: int) -> Record:
+        """Its port is chosen at once: it must be on record before anything listens there."""
+        return Record(str(number), port=free_port() if self._isolation is Isolation.NONE else 0)
+
     def _start(self, record: Record, release: _Release) -> None:
+        if self._stopped:
+            raise Unavailable("everything is being stopped", where=release.workload.release)
         image = self._images.unpack(release.workload.artifact)
         place = self._place(release.workload.release)
         self._runner.start(record, place, release.workload, image, release.egress)
@@ -227,8 +299,9 @@ class Processes:
                 for number, callee in enumerate(release.workload.calls)
             ),
             isolation=self._isolation,
-            reason=reasons[0] if reasons else "",
+            reason=reasons[0] if reasons else release.cut,
             health_path=release.workload.health_path,
+            advisory=advisory(release.workload.limits),
         )
 
     def _egress(self, release: _Release, place: Place, number: int) -> str:

@@ -15,16 +15,16 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Collection
 from pathlib import Path
 
-import httpx
 import psutil
 
 from penstock.adapters._handed import Handed
 from penstock.adapters.processes.images import Unpacked
-from penstock.core.tail import tail
-from penstock.core.workload import Instance, Isolation, Mount, Phase, Step, Workload
+from penstock.adapters.processes.limits import bounded
+from penstock.adapters.processes.record import Place, Record
+from penstock.core.workload import Isolation, Mount, Phase, Step, Workload
 from penstock.errors import Unavailable
 from penstock.ports import Sandbox
 
@@ -32,49 +32,9 @@ from penstock.ports import Sandbox
 INNER_PORT = 8080
 INNER_EGRESS = 15000
 BACKOFF = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
-#: After this many ends without having been ready for `STEADY_SECONDS`, it is given up.
-MAX_CRASHES = 5
-STEADY_SECONDS = 10.0
-STOP_SECONDS = 10.0
-LOG_BYTES = 10 * 1024 * 1024
-
-
-@dataclass
-class Record:
-    """What is kept of one instance. Times are seconds since 1970."""
-
-    id: str
-    port: int = 0
-    pid: int = 0
-    created: float = 0.0
-    phase: Phase = Phase.STARTING
-    restarts: int = 0
-    crashes: int = 0
-    exit_code: int | None = None
-    started: float = 0.0
-    ready_since: float = 0.0
-    served: bool = False
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where one release's instances keep their things. *sockets* is short: unix sockets live there."""
-
-    sockets: Path
-    logs: Path
-    data: Path
-
-    def instance(self, record: Record) -> Path:
-        return self.sockets / record.id
-
-    def log(self, record: Record) -> Path:
-        return self.logs / f"{record.id}.log"
-
-    def address(self, record: Record, isolation: Isolation) -> str:
-        if isolation is Isolation.NONE:
-            return f"127.0.0.1:{record.port}"
-        return f"unix:{self.instance(record) / 'in.sock'}"
+KILL_SECONDS = 10.0
+#: In the environment of an instance's first process: whose it is, should nobody have written its pid down.
+MARK = "PENSTOCK_INSTANCE"
 
 
 class Runner:
@@ -83,7 +43,6 @@ class Runner:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._children: dict[int, subprocess.Popen[bytes]] = {}
-        self._asked: dict[int, asyncio.Future[bool]] = {}
 
     def start(
         self, record: Record, place: Place, workload: Workload, image: Unpacked, egress: tuple[int, ...]
@@ -92,8 +51,6 @@ class Runner:
         shutil.rmtree(folder, ignore_errors=True)
         for path in (folder, place.logs, place.data, place.sockets / "out"):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if self.sandbox.isolation is Isolation.NONE and not record.port:
-            record.port = free_port()
         with contextlib.ExitStack() as ours:
             kept = self._kept(record, place, ours)
             step = self._step(record, place, workload, image, (egress, kept))
@@ -101,12 +58,12 @@ class Runner:
             handed = ours.enter_context(Handed())
             try:
                 child = subprocess.Popen(
-                    self.sandbox.enclose(step, outlives_us=True, hand=handed.hand),
+                    bounded(self.sandbox.enclose(step, outlives_us=True, hand=handed.hand), workload.limits),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
                     start_new_session=True,
-                    env={},
+                    env={MARK: place.mark(record)},
                     pass_fds=(*kept, *handed.descriptors),
                 )
             except OSError as error:
@@ -114,6 +71,7 @@ class Runner:
         self._children[child.pid] = child
         record.pid, record.started, record.phase = child.pid, time.time(), Phase.STARTING
         record.created, record.ready_since, record.reason = psutil.Process(child.pid).create_time(), 0.0, ""
+        record.ended_for = ""
 
     def _kept(self, record: Record, place: Place, ours: contextlib.ExitStack) -> tuple[int, ...]:
         """What the shim inherits: its socket, bound but refusing until it listens, and its exit note.
@@ -143,7 +101,9 @@ class Runner:
         env = {**image.env, **workload.env, "PORT": str(record.port if bare else INNER_PORT)}
         env |= {variable(c): f"http://127.0.0.1:{p}" for c, p in zip(workload.calls, ports, strict=True)}
         mounts = [Mount(str(image.root / "app"), "/app"), Mount(str(place.data), "/data", writable=True)]
-        if not bare:
+        if bare:  # there, the first process is the workload's own
+            env[MARK] = place.mark(record)
+        else:
             shim = Path(__file__).with_name("shim.py")
             mounts += [
                 Mount(str(place.sockets / "out"), "/run/penstock/out"),
@@ -160,67 +120,49 @@ class Runner:
             record.exit_code = child.returncode
         return child.returncode is None
 
+    def adopt(self, records: Collection[tuple[Record, Place]]) -> None:
+        """Take up what runs and is not on record: its agent died between starting it and writing it down."""
+        lost = {place.mark(record): record for record, place in records if not self.alive(record)}
+        for mark, process in strays(lost).items():
+            with contextlib.suppress(psutil.Error):
+                record, created = lost[mark], process.create_time()
+                record.pid, record.created, record.started = process.pid, created, created
+                record.phase, record.ready_since, record.exit_code = Phase.STARTING, 0.0, None
+
     def ended(self, record: Record, place: Place) -> None:
         """Note how it ended: by our own wait, or by what the shim left behind. Nothing of it stays."""
-        self._forget_question(record)
         note = place.instance(record) / "exit"
         if note.exists():
             with contextlib.suppress(ValueError):
                 record.exit_code = int(note.read_bytes()[:16])
         self._forget(record)
 
-    def answered(self, record: Record, place: Place, health_path: str) -> bool:
-        """Whether it has answered by now. Never waits: the question goes on between two calls."""
-        asked = self._asked.get(id(record))
-        if asked is None:
-            question = self.answers(record, place, health_path)
-            self._asked[id(record)] = asyncio.ensure_future(question)
-            return False
-        if not asked.done():
-            return False
-        del self._asked[id(record)]
-        return asked.result()
+    def kill(self, record: Record) -> None:
+        """End all of it at once: it does not answer, so there is nothing to wait for."""
+        process = _process(record)
+        for victim in (*_descendants(process), process) if process else ():
+            with contextlib.suppress(psutil.Error):
+                victim.kill()
 
-    async def answers(self, record: Record, place: Place, health_path: str) -> bool:
-        """Whether it answers at its address: below 500 at *health_path*, or merely accepts if ""."""
-        address = place.address(record, self.sandbox.isolation)
-        if not health_path:
-            return await asyncio.to_thread(_accepts, address)
-        transport = httpx.AsyncHTTPTransport(
-            uds=address.removeprefix("unix:") if address.startswith("unix:") else None, verify=False
-        )
-        base = "http://workload" if address.startswith("unix:") else f"http://{address}"
-        try:
-            async with httpx.AsyncClient(transport=transport, base_url=base, timeout=2.0) as client:
-                return (await client.get(health_path)).status_code < 500
-        except (httpx.HTTPError, OSError):
-            return False
-
-    def _forget_question(self, record: Record) -> None:
-        asked = self._asked.pop(id(record), None)
-        if asked is not None:
-            asked.cancel()
-
-    async def stop(self, record: Record) -> None:
-        """SIGTERM, a bounded wait for what is in flight, then SIGKILL to all of it."""
-        self._forget_question(record)
+    async def stop(self, record: Record, seconds: float) -> bool:
+        """SIGTERM, up to *seconds* for what is in flight, then SIGKILL to all of it. Whether it took that."""
         process = _process(record)
         if process is None:
             self.alive(record)  # it ended by itself, and may still be a zombie of ours
             self._forget(record)
-            return
-        told, deadline = False, time.monotonic() + STOP_SECONDS
+            return False
+        told, deadline = False, time.monotonic() + seconds
         while time.monotonic() < deadline and self.alive(record):
             # One that has only just begun cannot hear yet.
             told = told or _signal(process, signal.SIGTERM, self.sandbox.isolation)
             await asyncio.sleep(0.02)
-        if self.alive(record):
-            for victim in (*_descendants(process), process):
-                with contextlib.suppress(psutil.Error):
-                    victim.kill()
-        while self.alive(record) and time.monotonic() < deadline + STOP_SECONDS:
+        killed = self.alive(record)
+        if killed:
+            self.kill(record)
+        while self.alive(record) and time.monotonic() < deadline + KILL_SECONDS:
             await asyncio.sleep(0.02)
         self._forget(record)
+        return killed
 
     def _forget(self, record: Record) -> None:
         self._children.pop(record.pid, None)
@@ -235,30 +177,6 @@ def _shim(kept: tuple[int, ...], ports: tuple[int, ...]) -> tuple[str, ...]:
     return (python, "-I", "/run/shim.py", *fds, "/run/penstock/out", str(INNER_PORT), *bridges)
 
 
-def as_instance(record: Record, place: Place, isolation: Isolation) -> Instance:
-    return Instance(
-        record.id, place.address(record, isolation), record.phase, record.restarts, record.exit_code
-    )
-
-
-def last_words(place: Place, record: Record, lines: int = 20) -> str:
-    """The end of what an instance wrote."""
-    log = place.log(record)
-    if not log.exists():
-        return ""
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - 65536))
-        return "\n".join(tail(file.read()).splitlines()[-lines:])
-
-
-def rotate(place: Place, record: Record) -> None:
-    """Bound a log: the writer keeps its file, so it is copied and emptied, not renamed."""
-    log = place.log(record)
-    if log.exists() and log.stat().st_size > LOG_BYTES:
-        shutil.copyfile(log, log.with_suffix(".log.1"))
-        os.truncate(log, 0)
-
-
 def variable(callee: str) -> str:
     """The name of the variable that holds a neighbour's address: ``CATALOG_URL``."""
     return callee.upper().replace("-", "_") + "_URL"
@@ -270,15 +188,6 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _accepts(address: str) -> bool:
-    family = socket.AF_UNIX if address.startswith("unix:") else socket.AF_INET
-    host, _, port = address.rpartition(":")
-    target = address.removeprefix("unix:") if family == socket.AF_UNIX else (host, int(port))
-    with socket.socket(family) as probe:
-        probe.settimeout(1.0)
-        return probe.connect_ex(target) == 0
-
-
 def _process(record: Record) -> psutil.Process | None:
     try:
         process = psutil.Process(record.pid) if record.pid else None
@@ -287,6 +196,19 @@ def _process(record: Record) -> psutil.Process | None:
         return process if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:
         return None
+
+
+def strays(wanted: Collection[str]) -> dict[str, psutil.Process]:
+    """The first processes of instances whose marks are *wanted*, by mark: what was started by an agent that
+    died before it could write down what it had started."""
+    found: dict[str, psutil.Process] = {}
+    for process in psutil.process_iter() if wanted else ():
+        with contextlib.suppress(psutil.Error, OSError):
+            mark = process.environ().get(MARK, "")
+            leads = os.getsid(process.pid) == process.pid
+            if mark in wanted and leads and process.status() != psutil.STATUS_ZOMBIE:
+                found[mark] = process
+    return found
 
 
 def _descendants(process: psutil.Process) -> list[psutil.Process]:

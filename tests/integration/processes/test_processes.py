@@ -4,194 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import json
 import signal
 import socket
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from pathlib import Path
 
-import httpx
 import psutil
 import pytest
-from tests.integration.lives import PROGRAM
+from tests.integration.processes.house import (
+    FENCE,
+    SECONDS,
+    House,
+    ask,
+    dialled,
+    open_house,
+    put_image,
+    workload,
+)
 
-from penstock.adapters.bubblewrap import INSTALL, Bubblewrap
 from penstock.adapters.processes import Processes
 from penstock.adapters.unsandboxed import Unsandboxed
 from penstock.core.digest import digest, hex_of
-from penstock.core.fence import Fence
-from penstock.core.image import ABI_LABEL, File, Recipe, assemble
-from penstock.core.workload import Isolation, Phase, Placement, Workload
-from penstock.errors import Broken, Invalid, Unavailable
+from penstock.core.workload import Phase
+from penstock.errors import Broken, Invalid
 from penstock.ports import Sandbox
-
-FENCE = Fence("web/production", 1, "key")
-SECONDS = 30.0
-ABI = f"cp{sys.version_info.major}{sys.version_info.minor}"
-
-#: An agent in a process of its own, which is killed once everything is ready.
-AGENT = """
-import asyncio, pathlib, sys
-from penstock.adapters.bubblewrap import Bubblewrap
-from penstock.adapters.processes import Processes
-from penstock.adapters.unsandboxed import Unsandboxed
-from tests.integration.test_processes import FENCE, workload
-
-async def main(folder, kind, artifact):
-    sandbox = {"bubblewrap": Bubblewrap, "none": Unsandboxed}[kind].detect()
-    platform = Processes(folder / "w", folder / "artifacts", sandbox)
-    placed = await platform.place(workload(artifact), fence=FENCE)
-    while not placed.ready:
-        await platform.tend()
-        await asyncio.sleep(0.02)
-        placed = await platform.observe("web-1")
-    print("ready", flush=True)
-    await asyncio.sleep(60)
-
-asyncio.run(main(pathlib.Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
-"""
-
-
-class House:
-    """A folder with one image in its store, and the drivers that look after it one after the other."""
-
-    def __init__(self, folder: Path, sandbox: Sandbox) -> None:
-        self.folder = folder
-        self.sandbox = sandbox
-        self.artifact = put_image(folder / "artifacts")
-        self.platform = self.new_driver()
-
-    def new_driver(self) -> Processes:
-        self.platform = Processes(self.folder / "w", self.folder / "artifacts", self.sandbox)
-        return self.platform
-
-    async def ready(self, life: str = "serve", health_path: str = "/health") -> Placement:
-        await self.platform.place(workload(self.artifact, life, health_path), fence=FENCE)
-        return await self.until(lambda p: p.ready)
-
-    async def until(self, wanted: Callable[[Placement], bool]) -> Placement:
-        found = None
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SECONDS):
-                while True:
-                    await self.platform.tend()
-                    found = await self.platform.observe("web-1")
-                    if found is not None and wanted(found):
-                        return found
-                    await asyncio.sleep(0.01)
-        raise AssertionError(f"not as wanted after {SECONDS} s: {found}")
-
-    async def until_restarted(self, times: int) -> Placement:
-        return await self.until(lambda p: p.ready and p.instances[0].restarts >= times)
-
-    async def answer(self, path: str) -> str:
-        found = await self.platform.observe("web-1")
-        assert found is not None
-        return await ask(found.instances[0].address, path)
-
-    def processes(self) -> set[psutil.Process]:
-        """Everything that runs out of this folder, and what that has started; never this process."""
-        found: set[psutil.Process] = set()
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if process.pid != psutil.Process().pid and str(self.folder) in " ".join(process.cmdline()):
-                    found |= {process, *process.children(recursive=True)}
-        return {process for process in found if lives(process)}
-
-    async def until_gone(self, processes: set[psutil.Process]) -> None:
-        async with asyncio.timeout(SECONDS):
-            while any(lives(process) for process in processes):
-                await self.platform.tend()
-                await asyncio.sleep(0.02)
-
-
-def lives(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    return False
-
-
-def workload(artifact: str, life: str = "serve", health_path: str = "/health") -> Workload:
-    command = ("python3", "/app/program.py", life)
-    return Workload(
-        "web", "production", "web-1", artifact, command, calls=("price-list",), health_path=health_path
-    )
-
-
-def put_image(layout: Path, abi: str = ABI) -> str:
-    recipe = Recipe((), {"IMAGE": "yes"}, {ABI_LABEL: abi}, "linux/amd64", 1_700_000_000)
-    blobs = assemble([File("program.py", PROGRAM.encode())], recipe)
-    (layout / "blobs" / "sha256").mkdir(parents=True, exist_ok=True)
-    for blob in blobs.all:
-        (layout / "blobs" / "sha256" / hex_of(digest(blob))).write_bytes(blob)
-    return blobs.digest
-
-
-async def ask(address: str, path: str) -> str:
-    uds = address.removeprefix("unix:") if address.startswith("unix:") else None
-    transport = httpx.AsyncHTTPTransport(uds=uds, verify=False)
-    async with httpx.AsyncClient(transport=transport, timeout=SECONDS) as client:
-        return (await client.get(f"http://{'workload' if uds else address}{path}")).text
-
-
-async def dialled(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    if address.startswith("unix:"):
-        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
-    host, _, port = address.rpartition(":")
-    return await asyncio.open_connection(host, int(port))
-
-
-def bubblewrap() -> Bubblewrap:
-    try:
-        return Bubblewrap.detect()
-    except Unavailable:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(f"next: {INSTALL}")
-
-
-@pytest.fixture(params=list(Isolation))
-def sandbox(request: pytest.FixtureRequest) -> Sandbox:
-    return Unsandboxed() if request.param is Isolation.NONE else bubblewrap()
-
-
-@pytest.fixture
-async def house(short_tmp: Path, sandbox: Sandbox) -> AsyncIterator[House]:
-    async with open_house(short_tmp, sandbox) as house:
-        yield house
-
-
-@pytest.fixture
-async def sandboxed(short_tmp: Path) -> AsyncIterator[House]:
-    """What only a sandbox has: a bridge, and something to keep out."""
-    async with open_house(short_tmp, bubblewrap()) as house:
-        yield house
-
-
-@contextlib.asynccontextmanager
-async def open_house(folder: Path, sandbox: Sandbox) -> AsyncIterator[House]:
-    house = House(folder, sandbox)
-    try:
-        yield house
-    finally:
-        await house.platform.remove("web-1", fence=FENCE)
-        await house.until_gone(house.processes())
-
-
-@pytest.fixture
-def killed_agent(house: House) -> set[psutil.Process]:
-    """A workload that is ready, whose agent has been killed with SIGKILL; its processes."""
-    command = [sys.executable, "-c", AGENT, str(house.folder), house.sandbox.isolation, house.artifact]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as agent:
-        assert agent.stdout is not None
-        try:
-            assert agent.stdout.readline() == b"ready\n"
-            return {process for process in house.processes() if process.pid != agent.pid}
-        finally:
-            agent.kill()
 
 
 async def test_isolation_is_told(house: House) -> None:
@@ -221,6 +58,23 @@ async def test_what_died_while_nobody_looked_is_started_again(
     await house.until_gone(killed_agent)
     await house.until_restarted(1)
     assert await house.answer("/") == "serve"
+
+
+@pytest.mark.parametrize("pid", [0, 2**22 + 1])
+async def test_what_started_while_its_agent_died_is_not_left_alone(
+    house: House, killed_agent: set[psutil.Process], pid: int
+) -> None:
+    """The record is that of before the start, or before a restart: nobody wrote down what runs now."""
+    record = house.folder / "w" / "releases" / "web-1.json"
+    kept = json.loads(record.read_text())
+    kept["instances"][0].update(pid=pid, created=0.0, phase="starting")
+    record.write_text(json.dumps(kept))
+    house.new_driver()
+    adopted = await house.until(lambda p: p.ready)
+    assert adopted.instances[0].restarts == 0
+    assert house.processes() == killed_agent
+    await house.platform.remove("web-1", fence=FENCE)
+    await house.until_gone(killed_agent)
 
 
 async def test_what_was_stopped_is_not_ready_and_starts_with_the_next_agent(house: House) -> None:

@@ -27,7 +27,11 @@ if life == "echo":
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
     def do_GET(self):
+        if self.path == "/events":
+            return self.tell()
         try:
             body = self.answer()
         except OSError as error:
@@ -37,7 +41,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body.encode())
 
+    def tell(self):
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        while True:
+            self.wfile.write(b"data: tick\n\n")
+            time.sleep(0.05)
+
     def answer(self):
+        if self.path == "/long":
+            print("long has begun", flush=True)
+            time.sleep(2)
+            return urllib.request.urlopen(os.environ["PRICE_LIST_URL"], timeout=5).read().decode()
         if self.path == "/slow":
             print("slow has begun", flush=True)
             time.sleep(0.5)

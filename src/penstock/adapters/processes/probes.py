@@ -1,0 +1,96 @@
+"""Asks instances whether they are ready, and whether they still live. Nobody waits for an answer.
+
+Called by the driver as it tends: a question goes on between two calls. What is kept here is lost with the
+agent, and the next one counts anew. Must not start or end anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import dataclass
+
+import httpx
+
+from penstock.adapters.processes.record import Place, Record
+from penstock.core.workload import Isolation, Liveness
+
+READY_SECONDS = 2.0
+
+
+@dataclass
+class _Question:
+    asked: asyncio.Future[bool] | None = None
+    failed: int = 0
+    next: float = 0.0
+
+
+class Probes:
+    """The questions that are under way, one for each instance."""
+
+    def __init__(self, isolation: Isolation) -> None:
+        self._isolation = isolation
+        self._questions: dict[int, _Question] = {}
+
+    def ready(self, record: Record, place: Place, path: str) -> bool:
+        """Whether it has answered by now."""
+        return bool(self._answer(record, place, path, READY_SECONDS))
+
+    def hangs(self, record: Record, place: Place, liveness: Liveness) -> bool:
+        """Whether it has failed to answer as often in a row as is enough."""
+        question, now = self._question(record), time.monotonic()
+        if question.asked is None and now < question.next:
+            return False
+        answer = self._answer(record, place, liveness.path, liveness.timeout)
+        if answer is not None:
+            question.failed = 0 if answer else question.failed + 1
+            question.next = now + liveness.every
+        return question.failed >= liveness.failures
+
+    def forget(self, record: Record) -> None:
+        question = self._questions.pop(id(record), None)
+        if question is not None and question.asked is not None:
+            question.asked.cancel()
+
+    def _question(self, record: Record) -> _Question:
+        return self._questions.setdefault(id(record), _Question())
+
+    def _answer(self, record: Record, place: Place, path: str, seconds: float) -> bool | None:
+        """The answer to the question that is under way; one begins if none is."""
+        question = self._question(record)
+        if question.asked is None:
+            address = place.address(record, self._isolation)
+            question.asked = asyncio.ensure_future(answers(address, path, seconds))
+            return None
+        if not question.asked.done():
+            return None
+        asked, question.asked = question.asked, None
+        return asked.result()
+
+
+async def answers(address: str, path: str, seconds: float) -> bool:
+    """Whether it answers at its address: below 500 at *path*, or merely accepts if ""."""
+    if not path:
+        return await asyncio.to_thread(_accepts, address)
+    transport = httpx.AsyncHTTPTransport(
+        uds=address.removeprefix("unix:") if address.startswith("unix:") else None, verify=False
+    )
+    base = "http://workload" if address.startswith("unix:") else f"http://{address}"
+    try:
+        async with (
+            asyncio.timeout(seconds),  # of all of it: an answer that trickles is none
+            httpx.AsyncClient(transport=transport, base_url=base, timeout=seconds) as client,
+        ):
+            return (await client.get(path)).status_code < 500
+    except (httpx.HTTPError, OSError):
+        return False
+
+
+def _accepts(address: str) -> bool:
+    family = socket.AF_UNIX if address.startswith("unix:") else socket.AF_INET
+    host, _, port = address.rpartition(":")
+    target = address.removeprefix("unix:") if family == socket.AF_UNIX else (host, int(port))
+    with socket.socket(family) as probe:
+        probe.settimeout(1.0)
+        return probe.connect_ex(target) == 0

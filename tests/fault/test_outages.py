@@ -1,0 +1,95 @@
+"""Nobody dies, but somebody is away: a worker that was believed dead, and a database.
+
+A paused worker does not know that time has gone by. Whatever it was about to do, its fence is the lower one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from penstock.core.fence import Fence
+from penstock.core.traffic import WHOLE, Weight
+from penstock.errors import Conflict
+from penstock.node.client import NodeClient, NodeRouter
+from tests.fault.checks import Shape
+from tests.fault.listening import PAUSE, Kill
+from tests.fault.rig import LEASE_SECONDS, Configuration, Rig, database
+from tests.fault.test_matrix import FULL, needs_sandbox
+
+Stage = tuple[Rig, Shape]
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """One that runs, with three workers, and what an undisturbed delivery leaves there."""
+    needs_sandbox()
+    configuration = Configuration(request.param, 3)
+    with database(configuration) as postgres:
+        made = Rig(configuration, postgres)
+        try:
+            made.open()
+            undisturbed = made.deliver()
+            assert not undisturbed.wrong, undisturbed.wrong
+            yield made, Shape.of(undisturbed.view)
+        finally:
+            made.close()
+
+
+def said(made: Rig, words: str, seconds: float = 20.0) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if any(words in log.read_text() for log in made.home.logs.glob("*.log")):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+@pytest.mark.timeout(300)
+def test_the_node_refuses_a_worker_that_was_believed_dead(stage: Stage) -> None:
+    made, shape = stage
+    made.pause_seconds = 0.0  # until another one has ended the delivery
+    done = made.deliver([Kill("canary/shift/0 router.apply #1 before", PAUSE)], None, shape)
+    assert done.run.killed
+    assert not done.wrong, done.wrong
+    # It went on to give half of the users to what was promoted meanwhile. Either it looks at its lease first,
+    # or its call is on the way already, and the node has to refuse it: both in time.
+    assert said(made, "let go: ")
+    with pytest.raises(Conflict, match="is stale"):
+        asyncio.run(send_too_late(made))
+    assert made.wrong_now(done.view) == []
+
+
+async def send_too_late(made: Rig) -> None:
+    """What a paused worker does between its check and its effect, as late as it can be."""
+    router = NodeRouter(NodeClient(made.home.node_socket))
+    highest = json.loads((made.home.node / "fences.json").read_text())["shop/production"]
+    state = await router.read("shop", "production")
+    half = (Weight(backend.release, WHOLE // 2) for backend in state.backends)
+    fence = Fence("shop/production", highest - 1, "shop-0/canary/shift/0")
+    await router.apply(state.shifting(*half), fence=fence)
+
+
+@pytest.mark.timeout(300)
+def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(stage: Stage) -> None:
+    made, shape = stage
+    made.pause_seconds = 3 * LEASE_SECONDS
+    done = made.deliver([Kill("canary/shift/0 commit drive._commit #1 before", PAUSE)], None, shape)
+    assert done.run.killed
+    assert not done.wrong, done.wrong
+    assert done.seconds > made.pause_seconds
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stage", ["postgres"], indirect=True)
+def test_a_database_that_is_away_and_comes_back(stage: Stage) -> None:
+    made, shape = stage
+    made.database_seconds = 60.0 if FULL else 8.0
+    for boundary in ("deploy/deploy/0 platform.place #1 after", "promote/promote/0 router.apply #1 after"):
+        done = made.deliver([Kill(boundary, "postgres")], None, shape)
+        assert done.run.killed
+        assert not done.wrong, done.wrong
