@@ -1,11 +1,11 @@
-"""Releases that the proxy is to forget: whom they have is answered first, and nobody else waits for that."""
+"""Releases that the proxy is to let go: whom they have is answered first, and nobody else waits for that."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -58,10 +58,15 @@ class Leaving:
     slow: Slow
     asking: asyncio.Task[str]
 
-    async def forget_and_kill(self) -> TrafficState:
-        forgotten = await self.envoy.apply(self.state.without("web-2"), fence=FENCE)
+    async def carried_out(self, plan: TrafficPlan) -> TrafficState:
+        """What ends a release: it is killed as soon as the proxy has let go of it."""
+        state = await self.envoy.apply(plan, fence=FENCE)
         self.slow.kill()
-        return forgotten
+        return state
+
+    def out(self) -> TrafficPlan:
+        """As an action takes a release out, before its instances are told to end."""
+        return self.state.exposing(Backend("web-2", ()))
 
 
 @pytest.fixture
@@ -73,7 +78,10 @@ async def leaving(short_tmp: Path) -> AsyncIterator[Leaving]:
         await slow.start()
         stack.callback(slow.kill)
         stack.push_async_callback(envoy.stop)
-        backends = Backend("web-1", (site.address,), "/health"), Backend("web-2", (slow.address,))
+        backends = (
+            Backend("web-1", (site.address,), "/health"),
+            Backend("web-2", (slow.address,), drain_seconds=SECONDS),
+        )
         plan = TrafficPlan("web", "production", backends, (Weight("web-2", 1000),))
         state = await envoy.apply(plan, fence=FENCE)
         asking = asyncio.create_task(ask(state.address))
@@ -90,23 +98,34 @@ async def ask(address: str) -> str:
     return f"{answer.headers.get('x-penstock-release', '')} {answer.status_code}"
 
 
-async def test_a_release_that_is_forgotten_answers_whom_it_has(leaving: Leaving) -> None:
-    """What a rollback takes out is ended as soon as the proxy has forgotten it."""
-    forgetting = asyncio.create_task(leaving.forget_and_kill())
-    # As long as it takes to forget a release that nobody waits for, and longer.
-    await asyncio.wait({forgetting}, timeout=1.0)
+@pytest.mark.parametrize("forgotten", [False, True])
+async def test_a_release_that_is_taken_out_answers_whom_it_has(leaving: Leaving, forgotten: bool) -> None:
+    plan = leaving.state.without("web-2") if forgotten else leaving.out()
+    ending = asyncio.create_task(leaving.carried_out(plan))
+    # As long as it takes to let go of a release that nobody waits for, and longer.
+    await asyncio.wait({ending}, timeout=1.0)
     assert await ask(leaving.state.address) == "web-1 200"
     leaving.slow.go.set()
     assert await leaving.asking == "web-2 200"
-    assert [known.release for known in (await forgetting).backends] == ["web-1"]
+    left = {known.release: known.backend.addresses for known in (await ending).backends}
+    assert left.pop("web-1")
+    assert left == ({} if forgotten else {"web-2": ()})
 
 
 async def test_other_services_do_not_wait_for_it(leaving: Leaving) -> None:
-    forgetting = asyncio.create_task(leaving.forget_and_kill())
-    await asyncio.wait({forgetting}, timeout=0.5)
+    ending = asyncio.create_task(leaving.carried_out(leaving.out()))
+    await asyncio.wait({ending}, timeout=0.5)
     till = TrafficPlan("till", "production", (), ())
     assert (await leaving.envoy.apply(till, fence=FENCE)).address
-    assert not forgetting.done()
+    assert not ending.done()
     leaving.slow.go.set()
     assert await leaving.asking == "web-2 200"
-    await forgetting
+    await ending
+
+
+async def test_the_wait_has_an_end(leaving: Leaving) -> None:
+    """As with an endless stream: whoever takes the release out goes on, and its instances end it."""
+    known = next(found.backend for found in leaving.state.backends if found.release == "web-2")
+    state = await leaving.envoy.apply(leaving.state.exposing(replace(known, drain_seconds=0.1)), fence=FENCE)
+    await leaving.envoy.apply(state.exposing(replace(known, addresses=())), fence=FENCE)
+    assert not leaving.asking.done()

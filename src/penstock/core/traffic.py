@@ -39,12 +39,14 @@ class Backend:
 
     *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
+    Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     """
 
     release: str
     addresses: tuple[str, ...]
     health_path: str = ""
     egress: tuple[Egress, ...] = ()
+    drain_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

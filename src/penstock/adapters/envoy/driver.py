@@ -23,6 +23,7 @@ from pathlib import Path
 from penstock.adapters.envoy import config
 from penstock.adapters.envoy.admin import Admin, weights
 from penstock.adapters.envoy.process import Process
+from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, TrafficPlan, TrafficState
@@ -31,8 +32,6 @@ from penstock.errors import Broken, Invalid, Unavailable
 CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
 POLL_SECONDS = 0.005
-#: As long as a route waits for an answer; only streams take longer.
-DRAIN_SECONDS = 15.0
 
 
 @dataclass
@@ -99,13 +98,16 @@ class Envoy:
         return await self.read(plan.service, plan.environment)
 
     async def _drained(self, name: str, plan: TrafficPlan) -> None:
-        """Wait until what lost its users, and is now to be forgotten, has answered those it had: whoever has
-        a release forgotten here ends its processes next. Other services need not wait for it."""
+        """Wait until what lost its users, and is to lose its addresses now, has answered those it had: its
+        instances are told to end next, and not all of them wait then. Other services need not wait."""
         if (known := self._state.plans.get(name)) is None:
             return
-        kept = {weight.release for weight in known.weights} | {backend.release for backend in plan.backends}
-        leaving = [backend.release for backend in known.backends if backend.release not in kept]
-        deadline = time.monotonic() + DRAIN_SECONDS
+        kept = {weight.release for weight in known.weights}
+        kept |= {backend.release for backend in plan.backends if backend.addresses}
+        leaving = {
+            b.release: b.drain_seconds for b in known.backends if b.addresses and b.release not in kept
+        }
+        deadline = time.monotonic() + max(leaving.values(), default=0.0)
         with contextlib.suppress(Unavailable):  # an Envoy that is gone has nobody waiting
             while leaving and time.monotonic() < deadline and await self._admin.waiting(*leaving):
                 await asyncio.sleep(0.02)
@@ -124,6 +126,7 @@ class Envoy:
     async def _rebuild(self, name: str, plan: TrafficPlan) -> None:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
+        check_room(len(watched([plan]) - watched(before.values())))
         self._confirmed = ""
         self._failed.clear()
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
