@@ -92,14 +92,16 @@ class Matrix:
             self._change_rig()
 
     def resume(self, document: dict[str, Any]) -> None:
-        """What an earlier run has found stands, but for what was not as it should be: that is done again."""
+        """What an earlier run has found stands, but for what was not as it should be: that is done again, and
+        what was not reached is looked for again."""
         earlier = [
             Result(**{**r, "after": tuple(Kill(**k) for k in r["after"]), "wrong": tuple(r["wrong"])})
             for r in document["results"]
         ]
         self.results = [result for result in earlier if result.reached and not result.wrong]
         self.seconds = document["seconds"]
-        self.boundaries |= {result.boundary: result.after for result in [*earlier, *self.results]}
+        met = [result for result in earlier if result.reached]
+        self.boundaries |= {result.boundary: result.after for result in [*met, *self.results]}
 
     def _cells(self, boundaries: Iterable[str]) -> list[Cell]:
         return [(name, victim) for name in boundaries for victim in self.configuration.victims]

@@ -140,6 +140,7 @@ class Rig:
             self._keeper.join()
         commands.down(self.home)
         for process in self._started.values():
+            process.terminate()  # one that has only just begun has no lock yet, by which `down` knows it
             process.wait(SETTLE_SECONDS)
         self._listener.close()
         self.machine.close()

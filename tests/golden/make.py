@@ -1,5 +1,5 @@
 """Writes the golden journal of the release that it is run with: ``python -m tests.golden.make``, once a
-release.
+release; and beside it a sign-off (see `deciding`).
 
 The file is a dump of a SQLite store with a delivery at every stage, as SQL text:
 ``tests/golden/VERSION/journal.sql``. It is never written again: later releases have to go on from it as it
@@ -18,6 +18,7 @@ from pathlib import Path
 
 from penstock.adapters.sqlite import SqliteStore
 from penstock.engine import prune
+from tests.golden.deciding import QUESTION, decided
 from tests.golden.scene import ENDS, OPEN, STOPS, GoldenEngine, GoldenStage, header
 from tests.integration.engine.stage import running
 
@@ -65,6 +66,7 @@ def main() -> int:
             text = "\n".join(made.iterdump())
     target.parent.mkdir(exist_ok=True)
     target.write_text(text + "\n", encoding="utf-8")
+    target.with_name("sign-off.json").write_bytes(decided(QUESTION))
     sys.stdout.write(f"{target}: {len(text)} characters\n")
     return 0
 

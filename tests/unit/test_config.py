@@ -110,6 +110,16 @@ def test_no_bytes_crash_the_parser(data: bytes) -> None:
     assert isinstance(found, ServiceConfig)
 
 
+def test_a_document_that_would_take_a_minute_to_read_is_not_read(tmp_path: Path) -> None:
+    """Somebody with a token, or a repository: whoever reads it renews leases meanwhile."""
+    text = "checks: [" + "a," * 300_000 + "]"
+    (tmp_path / "penstock.yaml").write_text(text)
+    with pytest.raises(Invalid, match="larger than 65536 bytes"):
+        load_service(tmp_path, "shop")
+    with pytest.raises(Invalid, match="larger than 65536 bytes"):
+        parse_policy(text.encode(), "policy.yaml")
+
+
 def test_a_repository_without_a_file_is_named_after_its_folder(tmp_path: Path) -> None:
     assert load_service(tmp_path, "My Shop").service == "my-shop"
 

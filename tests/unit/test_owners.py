@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.core.authority import ADMINISTRATOR, SOURCE, Authority
+from penstock.core.authority import ADMINISTRATOR, DEPLOYER, LEADS, SOURCE, Authority
 from penstock.core.digest import digest, hex_of
 from penstock.core.evidence import Entry, Statement, seal
 from penstock.core.people import (
@@ -32,8 +32,7 @@ from penstock.core.predicates import Attempt, Ended, Findings, Predicate
 from penstock.core.saying import named, spoken, statement_of
 from penstock.errors import Conflict, Invalid, PenstockError, Refused
 
-LEADS = ("development-lead", "test-lead", "security-lead", "operations-lead")
-ROLES = (ADMINISTRATOR, *LEADS, SOURCE)
+ROLES = (ADMINISTRATOR, *LEADS, DEPLOYER, SOURCE)
 SCOPES = ("organisation", "team/shop", "team/other")
 #: Held by nobody but the operator and one person for each (role, scope); catalog belongs to shop.
 PEOPLE = {f"{role}-{scope.replace('/', '-')}": (role, scope) for role in ROLES for scope in SCOPES}
@@ -157,7 +156,7 @@ def _keyid(name: str) -> str:
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_the_owner_matrix(hall: Hall, verb: str) -> None:
-    """Each (role, scope) holder with this verb: 18 of them, and those who hold nothing."""
+    """Each (role, scope) holder with this verb: 21 of them, and those who hold nothing."""
     allowed = {name for name in PEOPLE if hall.may(name, VERBS[verb](By(name)))}
     assert {PEOPLE[name] for name in allowed} == ALLOWED[verb]
     assert hall.may("op", VERBS[verb](OP))
@@ -216,6 +215,25 @@ def test_a_report_from_outside_is_brought_by_a_source(hall: Hall) -> None:
     assert hall.may("w", report(f"{SOURCE}-organisation"))
     assert not hall.may("w", report("nobody"))
     assert not hall.may("w", report("security-lead-organisation"))
+
+
+def test_who_operates_a_service(hall: Hall) -> None:
+    """Each (role, scope) holder: catalog belongs to shop, the other to nobody."""
+    for service, scopes in (("catalog", ("organisation", "team/shop")), ("unbound", ("organisation",))):
+        operating = {PEOPLE[name] for name in PEOPLE if hall.authority.operates(name, service)}
+        assert operating == {(r, s) for r in (ADMINISTRATOR, *LEADS, DEPLOYER) for s in scopes}
+        assert hall.authority.operates("op", service)
+        assert not hall.authority.operates("nobody", service)
+        assert not hall.authority.operates("stranger", service)
+
+
+@pytest.mark.parametrize(
+    "service",
+    ["shop", "team/shop", "catalog/", "Catalog", "cat", "catalog2", "\u0441atalog", "catalog\0", ""],
+)
+def test_a_name_that_looks_like_another_is_not_that_service(hall: Hall, service: str) -> None:
+    """Prefixes, other cases, letters that look alike, a team's name: only the service itself counts."""
+    assert not hall.authority.operates(f"{DEPLOYER}-team-shop", service)
 
 
 # --- over time -----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,7 @@ from penstock.core.predicates import (
     Coverage,
     Finding,
     Findings,
+    Imported,
     Look,
     Predicate,
     Proposed,
@@ -47,7 +49,14 @@ def entry(
 
 def suite_ran(suite: str = "unit", passed: int = 1, failed: int = 0) -> TestResult:
     names = tuple(f"{suite}-{number}" for number in range(failed))
-    return TestResult("PASSED", suite, (), passed, failed, 2, names)
+    return TestResult("FAILED" if failed else "PASSED", suite, (), passed, failed, 2, names)
+
+
+def signed_elsewhere(report: Predicate) -> Imported:
+    """The report as a source signs it. Nobody here asks whose signature it is."""
+    payload = Statement((Subject("a", ARTIFACT.digest),), report).payload()
+    envelope = seal(payload, "ab" * 32, b"s").raw
+    return Imported("ci", report.TYPE, base64.b64encode(envelope).decode())
 
 
 def findings(tool: str, origin: str = "platform", ids: tuple[str, ...] = ()) -> Findings:
@@ -82,6 +91,13 @@ class TestSelection:
         assert selected(*entries) == [2, 3, 5, 6, 7]
         assert selected(*reversed(entries)) == [2, 3, 5, 6, 7]
         assert selected(*entries, *entries) == [2, 3, 5, 6, 7]
+
+    def test_of_what_was_signed_elsewhere_no_suite_hides_another(self) -> None:
+        failed, passed = suite_ran("unit", 0, 2), suite_ran("lint")
+        said = [signed_elsewhere(report) for report in (failed, passed, findings("a"))]
+        entries = [entry(number, one) for number, one in enumerate(said, 1)]
+        assert selected(*entries, entry(4, signed_elsewhere(findings("b")))) == [1, 2, 3, 4]
+        assert selected(*entries, entry(4, signed_elsewhere(suite_ran("unit")))) == [2, 3, 4]
 
     def test_only_what_the_gate_could_see_counts(self) -> None:
         assert selected(entry(1, suite_ran(passed=1)), entry(5, suite_ran(passed=2)), size=5) == [1]

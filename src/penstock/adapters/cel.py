@@ -17,6 +17,7 @@ from typing import Any
 from cel_expr_python import cel
 from cel_expr_python.ext import ext_strings
 
+from penstock.adapters._growth import grows_too_far
 from penstock.core.facts import FACTS, Fact, FactType, fits
 from penstock.core.policy import PolicyDocument, RuleDocument, RuleVerdict
 from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
@@ -65,6 +66,9 @@ class Cel:
     def _expression(self, text: str, wanted: Any, where: str) -> Any:
         if len(text) > MAX_EXPRESSION:
             raise Invalid(f"longer than {MAX_EXPRESSION} characters", where=where)
+        if grows_too_far(text):
+            move = "chain fewer calls of replace, join, map, split, format and quote"
+            raise Invalid("its texts could grow beyond any memory", where=f"{where}:1:1", next_move=move)
         try:
             expression = self._environment.compile(text)
         except (RuntimeError, TypeError) as error:  # TypeError: a text that is no Unicode

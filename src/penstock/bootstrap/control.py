@@ -21,6 +21,7 @@ from penstock.core.workload import Isolation
 from penstock.engine import prune, schemas
 from penstock.engine.door import Door
 from penstock.engine.journal import Journal
+from penstock.engine.operators import Operators
 from penstock.engine.performer import Engine
 from penstock.engine.policyrepo import PolicyRepository
 from penstock.engine.scratch import Remembering
@@ -44,6 +45,7 @@ class ControlPlane:
     journal: Journal
     engine: Engine
     shipping: Shipping
+    operators: Operators
     door: Door
     policy_repository: PolicyRepository
     worker: Worker
@@ -93,6 +95,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         journal=journal,
         engine=engine,
         shipping=shipping,
+        operators=Operators(store, ledger, journal),
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),

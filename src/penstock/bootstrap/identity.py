@@ -15,7 +15,8 @@ from typing import Any
 
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find
-from penstock.core.authority import ADMINISTRATOR, SOURCE
+from penstock.core import authority
+from penstock.core.authority import ADMINISTRATOR, DEPLOYER, SOURCE
 from penstock.core.codec import encode
 from penstock.core.evidence import Envelope
 from penstock.core.people import By, Genesis, KeyGrant, PolicyVersion, Said
@@ -30,8 +31,9 @@ ORIGIN = "penstock"
 OPERATOR = "operator"
 WORKER = "worker"
 SERVER = "server"
-LEADS = ("development-lead", "test-lead", "security-lead", "operations-lead")
-ROLES = (ADMINISTRATOR, *LEADS, SOURCE)
+LEADS = authority.LEADS
+#: What the operator holds at first.
+ROLES = (ADMINISTRATOR, *LEADS, DEPLOYER, SOURCE)
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
 async def grant_worker(store: Store, ledger: Ledger, keys: Keys, name: str) -> None:
     """Let a worker's own key sign machine evidence, if it may not yet: the operator's key grants it."""
     async with store.transaction() as tx:
-        authority = await ledger.authority(tx)
-        if keys.worker.keyid in authority.keys:
+        known = await ledger.authority(tx)
+        if keys.worker.keyid in known.keys:
             return
         grant = KeyGrant(By(OPERATOR), name, keys.worker.public_key.hex(), "worker")
         # Strictly later than what the operator said last: two workers may join in the same instant.
-        now = max(await tx.now(), authority.latest.get(OPERATOR, 0.0) + 0.001)
+        now = max(await tx.now(), known.latest.get(OPERATOR, 0.0) + 0.001)
         await ledger.append(tx, [attest(keys.operator, statement_of(spoken(grant, now)))])
 
 

@@ -25,6 +25,7 @@ from penstock.bootstrap.home import Home
 from penstock.bootstrap.loop import run
 from penstock.engine import prune, tokens
 from penstock.server.app import create_app
+from penstock.server.connections import Bounded
 from penstock.server.guard import Guard
 
 log = logging.getLogger(__name__)
@@ -79,6 +80,7 @@ def _server(app: Guard) -> _Server:
         uvicorn.Config(
             app,
             log_level="warning",
+            http=Bounded,
             lifespan="off",
             access_log=False,
             timeout_graceful_shutdown=2,

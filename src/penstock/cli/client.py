@@ -44,7 +44,7 @@ class Client:
         token = os.environ.get("PENSTOCK_TOKEN", "")
         if not (token.isascii() and token.isprintable()):
             raise Invalid("this is not a token", where="PENSTOCK_TOKEN")
-        headers = {"authorization": f"Bearer {token}"}
+        headers = {"authorization": f"Bearer {token}"} if token else {}
         return cls(httpx.Client(base_url=url, headers=headers, timeout=SECONDS, limits=LIMITS), url)
 
     def close(self) -> None:

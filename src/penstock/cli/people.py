@@ -10,9 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+from penstock.cli import spelling
 from penstock.cli.client import Client
 from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, table, told
+from penstock.core.digest import digest, hex_of
 from penstock.core.people import (
     ORGANISATION,
     Binding,
@@ -135,6 +137,7 @@ def add_identity(given: argparse.Namespace) -> int:
         types = tuple(given.type) if given.type else None
         grant_key = KeyGrant(NOBODY, given.identity, raw.hex(), purpose, types)  # type: ignore[arg-type]
         answers.append(say(given, client, grant_key))
+        spelling.warn_of_revoked(client, hex_of(digest(raw)))
     if given.address:
         answers.append(say(given, client, Person(NOBODY, given.identity, tuple(given.address))))
     return _recorded(given, answers, f"{given.identity} is known here")
@@ -184,7 +187,10 @@ def attest_logins(given: argparse.Namespace) -> int:
 
 
 def bind_service(given: argparse.Namespace) -> int:
-    answer = say(given, Client.find(), Binding(NOBODY, given.service, given.team))
+    client = Client.find()
+    before = client.get("/v1/identities")["teams"].values()
+    answer = say(given, client, Binding(NOBODY, given.service, given.team))
+    spelling.warn_of_binding(client, given.service, given.team, before)
     return _recorded(
         given, [answer], f"{given.service} belongs to {given.team}: its policies hold from now on"
     )
@@ -195,7 +201,9 @@ def bind_service(given: argparse.Namespace) -> int:
 
 def grant(given: argparse.Namespace) -> int:
     said = RoleGrant(NOBODY, given.identity, given.role, given.scope)
-    answer = say(given, Client.find(), said)
+    client = Client.find()
+    answer = say(given, client, said)
+    spelling.warn_of_grant(client, given.identity, given.role, given.scope)
     return _recorded(given, [answer], f"{given.identity} holds {given.role}")
 
 

@@ -36,6 +36,10 @@ from penstock.errors import Conflict, Invalid, Refused
 ADMINISTRATOR = "administrator"
 #: Whoever holds it may bring reports from outside.
 SOURCE = "evidence-source"
+#: Whoever holds it may ship, abort, promote, retry and roll back; and so may these others (see ADR 0021).
+DEPLOYER = "deployer"
+LEADS = ("development-lead", "test-lead", "security-lead", "operations-lead")
+OPERATING = (DEPLOYER, *LEADS, ADMINISTRATOR)
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,126}")
 
@@ -107,6 +111,10 @@ class Authority:
     def holders(self, role: str, scope: str = ORGANISATION) -> tuple[str, ...]:
         """Everybody who holds a role for a scope, in alphabetical order."""
         return tuple(sorted(who for who in self.roles if self.covers(who, role, scope)))
+
+    def operates(self, identity: str, service: str) -> bool:
+        """Whether somebody may ship, abort, promote, retry and roll back a service."""
+        return any(self.covers(identity, role, f"service/{service}") for role in OPERATING)
 
     def roles_for(self, identity: str, service: str) -> tuple[str, ...]:
         """The roles that somebody holds for a service, in alphabetical order."""

@@ -1,7 +1,7 @@
 """The typed facts that policies may use: one flat name for each, with its type.
 
-This table is the schema, and `core.policy.ENGINE` its version: a policy that misspells a name or mistakes a
-type is refused when it is published. Called by `core.selection` (to build facts from evidence) and by the
+This table is the schema, and `ENGINE` its version: a policy that misspells a name or mistakes
+a type is refused when it is published. Called by `core.selection` (to build facts from evidence) and by the
 languages (to declare variables). A fact that no evidence gives is simply absent, and a rule that needs it is
 UNKNOWN(MISSING).
 """
@@ -70,6 +70,11 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.canary.explanation": (FactType.TEXT, "the judge's words"),
 }
 
+#: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would; what an earlier
+#: one signed is computed again by the rule of then.
+FIRST_ENGINE = "urn:penstock:engine:1"
+ENGINE = "urn:penstock:engine:2"
+ENGINES = (FIRST_ENGINE, ENGINE)
 #: Facts that name many things are cut here; the counts beside them are never cut.
 MAX_NAMES = 50
 

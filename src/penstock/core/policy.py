@@ -23,8 +23,6 @@ from penstock.core.reviews import objection
 from penstock.core.selection import Question
 from penstock.core.verdict import Cause, Result, Verdict, combine, unknown
 
-#: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would.
-ENGINE = "urn:penstock:engine:1"
 #: What a policy may guard.
 ACTIONS = ("deploy", "shift", "promote")
 
@@ -106,7 +104,7 @@ def sign_off(
     override = None if verdict.passed else _override(question, policy, selected, authority)
     used = [entry for entry in selected if _matters(entry, policy)]
     return SignOff(
-        verifier=BuilderId(ENGINE),
+        verifier=BuilderId(question.engine),
         time_verified=_rfc3339(question.now),
         resource_uri=f"urn:penstock:release:{question.release.digest}",
         policy=Resource(published, {"sha256": hex_of(digest(policy.source.encode()))}),
@@ -140,7 +138,7 @@ def _decision(
         size=question.size,
         now=question.now,
         expires=min(question.now + policy.expires_after, override.expires if override else float("inf")),
-        engine=ENGINE,
+        engine=question.engine,
         first=question.first,
         change=question.change,
         artifact=question.artifact,
@@ -203,7 +201,11 @@ def _override(
             continue
         who = said.by.identity
         allowed = authority.covers(who, policy.owner, policy.scope)
-        if allowed and question.now < said.expires and not objection(who, question.change, authority):
+        if (
+            allowed
+            and question.now < said.expires
+            and not objection(who, question.change, authority, question.engine)
+        ):
             return Overridden(entry.index, who, said.reason, said.expires)
     return None
 

@@ -5,6 +5,7 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
 1. Only entries below the ledger size that the gate looked at.
 2. About the artifact: provenance, test results, coverage, findings, components, and statements signed
    elsewhere. Of several with the same type, origin, source and suite or tool, the newest counts.
+   (`FIRST_ENGINE` did not look at the suite or tool of what was signed elsewhere.)
 3. About the release, and newer than the delivery's own beginning: acceptance and canary looks. The
    newest of each counts: the canary of an earlier delivery never signs for a later one.
 4. About the release, at any time: the newest override of each policy for this action.
@@ -19,7 +20,7 @@ from dataclasses import dataclass
 from penstock.core.authority import Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
-from penstock.core.facts import MAX_NAMES, Fact
+from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
 from penstock.core.imported import translate
 from penstock.core.people import Override, Review
 from penstock.core.predicates import (
@@ -36,13 +37,15 @@ from penstock.core.predicates import (
 )
 from penstock.core.release import Artifact, Change, Release
 from penstock.core.reviews import judged
+from penstock.errors import Invalid
 
 Name = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Question:
-    """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when."""
+    """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when; *engine*
+    by which version of the rule above."""
 
     delivery: str
     action: str
@@ -52,6 +55,7 @@ class Question:
     first: bool
     size: int
     now: float
+    engine: str = ENGINE
 
     @property
     def revision(self) -> str:
@@ -87,7 +91,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
     """What this entry is the newest of; None if it does not count."""
     statement = entry.statement
     if statement.about(question.artifact.digest):
-        name = report_name(statement.predicate)
+        name = report_name(statement.predicate, question.engine)
         if name is not None:
             return name
     if statement.about(question.release.digest):
@@ -103,7 +107,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
     return None
 
 
-def report_name(predicate: Predicate) -> Name | None:
+def report_name(predicate: Predicate, engine: str = ENGINE) -> Name | None:
     """What a report about an artifact is the newest of; None for what is no such report."""
     match predicate:
         case Provenance():
@@ -112,10 +116,23 @@ def report_name(predicate: Predicate) -> Name | None:
             return (predicate.TYPE, origin, predicate.source or "", name)
         case Findings(tool=name, origin=origin) | Components(tool=name, origin=origin):
             return (predicate.TYPE, origin, predicate.source or "", name)
-        case Imported(source=source, predicate_type=kind):
-            return (predicate.TYPE, source, kind)
+        case Imported(source=source, predicate_type=kind, envelope=envelope):
+            told = () if engine == FIRST_ENGINE else _tools(envelope)
+            return (predicate.TYPE, source, kind, *told)
         case _:
             return None
+
+
+def _tools(envelope: str) -> tuple[str, ...]:
+    """The suites and tools of what was signed elsewhere: one that passed must not hide another that failed.
+
+    What cannot be read has none: it is for `facts` to refuse.
+    """
+    try:
+        reports = translate(envelope)
+    except Invalid:
+        return ()
+    return tuple(str(getattr(report, "suite", "") or getattr(report, "tool", "")) for report in reports)
 
 
 def facts(selected: Iterable[Entry], question: Question, authority: Authority) -> dict[str, Fact]:
@@ -140,7 +157,7 @@ def facts(selected: Iterable[Entry], question: Question, authority: Authority) -
     found |= _findings([p for p in predicates if isinstance(p, Findings)])
     found |= _components([p for p in predicates if isinstance(p, Components)])
     found |= _imported([p for p in predicates if isinstance(p, Imported)])
-    found |= _reviews([p for p in predicates if isinstance(p, Review)], change, authority)
+    found |= _reviews([p for p in predicates if isinstance(p, Review)], question, authority)
     for predicate in predicates:
         match predicate:
             case Provenance():
@@ -241,10 +258,11 @@ def _imported(statements: list[Imported]) -> Mapping[str, Fact]:
     return {"evidence.imported.types": types} if types else {}
 
 
-def _reviews(reviews: list[Review], change: Change, authority: Authority) -> Mapping[str, Fact]:
+def _reviews(reviews: list[Review], question: Question, authority: Authority) -> Mapping[str, Fact]:
     if not reviews:
         return {}
-    approving = judged(reviews, change, authority)
+    change = question.change
+    approving = judged(reviews, change, authority, question.engine)
     counted = sorted(who for who, why in approving.items() if not why)
     roles = {role for who in counted for role in authority.roles_for(who, change.service)}
     return {

@@ -7,6 +7,7 @@ refused, and the attempt goes into the ledger.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from dataclasses import dataclass, replace
 from penstock.core.authority import SOURCE, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
-from penstock.core.imported import foreign
+from penstock.core.imported import foreign, translate
 from penstock.core.people import By, Genesis, Override, PolicyVersion, Said
 from penstock.core.predicates import Attempt, Imported, Predicate
 from penstock.core.saying import spoken, statement_of
@@ -29,6 +30,8 @@ from penstock.ports import Language, Signer, Store, Transaction
 REPEAT = 600.0
 #: How far a signer's clock may be from ours, seconds. What was signed long ago is not taken any more.
 SKEW = 600.0
+#: So many refused attempts of one login are kept within this time (seconds).
+MOST_ATTEMPTS, ATTEMPTS_WITHIN = 20, 3600.0
 #: The longest that an override may hold, seconds: a week.
 LONGEST_OVERRIDE = 7 * 86400.0
 
@@ -59,6 +62,8 @@ class Door:
         self._languages = languages
         self._worker = worker
         self._server = server
+        #: When each login's attempts were kept, as far as that still limits the next.
+        self._kept: dict[str, list[float]] = {}
 
     # --- people ------------------------------------------------------------------------------------
 
@@ -89,7 +94,9 @@ class Door:
         if not isinstance(said, Said) or isinstance(said, Genesis):
             raise Invalid(f"{said.TYPE} is not for people to say")
         if isinstance(said, PolicyVersion):
-            compiled(document_of(said), self._languages)
+            # Beside the loop: nobody was asked yet who this is, and a long text takes seconds.
+            document = await asyncio.to_thread(document_of, said)
+            await asyncio.to_thread(compiled, document, self._languages)
         try:
             async with self._store.transaction() as tx:
                 _timely(said, await tx.now())
@@ -101,15 +108,21 @@ class Door:
             raise
 
     async def _keep_attempt(self, envelope: Envelope, login: Login, error: Refused) -> None:
-        """Once for each statement, however often it is tried."""
+        """Once for each statement, however often it is tried, and only so many of one login.
+
+        The ledger is for ever, and whoever has a token can make refused statements by the thousand.
+        """
         tried = digest(envelope.payload)
         async with self._store.transaction() as tx:
-            if not await self._ledger.tagged(tx, f"about:{tried}"):
+            now = await tx.now()
+            kept = [at for at in self._kept.get(login.identity, ()) if at > now - ATTEMPTS_WITHIN]
+            if len(kept) < MOST_ATTEMPTS and not await self._ledger.tagged(tx, f"about:{tried}"):
                 signer = (await self._ledger.authority(tx)).keys.get(envelope.keyid)
                 what, who = envelope.statement().predicate.TYPE, signer.identity if signer else ""
                 attempt = Attempt(who, login.identity, what, error.what, tried)
                 subject = Subject(login.identity, tried)
                 await self._ledger.append(tx, [attest(self._worker, Statement((subject,), attempt))])
+                self._kept[login.identity] = [*kept, now]
 
     # --- sources ---------------------------------------------------------------------------------------
 
@@ -130,8 +143,10 @@ class Door:
         """Record a statement that a trusted source signed elsewhere, with its signature.
 
         What is known already is found again, however old and in whatever formatting: anybody may bring it,
-        and by bringing an earlier result once more nobody makes it the newest, or fresh.
+        and by bringing an earlier result once more nobody makes it the newest, or fresh. `Invalid` if it is
+        of a type that policies read and cannot be read: later it would stop every gate.
         """
+        translate(inner.envelope)
         async with self._store.transaction() as tx:
             for held in await self._ledger.tagged(tx, f"about:{subjects[0].digest}"):
                 if _signed(held.statement.predicate) == _signed(inner):

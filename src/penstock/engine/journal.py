@@ -313,7 +313,7 @@ class Journal:
     async def orphan(self, owner: str) -> None:
         """End every lease of a worker that is known to be dead, and of no other: called before it starts."""
         async with self._store.transaction() as tx:
-            await tx.execute(
+            await tx.changed(
                 "UPDATE deliveries SET lease = 0 WHERE state = 'executing' AND owner = ?", (owner,)
             )
 

@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.core.authority import Authority
+from penstock.core.authority import ADMINISTRATOR, Authority
 from penstock.core.codeowners import owners
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
@@ -52,12 +52,16 @@ class PolicyRepository:
         self._source = source
         self._door = door
 
-    async def sync(self, location: str, revision: str) -> tuple[Synced, ...]:
+    async def sync(self, location: str, revision: str, caller: str) -> tuple[Synced, ...]:
         """Publish every policy of the repository that differs from what is in force.
 
         All files are checked before anything is published. A policy that is in force and has no file here
-        stays in force: retiring it is a decision of its own.
+        stays in force: retiring it is a decision of its own. *caller* has to be an administrator, or to hold
+        the roles that own what changes: people sign drafts too, and which repository counts is a decision.
         """
+        async with self._store.transaction(write=False) as tx:
+            if not (await self._ledger.authority(tx)).roles.get(caller):
+                raise _not_for(caller, ADMINISTRATOR)  # before anything is fetched
         found = await self._source.resolve(location, revision)
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             tree = Path(folder)
@@ -71,6 +75,11 @@ class PolicyRepository:
             await self._plan(found, name, document, ownership, authority, present)
             for name, document in documents.items()
         ]
+        for plan in plans:
+            owner, scope = documents[plan.file].owner, documents[plan.file].scope
+            allowed = authority.covers(caller, ADMINISTRATOR, scope) or authority.covers(caller, owner, scope)
+            if plan.identity and not allowed:
+                raise _not_for(caller, owner)
         return tuple([await self._publish(plan, documents[plan.file]) for plan in plans])
 
     async def _plan(
@@ -105,6 +114,11 @@ class PolicyRepository:
         )
         entry = await self._door.attest(version, Login(plan.identity, plan.what))
         return Synced(plan.file, plan.policy, "published", plan.commit, plan.identity, entry.index)
+
+
+def _not_for(caller: str, role: str) -> Refused:
+    what = f"{caller} may not publish what a repository holds: it takes the role {role}"
+    return Refused(what, next_move=f"ask an administrator, or a holder of {role}: penstock identity list")
 
 
 def _policies(tree: Path, location: str) -> dict[str, PolicyDocument]:

@@ -7,7 +7,7 @@ is queued: an error leaves nothing behind.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,9 @@ from penstock.ledger.live import Live, history, live
 from penstock.ledger.log import Ledger
 from penstock.ports import Artifacts, Builder, Source, SourceRevision, Store, Transaction
 
+#: Called with the services of what was found, before anything is queued: raises unless all may be shipped.
+Permit = Callable[[Sequence[str]], Awaitable[None]]
+
 
 class Shipping:
     def __init__(
@@ -47,22 +50,27 @@ class Shipping:
         self._artifacts = artifacts
         self.queue = Queue(store, journal)
 
-    async def ship(self, location: str, revision: str, environment: str) -> tuple[str, ...]:
+    async def ship(self, location: str, revision: str, environment: str, permit: Permit) -> tuple[str, ...]:
         """Queue what the commit holds: a service, or the environment data of an organisation repository.
 
         Returns the ids of the new deliveries; empty if environment data changes nothing that is live.
         """
         proposed = await self._proposed(location, revision, environment)
+        await permit([proposal.service for proposal in proposed])
         return tuple([await self.queue.add(proposal) for proposal in proposed])
 
-    async def ship_together(self, changes: Sequence[tuple[str, str]], environment: str) -> tuple[str, ...]:
+    async def ship_together(
+        self, changes: Sequence[tuple[str, str]], environment: str, permit: Permit
+    ) -> tuple[str, ...]:
         """Queue what several commits (location, revision) hold as one change set: all of it goes to
         production, in the order in which the services call one another, or nothing stays there.
 
         Returns the ids of the new deliveries, those that are called first.
         """
         found = [await self._proposed(location, revision, environment) for location, revision in changes]
-        return await self.queue.add_together([proposal for proposed in found for proposal in proposed])
+        proposals = [proposal for proposed in found for proposal in proposed]
+        await permit([proposal.service for proposal in proposals])
+        return await self.queue.add_together(proposals)
 
     async def _proposed(self, location: str, revision: str, environment: str) -> list[Proposal]:
         found = await self._source.resolve(location, revision)
@@ -99,7 +107,7 @@ class Shipping:
         return await self.queue.add(await self._back(current, target, change))
 
     async def roll_back_together(
-        self, service: str, environment: str, person: str, reason: str
+        self, service: str, environment: str, person: str, reason: str, permit: Permit
     ) -> tuple[str, ...]:
         """Come back from the change set with which *service* was promoted: all its services, callers first.
 
@@ -124,6 +132,7 @@ class Shipping:
                     raise Conflict(f"{member} {what}", next_move="roll back each service by itself")
                 change = _rollback_change(member, environment, person, reason)
                 proposals.append(await self._back(now_live, target, change))
+        await permit(members)
         return await self.queue.add_together(proposals)
 
     async def _back(self, current: Live | None, target: Live | None, change: Change) -> Proposal:

@@ -13,10 +13,11 @@ from dataclasses import replace
 
 from penstock.core.authority import Authority, InForce
 from penstock.core.evidence import Entry, Statement
+from penstock.core.facts import ENGINES
 from penstock.core.people import PolicyVersion
 from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off
 from penstock.core.predicates import Deployed, Promoted, Proposed, Shifted, SignOff
-from penstock.core.release import Change
+from penstock.core.release import Change, Release
 from penstock.core.selection import Question, select
 from penstock.errors import Invalid, PenstockError
 from penstock.policyfile import parse_policy
@@ -41,6 +42,7 @@ def question_of(signed: SignOff) -> Question:
         first=decision.first,
         size=decision.size,
         now=decision.now,
+        engine=decision.engine,
     )
 
 
@@ -74,6 +76,9 @@ def _faults(
     languages: Mapping[str, Language],
 ) -> Iterator[str]:
     question = question_of(signed)
+    if question.engine not in ENGINES:
+        yield f"it was computed by {question.engine[:80]}, which this release does not know"
+        return
     # 1. It looked at a beginning of the ledger, and at the delivery's own change.
     if question.size > entry.index:
         yield "it claims to have seen entries after itself"
@@ -112,6 +117,10 @@ def unsigned(entry: Entry, pool: Sequence[Entry], authority: Authority, views: V
     if not isinstance(done, DONE):
         return []
     action, earlier = ACTION[type(done)], [held for held in pool if held.index < entry.index]
+    if isinstance(done, (Deployed, Promoted)) and not entry.statement.about(done.release.digest):
+        return [f"{action} of another release than it is about"]
+    if isinstance(done, (Deployed, Promoted)) and done.data.digest != done.release.data:
+        return [f"{action} with other environment data than its release has"]
     begun = proposed(earlier, done.delivery)
     if begun is None:
         return [f"{action} by a delivery that never began"]
@@ -194,9 +203,9 @@ def proposed(entries: Iterable[Entry], delivery: str) -> Proposed | None:
 
 
 def _promotes(held: Entry, entry: Entry) -> bool:
-    """Whether *held* is the promotion of a release that *entry* is about."""
-    promotes = isinstance(held.statement.predicate, Promoted)
-    return promotes and any(held.statement.about(subject.digest) for subject in entry.statement.subjects)
+    """Whether *held* is the promotion of the release that *entry* is about."""
+    promoted = held.statement.predicate
+    return isinstance(promoted, Promoted) and _done_to(entry, promoted.release)
 
 
 def _sign_offs(entries: Iterable[Entry], delivery: str, action: str) -> list[tuple[int, SignOff]]:
@@ -210,7 +219,15 @@ def _sign_offs(entries: Iterable[Entry], delivery: str, action: str) -> list[tup
 
 def _same(signed: SignOff, entry: Entry) -> bool:
     """Whether a sign-off is for the very release that an action is about."""
-    return entry.statement.about(signed.penstock.release.digest)
+    return _done_to(entry, signed.penstock.release)
+
+
+def _done_to(entry: Entry, release: Release) -> bool:
+    """Whether an action was done to this release: by what it says, and by all that it is filed under."""
+    done = entry.statement.predicate
+    if isinstance(done, (Deployed, Promoted)) and done.release != release:
+        return False
+    return all(subject.digest in (release.digest, release.artifact) for subject in entry.statement.subjects)
 
 
 def _late(entry: Entry, earlier: Sequence[Entry], signed: Sequence[SignOff]) -> list[str]:

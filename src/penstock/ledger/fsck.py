@@ -28,7 +28,7 @@ from penstock.core.notes import Checkpoint, VerifierKey, claimed_size, cosigned_
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.predicates import SignOff
 from penstock.core.selection import tags_of
-from penstock.errors import PenstockError
+from penstock.errors import Invalid, PenstockError
 from penstock.ledger import again
 from penstock.ledger.log import admitted, entry_of
 from penstock.ledger.signatures import signed_by
@@ -128,7 +128,10 @@ async def verify(
     """Check everything that the ledger's answers rest on, in one snapshot.
 
     *kept* is a checkpoint note that somebody outside kept: the ledger must still begin with its entries.
+    `Invalid` if it is no checkpoint at all.
     """
+    if kept is not None:
+        _is_checkpoint(kept)
     check = _Check(trust, {name: _Once(language) for name, language in languages.items()})
     async with store.transaction(write=False) as tx:
         size = await _entries(check, tx)
@@ -360,6 +363,15 @@ def _cosignature(check: _Check, size: object, name: object, key: object, line: o
         cosigned_at(body, made, signer, signed_by)
     except PenstockError as error:
         check.wrong(where, error)
+
+
+def _is_checkpoint(kept: str) -> None:
+    """`Invalid` for another file: that is no sign of tampering."""
+    try:
+        claimed_size(kept)
+    except PenstockError as error:
+        move = "give the file that penstock ledger checkpoint wrote, as it was"
+        raise Invalid(f"this is no checkpoint: {error.what}", where="kept", next_move=move) from error
 
 
 def _kept(check: _Check, kept: str, size: int) -> None:

@@ -5,6 +5,7 @@ Called by the CLI, scripts and the pages' script. Errors are problem documents w
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -19,6 +20,7 @@ from pydantic import BaseModel, Field
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.changeset import MOST_MEMBERS
 from penstock.core.codec import decode
+from penstock.engine.ship import Permit
 from penstock.errors import Conflict, Invalid
 from penstock.ledger import bundle, fsck
 from penstock.server import intake, logs, people, policies, views
@@ -76,16 +78,26 @@ def routes(control: ControlPlane) -> APIRouter:
 
 
 def _deliveries(api: APIRouter, control: ControlPlane) -> None:
+    operators = control.operators
+
+    async def shipper(request: Request) -> Permit:
+        """Whether the caller may ship, asked before anything is fetched; and then for what was found."""
+        identity = login_of(request).identity
+        await operators.demand_any(identity, "ship")
+        return functools.partial(operators.demand, identity, "ship")
+
     @api.post("/ship")
-    async def ship(given: Ship) -> View:
+    async def ship(given: Ship, request: Request) -> View:
         """Start deliveries of what a commit holds."""
-        return {"deliveries": await control.shipping.ship(given.location, given.revision, given.environment)}
+        asked = (given.location, given.revision, given.environment)
+        return {"deliveries": await control.shipping.ship(*asked, await shipper(request))}
 
     @api.post("/changesets")
-    async def ship_together(given: Set) -> View:
+    async def ship_together(given: Set, request: Request) -> View:
         """Start deliveries of what several commits hold, as one change set."""
+        permit = await shipper(request)
         changes = [(change.location, change.revision) for change in given.changes]
-        return {"deliveries": await control.shipping.ship_together(changes, given.environment)}
+        return {"deliveries": await control.shipping.ship_together(changes, given.environment, permit)}
 
     @api.get("/deliveries")
     async def deliveries(service: str = "", limit: Limit = 50) -> View:
@@ -101,21 +113,30 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
             data = await bundle.export(control.ledger, tx, delivery)
         return Response(data, media_type="application/json")
 
+    _requests(api, control)
+
+
+def _requests(api: APIRouter, control: ControlPlane) -> None:
+    operators = control.operators
+
     @api.post("/deliveries/{delivery}/abort")
-    async def abort(delivery: str) -> View:
-        await control.journal.request(delivery, "abort")
-        return {"delivery": delivery}
+    async def abort(delivery: str, request: Request) -> View:
+        found = await operators.delivery(login_of(request).identity, "abort", delivery)
+        await control.journal.request(found, "abort")
+        return {"delivery": found}
 
     @api.post("/deliveries/{delivery}/retry")
-    async def retry(delivery: str, given: Again) -> View:
+    async def retry(delivery: str, given: Again, request: Request) -> View:
         """A new delivery of the same change: from *stage* on ("": the one that failed), or all of it."""
+        found = await operators.with_its_set(login_of(request).identity, "retry", delivery)
         stage = None if given.whole else given.stage
-        return {"delivery": await control.shipping.queue.again(delivery, stage)}
+        return {"delivery": await control.shipping.queue.again(found, stage)}
 
     @api.post("/deliveries/{delivery}/promote")
-    async def promote(delivery: str) -> View:
-        await control.journal.request(delivery, "promote")
-        return {"delivery": delivery}
+    async def promote(delivery: str, request: Request) -> View:
+        found = await operators.delivery(login_of(request).identity, "promote", delivery)
+        await control.journal.request(found, "promote")
+        return {"delivery": found}
 
 
 def _services(api: APIRouter, control: ControlPlane) -> None:
@@ -126,9 +147,12 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
     @api.post("/services/{service}/rollback")
     async def rollback(service: str, given: RollBack, request: Request) -> View:
         """Take back what is live; if *together*, with all that came in its change set."""
-        asked = (service, views.PRODUCTION, login_of(request).identity, given.reason)
+        identity = login_of(request).identity
+        permit = functools.partial(control.operators.demand, identity, "roll back")
+        await permit([service])
+        asked = (service, views.PRODUCTION, identity, given.reason)
         if given.together:
-            started = await control.shipping.roll_back_together(*asked)
+            started = await control.shipping.roll_back_together(*asked, permit)
             return {"delivery": started[0], "deliveries": started}
         found = await control.shipping.roll_back(*asked)
         return {"delivery": found, "deliveries": [found]}

@@ -25,8 +25,8 @@ OPEN = ("/healthz", "/login", "/static/")
 PAGES_HOST = "localhost"
 HOSTS = ("127.0.0.1", PAGES_HOST, "[::1]")
 MAX_BODY = 1024 * 1024
-#: Reports are larger than anything else that is sent here.
-LARGER = {"/v1/evidence": 24 * 1024 * 1024}
+#: Reports are larger than anything else that is sent here. To sign in, nobody has to be known yet.
+OTHERWISE = {"/v1/evidence": 24 * 1024 * 1024, "/login": 4096}
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -73,7 +73,7 @@ class Guard:
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
-        most = LARGER.get(scope["path"], MAX_BODY)
+        most = OTHERWISE.get(scope["path"], MAX_BODY)
         if not _at_most(most, length) or "transfer-encoding" in headers:
             return 413, f"a request body has a Content-Length of at most {most} bytes", ""
         if self._trusted:
@@ -93,6 +93,8 @@ class Guard:
         if identity is None:
             page = "text/html" in headers.get("accept", "")
             words = "a token is needed; `penstock up` printed one at its first start"
+            if headers.get("authorization"):
+                words = "nobody here has this token: mistyped, taken back, or of another server"
             return (303, words, sign_in) if page else (401, words, "")
         scope["penstock.login"] = Login(identity, "token")
         return None
@@ -154,7 +156,8 @@ async def _answer(send: Any, status: int, words: str, location: str) -> None:
         headers["www-authenticate"] = "Bearer"
     if location:
         headers["location"] = location
-    move = "send Authorization: Bearer <token>" if status == 401 else ""
+    move = "send Authorization: Bearer <token>; an administrator makes one: penstock identity token NAME"
+    move = move if status == 401 else ""
     body = json.dumps({"word": "refused", "what": words, "where": "", "next": move})
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
     await send({"type": "http.response.body", "body": body.encode()})

@@ -5,16 +5,20 @@ Called by `api`. Publishing is saying: see `people`.
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+import asyncio
+
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import encode
+from penstock.core.policy import PolicyDocument
 from penstock.errors import Invalid
 from penstock.ledger.again import compiled
 from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
 from penstock.server import views
+from penstock.server.guard import login_of
 from penstock.server.views import Text, View
 
 
@@ -49,22 +53,29 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
 
     @api.post("/policies/lint")
     async def lint(given: Source) -> View:
-        document = parse_policy(given.source.encode(), "policy.yaml")
-        compiled(document, control.languages)
+        document = await _parsed(given)
+        await asyncio.to_thread(compiled, document, control.languages)
         return {"policy": document.policy, "rules": [rule.id for rule in document.rules]}
 
     @api.post("/policies/sync")
-    async def sync(given: Repository) -> View:
+    async def sync(given: Repository, request: Request) -> View:
         """Publish what a repository's ``policies/`` change, by the commits' own signatures."""
-        found = await control.policy_repository.sync(given.location, given.revision)
+        found = await control.policy_repository.sync(
+            given.location, given.revision, login_of(request).identity
+        )
         return {"policies": [{"index": None, **encode(one)} for one in found]}
 
     @api.post("/policies/replay")
     async def replayed(given: Replay) -> View:
         """What a policy's text would have decided in past deliveries, beside what was decided."""
-        document = parse_policy(given.source.encode(), "policy.yaml")
-        rules = compiled(document, control.languages)
+        document = await _parsed(given)
+        rules = await asyncio.to_thread(compiled, document, control.languages)
         async with control.store.transaction(write=False) as tx:
             found = await replay(control.ledger, tx, document, rules, given.limit)
         view: View = encode(found)
         return view
+
+
+async def _parsed(given: Source | Replay) -> PolicyDocument:
+    # Beside the loop: a long text takes seconds, and leases are renewed meanwhile.
+    return await asyncio.to_thread(parse_policy, given.source.encode(), "policy.yaml")

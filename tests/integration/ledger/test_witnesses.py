@@ -315,8 +315,9 @@ async def test_entries_that_were_cut_off_are_missed(world: World) -> None:
 
 @pytest.mark.parametrize("kept", ["", "hello", "penstock\n1\nAAAA\n\n— penstock AAAAAQ==\n"])
 async def test_what_is_no_checkpoint_of_this_log_is_told(world: World, kept: str) -> None:
-    (problem,) = await problems(world, world.trust, kept)
-    assert problem.startswith("kept checkpoint: ")
+    """And not as if the ledger had been tampered with."""
+    with pytest.raises(Invalid, match="this is no checkpoint"):
+        await problems(world, world.trust, kept)
 
 
 # --- in the background --------------------------------------------------------------------------------------

@@ -209,6 +209,9 @@ def test_a_url_and_a_token_lead_to_the_same_server(
     monkeypatch.setenv("PENSTOCK_TOKEN", "wrong")
     sh("status")
     assert sh.code == 1
+    assert "nobody here has this token" in sh.err
+    monkeypatch.delenv("PENSTOCK_TOKEN")
+    sh("status")
     assert "a token is needed" in sh.err
 
 
@@ -223,7 +226,9 @@ def test_a_checkpoint_that_was_kept_is_looked_for(sh: Shell, told: Told, tmp_pat
     )
     assert sh.code == 1
     kept.write_text("")
-    assert "not a signed note" in sh("ledger", "verify", "--kept", str(kept))
+    sh("ledger", "verify", "--kept", str(kept))
+    assert sh.code == 2
+    assert "this is no checkpoint: not a signed note" in sh.err
     sh("ledger", "verify", "--kept", str(tmp_path / "gone"))
     assert (sh.code, "cannot be read" in sh.err) == (2, True)
 

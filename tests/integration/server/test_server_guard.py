@@ -117,6 +117,13 @@ def test_a_body_is_bounded(house: Playhouse) -> None:
     assert request(house, ("content-length", "\xb2")) in (400, 413)
 
 
+def test_nobody_unknown_makes_the_server_read_a_long_form(house: Playhouse) -> None:
+    at_pages = house.url.replace("127.0.0.1", "localhost")
+    with httpx.Client(base_url=at_pages, trust_env=False) as nobody:
+        assert nobody.post("/login", data={"token": "x" * 4000}).status_code == 401
+        assert nobody.post("/login", data={"token": "x" * 5000}).status_code == 413
+
+
 def test_every_answer_carries_the_headers_that_bind_browsers(house: Playhouse, told: Told) -> None:
     with house.client() as client:
         answers = [client.get(path) for path in ("/", "/v1/status", "/static/live.js", "/nothing")]

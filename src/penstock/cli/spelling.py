@@ -1,0 +1,62 @@
+"""Warnings about names that look like a slip: what is granted to nobody's name holds, and helps nobody.
+
+Called by `people` once the statement is recorded: a new name is as good as any, so nothing is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from penstock.cli.client import Client
+from penstock.cli.show import complain
+from penstock.core.authority import ADMINISTRATOR, DEPLOYER, LEADS, SOURCE
+from penstock.core.digest import digest
+from penstock.core.people import KeyRevocation
+
+SHIPPED = (ADMINISTRATOR, DEPLOYER, SOURCE, *LEADS)
+
+
+def warn_of_grant(client: Client, identity: str, role: str, scope: str) -> None:
+    """Who, what and where, if each is unlike all that is known here."""
+    view = client.get("/v1/identities")
+    known = view["identities"]
+    # The grant itself made its names known: what nobody else has is what could be a slip.
+    others = [one for one in known if one["identity"] != identity]
+    mine = [one for one in known if one["identity"] == identity]
+    if not any(one["keys"] or one["addresses"] or len(one["roles"]) > 1 for one in mine):
+        nearest = _nearest(identity, (one["identity"] for one in others))
+        words = f"; did you mean {nearest}?" if nearest else ""
+        complain(f"! {identity} has no key and no address here yet{words}")
+    owners = (policy["owner"] for policy in client.get("/v1/policies")["policies"])
+    roles = {*SHIPPED, *owners, *(held["role"] for one in others for held in one["roles"])}
+    _warn("role", role, roles)
+    kind, _, team = scope.partition("/")
+    if kind == "team":
+        _warn("team", team, set(view["teams"].values()))
+
+
+def warn_of_binding(client: Client, service: str, team: str, before: Iterable[str]) -> None:
+    """*before*: the teams that were known before it was bound."""
+    _warn("team", team, set(before))
+    _warn("service", service, {row["service"] for row in client.get("/v1/status")["services"]})
+
+
+def warn_of_revoked(client: Client, keyid: str) -> None:
+    """A key that was taken back once, and is granted again."""
+    about = client.get("/v1/evidence", digest=digest(keyid.encode()))["entries"]
+    revoked = [entry["index"] for entry in about if entry["type"] == KeyRevocation.TYPE]
+    if revoked:
+        complain(f"! this key was revoked before (entry {revoked[-1]}): penstock evidence show {revoked[-1]}")
+
+
+def _warn(what: str, name: str, known: set[str]) -> None:
+    nearest = "" if name in known else _nearest(name, known)
+    if nearest:
+        complain(f"! no {what} here was called {name} before; did you mean {nearest}?")
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    plain = {other.casefold(): other for other in known}
+    found = get_close_matches(name.casefold(), plain, 1, 0.75)
+    return plain[found[0]] if found else ""

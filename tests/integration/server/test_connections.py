@@ -1,0 +1,83 @@
+"""Connections that say nothing, or never finish, are bounded; those that are answered are not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+import uvicorn
+
+from penstock.server.connections import Bounded
+
+
+class Short(Bounded):
+    MOST = 20
+    SECONDS = 0.2
+
+
+async def app(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]) -> None:
+    """Reads the body, and answers in pieces over a second if asked to."""
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    for _ in range(10 if scope["path"] == "/slow" else 1):
+        await send({"type": "http.response.body", "body": b"piece", "more_body": True})
+        await asyncio.sleep(0.1 if scope["path"] == "/slow" else 0)
+    await send({"type": "http.response.body", "body": b"end"})
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app, http=Short, log_level="error", lifespan="off"))
+    serving = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.01)
+    yield listener.getsockname()[1]
+    server.should_exit = True
+    server.force_exit = True
+    await serving
+
+
+async def said(port: int, text: bytes, *, whole: bool = False) -> bytes:
+    """What comes back until the server closes; with *whole*, it is asked to close after its answer."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(text.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n") if whole else text)
+    try:
+        async with asyncio.timeout(20):
+            return await reader.read()
+    except ConnectionError:
+        return b""
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+HEAD = b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"GET / HTTP/1.1\r\nhost: x\r\n", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc"],
+)
+async def test_what_never_arrives_is_not_waited_for(port: int, text: bytes) -> None:
+    assert b"200" not in await said(port, text)
+
+
+async def test_an_answer_takes_as_long_as_it_takes(port: int) -> None:
+    answer = await said(port, HEAD.replace(b"/ ", b"/slow "), whole=True)
+    assert answer.count(b"piece") == 10
+    assert b"end" in answer
+
+
+async def test_a_flood_takes_no_more_than_its_share_and_passes(port: int) -> None:
+    async with asyncio.timeout(60):
+        flood = [asyncio.create_task(said(port, b"")) for _ in range(200)]
+        # All are closed: those beyond the bound at once, the others when their time is up.
+        assert set(await asyncio.gather(*flood)) == {b""}
+        assert b"end" in await said(port, HEAD, whole=True)

@@ -1,0 +1,57 @@
+"""Slips that would be recorded for ever and help nobody: told at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from office import Office
+from playhouse import Playhouse, opened
+from shell import Shell
+
+from penstock.core.digest import digest, hex_of
+from penstock.core.sshsig import parse_public_key
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[Playhouse]:
+    with opened() as found:
+        yield found
+
+
+@pytest.fixture
+def office(
+    house: Playhouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Office:
+    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
+    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    return Office(house, Shell(capsys), tmp_path)
+
+
+def test_names_that_look_like_another_are_told(office: Office) -> None:
+    sh = office.sh
+    office.hire("sam", "security-lead --scope team/payments")
+    sh.ok("identity", "bind", "checkout", "payments")
+    assert sh.err == ""
+    sh.ok("role", "grant", "sam", "test-lead")
+    assert sh.err == ""
+    sh.ok("role", "grant", "Sam", "securty-lead", "--scope", "team/payment")
+    assert "Sam has no key and no address here yet; did you mean sam?" in sh.err
+    assert "no role here was called securty-lead before; did you mean security-lead?" in sh.err
+    assert "no team here was called payment before; did you mean payments?" in sh.err
+    sh.ok("identity", "bind", "checkout", "payment")
+    assert "no team here was called payment before; did you mean payments?" in sh.err
+    sh.ok("role", "grant", "sam", "release-captain")
+    assert sh.err == ""
+
+
+def test_a_key_that_was_taken_back_is_not_given_again_unnoticed(office: Office) -> None:
+    sh, path = office.sh, office.key("lost")
+    sh.ok("identity", "add", "lena", "--public-key", f"{path}.pub")
+    assert sh.err == ""
+    keyid = hex_of(digest(parse_public_key(path.with_suffix(".pub").read_text())))
+    sh.ok("identity", "revoke-key", keyid, "--reason", "laptop lost")
+    sh.ok("identity", "add", "lena", "--public-key", f"{path}.pub")
+    assert "this key was revoked before (entry " in sh.err
