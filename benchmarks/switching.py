@@ -39,11 +39,13 @@ from parts.street import ENVIRONMENT, SERVICE, Street, street, succeeded
 from fakes.web import free_port
 from penstock.actions import deploy, promote, rollback, shift
 from penstock.adapters.envoy import Envoy
+from penstock.adapters.envoy.watches import check_room
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.loop import run
 from penstock.core.fence import Fence
 from penstock.core.release import Release
 from penstock.core.traffic import WHOLE, Backend, TrafficPlan, TrafficState, Weight
+from penstock.errors import Unavailable
 from penstock.ports import Outcome, Task
 
 Figures = dict[str, float]
@@ -235,8 +237,23 @@ def running(folder: Path) -> psutil.Process:
     return psutil.Process(json.loads((folder / "envoy.pid").read_text())["pid"])
 
 
-async def services(folder: Path, counts: list[int]) -> Figures:
+def fitting(counts: list[int]) -> list[int]:
+    """Those that the machine lets Envoy watch, all at once; the others are told of."""
+    found: list[int] = []
+    for count in sorted(counts):
+        try:
+            check_room(sum(found) + count + 2 * (len(found) + 1))
+        except Unavailable as error:
+            print(f"{count} services are not measured: {error}", flush=True)
+        else:
+            found.append(count)
+    return found
+
+
+async def services(folder: Path, wanted: list[int]) -> Figures:
     figures: Figures = {}
+    if not (counts := fitting(wanted)):
+        return figures
     async with contextlib.AsyncExitStack() as stack:
         behind = stack.enter_context(site(folder))
         worlds: dict[int, tuple[Envoy, TrafficState]] = {}

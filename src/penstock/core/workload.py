@@ -129,7 +129,9 @@ class Placement:
     def backend(self) -> Backend:
         """This placement as something that traffic can be sent to."""
         addresses = tuple(instance.address for instance in self.instances)
-        return Backend(self.release, addresses, self.health_path, self.egress, self.drain_seconds)
+        return Backend(
+            self.release, addresses, self.health_path, self.egress, drain_seconds=self.drain_seconds
+        )
 
     @property
     def ready(self) -> bool:
