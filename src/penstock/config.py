@@ -22,6 +22,7 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.trafficconfig import TrafficConfig
 from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
 from penstock.errors import Invalid
 
@@ -107,6 +108,7 @@ class ServiceConfig:
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
     acceptance: AcceptanceConfig = AcceptanceConfig()
     canary: CanaryConfig = CanaryConfig()
+    traffic: TrafficConfig = field(default_factory=TrafficConfig)
     supersede: bool = True
 
     @property
@@ -232,6 +234,7 @@ def _check_service(config: ServiceConfig) -> None:
         raise Invalid("canary.steps must rise, each from 0.1 to below 100 per cent", where=FILE)
     if config.canary.look_every <= 0 or config.canary.seconds_per_step <= 0:
         raise Invalid("canary times must be above zero", where=FILE)
+    config.traffic.check()
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
     _check_liveness(config.liveness)

@@ -6,13 +6,15 @@ Must not know which router it tests.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import pytest
 
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
+    PREVIEW_COOKIE,
     PREVIEW_HEADER,
     TOKEN_HEADER,
     Backend,
@@ -20,29 +22,53 @@ from penstock.core.traffic import (
     TrafficPlan,
     TrafficState,
     Weight,
+    preview_host,
 )
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.ports import Metrics, Router
 
 SERVICE, ENVIRONMENT = "web", "production"
 FENCE = Fence(f"{SERVICE}/{ENVIRONMENT}", 1, "key")
+SHOP = Fence(f"shop/{ENVIRONMENT}", 1, "key")
+
+
+@dataclass(frozen=True)
+class Visit:
+    """What a user got: the status, the release that answered ("" if none did), and cookies to keep."""
+
+    status: int
+    release: str
+    cookies: Mapping[str, str]
+
+
+class World(Protocol):
+    """What is around a router.
+
+    *backend* starts something that answers for a release; *dead* is a backend that nobody can reach;
+    *socket* is an address for an egress listener. *visit* asks (address, headers, path) as a user does;
+    *seen* are the last requests that reached a release: their lines, in lower case. *meddle* makes the
+    data plane do a plan behind the router's back.
+    """
+
+    async def backend(self, release: str) -> Backend: ...
+    def dead(self, release: str) -> Backend: ...
+    def socket(self, name: str) -> str: ...
+    async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit: ...
+    def seen(self, release: str) -> Sequence[str]: ...
+    async def meddle(self, plan: TrafficPlan) -> None: ...
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A router and the world around it.
-
-    *backend* starts something that answers for a release; *dead* is a backend that nobody can reach;
-    *socket* is an address for an egress listener. *fetch* asks (address, headers, path) as a user does,
-    and gives the status and the release that answered ("" if none did).
-    """
+    """A router, and the world around it."""
 
     router: Router
     metrics: Metrics
-    backend: Callable[[str], Awaitable[Backend]]
-    dead: Callable[[str], Backend]
-    socket: Callable[[str], str]
-    fetch: Callable[[str, dict[str, str], str], Awaitable[tuple[int, str]]]
+    world: World
+
+    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
+        found = await self.world.visit(address, headers, path)
+        return found.status, found.release
 
     async def read(self) -> TrafficState:
         return await self.router.read(SERVICE, ENVIRONMENT)
@@ -54,7 +80,7 @@ class Subject:
         """Every release known, nobody served."""
         state = await self.read()
         for release in releases:
-            state = await self.apply(state.exposing(await self.backend(release)))
+            state = await self.apply(state.exposing(await self.world.backend(release)))
         return state
 
     async def serving(self, release: str, *dark: str) -> TrafficState:
@@ -79,7 +105,7 @@ class RouterContract:
         assert await subject.fetch(state.address, {}, "/") == (503, "")
 
         state = await subject.apply(state.shifting(Weight("web-1", 1000)))
-        state = await subject.apply(state.exposing(await subject.backend("web-2")))
+        state = await subject.apply(state.exposing(await subject.world.backend("web-2")))
         assert {backend.release for backend in state.backends} == {"web-1", "web-2"}
         assert state.weights == (Weight("web-1", 1000),)
         assert await subject.who(state.address, 20) == {"web-1": 20}
@@ -102,7 +128,7 @@ class RouterContract:
 
     async def test_users_are_never_sent_to_what_cannot_be_reached(self, subject: Subject) -> None:
         state = await subject.serving("web-1")
-        state = await subject.apply(state.exposing(subject.dead("web-2")))
+        state = await subject.apply(state.exposing(subject.world.dead("web-2")))
         assert not state.ready("web-2")
         with pytest.raises(Unavailable):
             await subject.apply(state.shifting(Weight("web-2", 1000)))
@@ -123,6 +149,29 @@ class RouterContract:
         for headers in (named, key, named | {TOKEN_HEADER: "guessed"}, key | {PREVIEW_HEADER: "web-9"}):
             assert await subject.who(state.address, 5, headers) == {"web-1": 5}
 
+    async def test_a_dark_release_has_a_host_name_that_needs_the_token_too(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        shop = TrafficPlan("shop", ENVIRONMENT, (await subject.world.backend("shop-1"),), ())
+        other = await subject.router.apply(shop, fence=Fence(f"shop/{ENVIRONMENT}", 1, "key"))
+        host, token = {"host": preview_host("web-2")}, state.preview_token
+        key, cookie = {TOKEN_HEADER: token}, {"cookie": f"theme=dark; {PREVIEW_COOKIE}={token}"}
+        shouted = {"host": preview_host("web-2").upper() + ":8600"}
+        for headers in (host | key, host | cookie, shouted | key):
+            assert await subject.who(state.address, 5, headers) == {"web-2": 5}
+        assert token not in subject.world.seen("web-2")[0], "the token header goes no further"
+        for headers in (
+            host,
+            cookie,
+            host | {TOKEN_HEADER: "guessed"},
+            host | {TOKEN_HEADER: other.preview_token},
+            host | {TOKEN_HEADER: token.swapcase()},
+            host | {TOKEN_HEADER: f"{token},{token}"},  # what two headers of one name become
+            host | {"cookie": f"{PREVIEW_COOKIE}={token}x"},
+            {"host": preview_host("web-9")} | key,
+            {"host": f"x{preview_host('web-2')}"} | key,
+        ):
+            assert await subject.who(state.address, 5, headers) == {"web-1": 5}, headers
+
     async def test_the_same_plan_again_changes_nothing(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
         assert await subject.apply(state.shifting(*state.weights)) == state
@@ -139,7 +188,9 @@ class RouterContract:
 
     async def test_callers_follow_the_callees_weights(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
-        shop = replace(await subject.backend("shop-1"), egress=(Egress(SERVICE, subject.socket("shop-1")),))
+        shop = replace(
+            await subject.world.backend("shop-1"), egress=(Egress(SERVICE, subject.world.socket("shop-1")),)
+        )
         caller = TrafficPlan("shop", ENVIRONMENT, (shop,), ())
         await subject.router.apply(caller, fence=Fence(f"shop/{ENVIRONMENT}", 1, "key"))
         assert await subject.who(shop.egress[0].address, 10) == {"web-1": 10}
@@ -147,7 +198,9 @@ class RouterContract:
         assert await subject.who(shop.egress[0].address, 10) == {"web-2": 10}
 
     async def test_a_callee_may_come_after_its_caller(self, subject: Subject) -> None:
-        shop = replace(await subject.backend("shop-1"), egress=(Egress(SERVICE, subject.socket("shop-1")),))
+        shop = replace(
+            await subject.world.backend("shop-1"), egress=(Egress(SERVICE, subject.world.socket("shop-1")),)
+        )
         caller = TrafficPlan("shop", ENVIRONMENT, (shop,), ())
         await subject.router.apply(caller, fence=Fence(f"shop/{ENVIRONMENT}", 1, "key"))
         assert await subject.fetch(shop.egress[0].address, {}, "/") == (503, "")
@@ -156,7 +209,7 @@ class RouterContract:
 
     async def test_a_refused_plan_leaves_the_last_good_one(self, subject: Subject) -> None:
         state = await subject.serving("web-1")
-        good = await subject.backend("web-2")
+        good = await subject.world.backend("web-2")
         for bad in (
             replace(good, addresses=("999.1.1.1:80",)),
             replace(good, egress=(Egress(SERVICE, "999.1.1.1:81"),)),
@@ -191,7 +244,7 @@ class RouterContract:
         state = await subject.apply(state.shifting(Weight("web-1", 999), Weight("web-2", 1)))
         after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
         assert (after.epoch, after.requests) == (before.epoch, 5)  # moving users must not end a window
-        await subject.apply(state.exposing(await subject.backend("web-1")))
+        await subject.apply(state.exposing(await subject.world.backend("web-1")))
         after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
         assert after.epoch != before.epoch or after.requests >= before.requests
 

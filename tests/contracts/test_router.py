@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import httpx
 import pytest
 
-from contracts.router import RouterContract, Subject
+from contracts.finer import FinerContract
+from contracts.router import RouterContract, Subject, Visit
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from fakes.web import Website, free_port
-from penstock.adapters.envoy import Envoy
-from penstock.core.traffic import Backend
+from penstock.adapters.envoy import Envoy, config
+from penstock.adapters.envoy.routes import Keys, routes
+from penstock.core.traffic import Backend, TrafficPlan
 from penstock.node.client import NodeMetrics, NodeRouter
 
 
@@ -25,9 +28,10 @@ class World:
     def __init__(self, folder: Path, stack: contextlib.AsyncExitStack) -> None:
         self._folder = folder
         self._stack = stack
+        self._sites: dict[str, Website] = {}
 
     async def backend(self, release: str) -> Backend:
-        site = Website(release)
+        self._sites[release] = site = Website(release)
         await site.start()
         self._stack.push_async_callback(site.stop)
         return Backend(release, (site.address,), "/health")
@@ -38,13 +42,27 @@ class World:
     def socket(self, name: str) -> str:
         return f"unix:{self._folder / name}.sock"
 
-    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
+    async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
         uds = address.removeprefix("unix:") if address.startswith("unix:") else None
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds, verify=False)) as client:
             answer = await client.get(("http://callee" if uds else address) + path, headers=headers)
         release = answer.headers.get("x-penstock-release", "")
         assert not release or answer.text == release, "the header and the answer must be of one release"
-        return answer.status_code, release
+        return Visit(answer.status_code, release, dict(answer.cookies))
+
+    def seen(self, release: str) -> Sequence[str]:
+        return self._sites[release].heads
+
+    async def meddle(self, plan: TrafficPlan) -> None:
+        file = self._folder / "envoy" / f"rds-{plan.service}.{plan.environment}.json"
+        other = file.with_suffix(".other")
+        other.write_text(config.document("meddled", [routes(plan, Keys("another"))]))
+        other.replace(file)
+        transport = httpx.AsyncHTTPTransport(uds=str(self._folder / "envoy" / "admin.sock"), verify=False)
+        asking = "http://envoy/config_dump?resource=dynamic_route_configs"
+        async with httpx.AsyncClient(transport=transport) as admin, asyncio.timeout(10):
+            while "meddled" not in (await admin.get(asking)).text:
+                await asyncio.sleep(0.01)
 
 
 class FakeWorld:
@@ -64,34 +82,38 @@ class FakeWorld:
     def socket(self, name: str) -> str:
         return f"unix:/egress/{name}"
 
-    async def fetch(self, address: str, headers: dict[str, str], path: str) -> tuple[int, str]:
-        return self._router.ask(address, headers, path)
+    async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
+        return Visit(*self._router.ask(address, headers, path))
+
+    def seen(self, release: str) -> Sequence[str]:
+        return self._router.seen[release]
+
+    async def meddle(self, plan: TrafficPlan) -> None:
+        self._router.meddled[plan.service, plan.environment] = plan
 
 
-class TestFake(RouterContract):
+class TestFake(RouterContract, FinerContract):
     @pytest.fixture
     def subject(self) -> Subject:
         router = FakeRouter()
         world = FakeWorld(router)
-        return Subject(router, router, world.backend, world.dead, world.socket, world.fetch)
+        return Subject(router, router, world)
 
 
-class TestEnvoy(RouterContract):
+class TestEnvoy(RouterContract, FinerContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async with contextlib.AsyncExitStack() as stack:
             envoy = Envoy(short_tmp / "envoy", free_port())
             stack.push_async_callback(envoy.stop)
             world = World(short_tmp, stack)
-            yield Subject(envoy, envoy, world.backend, world.dead, world.socket, world.fetch)
+            yield Subject(envoy, envoy, world)
 
 
-class TestNode(RouterContract):
+class TestNode(RouterContract, FinerContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         router = FakeRouter()
         world = FakeWorld(router)
         async with agent_at(short_tmp / "node", FakePlatform(), router) as client:
-            yield Subject(
-                NodeRouter(client), NodeMetrics(client), world.backend, world.dead, world.socket, world.fetch
-            )
+            yield Subject(NodeRouter(client), NodeMetrics(client), world)

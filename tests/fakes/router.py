@@ -1,23 +1,28 @@
 """Router and Metrics in memory, with the rules of a real one. For tests of whatever moves traffic.
 
-`up` says which addresses answer; `ask` is a user's request. Must not do I/O.
+`up` says which addresses answer; `ask` is a user's request, and `seen` is what reached each release. Must not
+do I/O.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections import Counter
+from collections import Counter, defaultdict, deque
 
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
+    MIRROR_HEADER,
+    PREVIEW_COOKIE,
     PREVIEW_HEADER,
     TOKEN_HEADER,
     WHOLE,
     Backend,
     BackendState,
     Counters,
+    Rule,
     TrafficPlan,
     TrafficState,
+    sticky_cookie,
 )
 from penstock.errors import Invalid, Unavailable
 
@@ -29,22 +34,27 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.up: set[str] = set()
+        #: What somebody else has made of a plan.
+        self.meddled: dict[tuple[str, str], TrafficPlan] = {}
         self.applied: list[TrafficPlan] = []
         self.fences: list[Fence] = []
         self.tended = 0
         self.stopped = False
         self.time = 0.0
         self._plans: dict[tuple[str, str], TrafficPlan] = {}
+        self.seen: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=100))
         self._turn = 0
+        self._copies = 0
         self._requests: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
 
     # --- Router ------------------------------------------------------------------------------------
 
     async def read(self, service: str, environment: str) -> TrafficState:
-        plan = self._plans.get((service, environment))
-        if plan is None:
+        wanted = self._plans.get((service, environment))
+        if wanted is None:
             return TrafficState(service, environment)
+        plan = self.meddled.get((service, environment), wanted)
         return TrafficState(
             service=service,
             environment=environment,
@@ -54,24 +64,29 @@ class FakeRouter:
                 for backend in plan.backends
             ),
             address=f"http://{service}.{environment}",
-            preview_token=TOKEN,
+            preview_token=f"{TOKEN}-{service}",
+            rules=plan.rules,
+            sticky=plan.sticky,
+            mirror=plan.mirror,
+            handling=plan.handling,
+            asked=None if plan == wanted else wanted,
         )
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         self.fences.append(fence)
         key = (plan.service, plan.environment)
         old = self._plans.get(key)
-        if old != plan:
-            self._check(plan, {weight.release for weight in old.weights} if old else set())
+        if self.meddled.pop(key, old) != plan:
+            self._check(plan, old.serving if old else frozenset())
             self._plans[key] = plan
             self.applied.append(plan)
         return await self.read(*key)
 
-    def _check(self, plan: TrafficPlan, had: set[str]) -> None:
+    def _check(self, plan: TrafficPlan, had: frozenset[str]) -> None:
         for backend in plan.backends:
             for address in (*backend.addresses, *(egress.address for egress in backend.egress)):
                 _check_address(address)
-        wanted = {weight.release for weight in plan.weights} - had
+        wanted = plan.serving - had
         unready = [b.release for b in plan.backends if b.release in wanted and not self._ready(b)]
         if unready:
             raise Unavailable(f"the proxy cannot reach {', '.join(unready)}: no traffic was moved")
@@ -99,38 +114,92 @@ class FakeRouter:
 
     # --- a user --------------------------------------------------------------------------------------
 
-    def ask(self, address: str, headers: dict[str, str], path: str = "/") -> tuple[int, str]:
-        """(status, release) of one request at an ingress or egress *address*; "" if nobody answers."""
-        plan = self._behind(address)
-        known = {backend.release for backend in plan.backends} if plan else set()
-        named = headers.get(PREVIEW_HEADER)
-        if named in known and headers.get(TOKEN_HEADER) == TOKEN:
-            return self._status(path), str(named)
-        if plan is None or not plan.weights:
-            return 503, ""
-        release = self._choose(plan)
+    def ask(self, address: str, headers: dict[str, str], path: str = "/") -> tuple[int, str, dict[str, str]]:
+        """(status, release, new cookies) of one request at an ingress or egress *address*; "" if nobody
+        answers."""
+        given = {name.lower(): value for name, value in headers.items()}
+        given.setdefault("host", address)
+        found = self._egress_at(address)
+        if found is None:
+            plan = self._ingress_at(address)
+            given.pop(MIRROR_HEADER, None)
+        else:
+            caller, plan = found
+            if caller.chain:
+                given["baggage"] = ",".join(filter(None, (given.get("baggage"), _chain(caller.release))))
+        if plan is None:
+            return 503, "", {}
+        dark = self._dark(plan, given)
+        if dark or not plan.weights:
+            return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
+        release, cookies = self._choose(plan, given, path)
+        self._copy(plan, given)
+        status = self._reach(release, given, path)
         self._requests[release] += 1
-        self._errors[release] += self._status(path) >= 500
-        return self._status(path), release
+        self._errors[release] += status >= 500
+        return status, release, cookies
 
-    def _behind(self, address: str) -> TrafficPlan | None:
-        for (service, environment), plan in self._plans.items():
-            if address == f"http://{service}.{environment}":
-                return plan
-            for egress in (egress for backend in plan.backends for egress in backend.egress):
-                if egress.address == address:
-                    return self._plans.get((egress.callee, environment))
+    def _ingress_at(self, address: str) -> TrafficPlan | None:
+        known = {f"http://{s}.{e}": (s, e) for s, e in self._plans}
+        name = known.get(address)
+        return self.meddled.get(name, self._plans[name]) if name else None
+
+    def _egress_at(self, address: str) -> tuple[Backend, TrafficPlan | None] | None:
+        for (_, environment), plan in self._plans.items():
+            for backend in plan.backends:
+                for egress in backend.egress:
+                    if egress.address == address:
+                        return backend, self._plans.get((egress.callee, environment))
         return None
 
-    def _choose(self, plan: TrafficPlan) -> str:
+    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> str:
+        """The dark release that this request may see, and names; or that its chain leads to."""
+        token, cookies = f"{TOKEN}-{plan.service}", _cookies(given)
+        for backend in plan.backends:
+            release = backend.release
+            on_host = given["host"].lower().startswith(f"{release}.preview.")
+            named = given.get(PREVIEW_HEADER) == release or on_host
+            if named and given.get(TOKEN_HEADER) == token:
+                return release
+            if on_host and cookies.get(PREVIEW_COOKIE) == token:
+                return release
+        known = {backend.release for backend in plan.backends}
+        for caller in (caller for other in self._plans.values() for caller in other.backends):
+            for target in caller.chain:
+                if target in known and _chain(caller.release) in given.get("baggage", ""):
+                    return target
+        return ""
+
+    def _choose(self, plan: TrafficPlan, given: dict[str, str], path: str) -> tuple[str, dict[str, str]]:
+        weights = next((r.weights for r in plan.rules if _matches(r, given, path)), plan.weights)
         # A step that is coprime to the whole visits every thousandth once in a thousand requests.
-        self._turn = (self._turn + 617) % WHOLE
-        left = self._turn
-        for weight in plan.weights:
+        self._turn += 617
+        ticket, cookies = str(self._turn), dict[str, str]()
+        if plan.sticky:
+            name = sticky_cookie(plan.sticky)
+            ticket = _cookies(given).get(name, ticket)
+            cookies = {} if name in _cookies(given) else {name: ticket}
+        left = int(ticket) % WHOLE
+        for weight in weights:
             left -= weight.share
             if left < 0:
-                return weight.release
+                return weight.release, cookies
         raise AssertionError("weights sum to the whole")
+
+    def _copy(self, plan: TrafficPlan, given: dict[str, str]) -> None:
+        marked = MIRROR_HEADER in given or f"{MIRROR_HEADER}=1" in given.get("baggage", "")
+        if plan.mirror is None or marked:
+            return
+        self._copies += plan.mirror.share
+        if self._copies >= WHOLE:
+            self._copies -= WHOLE
+            baggage = ",".join(filter(None, (given.get("baggage"), f"{MIRROR_HEADER}=1")))
+            self._reach(plan.mirror.release, {**given, MIRROR_HEADER: "1", "baggage": baggage}, "/")
+
+    def _reach(self, release: str, given: dict[str, str], path: str) -> int:
+        lines = (f"{name}: {value}" for name, value in given.items() if name != TOKEN_HEADER)
+        self.seen[release].append("\r\n".join((path, *lines)).lower())
+        return self._status(path)
 
     @staticmethod
     def _status(path: str) -> int:
@@ -146,3 +215,21 @@ def _check_address(address: str) -> None:
         int(port)
     except ValueError as error:
         raise Invalid(f"refused: {error}", where=address) from error
+
+
+def _chain(caller: str) -> str:
+    return f"penstock-chain={caller}.{TOKEN}"
+
+
+def _cookies(given: dict[str, str]) -> dict[str, str]:
+    pairs = (pair.strip().partition("=") for pair in given.get("cookie", "").split(";"))
+    return {name: value for name, _, value in pairs}
+
+
+def _matches(rule: Rule, given: dict[str, str], path: str) -> bool:
+    cookies = _cookies(given)
+    return (
+        (not rule.path or f"{path}/".startswith(f"{rule.path}/"))
+        and all(given.get(header.name.lower()) == header.value for header in rule.headers)
+        and all(cookies.get(cookie.name) == cookie.value for cookie in rule.cookies)
+    )

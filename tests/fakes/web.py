@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
+from collections import deque
 
 
 class Website:
-    """Serves on a free port between `start` and `stop`; *requests* counts what is not ``/health``."""
+    """Serves on a free port between `start` and `stop`; *requests* counts what is not ``/health``,
+    and *heads* keeps the last of it, as it came. *status* is what it answers to that."""
 
     def __init__(self, name: str) -> None:
         self.name = name
+        self.status = "200 OK"
         self.requests = 0
+        self.heads: deque[str] = deque(maxlen=100)
         self._port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -41,15 +46,22 @@ class Website:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
-                    self._answer((await reader.readuntil(b"\r\n\r\n")).split()[1], writer)
+                    head = await reader.readuntil(b"\r\n\r\n")
+                    length = re.search(rb"(?i)content-length: *(\d+)", head)
+                    await reader.readexactly(int(length.group(1)) if length else 0)
+                    self._answer(head, writer)
                     await writer.drain()
         finally:
             writer.close()
             self._open.discard(writer)
 
-    def _answer(self, path: bytes, writer: asyncio.StreamWriter) -> None:
-        self.requests += path != b"/health"
-        status, body = ("500 Oops" if b"err" in path else "200 OK"), self.name.encode()
+    def _answer(self, head: bytes, writer: asyncio.StreamWriter) -> None:
+        path = head.split()[1]
+        if path != b"/health":
+            self.requests += 1
+            self.heads.append(head.decode("latin-1").lower())
+        usual = "200 OK" if path == b"/health" else self.status
+        status, body = ("500 Oops" if b"err" in path else usual), self.name.encode()
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
 
 

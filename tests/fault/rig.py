@@ -144,6 +144,8 @@ class Rig:
             process.wait(SETTLE_SECONDS)
         self._listener.close()
         self.machine.close()
+        for name in (boundaries.VARIABLE, "PENSTOCK_STORE"):  # the next test has its own, or none
+            os.environ.pop(name, None)
         if not keep:
             shutil.rmtree(self.folder, ignore_errors=True)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -16,28 +15,10 @@ from penstock.core.fence import Fence
 from penstock.core.traffic import WHOLE, Weight
 from penstock.errors import Conflict
 from penstock.node.client import NodeClient, NodeRouter
-from tests.fault.checks import Shape
 from tests.fault.listening import PAUSE, Kill
-from tests.fault.rig import LEASE_SECONDS, Configuration, Rig, database
-from tests.fault.test_matrix import FULL, needs_sandbox
-
-Stage = tuple[Rig, Shape]
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgres"])
-def stage(request: pytest.FixtureRequest) -> Iterator[Stage]:
-    """One that runs, with three workers, and what an undisturbed delivery leaves there."""
-    needs_sandbox()
-    configuration = Configuration(request.param, 3)
-    with database(configuration) as postgres:
-        made = Rig(configuration, postgres)
-        try:
-            made.open()
-            undisturbed = made.deliver()
-            assert not undisturbed.wrong, undisturbed.wrong
-            yield made, Shape.of(undisturbed.view)
-        finally:
-            made.close()
+from tests.fault.place import Place
+from tests.fault.rig import LEASE_SECONDS, Rig
+from tests.fault.test_matrix import FULL
 
 
 def said(made: Rig, words: str, seconds: float = 20.0) -> bool:
@@ -50,9 +31,9 @@ def said(made: Rig, words: str, seconds: float = 20.0) -> bool:
 
 
 @pytest.mark.timeout(300)
-def test_the_node_refuses_a_worker_that_was_believed_dead(stage: Stage) -> None:
-    made, shape = stage
-    made.pause_seconds = 0.0  # until another one has ended the delivery
+def test_the_node_refuses_a_worker_that_was_believed_dead(place: Place) -> None:
+    made, shape = place, place.shape
+    # It is paused until another one has ended the delivery.
     done = made.deliver([Kill("canary/shift/0 router.apply #1 before", PAUSE)], None, shape)
     assert done.run.killed
     assert not done.wrong, done.wrong
@@ -75,8 +56,8 @@ async def send_too_late(made: Rig) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(stage: Stage) -> None:
-    made, shape = stage
+def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(place: Place) -> None:
+    made, shape = place, place.shape
     made.pause_seconds = 3 * LEASE_SECONDS
     done = made.deliver([Kill("canary/shift/0 commit drive._commit #1 before", PAUSE)], None, shape)
     assert done.run.killed
@@ -85,9 +66,9 @@ def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(stage: S
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("stage", ["postgres"], indirect=True)
-def test_a_database_that_is_away_and_comes_back(stage: Stage) -> None:
-    made, shape = stage
+@pytest.mark.parametrize("running", ["postgres"], indirect=True)
+def test_a_database_that_is_away_and_comes_back(place: Place) -> None:
+    made, shape = place, place.shape
     made.database_seconds = 60.0 if FULL else 8.0
     for boundary in ("deploy/deploy/0 platform.place #1 after", "promote/promote/0 router.apply #1 after"):
         done = made.deliver([Kill(boundary, "postgres")], None, shape)

@@ -21,7 +21,7 @@ from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.unsandboxed import Unsandboxed
 from penstock.core.steplog import KEPT, Bounds
 from penstock.core.workload import Mount, Step
-from penstock.engine.logs import ATTEMPTS, finish, keeping, read, reopen
+from penstock.engine.logs import ATTEMPTS, finish, keeping, make_room, read, reopen
 from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Sandbox
 
@@ -330,3 +330,14 @@ async def test_the_environment_of_a_workload_is_not_in_the_list_of_processes(tmp
     started.communicate(b"\n", timeout=20)
     assert "--args" in words
     assert [word for word in words if SECRET in word] == []
+
+
+def test_a_step_goes_on_where_no_log_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "deliveries").write_text("no folder, as when there is no room for one")
+    log = tmp_path / "deliveries" / "shop-1" / "build.log"
+    make_room(log)
+    output = Output(log, (), SMALL)
+    output.write(b"built\n")
+    output.close()
+    assert output.last_words.startswith("built\n")
+    assert "its log ends early: Not a directory" in output.last_words

@@ -35,6 +35,8 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
         assert f"{name}:" in REFERENCE.decode(), f"acceptance.{name} is not documented"
     for name in vars(defaults.canary):
         assert f"{name}:" in REFERENCE.decode(), f"canary.{name} is not documented"
+    for name in vars(defaults.traffic):
+        assert f"{name}:" in REFERENCE.decode(), f"traffic.{name} is not documented"
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,17 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
         ("drain_seconds: 301\n", "penstock.yaml", "from 0 to 300"),
         ("canary: {look_every: .nan}\n", "penstock.yaml:1", "a finite number"),
         ("replicas: 0\n", "penstock.yaml", "from 1 to 64"),
+        ("traffic: {mirror: 101}\n", "penstock.yaml: traffic.mirror", "from 0.1 to 100 per cent"),
+        ("traffic: {mirror: 0.01}\n", "penstock.yaml: traffic.mirror", "from 0.1 to 100 per cent"),
+        ("traffic: {stick: true}\n", "penstock.yaml:1", "known fields: early, mirror"),
+        ("traffic: {sticky: 1}\n", "penstock.yaml:1", "traffic.sticky"),
+        ("traffic: {timeout_seconds: 0}\n", "penstock.yaml: traffic.timeout_seconds", "from 0.001 to 3600"),
+        ("traffic: {retries: 11}\n", "penstock.yaml: traffic.retries", "from 0 to 10"),
+        ("traffic: {early: [{}]}\n", "penstock.yaml: traffic.early", "matches everything"),
+        ("traffic: {early: [{header: a}]}\n", "penstock.yaml: traffic.early", "the value of a"),
+        ("traffic: {early: [{path: /a, value: x}]}\n", "penstock.yaml: traffic.early", "without a header"),
+        ("traffic: {early: [{header: a, cookie: b}]}\n", "penstock.yaml: traffic.early", "not both"),
+        ("traffic: {early: [{path: beta}]}\n", "penstock.yaml: traffic.early", "no path prefix"),
         ("service: shop\nreplicas: 1\nservice: cart\n", "penstock.yaml:3", "'service' is given twice"),
         ("service: !!int ''\n", "penstock.yaml", "not valid YAML"),
         ("replicas: 9007199254740992\n", "penstock.yaml:1", "at most 9007199254740991"),

@@ -1,16 +1,20 @@
 """Deploy: place a release and prove it ready at the data plane, dark, without user traffic.
 
-Called by the engine. Must not give anybody's traffic to it: weights stay exactly as they are read.
+Called by the engine. Must not give anybody's traffic to it: weights stay exactly as they are read, and a
+mirror gets copies.
 """
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
+from penstock.core.drift import drift
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
+from penstock.core.traffic import TrafficState
 from penstock.core.workload import Placement, Workload
 from penstock.errors import Broken
 from penstock.ports import Artifacts, Outcome, Platform, Router, Task
@@ -31,8 +35,19 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         reason = masked(placement.reason, task.secrets)
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
+    found = drift(task.delivery, state)
     await router.apply(state.exposing(placement.backend), fence=task.fence)
-    return await _proven(task, router, platform, placement)
+    outcome = await _proven(task, router, platform, placement)
+    return replace(outcome, statements=(*outcome.statements, *found))
+
+
+async def _mirrored(task: Task, router: Router, state: TrafficState, release: str) -> str:
+    """Let the new release see copies of what users ask, if that is wanted and there are users. In words."""
+    mirror = task.config.traffic.mirror_to(release)
+    if mirror is None or release in state.plan.serving or not state.weights:
+        return ""
+    await router.apply(replace(state.plan, mirror=mirror), fence=task.fence)
+    return f", a mirror of {mirror.share / 10:g}% of user requests"
 
 
 async def _proven(task: Task, router: Router, platform: Platform, placement: Placement) -> Outcome:
@@ -48,6 +63,7 @@ async def _proven(task: Task, router: Router, platform: Platform, placement: Pla
             words = f"dark: {len(placement.instances)} ready, isolation {placement.isolation}"
             if placement.advisory:
                 words += f"; not enforced here: {', '.join(placement.advisory)}"
+            words += await _mirrored(task, router, state, release.id)
             subjects = (Subject(release.id, release.digest),)
             return Outcome(State.SUCCESS, words, (Statement(subjects, deployed),))
         await asyncio.sleep(POLL_SECONDS)

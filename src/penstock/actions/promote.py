@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.fence import Fence
 from penstock.core.pipeline import State
 from penstock.core.predicates import Promoted
-from penstock.core.traffic import WHOLE, Backend, TrafficState, Weight
+from penstock.core.traffic import Backend, TrafficState
 from penstock.errors import Broken
 from penstock.ports import Outcome, Platform, Router, Task
 
@@ -27,13 +28,17 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
         return Outcome(
             State.FAILURE, f"{release.id} does not answer the proxy any more: no traffic was moved"
         )
-    state = await router.apply(state.shifting(Weight(release.id, WHOLE)), fence=task.fence)
+    live = tuple(known.id for known in (release, task.baseline) if known)
+    found = drift(task.delivery, state, live)
+    settled = replace(state.settling(release.id), handling=task.config.traffic.handling)
+    state = await router.apply(settled, fence=task.fence)
     keep = {release.id} | ({task.baseline.id} if task.baseline else set())
     old = tuple(known.backend for known in state.backends if known.release not in keep)
     cut = await _forget(old, state, task.fence, router, platform)
     promoted = Promoted(task.delivery, release, data, task.baseline)
-    words = f"{release.id} has all traffic{cut}"
-    return Outcome(State.SUCCESS, words, (Statement((Subject(release.id, release.digest),), promoted),))
+    words = f"{release.id} has all traffic{cut}{in_brackets(found)}"
+    statement = Statement((Subject(release.id, release.digest),), promoted)
+    return Outcome(State.SUCCESS, words, (statement, *found))
 
 
 async def _forget(

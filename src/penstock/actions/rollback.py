@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
-from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState, Weight
+from penstock.core.traffic import Counters, TrafficPlan, TrafficState
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
@@ -22,10 +23,10 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     if new is None:
         raise Broken("nothing to roll back", where=task.delivery)
     state = await router.read(new.service, new.environment)
-    if stable is not None and state.share(stable.id) != WHOLE:
-        state = await router.apply(state.shifting(Weight(stable.id, WHOLE)), fence=task.fence)
-    elif stable is None and state.weights:
-        state = await router.apply(state.shifting(), fence=task.fence)
+    found = drift(task.delivery, state, tuple(known.id for known in (new, stable) if known))
+    settled = state.settling(stable.id if stable else "")
+    if found or settled != state.plan:
+        state = await router.apply(settled, fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
     cut = ""
     if new != stable:
@@ -34,9 +35,9 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
         state = await _withdraw(task, router, state, new.id)
         await platform.remove(new.id, fence=task.fence)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
-    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}"
+    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{in_brackets(found)}"
     rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
-    return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled),))
+    return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled), *found))
 
 
 async def restore(task: Task, /, *, router: Router) -> Outcome:
@@ -45,11 +46,13 @@ async def restore(task: Task, /, *, router: Router) -> Outcome:
     if target is None or current is None:
         raise Broken("a rollback needs a pair to come back to", where=task.delivery)
     state = await router.read(target.service, target.environment)
-    await router.apply(state.shifting(Weight(target.id, WHOLE)), fence=task.fence)
-    words = f"{target.id} serves again instead of {current.id}"
+    found = drift(task.delivery, state, (target.id, current.id))
+    settled = replace(state.settling(target.id), handling=task.config.traffic.handling)
+    await router.apply(settled, fence=task.fence)
+    words = f"{target.id} serves again instead of {current.id}{in_brackets(found)}"
     rolled = RolledBack(task.delivery, current, target, task.change.title)
     subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
-    return Outcome(State.SUCCESS, words, (Statement(subjects, rolled),))
+    return Outcome(State.SUCCESS, words, (Statement(subjects, rolled), *found))
 
 
 def _out(state: TrafficState, release: str) -> TrafficPlan:

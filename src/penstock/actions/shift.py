@@ -6,6 +6,9 @@ as the last step left it is recorded as drift in the evidence, and put right.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import State
 from penstock.core.predicates import Shifted
@@ -22,12 +25,13 @@ async def perform(task: Task, /, *, router: Router) -> Outcome:
     before = await router.read(new.service, new.environment)
     if not before.ready(new.id):
         return Outcome(State.FAILURE, f"{new.id} does not answer the proxy any more: no traffic was moved")
-    strangers = [weight for weight in before.weights if weight.release not in (new.id, stable.id)]
-    wanted = (Weight(stable.id, WHOLE - share), Weight(new.id, share))
-    after = await router.apply(before.shifting(*wanted), fence=task.fence)
+    asked = task.config.traffic
+    wanted = before.shifting(Weight(stable.id, WHOLE - share), Weight(new.id, share))
+    # Each release is an experiment of its own: its name is what users' places are dealt by.
+    wanted = replace(wanted, rules=asked.rules(new.id), sticky=new.id if asked.sticky else "", mirror=None)
+    after = await router.apply(wanted, fence=task.fence)
+    found = drift(task.delivery, before, (new.id, stable.id))
     reason = f"canary step {task.intent.number + 1}: {share / 10:g}% to {new.id}"
-    if strangers:
-        names = ", ".join(f"{weight.release} {weight.share / 10:g}%" for weight in strangers)
-        reason += f" (drift: found traffic on {names})"
+    reason += in_brackets(found)
     shifted = Shifted(task.delivery, after.weights, reason)
-    return Outcome(State.SUCCESS, reason, (Statement((Subject(new.id, new.digest),), shifted),))
+    return Outcome(State.SUCCESS, reason, (Statement((Subject(new.id, new.digest),), shifted), *found))

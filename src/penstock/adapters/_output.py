@@ -28,10 +28,14 @@ class Output:
 
     def __init__(self, log: Path, secrets: Iterable[bytes], bounds: Bounds = KEPT) -> None:
         self._masker = Masker(secrets)
-        self._file = _Rolling(log, bounds)
+        self._file: _Rolling | None = None
         self._end = b""
         self._trouble = ""
         self._closed = False
+        try:
+            self._file = _Rolling(log, bounds)
+        except OSError as error:
+            self._give_up(error)
 
     def write(self, data: bytes) -> None:
         self._keep(self._masker.feed(data))
@@ -42,8 +46,9 @@ class Output:
             return
         self._closed = True
         self._keep(self._masker.finish())
-        with contextlib.suppress(OSError):
-            self._file.close()
+        if self._file is not None:
+            with contextlib.suppress(OSError):
+                self._file.close()
 
     @property
     def last_words(self) -> str:
@@ -51,13 +56,16 @@ class Output:
 
     def _keep(self, data: bytes) -> None:
         self._end = (self._end + data)[-4 * LIMIT :] if len(data) < 4 * LIMIT else data[-4 * LIMIT :]
-        if self._trouble:
+        if self._trouble or self._file is None:
             return
         try:
             self._file.append(data)
         except OSError as error:
-            # The step goes on: what it does is worth more than its words.
-            self._trouble = f"\n(its log ends early: {error.strerror})"
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        """The step goes on: what it does is worth more than its words."""
+        self._trouble = f"\n(its log ends early: {error.strerror})"
 
 
 class _Rolling:

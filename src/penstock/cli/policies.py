@@ -103,14 +103,12 @@ def lint_files(given: argparse.Namespace) -> int:
             continue
         _warn_if_idle(policy.policy, policy.environments)
         rows.append({"file": str(path), "policy": policy.policy, "rules": len(policy.rules)})
-    told(given, rows, "\n".join(_linted(row) for row in rows))
-    return 2 if any("problem" in row for row in rows) else 0
-
-
-def _linted(row: dict[str, Any]) -> str:
-    if "problem" not in row:
-        return f"✓ {row['policy']}: {row['rules']} rules compile"
-    return f"✗ {row['problem']}" + (f"\n  next: {row['next']}" if row["next"] else "")
+    good, bad = [row for row in rows if "problem" not in row], [row for row in rows if "problem" in row]
+    for row in bad:
+        complain(f"✗ {row['problem']}" + (f"\n  next: {row['next']}" if row["next"] else ""))
+    if good or given.format == "json":
+        told(given, rows, "\n".join(f"✓ {row['policy']}: {row['rules']} rules compile" for row in good))
+    return 2 if bad else 0
 
 
 def test_files(given: argparse.Namespace) -> int:

@@ -98,6 +98,21 @@ class RolledBack:
 
 
 @dataclass(frozen=True)
+class Drifted:
+    """The data plane did not do what was last asked of it: *found* says in what. It was put right then.
+
+    *weights* are those that were found, in thousandths.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:drift:v1"
+    delivery: str
+    service: str
+    environment: str
+    found: str
+    weights: tuple[Weight, ...] = ()
+
+
+@dataclass(frozen=True)
 class Ended:
     """A delivery ended. *outcome* is for people: promoted, refused, rolled-back, superseded …"""
 
@@ -363,6 +378,7 @@ Predicate = (
     | Shifted
     | Promoted
     | RolledBack
+    | Drifted
     | Ended
     | Provenance
     | TestResult

@@ -5,8 +5,9 @@ Shares are whole thousandths (0.1%), so that equality is exact. Must not name a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from penstock.errors import Invalid
 
@@ -40,42 +41,159 @@ class Backend:
     *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
+    *chain* names dark releases of other services that are tested together with this one while it is dark
+    too: its calls to those services go to them.
     """
 
     release: str
     addresses: tuple[str, ...]
     health_path: str = ""
     egress: tuple[Egress, ...] = ()
+    chain: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Field:
+    """A header or cookie of a request, whose value is exactly *value*."""
+
+    name: str
+    value: str
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Users whose request has all of it go where *weights* say, before those of the plan are asked.
+
+    *path* is a prefix that ends at a slash or with the path: ``/shop`` is not a prefix of ``/shopping``.
+    """
+
+    weights: tuple[Weight, ...]
+    path: str = ""
+    headers: tuple[Field, ...] = ()
+    cookies: tuple[Field, ...] = ()
+
+    def check(self, where: str) -> None:
+        """Raise `Invalid` if no proxy could tell such requests apart."""
+        if not (self.path or self.headers or self.cookies):
+            raise Invalid("a rule that matches everything", where=where, next_move="use weights instead")
+        if self.path and not re.fullmatch(r"(/[A-Za-z0-9._~!$&'()*+,=:@%-]+)+", self.path):
+            raise Invalid(f"{self.path!r} is no path prefix such as /shop or /shop/beta", where=where)
+        for field_ in (*self.headers, *self.cookies):
+            if not re.fullmatch(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}", field_.name):
+                raise Invalid(f"{field_.name!r} is no name of a header or cookie", where=where)
+            if not re.fullmatch(r"[\x21-\x7e]([\x20-\x7e]{0,198}[\x21-\x7e])?", field_.value):
+                raise Invalid(f"the value of {field_.name} is not 1 to 200 printable characters", where=where)
+        for cookie in self.cookies:
+            if not re.fullmatch(r"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]+", cookie.value):
+                raise Invalid(f"the value of {cookie.name} cannot be in a cookie", where=where)
+        for header in self.headers:
+            if header.name.lower().startswith("penstock-"):
+                raise Invalid(f"{header.name} is a header of Penstock's own", where=where)
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """A copy of *share* thousandths of user requests goes to the dark *release*; its answers are ignored.
+
+    The copy carries `MIRROR_HEADER`, and is never copied again.
+    """
+
+    release: str
+    share: int
+
+
+@dataclass(frozen=True)
+class Handling:
+    """How long an answer may take, and how often a request that no instance has seen is sent again."""
+
+    timeout_seconds: float = 15.0
+    retries: int = 2
 
 
 @dataclass(frozen=True)
 class TrafficPlan:
     """All that one service wants of the proxy in one environment.
 
-    Every backend is reachable by the preview route (headers `PREVIEW_HEADER` and `TOKEN_HEADER`);
-    only those with a weight see users. *weights* is empty (nobody is served yet) or sums to `WHOLE`.
+    Every backend is reachable by the preview route (`preview_host`, or headers `PREVIEW_HEADER` and
+    `TOKEN_HEADER`); only those with a weight see users. *weights* is empty (nobody is served yet) or sums
+    to `WHOLE`; users move from the first to the last. *rules* are asked before them, in order. *sticky* is
+    the salt of an experiment: while it stays the same a user moves at most once as the last weight rises.
     """
 
     service: str
     environment: str
     backends: tuple[Backend, ...]
     weights: tuple[Weight, ...]
+    rules: tuple[Rule, ...] = ()
+    sticky: str = ""
+    mirror: Mirror | None = None
+    handling: Handling = Handling()
 
     def __post_init__(self) -> None:
-        known = {backend.release for backend in self.backends}
-        for weight in self.weights:
-            if weight.release not in known:
-                raise Invalid(f"traffic for {weight.release}, which has no backend", where=self.service)
-            if not 0 < weight.share <= WHOLE:
-                raise Invalid(f"share {weight.share} is not within 1..{WHOLE}", where=weight.release)
-        if self.weights and sum(weight.share for weight in self.weights) != WHOLE:
+        self._check_weights(self.weights)
+        for rule in self.rules:
+            self._check_weights(rule.weights)
+            rule.check(self.service)
+            if not rule.weights:
+                raise Invalid("a rule without weights", where=self.service)
+        served = self.serving
+        if not self.weights and (self.rules or self.sticky or self.mirror):
+            raise Invalid("rules, an experiment or a mirror, where nobody is served", where=self.service)
+        if self.sticky and not re.fullmatch(r"[a-z0-9][a-z0-9.-]{0,99}", self.sticky):
+            raise Invalid(f"{self.sticky!r} cannot be the salt of an experiment", where=self.service)
+        if self.mirror is not None:
+            self._check_share(Weight(self.mirror.release, self.mirror.share))
+            if self.mirror.release in served:
+                raise Invalid(f"a mirror to {self.mirror.release}, which has users", where=self.service)
+        for backend in self.backends:
+            if backend.chain and backend.release in served:
+                what = f"{backend.release} has users, so its calls cannot go to dark releases"
+                raise Invalid(what, where=self.service)
+        if not (0 < self.handling.timeout_seconds <= 3600 and 0 <= self.handling.retries <= 10):
+            raise Invalid("a timeout above 0 s, up to 3600, and 0 to 10 retries", where=self.service)
+
+    @property
+    def serving(self) -> frozenset[str]:
+        """Releases that some user may meet."""
+        return served_by(self.weights, self.rules)
+
+    def _check_weights(self, weights: tuple[Weight, ...]) -> None:
+        for weight in weights:
+            self._check_share(weight)
+        if weights and sum(weight.share for weight in weights) != WHOLE:
             raise Invalid(f"shares must sum to {WHOLE} thousandths", where=self.service)
+
+    def _check_share(self, weight: Weight) -> None:
+        if weight.release not in {backend.release for backend in self.backends}:
+            raise Invalid(f"traffic for {weight.release}, which has no backend", where=self.service)
+        if not 0 < weight.share <= WHOLE:
+            raise Invalid(f"share {weight.share} is not within 1..{WHOLE}", where=weight.release)
+
+
+def served_by(weights: tuple[Weight, ...], rules: tuple[Rule, ...]) -> frozenset[str]:
+    """Releases that some user may meet."""
+    ruled = (weight for rule in rules for weight in rule.weights)
+    return frozenset(weight.release for weight in (*weights, *ruled))
 
 
 #: A request that carries both headers goes to the dark release it names, whatever the weights say.
 PREVIEW_HEADER = "penstock-release"
 TOKEN_HEADER = "penstock-preview-token"
+#: In a browser: the token as a cookie, on the release's own host name.
+PREVIEW_COOKIE = "penstock-preview"
+#: Carried by the copy of a request that goes to a mirror.
+MIRROR_HEADER = "penstock-mirror"
+
+
+def preview_host(release: str) -> str:
+    """The host name at which *release* is seen, given the token. Browsers take it for this machine."""
+    return f"{release}.preview.localhost"
+
+
+def sticky_cookie(salt: str) -> str:
+    """The name of the cookie that keeps a user where he is during one experiment."""
+    return f"penstock-ab-{salt}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +214,8 @@ class TrafficState:
     """What the data plane does now for one service, read back from it (never from our own files).
 
     *address* is the base URL at which users reach the service; *preview_token* opens the preview
-    route. Both are empty while the data plane does not know the service.
+    route. Both are empty while the data plane does not know the service. *asked* is the plan that was
+    applied last, where that is not what the data plane does: every plan made of this one puts it right.
     """
 
     service: str
@@ -105,6 +224,31 @@ class TrafficState:
     backends: tuple[BackendState, ...] = ()
     address: str = ""
     preview_token: str = ""
+    rules: tuple[Rule, ...] = ()
+    sticky: str = ""
+    mirror: Mirror | None = None
+    handling: Handling = Handling()
+    asked: TrafficPlan | None = None
+
+    @property
+    def plan(self) -> TrafficPlan:
+        """The plan that changes nothing, but puts right what has drifted."""
+        known, of = tuple(backend.backend for backend in self.backends), self.asked or self
+        rest = (of.rules, of.sticky, of.mirror, of.handling)
+        return TrafficPlan(self.service, self.environment, known, of.weights, *rest)
+
+    @property
+    def drift(self) -> str:
+        """In what this is not what was asked for; "" if in nothing."""
+        if self.asked is None:
+            return ""
+        said = []
+        if self.weights != self.asked.weights:
+            said.append(f"users on {in_words(self.weights)} instead of {in_words(self.asked.weights)}")
+        for name in ("rules", "sticky", "mirror", "handling"):
+            if (found := getattr(self, name)) != getattr(self.asked, name):
+                said.append(f"{name}: {found or 'none'}")
+        return "; ".join(said)
 
     def share(self, release: str) -> int:
         """Thousandths of user traffic that *release* takes; 0 if none."""
@@ -118,18 +262,42 @@ class TrafficState:
     def exposing(self, backend: Backend) -> TrafficPlan:
         """The plan that makes *backend* known (or brings it up to date) and moves nobody."""
         others = tuple(b.backend for b in self.backends if b.release != backend.release)
-        return TrafficPlan(self.service, self.environment, (*others, backend), self.weights)
+        return replace(self.plan, backends=(*others, backend))
 
     def shifting(self, *weights: Weight) -> TrafficPlan:
-        """The plan that moves users and changes nothing else. Weights of zero are left out."""
-        known = tuple(b.backend for b in self.backends)
+        """The plan that moves users and changes nothing else. Weights of zero are left out.
+
+        What only a dark release has, its mirror and its chain, ends where it gets users.
+        """
         kept = tuple(weight for weight in weights if weight.share)
-        return TrafficPlan(self.service, self.environment, known, kept)
+        if not kept:
+            return replace(self.plan, weights=(), rules=(), sticky="", mirror=None)
+        plan = self.plan
+        served = served_by(kept, plan.rules)
+        mirror = plan.mirror if plan.mirror and plan.mirror.release not in served else None
+        known = tuple(_without_chain(b.backend) if b.release in served else b.backend for b in self.backends)
+        return replace(plan, backends=known, weights=kept, mirror=mirror)
+
+    def settling(self, release: str = "") -> TrafficPlan:
+        """The plan that ends every experiment: all users to *release*, or nobody served."""
+        plan = self.shifting(*([Weight(release, WHOLE)] if release else []))
+        return replace(plan, rules=(), sticky="", mirror=None)
 
     def without(self, *releases: str) -> TrafficPlan:
         """The plan that forgets backends; `Invalid` if one of them still has users."""
         left = tuple(b.backend for b in self.backends if b.release not in releases)
-        return TrafficPlan(self.service, self.environment, left, self.weights)
+        mirror = self.plan.mirror
+        kept = mirror if mirror and mirror.release not in releases else None
+        return replace(self.plan, backends=left, mirror=kept)
+
+
+def in_words(weights: Iterable[Weight]) -> str:
+    """Shares as people write them; "none" for nobody."""
+    return ", ".join(f"{weight.release} {weight.share / 10:g}%" for weight in weights) or "none"
+
+
+def _without_chain(backend: Backend) -> Backend:
+    return replace(backend, chain=())
 
 
 @dataclass(frozen=True)

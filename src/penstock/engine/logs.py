@@ -69,6 +69,12 @@ def read(log: Path, offset: int | None, limit: int) -> Piece:
     raise Broken("the log changed whenever it was read", where=str(log))
 
 
+def make_room(log: Path) -> None:
+    """The folder for *log*. Without it the stage is performed all the same, and says so."""
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
+
+
 @contextlib.asynccontextmanager
 async def keeping(log: Path) -> AsyncIterator[None]:
     """Around whatever may append to *log*: opened again if it was compressed, compressed when it is over."""

@@ -20,7 +20,7 @@ from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
 from penstock.engine import begin, gate, scratch
 from penstock.engine.journal import Delivery
-from penstock.engine.logs import keeping
+from penstock.engine.logs import keeping, make_room
 from penstock.errors import Broken
 from penstock.ports import Outcome, Source, Task
 
@@ -64,7 +64,7 @@ class Engine:
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         """Do it. `Unavailable` may be tried again; other errors are final."""
         task = self.task(delivery, pipeline, intent)
-        task.log.parent.mkdir(parents=True, exist_ok=True)
+        make_room(task.log)
         if intent.verb not in NEED_TREE:
             return await self._do(task)
         # The project's own commands: no more side by side than there are processors.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from penstock.core.evidence import Entry
 from penstock.core.predicates import (
     Deployed,
+    Drifted,
     Ended,
     Promoted,
     Proposed,
@@ -32,6 +33,8 @@ def tags(entry: Entry) -> tuple[str, ...]:
             | RolledBack(delivery=delivery, release=release)
         ):
             found |= {f"delivery:{delivery}", f"service:{release.service}/{release.environment}"}
+        case Drifted(delivery=delivery, service=service, environment=environment):
+            found |= {f"delivery:{delivery}", f"service:{service}/{environment}"}
         case Shifted(delivery=delivery) | Ended(delivery=delivery):
             found.add(f"delivery:{delivery}")
         case SignOff(penstock=decision):

@@ -154,7 +154,7 @@ def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path)
     good.write_text(sh.json("policy", "show", "test-lead")["source"])
     said = sh("policy", "lint", str(file), str(good))
     assert sh.code == 2
-    assert "verdikt" in said
+    assert "verdikt" in sh.err
     assert "✓ test-lead" in said
     assert not sh.json("policy", "replay", str(good), "--limit", "1")["refused"]
 

@@ -13,7 +13,6 @@ from urllib.parse import quote
 
 import httpx
 
-from penstock.core.traffic import Weight
 from penstock.errors import Unavailable
 
 
@@ -130,13 +129,6 @@ def _of_users(clusters: Sequence[str], what: str) -> str:
 
 def _cluster_of(stat: str) -> str:
     return stat.removeprefix("cluster.").removesuffix(".external.upstream_rq_time")
-
-
-def weights(routes: Mapping[str, Any]) -> tuple[Weight, ...]:
-    """Who gets user traffic, as the active routes have it."""
-    last = routes["virtual_hosts"][0]["routes"][-1]
-    listed = last.get("route", {}).get("weighted_clusters", {}).get("clusters", [])
-    return tuple(Weight(item["name"], int(item["weight"])) for item in listed if item.get("weight"))
 
 
 def _healthy(status: Mapping[str, Any]) -> bool:

@@ -8,15 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.core.traffic import (
-    PREVIEW_HEADER,
-    TOKEN_HEADER,
-    Backend,
-    TrafficPlan,
-)
+from penstock.core.traffic import MIRROR_HEADER, Backend
 
 Json = dict[str, Any]
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -24,15 +20,34 @@ ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
-ROUTES = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration"
-PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
-PREVIOUS_HOSTS_TYPE = (
-    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
-)
+MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+REQUEST_ID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
 PREVIEW = "+preview"
+#: Which release calls another service. The caller's own listener sets it; it is never taken from outside.
+CALLER_HEADER = "penstock-caller"
 
 #: Upper bounds of the latency histogram, milliseconds.
 BUCKETS = [1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
+
+#: What one release may have open at once. Repeated requests are at most a fifth of those in flight, or 100:
+#: more would keep down what is down already.
+LIMIT = {
+    "max_connections": 4096,
+    "max_pending_requests": 4096,
+    "max_requests": 8192,
+    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 100},
+}
+#: An instance that five times on end cannot be reached, or gives 502, 503 or 504, is passed over for five
+#: seconds and longer each time; never more than half of them. A 500 is an answer, which the judge counts.
+OUTLIER = {
+    "interval": "1s",
+    "base_ejection_time": "5s",
+    "max_ejection_percent": 50,
+    "consecutive_gateway_failure": 5,
+    "enforcing_consecutive_gateway_failure": 100,
+    "enforcing_consecutive_5xx": 0,
+    "enforcing_success_rate": 0,
+}
 
 
 def route_name(service: str, environment: str) -> str:
@@ -83,15 +98,16 @@ def clusters(backends: Iterable[Backend]) -> list[Json]:
 
 def _cluster(name: str, backend: Backend, *, checked: bool) -> Json:
     endpoints = [{"endpoint": {"address": address(item)}} for item in backend.addresses]
-    limit = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 8192, "max_retries": 1024}
     cluster: Json = {
         "@type": CLUSTER,
         "name": name,
         "type": "STATIC",
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-        "circuit_breakers": {"thresholds": [limit]},
+        "circuit_breakers": {"thresholds": [LIMIT]},
     }
+    if len(backend.addresses) > 1:  # of one there is nobody else to ask
+        cluster["outlier_detection"] = OUTLIER
     if checked:
         cluster["health_checks"] = [_health_check(backend.health_path)]
     return cluster
@@ -112,96 +128,67 @@ def _health_check(path: str) -> Json:
     return check | {"http_health_check": {"path": path, "expected_statuses": statuses}}
 
 
-def routes(plan: TrafficPlan, token: str) -> Json:
-    """The routes of one service, shared by its ingress and by every caller's egress listener."""
-    previews = [_preview(backend.release, token) for backend in plan.backends]
-    return {
-        "@type": ROUTES,
-        "name": route_name(plan.service, plan.environment),
-        "validate_clusters": True,
-        "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": [*previews, _users(plan)]}],
-    }
+@dataclass(frozen=True)
+class Listening:
+    """One listener at *where* (``unix:/path`` or ``host:port``) that serves the routes *named* in *file*.
+
+    It is the ingress of a service, or how *caller* reaches it; *baggage* is added to what passes, if any.
+    """
+
+    name: str
+    where: str
+    named: str
+    file: Path
+    caller: str = ""
+    baggage: str = ""
 
 
-def no_routes(name: str) -> Json:
-    """The routes of a service that has no plan yet."""
-    host = {"name": "all", "domains": ["*"], "routes": [_nobody()]}
-    return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
-
-
-def _users(plan: TrafficPlan) -> Json:
-    if not plan.weights:
-        return _nobody()
-    weighted = [
-        {"name": weight.release, "weight": weight.share, **_told(weight.release)} for weight in plan.weights
-    ]
-    action = _action() | {"weighted_clusters": {"clusters": weighted}}
-    return {"match": {"prefix": "/"}, "route": action, "request_headers_to_remove": [TOKEN_HEADER]}
-
-
-def _preview(release: str, token: str) -> Json:
-    headers = [
-        {"name": PREVIEW_HEADER, "string_match": {"exact": release}},
-        {"name": TOKEN_HEADER, "string_match": {"exact": token}},
-    ]
-    return {
-        "match": {"prefix": "/", "headers": headers},
-        "route": _action() | {"cluster": release + PREVIEW},
-        "request_headers_to_remove": [TOKEN_HEADER],
-        **_told(release),
-    }
-
-
-def _nobody() -> Json:
-    text = {"inline_string": "no release of this service takes traffic\n"}
-    return {"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": text}}
-
-
-def _action() -> Json:
-    # Only requests that no instance has seen are sent again: nothing is done twice.
-    retry = {
-        "retry_on": "connect-failure,refused-stream,reset-before-request",
-        "num_retries": 2,
-        "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
-        # Another instance, if there is one: the one that failed may be gone for good.
-        "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_HOSTS_TYPE}}],
-        "host_selection_retry_max_attempts": 4,
-    }
-    return {"timeout": "15s", "retry_policy": retry}
-
-
-def _told(release: str) -> Json:
-    """Every answer says which release gave it."""
-    header = {"key": "x-penstock-release", "value": release}
-    return {"response_headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
-
-
-def listener(name: str, where: str, routes_file: Path, routes_named: str, log: Path) -> Json:
-    """A listener at ``unix:/path`` or ``host:port`` that serves one service's routes."""
+def listener(of: Listening, log: Path) -> Json:
     manager: Json = {
         "@type": HTTP,
-        "stat_prefix": name,
-        "rds": {"route_config_name": routes_named, "config_source": _file(routes_file)},
+        "stat_prefix": of.name,
+        "rds": {"route_config_name": of.named, "config_source": _file(of.file)},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
-        "access_log": [_access_log(log, routes_named)],
+        "access_log": [_access_log(log, of.named)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": {"mappers": [_flagged()]},
+        "early_header_mutation_extensions": [_on_arrival(of)],
+        # The request's id is a user's first ticket (`routes`): tracing must not write into it.
+        "request_id_extension": {"typed_config": {"@type": REQUEST_ID, "pack_trace_reason": False}},
         "stream_idle_timeout": "300s",
         "drain_timeout": "5s",
     }
     network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
-    listening = address(where)
+    listening = address(of.where)
     if "pipe" in listening:
         listening["pipe"]["mode"] = 0o600
     return {
         "@type": LISTENER,
-        "name": name,
+        "name": of.name,
         "address": listening,
         # Or a second Envoy would share the port, and take half of the users, without a word.
         "enable_reuse_port": False,
         "filter_chains": [{"filters": [network]}],
         "per_connection_buffer_limit_bytes": 1 << 20,
     }
+
+
+def _on_arrival(of: Listening) -> Json:
+    """What a request says before its route is chosen: users cannot claim to be a release, or a copy."""
+    if of.caller:
+        mutations = [_set(CALLER_HEADER, of.caller, "OVERWRITE_IF_EXISTS_OR_ADD")]
+    else:
+        mutations = [{"remove": CALLER_HEADER}, {"remove": MIRROR_HEADER}]
+    if of.baggage:
+        mutations.append(_set("baggage", of.baggage, "APPEND_IF_EXISTS_OR_ADD"))
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {"@type": MUTATION, "mutations": mutations},
+    }
+
+
+def _set(name: str, value: str, how: str) -> Json:
+    return {"append": {"header": {"key": name, "value": value}, "append_action": how}}
 
 
 def _flagged() -> Json:
@@ -220,7 +207,8 @@ def _access_log(path: Path, service: str) -> Json:
         "service": service,
         "release": "%UPSTREAM_CLUSTER%",
         "method": "%REQ(:METHOD)%",
-        "path": "%REQ(:PATH)%",
+        # Without the query: it may hold what nobody else should read, a preview token for one.
+        "path": "%PATH(NQ)%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
         "ms": "%DURATION%",

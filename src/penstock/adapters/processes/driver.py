@@ -221,6 +221,7 @@ class Processes:
         place, workload, now = self._place(release.workload.release), release.workload, time.time()
         if record.phase is Phase.FAILED:
             return
+        record.started = min(record.started, now)  # the clock may have been set back
         rotate(place, record)
         if not self._runner.alive(record):
             self._restart(record, release, place, now)

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import psutil
 
+from penstock.adapters._birth import birth_of, is_same
 from penstock.adapters._handed import Handed
 from penstock.adapters.processes.images import Unpacked
 from penstock.adapters.processes.limits import bounded
@@ -71,7 +72,7 @@ class Runner:
         self._children[child.pid] = child
         record.pid, record.started, record.phase = child.pid, time.time(), Phase.STARTING
         record.created, record.ready_since, record.reason = psutil.Process(child.pid).create_time(), 0.0, ""
-        record.ended_for = ""
+        record.birth, record.ended_for = birth_of(psutil.Process(child.pid)), ""
 
     def _kept(self, record: Record, place: Place, ours: contextlib.ExitStack) -> tuple[int, ...]:
         """What the shim inherits: its socket, bound but refusing until it listens, and its exit note.
@@ -126,6 +127,7 @@ class Runner:
         for mark, process in strays(lost).items():
             with contextlib.suppress(psutil.Error):
                 record, created = lost[mark], process.create_time()
+                record.birth = birth_of(process)
                 record.pid, record.created, record.started = process.pid, created, created
                 record.phase, record.ready_since, record.exit_code = Phase.STARTING, 0.0, None
 
@@ -191,7 +193,7 @@ def free_port() -> int:
 def _process(record: Record) -> psutil.Process | None:
     try:
         process = psutil.Process(record.pid) if record.pid else None
-        if process is None or abs(process.create_time() - record.created) > 0.01:
+        if process is None or not is_same(process, record.birth, record.created):
             return None
         return process if process.status() != psutil.STATUS_ZOMBIE else None
     except psutil.Error:

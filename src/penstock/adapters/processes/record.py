@@ -25,13 +25,15 @@ LOG_BYTES = 10 * 1024 * 1024
 class Record:
     """What is kept of one instance. Times are seconds since 1970.
 
-    *ended_for* is why we ended it ourselves.
+    *birth* tells its process from any other that has the same pid (`_birth`). *ended_for* is why we
+    ended it ourselves.
     """
 
     id: str
     port: int = 0
     pid: int = 0
     created: float = 0.0
+    birth: str = ""
     phase: Phase = Phase.STARTING
     restarts: int = 0
     crashes: int = 0

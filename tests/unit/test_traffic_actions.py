@@ -1,0 +1,275 @@
+"""What `traffic` in penstock.yaml makes of each action; and drift, found and put right."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fakes.platform import FakePlatform
+from fakes.router import FakeRouter
+from penstock.actions import deploy, promote, rollback, shift
+from penstock.config import ServiceConfig
+from penstock.core.digest import digest
+from penstock.core.fence import Fence
+from penstock.core.pipeline import Intent, State
+from penstock.core.predicates import Drifted
+from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.traffic import (
+    WHOLE,
+    Backend,
+    Field,
+    Handling,
+    Mirror,
+    Rule,
+    TrafficPlan,
+    TrafficState,
+    Weight,
+)
+from penstock.core.trafficconfig import EarlyConfig, TrafficConfig
+from penstock.core.workload import Workload
+from penstock.errors import Invalid
+from penstock.ports import Image, Outcome, Surplus, Task
+
+FENCE = Fence("shop/production", 1, "shop-1/stage/verb/0")
+DATA = EnvironmentData("shop", "production")
+STABLE, NEW, THIRD = (Release("shop", "production", digest(name), DATA.digest) for name in (b"1", b"2", b"3"))
+ASKED = TrafficConfig(
+    sticky=True,
+    mirror=5.0,
+    early=(EarlyConfig(header="x-beta", value="yes"),),
+    timeout_seconds=3.0,
+    retries=1,
+)
+EARLY = Rule((Weight(NEW.id, WHOLE),), headers=(Field("x-beta", "yes"),))
+
+
+class Scene:
+    """The stable release has everybody; a new one is on its way with ``traffic`` as *asked*."""
+
+    def __init__(self, asked: TrafficConfig = ASKED) -> None:
+        self.config = ServiceConfig(service="shop", traffic=asked)
+        self.router = FakeRouter()
+        self.platform = FakePlatform()
+
+    async def serving(self, *releases: Release) -> TrafficState:
+        backends = []
+        for release in releases:
+            self.router.up.add(f"unix:/{release.id}")
+            backends.append(Backend(release.id, (f"unix:/{release.id}",)))
+        plan = TrafficPlan("shop", "production", tuple(backends), (Weight(releases[0].id, WHOLE),))
+        return await self.router.apply(plan, fence=FENCE)
+
+    async def state(self) -> TrafficState:
+        return await self.router.read("shop", "production")
+
+    def task(self, verb: str, share: int = 0) -> Task:
+        change = Change("code", "shop", "production", "/repo", "1" * 40, "Dana", "A change")
+        return Task(
+            delivery="shop-1",
+            intent=Intent(verb, verb, share=share),
+            change=change,
+            config=self.config,
+            fence=FENCE,
+            work=Path("/work"),
+            log=Path("/log"),
+            data=DATA,
+            artifact=Artifact("shop", NEW.artifact),
+            release=NEW,
+            baseline=STABLE,
+        )
+
+    async def deploy(self) -> Outcome:
+        await self.platform.place(
+            Workload("shop", "production", NEW.id, NEW.artifact, ("serve",)), fence=FENCE
+        )
+        for _ in range(3):
+            await self.platform.tend()
+        placed = await self.platform.observe(NEW.id)
+        assert placed is not None
+        self.router.up.update(placed.backend.addresses)
+        return await deploy.perform(
+            self.task("deploy"), platform=self.platform, router=self.router, artifacts=Images(self.config)
+        )
+
+    async def shift(self, share: int) -> Outcome:
+        return await shift.perform(self.task("shift", share), router=self.router)
+
+    async def promote(self) -> Outcome:
+        return await promote.perform(self.task("promote"), router=self.router, platform=self.platform)
+
+    async def undo(self) -> Outcome:
+        return await rollback.undo(
+            self.task("rollback"), router=self.router, platform=self.platform, metrics=self.router
+        )
+
+    def meddle(self, state: TrafficState, *weights: Weight) -> None:
+        """Somebody else has changed the weights."""
+        self.router.meddled["shop", "production"] = replace(state.plan, weights=weights)
+
+
+class Images:
+    def __init__(self, config: ServiceConfig) -> None:
+        self._config = config
+
+    async def describe(self, artifact: str) -> Image:
+        return Image(("serve",), self._config)
+
+    async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
+        raise AssertionError("nobody tidies here")
+
+
+def drifted(outcome: Outcome) -> list[Drifted]:
+    return [s.predicate for s in outcome.statements if isinstance(s.predicate, Drifted)]
+
+
+# --- what is asked for -------------------------------------------------------------------------------------
+
+
+async def test_a_canary_is_sticky_has_early_users_and_ends_plain() -> None:
+    scene = Scene()
+    state = await scene.serving(STABLE, NEW)
+    await scene.router.apply(replace(state.plan, mirror=Mirror(NEW.id, 50)), fence=FENCE)
+    for share in (1, 250, 500):
+        assert (await scene.shift(share)).state is State.SUCCESS
+        state = await scene.state()
+        assert state.weights == (Weight(STABLE.id, WHOLE - share), Weight(NEW.id, share))
+        assert (state.sticky, state.rules, state.mirror) == (NEW.id, (EARLY,), None)
+        assert state.handling == Handling(), "the stable release's own, until another takes its place"
+    await scene.promote()
+    state = await scene.state()
+    assert (state.weights, state.sticky, state.rules) == ((Weight(NEW.id, WHOLE),), "", ())
+    assert state.handling == Handling(3.0, 1)
+
+
+async def test_a_dark_release_sees_copies_until_it_gets_users() -> None:
+    scene = Scene()
+    await scene.serving(STABLE)
+    outcome = await scene.deploy()
+    assert (outcome.state, outcome.reason.endswith("a mirror of 5% of user requests")) == (
+        State.SUCCESS,
+        True,
+    )
+    state = await scene.state()
+    assert (state.mirror, state.weights) == (Mirror(NEW.id, 50), (Weight(STABLE.id, WHOLE),))
+    assert (await scene.deploy()).state is State.SUCCESS  # once more, after a crash
+    await scene.shift(10)
+    assert (await scene.state()).mirror is None
+    assert "mirror" not in (await scene.deploy()).reason, "and what has users sees no copies"
+
+
+async def test_a_first_release_has_nothing_to_copy() -> None:
+    scene = Scene()
+    assert (await scene.deploy()).state is State.SUCCESS
+    assert (await scene.state()).mirror is None
+
+
+async def test_a_deployment_puts_drift_right_too() -> None:
+    scene = Scene(TrafficConfig())
+    scene.meddle(await scene.serving(STABLE, THIRD), Weight(THIRD.id, WHOLE))
+    assert len(drifted(await scene.deploy())) == 1
+    assert (await scene.state()).weights == (Weight(STABLE.id, WHOLE),)
+
+
+async def test_without_the_section_nothing_of_it_happens() -> None:
+    scene = Scene(TrafficConfig())
+    await scene.serving(STABLE, NEW)
+    await scene.shift(100)
+    state = await scene.state()
+    assert (state.sticky, state.rules, state.mirror, state.handling) == ("", (), None, Handling())
+
+
+async def test_a_rollback_moves_everybody_early_users_too() -> None:
+    scene = Scene()
+    await scene.serving(STABLE, NEW)
+    await scene.shift(100)
+    await scene.undo()
+    state = await scene.state()
+    assert (state.weights, state.rules, state.sticky) == ((Weight(STABLE.id, WHOLE),), (), "")
+    assert [backend.release for backend in state.backends] == [STABLE.id]
+
+
+async def test_a_rollback_ends_a_mirror_of_a_release_that_nobody_saw() -> None:
+    scene = Scene()
+    state = await scene.serving(STABLE, NEW)
+    await scene.router.apply(replace(state.plan, mirror=Mirror(NEW.id, 50)), fence=FENCE)
+    await scene.undo()
+    assert (await scene.state()).mirror is None
+
+
+# --- drift -------------------------------------------------------------------------------------------------
+
+
+async def test_drift_is_recorded_and_put_right_by_a_shift() -> None:
+    scene = Scene(TrafficConfig())
+    state = await scene.serving(STABLE, NEW, THIRD)
+    found = (Weight(STABLE.id, 400), Weight(THIRD.id, 600))
+    scene.meddle(state, *found)
+    outcome = await scene.shift(100)
+    (said,) = drifted(outcome)
+    assert (said.delivery, said.service, said.weights) == ("shop-1", "shop", found)
+    assert f"{THIRD.id} 60%" in said.found
+    assert f"(drift: {said.found})" in outcome.reason
+    state = await scene.state()
+    assert state.weights == (Weight(STABLE.id, 900), Weight(NEW.id, 100))
+    assert drifted(await scene.shift(200)) == []
+
+
+@pytest.mark.parametrize("verb", ["promote", "undo"])
+async def test_drift_is_recorded_and_put_right_by_the_last_step(verb: str) -> None:
+    scene = Scene(TrafficConfig())
+    state = await scene.serving(STABLE, NEW, THIRD)
+    scene.meddle(state, Weight(THIRD.id, WHOLE))
+    outcome = await (scene.promote() if verb == "promote" else scene.undo())
+    assert len(drifted(outcome)) == 1
+    served = NEW if verb == "promote" else STABLE
+    assert (await scene.state()).weights == (Weight(served.id, WHOLE),)
+
+
+async def test_what_is_asked_is_what_plans_are_made_of_where_weights_have_drifted() -> None:
+    scene = Scene()
+    state = await scene.serving(STABLE, NEW)
+    scene.meddle(state, Weight(NEW.id, WHOLE))
+    state = await scene.state()
+    assert (state.share(NEW.id), state.drift) == (
+        WHOLE,
+        f"users on {NEW.id} 100% instead of {STABLE.id} 100%",
+    )
+    state = await scene.router.apply(state.exposing(Backend(THIRD.id, ())), fence=FENCE)
+    assert (state.weights, state.drift) == ((Weight(STABLE.id, WHOLE),), "")
+
+
+# --- bad input ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        (Rule((), "/shop"), "without weights"),
+        (Rule((Weight("web-1", WHOLE),)), "matches everything"),
+        (Rule((Weight("web-9", WHOLE),), "/shop"), "no backend"),
+        (Rule((Weight("web-1", 999),), "/shop"), "sum to 1000"),
+        (Rule((Weight("web-1", WHOLE),), "shop"), "no path prefix"),
+        (Rule((Weight("web-1", WHOLE),), "/shop/"), "no path prefix"),
+        (Rule((Weight("web-1", WHOLE),), headers=(Field("x beta", "1"),)), "no name"),
+        (Rule((Weight("web-1", WHOLE),), headers=(Field("x-beta", "a\nb"),)), "printable"),
+        (Rule((Weight("web-1", WHOLE),), headers=(Field("Penstock-Release", "web-1"),)), "Penstock's own"),
+        (Rule((Weight("web-1", WHOLE),), cookies=(Field("ab", "a; b"),)), "in a cookie"),
+    ],
+)
+def test_a_rule_that_no_proxy_could_follow_is_refused(rule: Rule, problem: str) -> None:
+    with pytest.raises(Invalid, match=problem):
+        TrafficPlan("web", "production", (Backend("web-1", ()),), (Weight("web-1", WHOLE),), (rule,))
+
+
+@pytest.mark.parametrize("salt", ["a b", "a;b", "Ä", "x" * 200])
+def test_a_salt_that_cannot_be_in_a_cookie_is_refused(salt: str) -> None:
+    with pytest.raises(Invalid, match="salt"):
+        TrafficPlan("web", "production", (Backend("web-1", ()),), (Weight("web-1", WHOLE),), sticky=salt)
+
+
+@pytest.mark.parametrize("handling", [Handling(0.0), Handling(-1.0), Handling(4000.0), Handling(1.0, 11)])
+def test_a_timeout_without_an_end_is_refused(handling: Handling) -> None:
+    with pytest.raises(Invalid, match="timeout"):
+        TrafficPlan("web", "production", (), (), handling=handling)
