@@ -40,6 +40,7 @@ class Backend:
 
     *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
+    Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     *chain* names dark releases of other services that are tested together with this one while it is dark
     too: its calls to those services go to them.
     """
@@ -49,6 +50,7 @@ class Backend:
     health_path: str = ""
     egress: tuple[Egress, ...] = ()
     chain: tuple[str, ...] = ()
+    drain_seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -123,12 +123,15 @@ class Placement:
     reason: str = ""
     health_path: str = ""
     advisory: tuple[str, ...] = ()
+    drain_seconds: float = 0.0
 
     @property
     def backend(self) -> Backend:
         """This placement as something that traffic can be sent to."""
         addresses = tuple(instance.address for instance in self.instances)
-        return Backend(self.release, addresses, self.health_path, self.egress)
+        return Backend(
+            self.release, addresses, self.health_path, self.egress, drain_seconds=self.drain_seconds
+        )
 
     @property
     def ready(self) -> bool:

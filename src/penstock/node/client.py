@@ -20,7 +20,7 @@ from penstock.node.agent import LINE_BYTES
 
 READ_SECONDS = 10.0
 CHANGE_SECONDS = 60.0
-#: What ends an instance may have to wait for what is in flight.
+#: What ends an instance, or takes it out of the proxy, may have to wait for what is in flight.
 END_SECONDS = CHANGE_SECONDS + MOST_DRAIN
 
 
@@ -92,7 +92,7 @@ class NodeRouter:
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         return _traffic(
-            await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), CHANGE_SECONDS)
+            await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), END_SECONDS)
         )
 
 

@@ -83,8 +83,15 @@ class Admin:
 
     async def in_flight(self) -> int:
         """How many requests of users and callers are not answered yet."""
-        pattern = quote(r"^http\.(in|out)\..*\.downstream_rq_active$")
-        response = await self.get(f"/stats?format=json&type=Gauges&filter={pattern}")
+        return await self._gauges(r"^http\.(in|out)\..*\.downstream_rq_active$")
+
+    async def waiting(self, *clusters: str) -> int:
+        """How many requests of users and callers these clusters have not answered yet."""
+        names = "|".join(re.escape(cluster) for cluster in clusters)
+        return await self._gauges(rf"^cluster\.({names})\.upstream_rq_active$")
+
+    async def _gauges(self, pattern: str) -> int:
+        response = await self.get(f"/stats?format=json&type=Gauges&filter={quote(pattern)}")
         return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
 
     async def health(self, *names: str) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:

@@ -24,6 +24,7 @@ from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
+from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
@@ -81,11 +82,27 @@ class Envoy:
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         name = config.route_name(plan.service, plan.environment)
+        await self._drained(name, plan)
         async with self._lock:
             self._stopped = False
             await self._process.ready()
             await self._move(name, plan)
         return await self.read(plan.service, plan.environment)
+
+    async def _drained(self, name: str, plan: TrafficPlan) -> None:
+        """Wait until what lost its users, and is to lose its addresses now, has answered those it had: its
+        instances are told to end next, and not all of them wait then. Other services need not wait."""
+        if (known := self._state.plans.get(name)) is None:
+            return
+        kept = {weight.release for weight in known.weights}
+        kept |= {backend.release for backend in plan.backends if backend.addresses}
+        leaving = {
+            b.release: b.drain_seconds for b in known.backends if b.addresses and b.release not in kept
+        }
+        deadline = time.monotonic() + max(leaving.values(), default=0.0)
+        with contextlib.suppress(Unavailable):  # an Envoy that is gone has nobody waiting
+            while leaving and time.monotonic() < deadline and await self._admin.waiting(*leaving):
+                await asyncio.sleep(0.02)
 
     async def _move(self, name: str, plan: TrafficPlan) -> None:
         known = self._state.plans.get(name)
@@ -101,6 +118,7 @@ class Envoy:
     async def _rebuild(self, name: str, plan: TrafficPlan) -> None:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
+        check_room(len(watched([plan]) - watched(before.values())))
         if not (name in before and set(plan.backends) <= set(before[name].backends)):
             await self._rehearse(plan)
         called = [callee for callee in before if self._chained(callee, before.get(name), plan)]

@@ -303,6 +303,7 @@ class Processes:
             reason=reasons[0] if reasons else release.cut,
             health_path=release.workload.health_path,
             advisory=advisory(release.workload.limits),
+            drain_seconds=release.workload.drain_seconds,
         )
 
     def _egress(self, release: _Release, place: Place, number: int) -> str:
