@@ -261,10 +261,11 @@ async def test_an_agent_that_dies_half_way_loses_nobody(town: Town) -> None:
     assert isinstance((await asyncio.gather(half_way, return_exceptions=True))[0], asyncio.CancelledError)
 
     heir = town.driver()
+    assert (await heir.read("web", "production")).drift == "", "it was asked for, though nobody kept that"
     await heir.apply(shop_calling(f"unix:{town.sockets / 'shop.sock'}"), fence=FENCE)  # someone else's turn
     assert await ask(state.address, 5) == {"web-2 200": 5}
     read = await heir.read("web", "production")
-    assert read.weights == (Weight("web-2", 1000),)
+    assert (read.weights, read.drift) == ((Weight("web-2", 1000),), "")
     assert {found.release for found in read.backends} == {"web-1", "web-2"}
     state = await heir.apply(all_on(backend(old)), fence=FENCE)  # what it was told before is a change now
     assert state.weights == (Weight("web-1", 1000),)

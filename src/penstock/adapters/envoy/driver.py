@@ -76,7 +76,7 @@ class Envoy:
             backends=tuple(states),
             address=f"http://127.0.0.1:{port}",
             preview_token=self._keys.preview(name),
-            asked=None if users == wanted(plan) else plan,
+            asked=None if users in map(wanted, self._state.known(name)) else plan,
             **vars(users),
         )
 
@@ -110,6 +110,7 @@ class Envoy:
         if settled and known is not None and _same_backends(known, plan):
             # Envoy has every cluster and listener: what this costs does not depend on how many there are.
             await self._await_ready(name, plan)
+            self._state.begin(name, plan)
             await self._routes(name, plan)
             self._keep({**self._state.plans, name: plan})
         else:
@@ -133,6 +134,7 @@ class Envoy:
             await self._await_ready(name, plan)
             await self._listeners(self._state.plans)
             await self._lead(called)
+            self._state.begin(name, plan)
             await self._routes(name, plan)
         except (Invalid, Unavailable):
             self._keep(before)

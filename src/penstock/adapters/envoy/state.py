@@ -23,6 +23,8 @@ class _Kept:
     version: int = 0
     ports: dict[str, int] = field(default_factory=dict)
     plans: dict[str, TrafficPlan] = field(default_factory=dict)
+    #: Plans that were on their way when the driver died: Envoy may follow them already.
+    begun: dict[str, TrafficPlan] = field(default_factory=dict)
 
 
 class State:
@@ -54,7 +56,17 @@ class State:
 
     def keep(self, plans: dict[str, TrafficPlan]) -> None:
         self._kept.plans = plans
+        begun = self._kept.begun.items()
+        self._kept.begun = {name: plan for name, plan in begun if plans.get(name) != plan}
         self._save()
+
+    def begin(self, name: str, plan: TrafficPlan) -> None:
+        """Note a plan before Envoy is told of it; kept with the next version."""
+        self._kept.begun[name] = plan
+
+    def known(self, name: str) -> tuple[TrafficPlan, ...]:
+        """What Envoy may have been told last of a service: the plan that is kept, and one that was begun."""
+        return tuple(plans[name] for plans in (self._kept.plans, self._kept.begun) if name in plans)
 
     def next(self) -> str:
         """A version of configuration that there has not been yet."""
@@ -76,13 +88,17 @@ class State:
         return ports[name]
 
     def _save(self) -> None:
-        plans = ", ".join(f"{json.dumps(name)}: {_encoded(plan)}" for name, plan in self.plans.items())
-        rest = {name: value for name, value in vars(self._kept).items() if name != "plans"}
-        text = f'{json.dumps(rest).removesuffix("}")}, "plans": {{{plans}}}}}'
+        rest = {name: value for name, value in vars(self._kept).items() if name not in ("plans", "begun")}
+        text = json.dumps(rest).removesuffix("}")
+        text += f', "plans": {_listed(self._kept.plans)}, "begun": {_listed(self._kept.begun)}}}'
         temporary = self._file.with_name(f".{self._file.name}.new")
         temporary.write_text(text)
         temporary.chmod(0o600)
         temporary.replace(self._file)
+
+
+def _listed(plans: dict[str, TrafficPlan]) -> str:
+    return "{" + ", ".join(f"{json.dumps(name)}: {_encoded(plan)}" for name, plan in plans.items()) + "}"
 
 
 @functools.lru_cache(maxsize=4096)
