@@ -14,8 +14,10 @@ all: lint test
 demo: $(VENV)/.installed
 	@$(BIN)/penstock demo $(ARGS)
 
+# Most tests wait for something: more of them side by side than there are processors. JOBS=0: one after another.
+JOBS ?= 3
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check

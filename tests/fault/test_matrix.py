@@ -39,7 +39,7 @@ def test_killed_anywhere(capfd: pytest.CaptureFixture[str]) -> None:
     if FULL:
         PAGE.write_text(page(found))
     bad = [result for document in found for result in document["results"] if not is_good(result)]
-    assert not bad, bad
+    assert not bad, (f"PENSTOCK_FAULT_SEED={SEED}", bad)
     for document in found:
         killed = {result["boundary"] for result in document["results"]}
         assert killed == set(document["boundaries"]) if FULL else len(document["results"]) == SAMPLE

@@ -91,9 +91,7 @@ class NodeRouter:
         return _traffic(await self._client.ask(call, READ_SECONDS))
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
-        return _traffic(
-            await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), END_SECONDS)
-        )
+        return _traffic(await self._client.ask(calls.ApplyTraffic("apply-traffic", plan, fence), END_SECONDS))
 
 
 class NodeMetrics:
