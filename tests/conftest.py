@@ -17,8 +17,8 @@ from penstock.adapters.postgres import PostgresStore
 from penstock.adapters.sqlite import SqliteStore
 from penstock.ports import Store
 
-#: Where tests run side by side (`make test`), a file's tests stay in one process; and so do these, which share
-#: what takes long to start.
+#: Where tests run side by side (`make test`), a file's tests stay in one process; and so do these, which
+#: share what takes long to start.
 TOGETHER = {
     "the server": ("integration/server/",),
     "three workers": ("fault/test_outages.py", "fault/test_far_database.py"),
