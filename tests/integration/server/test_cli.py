@@ -257,6 +257,7 @@ def test_witnesses_are_added_listed_and_removed(sh: Shell, told: Told) -> None:
         ("http://w.example", "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW"),
         ("http://w.example", "nonsense"),
     ],
+    ids=["not http", "no key", "another hash", "of another place", "no name and key"],
 )
 def test_what_is_no_witness_is_invalid(sh: Shell, told: Told, url: str, key: str) -> None:
     sh("ledger", "witness", "add", url, key)
