@@ -14,10 +14,10 @@ all: lint test
 demo: $(VENV)/.installed
 	@$(BIN)/penstock demo $(ARGS)
 
-# Most tests wait for something: more of them side by side than there are processors. JOBS=0: one after another.
+# Most tests wait for something: more files of them side by side than there are processors. JOBS=0: one by one.
 JOBS ?= 3
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check

@@ -17,21 +17,6 @@ from penstock.adapters.postgres import PostgresStore
 from penstock.adapters.sqlite import SqliteStore
 from penstock.ports import Store
 
-#: Where tests run side by side (`make test`), a file's tests stay in one process; and so do these, which
-#: share what takes long to start.
-TOGETHER = {
-    "the server": ("integration/server/",),
-    "three workers": ("fault/test_outages.py", "fault/test_far_database.py"),
-}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        file = item.path.relative_to(Path(__file__).parent).as_posix()
-        groups = [group for group, places in TOGETHER.items() if file.startswith(places)]
-        item.add_marker(pytest.mark.xdist_group(groups[0] if groups else file))
-
-
 # A busy machine is not a defect: no test may fail because it was slow.
 settings.register_profile("house", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("house")

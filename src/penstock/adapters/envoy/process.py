@@ -59,6 +59,7 @@ class Process:
         if (lost := self._lost()) is not None:
             self._remember(lost)
             return
+        self._reap()  # it may have ended between the two looks
         (self._folder / "admin.sock").unlink(missing_ok=True)
         (self._folder / "envoy.json").write_text(json.dumps(bootstrap(self._folder)))
         with (self._folder / "envoy.log").open("ab") as log:
