@@ -55,11 +55,13 @@ class Process:
         self._reap()
         if self._find() is not None or time.monotonic() < self._started + RESTART_SECONDS:
             return
+        lost = self._lost()
+        if lost is None and self._child is not None and self._child.poll() is None:
+            return  # it has ended, but not all of its threads have: it cannot be waited for yet
         self._started = time.monotonic()
-        if (lost := self._lost()) is not None:
+        if lost is not None:
             self._remember(lost)
             return
-        self._reap()  # it may have ended between the two looks
         (self._folder / "admin.sock").unlink(missing_ok=True)
         (self._folder / "envoy.json").write_text(json.dumps(bootstrap(self._folder)))
         with (self._folder / "envoy.log").open("ab") as log:
