@@ -260,16 +260,26 @@ def run_node(home: Home) -> None:
 def locked(path: Path, problem: str) -> Iterator[IO[str]]:
     """Hold a file lock with our pid in it; `Conflict` if somebody else does."""
     with path.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            holder = file.read().strip() or "?"
-            raise Conflict(f"{problem} (pid {holder})", where=str(path.parent)) from error
+        # Whoever asks whether it `is_held` holds it for a moment.
+        deadline = time.monotonic() + 1.0
+        while not _taken(file):
+            if time.monotonic() > deadline:
+                file.seek(0)
+                holder = file.read().strip() or "?"
+                raise Conflict(f"{problem} (pid {holder})", where=str(path.parent))
+            time.sleep(0.02)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
         yield file
+
+
+def _taken(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def is_held(path: Path) -> bool:
