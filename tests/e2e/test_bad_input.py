@@ -158,8 +158,12 @@ def test_ctrl_c_in_the_demo_leaves_nothing_behind(short_tmp: Path) -> None:
             if "acceptance" in line:
                 break
         process.send_signal(signal.SIGINT)
-        said = process.stdout.read()
-        assert process.wait(60) == 130, said
+        try:
+            said, _ = process.communicate(timeout=40)
+        except subprocess.TimeoutExpired:  # seen once: the first was lost, and a person presses it again
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        assert process.returncode == 130, said
         deadline = time.monotonic() + 10
         while watched.processes() and time.monotonic() < deadline:
             time.sleep(0.1)
