@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.adapters import sqlite
-from penstock.adapters.postgres import store as postgres_store
+from penstock.adapters.postgres import PostgresStore
+from penstock.adapters.sqlite import SqliteStore
 from penstock.engine import journal
 from penstock.engine.plans import planned
 from penstock.ledger.fsck import verify
@@ -24,18 +24,14 @@ Step = Callable[[int], None]
 
 
 @pytest.fixture
-def step(monkeypatch: pytest.MonkeyPatch) -> Step:
-    """Sets the clock so many seconds off."""
+def step(store: Store, monkeypatch: pytest.MonkeyPatch) -> Step:
+    """Sets the clock of this test's store so many seconds off; other stores of the process keep theirs."""
     monkeypatch.setattr(journal, "COMMIT_SECONDS", 0.2)
-    texts = [(sqlite, "RAW"), (sqlite, "CLOCK"), (postgres_store, "CLOCK"), (postgres_store, "COMMIT")]
-    right = {(module, name): getattr(module, name) for module, name in texts}
+    assert isinstance(store, SqliteStore | PostgresStore)
+    right = store.raw_clock
 
     def set_off(seconds: int) -> None:
-        for (module, name), text in right.items():
-            moved = text.replace("'now'", f"'now', '{seconds:+d} seconds'")
-            moved = moved.replace("clock_timestamp()", f"(clock_timestamp() + interval '{seconds} seconds')")
-            assert moved != text
-            monkeypatch.setattr(module, name, moved)
+        store.raw_clock = f"({right} + ({seconds}))"
 
     return set_off
 

@@ -32,15 +32,22 @@ POLL_SECONDS = 0.2
 OWN_TABLES = ("clock", "schema_version")
 #: What the system's clock says, in seconds since 1970.
 RAW = "(julianday('now') - 2440587.5) * 86400.0"
-#: The later of that and of the time that has come since the last commit. Where the clock was set back, time
-#: goes on from there, a little slower than it, until the clock has caught up.
-CLOCK = (
-    f"WITH system(raw) AS (SELECT {RAW}) SELECT max(raw, coalesce((SELECT max(at + 0.9 * max(0.0, "
-    "system.raw - coalesce(clock.raw, at))) FROM clock), 0.0)) FROM system"
-)
+
+
+def _clock(raw: str) -> str:
+    """The later of what the clock says (*raw*) and of the time that has come since the last commit. Where the
+    clock was set back, time goes on from there, a little slower than it, until the clock has caught up."""
+    return (
+        f"WITH system(raw) AS (SELECT {raw}) SELECT max(raw, coalesce((SELECT max(at + 0.9 * max(0.0, "
+        "system.raw - coalesce(clock.raw, at))) FROM clock), 0.0)) FROM system"
+    )
 
 
 class SqliteStore:
+    """*raw_clock* is the SQL expression of the system's time; tests set it to one that is off."""
+
+    raw_clock = RAW
+
     def __init__(self, path: Path, busy_seconds: float = BUSY_SECONDS) -> None:
         self._path = path
         self._busy_seconds = busy_seconds
@@ -83,16 +90,18 @@ class SqliteStore:
     async def transaction(self, *, write: bool = True) -> AsyncIterator[Transaction]:
         if not write:
             with self._snapshot() as reader:
-                yield _SqliteTransaction(reader, self._path)
+                yield _SqliteTransaction(reader, self._path, _clock(self.raw_clock))
             return
         async with self._lock:
             await self._begin()
-            transaction = _SqliteTransaction(self._writer, self._path)
+            clock = _clock(self.raw_clock)
+            transaction = _SqliteTransaction(self._writer, self._path, clock)
             try:
                 yield transaction
                 with _translated(self._path):
                     now = await transaction.now()
-                    self._writer.execute(f"INSERT OR REPLACE INTO clock VALUES (1, ?, {RAW})", (now,))
+                    moved = f"INSERT OR REPLACE INTO clock VALUES (1, ?, {self.raw_clock})"
+                    self._writer.execute(moved, (now,))
                     self._writer.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
@@ -233,9 +242,10 @@ class SqliteRestorer:
 
 
 class _SqliteTransaction:
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, clock: str) -> None:
         self._connection = connection
         self._path = path
+        self._clock = clock
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         with _translated(self._path):
@@ -247,7 +257,7 @@ class _SqliteTransaction:
 
     async def now(self) -> float:
         with _translated(self._path):
-            (now,) = self._connection.execute(CLOCK).fetchone()
+            (now,) = self._connection.execute(self._clock).fetchone()
         return float(now)
 
 

@@ -24,12 +24,6 @@ READERS = 8
 
 #: What the server's clock says, in seconds since 1970.
 RAW = "extract(epoch FROM clock_timestamp())::float8"
-#: The later of that and of the time that has come since the last commit. Where the clock was set back, time
-#: goes on from there, a little slower than it, until the clock has caught up.
-CLOCK = (
-    f"greatest({RAW}, (SELECT coalesce(max(at + 0.9 * greatest(0.0, {RAW} - coalesce(raw, at))), 0) "
-    "FROM clock))"
-)
 OWN_TABLES = """
     CREATE TABLE IF NOT EXISTS clock (id BIGINT PRIMARY KEY, at DOUBLE PRECISION NOT NULL);
     DO $$ BEGIN
@@ -44,20 +38,37 @@ BEGIN_WRITE = (
     "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE; "
     "SELECT pg_advisory_xact_lock(hashtext('penstock'), hashtext(current_schema()))"
 )
-#: A writer that wrote nothing leaves no trace and wakes nobody: workers that look for work would wake
-#: one another for ever. After a failed statement this fails too, where a mere COMMIT would only not commit.
-COMMIT = (
-    f"SELECT pg_notify('{CHANNEL}', '') WHERE pg_current_xact_id_if_assigned() IS NOT NULL; "
-    f"INSERT INTO clock (id, at, raw) SELECT 1, {CLOCK}, {RAW} "
-    "WHERE pg_current_xact_id_if_assigned() IS NOT NULL "
-    f"OR EXISTS (SELECT 1 FROM clock WHERE coalesce(raw, at) > {RAW} + 1) "  # the clock was set back
-    "ON CONFLICT (id) DO UPDATE SET at = excluded.at, raw = excluded.raw; "
-    "COMMIT"
-)
+
+
+def _clock(raw: str) -> str:
+    """The later of what the clock says (*raw*) and of the time that has come since the last commit. Where the
+    clock was set back, time goes on from there, a little slower than it, until the clock has caught up."""
+    return (
+        f"greatest({raw}, (SELECT coalesce(max(at + 0.9 * greatest(0.0, {raw} - coalesce(raw, at))), 0) "
+        "FROM clock))"
+    )
+
+
+def _commit(raw: str) -> bytes:
+    """A writer that wrote nothing leaves no trace and wakes nobody: workers that look for work would wake
+    one another for ever. After a failed statement this fails too: a mere COMMIT would only not commit."""
+    return (
+        f"SELECT pg_notify('{CHANNEL}', '') WHERE pg_current_xact_id_if_assigned() IS NOT NULL; "
+        f"INSERT INTO clock (id, at, raw) SELECT 1, {_clock(raw)}, {raw} "
+        "WHERE pg_current_xact_id_if_assigned() IS NOT NULL "
+        f"OR EXISTS (SELECT 1 FROM clock WHERE coalesce(raw, at) > {raw} + 1) "  # the clock was set back
+        "ON CONFLICT (id) DO UPDATE SET at = excluded.at, raw = excluded.raw; "
+        "COMMIT"
+    ).encode()
 
 
 class PostgresStore:
-    """*url* is anything libpq takes; tables live in the first schema of its search path."""
+    """*url* is anything libpq takes; tables live in the first schema of its search path.
+
+    *raw_clock* is the SQL expression of the server's time; tests set it to one that is off.
+    """
+
+    raw_clock = RAW
 
     def __init__(
         self,
@@ -101,9 +112,9 @@ class PostgresStore:
             if not self._prepared:
                 with told(self._server.where):
                     await connection.execute(OWN_TABLES.encode(), prepare=False)
-            yield _PostgresTransaction(connection, self._server.where)
+            yield _PostgresTransaction(connection, self._server.where, _clock(self.raw_clock))
             with told(self._server.where):
-                await connection.execute(COMMIT.encode(), prepare=False)
+                await connection.execute(_commit(self.raw_clock), prepare=False)
         except BaseException:
             await undo(connection)
             raise
@@ -120,7 +131,7 @@ class PostgresStore:
             kept = self._idle.pop() if self._idle else None
             connection = await self._server.begun(kept, BEGIN_READ)
             try:
-                yield _PostgresTransaction(connection, self._server.where)
+                yield _PostgresTransaction(connection, self._server.where, _clock(self.raw_clock))
             finally:
                 await undo(connection)
                 if not connection.closed:
@@ -174,9 +185,10 @@ class PostgresStore:
 
 
 class _PostgresTransaction:
-    def __init__(self, connection: Connection, where: str) -> None:
+    def __init__(self, connection: Connection, where: str, clock: str) -> None:
         self._connection = connection
         self._where = where
+        self._clock = clock
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         with told(self._where):
@@ -189,6 +201,6 @@ class _PostgresTransaction:
             return cursor.rowcount
 
     async def now(self) -> float:
-        ((now,),) = await self.execute(f"SELECT {CLOCK}")
+        ((now,),) = await self.execute(f"SELECT {self._clock}")
         assert isinstance(now, float)
         return now
