@@ -35,9 +35,7 @@ async def perform(
         authority = await ledger.authority(tx)
         selected = await inputs(ledger, tx, question)
     policies = needed(authority, question.action, question.change)
-    sign_offs = [
-        await _asked(question, p, compiled(p, languages), selected, authority) for p in policies
-    ]
+    sign_offs = [await _asked(question, p, compiled(p, languages), selected, authority) for p in policies]
     subjects = (
         Subject(question.release.id, question.release.digest),
         Subject(question.artifact.name, question.artifact.digest),

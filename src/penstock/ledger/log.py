@@ -140,7 +140,7 @@ class Ledger:
         return tuple(entry_of(row) for row in rows)
 
     async def tagged(self, tx: Transaction, *tags: str, before: int | None = None) -> tuple[Entry, ...]:
-        """Entries with any of *tags* (see `ledger.tags`), oldest first; with *before*, only those below it."""
+        """Entries with any of *tags* (see `ledger.tags`), oldest first; with *before*, those below it."""
         limit = await self.size(tx) if before is None else before
         rows = await tx.execute(
             "SELECT idx, envelope FROM entries WHERE idx IN "
