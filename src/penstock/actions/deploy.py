@@ -93,6 +93,8 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         drain_seconds=config.drain_seconds,
         limits=config.limits,
         secrets=task.secrets,
+        admission=config.traffic.admission,
+        breakers=config.traffic.breakers,
     )
 
 

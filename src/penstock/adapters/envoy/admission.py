@@ -1,0 +1,175 @@
+"""Whom Envoy lets in: callers, users, so many a second, and so much at once. Rendered and read back. Pure.
+
+Called by `config` and `routes`. The listener says who calls, on arrival; the routes say who may, so that a
+promotion or a rollback changes it with the users, in the same rename, on open connections too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from penstock.core.admission import ANYBODY, Admission, Breakers
+
+Json = dict[str, Any]
+LIMITER = "envoy.filters.http.local_ratelimit"
+LIMITER_TYPE = "type.googleapis.com/envoy.extensions.filters.http.local_ratelimit.v3.LocalRateLimit"
+FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
+#: Which release calls, and of which service it is. The caller's own listener sets them; they are never taken
+#: from outside, and go no further.
+CALLER_HEADER, CALLING_HEADER = "penstock-caller", "penstock-calling-service"
+INTERNAL_HEADERS = (CALLER_HEADER, CALLING_HEADER)
+#: The names of routes that let somebody in no further, and so of the rule that says so.
+CALLERS, PUBLIC = "refused.callers", "refused.public"
+
+#: What one release may have open at once. Repeated requests are at most a fifth of those in flight, or 100:
+#: more would keep down what is down already.
+LIMIT: Json = {
+    "max_connections": 4096,
+    "max_pending_requests": 4096,
+    "max_requests": 8192,
+    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 100},
+}
+
+# --- callers and users ------------------------------------------------------------------------------------
+
+
+def refused_callers(service: str, of: Admission, chained: Iterable[str]) -> list[Json]:
+    """The route of services that may not call. The first of all: a preview token is no way around it.
+
+    Releases that are *chained* to a dark one may call it, whatever the live one says: they meet no other.
+    """
+    if of.callers is None:
+        return []
+    matched: list[Json] = [{"name": CALLING_HEADER, "present_match": True}]
+    if of.callers:
+        matched.append(_not(CALLING_HEADER, {"safe_regex": {"regex": "|".join(of.callers)}}))
+    matched += [_not(CALLER_HEADER, {"exact": release}) for release in chained]
+    known = ", ".join(of.callers) or "no service"
+    text = f"%REQ({CALLING_HEADER})% may not call {service}: its traffic.callers lets in {known}\n"
+    return [_refused(CALLERS, matched, text)]
+
+
+def refused_users(service: str, of: Admission) -> list[Json]:
+    """The route of users, where there are to be none; whoever may see a dark release came before."""
+    if of.public:
+        return []
+    text = f"{service} is not for users: its traffic.public is false\n"
+    return [_refused(PUBLIC, [{"name": CALLING_HEADER, "present_match": True, "invert_match": True}], text)]
+
+
+def _not(header: str, value: Json) -> Json:
+    match = {"string_match": value, "invert_match": True, "treat_missing_header_as_empty": True}
+    return {"name": header, **match}
+
+
+def _refused(name: str, headers: Sequence[Json], text: str) -> Json:
+    said = {"text_format_source": {"inline_string": text}}
+    return {
+        "name": name,
+        "match": {"prefix": "/", "headers": [*headers]},
+        "direct_response": {"status": 403, "body_format": said},
+        "typed_per_filter_config": unlimited(),
+    }
+
+
+# --- requests per second ----------------------------------------------------------------------------------
+
+
+def limiter() -> Json:
+    """The filter of a listener. It does nothing by itself: the routes say how many."""
+    return {"name": LIMITER, "typed_config": {"@type": LIMITER_TYPE, "stat_prefix": "penstock"}}
+
+
+def limited(of: Admission) -> Json:
+    """For all routes of a service together, whoever asks: they share one bucket."""
+    if not of.per_second:
+        return {}
+    everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
+    return {
+        LIMITER: {
+            "@type": LIMITER_TYPE,
+            "stat_prefix": "penstock",
+            "token_bucket": {
+                "max_tokens": of.burst,
+                "tokens_per_fill": of.per_second,
+                "fill_interval": "1s",
+            },
+            "filter_enabled": everything,
+            "filter_enforced": everything,
+        }
+    }
+
+
+def unlimited() -> Json:
+    """For a route whose requests are not what a rate is about: dark releases, and what is refused anyway."""
+    return {LIMITER: {"@type": FILTER, "disabled": True}}
+
+
+def told() -> list[tuple[Json, str]]:
+    """Which of Envoy's own answers say which rule it was, and their flag."""
+    full = {"response_flag_filter": {"flags": ["UO"]}}
+    # Known by its status: Envoy flags it only once it is answered.
+    limited = {"value": {"default_value": 429, "runtime_key": "penstock.limited"}}
+    return [
+        (
+            _said(
+                {"status_code_filter": {"comparison": limited}}, "more per second than traffic.rate lets in"
+            ),
+            "RL",
+        ),
+        (_said(full, "more at once than traffic.most_requests and most_connections let in"), "UO"),
+    ]
+
+
+def _said(which: Json, text: str) -> Json:
+    body = {"text_format_source": {"inline_string": f"{text}\n"}}
+    return {"filter": which, "body_format_override": body}
+
+
+# --- what is open at once ---------------------------------------------------------------------------------
+
+
+def thresholds(of: Breakers) -> Json:
+    """The circuit breakers of one release."""
+    found = dict(LIMIT)
+    if of.requests:
+        found |= {"max_requests": of.requests, "max_pending_requests": of.requests}
+    if of.connections:
+        found["max_connections"] = of.connections
+    return {"thresholds": [found]}
+
+
+def breakers_of(configured: Mapping[str, Any]) -> Breakers:
+    """The inverse of `thresholds`, of what Envoy says of a cluster."""
+    listed = configured.get("thresholds", ())
+    found = next((of for of in listed if of.get("priority", "DEFAULT") == "DEFAULT"), LIMIT)
+    requests, connections = found["max_requests"], found["max_connections"]
+    return Breakers(
+        0 if requests == LIMIT["max_requests"] else int(requests),
+        0 if connections == LIMIT["max_connections"] else int(connections),
+    )
+
+
+# --- read back --------------------------------------------------------------------------------------------
+
+
+def admission_of(host: Mapping[str, Any]) -> Admission:
+    """Whom the routes of a service let in, as Envoy has them."""
+    named = {route.get("name", ""): route for route in host["routes"]}
+    bucket = host.get("typed_per_filter_config", {}).get(LIMITER, {}).get("token_bucket", {})
+    return Admission(
+        callers=_callers_of(named[CALLERS]) if CALLERS in named else ANYBODY.callers,
+        public=PUBLIC not in named,
+        per_second=int(bucket.get("tokens_per_fill", 0)),
+        burst=int(bucket.get("max_tokens", 0)),
+    )
+
+
+def _callers_of(route: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = (
+        header["string_match"]["safe_regex"]["regex"]
+        for header in route["match"]["headers"]
+        if header["name"] == CALLING_HEADER and "string_match" in header
+    )
+    return tuple(name for regex in listed for name in regex.split("|"))
