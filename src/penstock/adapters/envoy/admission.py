@@ -69,7 +69,7 @@ def _refused(name: str, headers: Sequence[Json], text: str) -> Json:
         "name": name,
         "match": {"prefix": "/", "headers": [*headers]},
         "direct_response": {"status": 403, "body_format": said},
-        "typed_per_filter_config": unlimited(),
+        **unlimited(),
     }
 
 
@@ -82,28 +82,23 @@ def limiter() -> Json:
 
 
 def limited(of: Admission) -> Json:
-    """For all routes of a service together, whoever asks: they share one bucket."""
+    """For all routes of a service together, whoever asks: they share one bucket. Nothing at all where there
+    is no limit: of routes that mean the same as before, Envoy never confirms the version."""
     if not of.per_second:
         return {}
     everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
-    return {
-        LIMITER: {
-            "@type": LIMITER_TYPE,
-            "stat_prefix": "penstock",
-            "token_bucket": {
-                "max_tokens": of.burst,
-                "tokens_per_fill": of.per_second,
-                "fill_interval": "1s",
-            },
-            "filter_enabled": everything,
-            "filter_enforced": everything,
-        }
-    }
+    bucket = {"max_tokens": of.burst, "tokens_per_fill": of.per_second, "fill_interval": "1s"}
+    limit = {"token_bucket": bucket, "filter_enabled": everything, "filter_enforced": everything}
+    return _filtered({"@type": LIMITER_TYPE, "stat_prefix": "penstock", **limit})
 
 
 def unlimited() -> Json:
     """For a route whose requests are not what a rate is about: dark releases, and what is refused anyway."""
-    return {LIMITER: {"@type": FILTER, "disabled": True}}
+    return _filtered({"@type": FILTER, "disabled": True})
+
+
+def _filtered(how: Json) -> Json:
+    return {"typed_per_filter_config": {LIMITER: how}}
 
 
 def told() -> list[tuple[Json, str]]:

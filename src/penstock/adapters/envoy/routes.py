@@ -106,7 +106,7 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         "name": "all",
         "domains": ["*"],
         "routes": listed if plan.weights else [*listed, _nobody()],
-        "typed_per_filter_config": admission.limited(let_in),
+        **admission.limited(let_in),
     }
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
@@ -135,7 +135,7 @@ def _preview(plan: TrafficPlan, release: str, keys: Keys) -> Iterator[Json]:
         "match": {"prefix": "/", **link},
         "redirect": {"strip_query": True, "response_code": "SEE_OTHER"},
         "response_headers_to_add": [_added("set-cookie", cookie, "APPEND_IF_EXISTS_OR_ADD")],
-        "typed_per_filter_config": admission.unlimited(),
+        **admission.unlimited(),
     }
     shown = (
         {"headers": [named, carried]},
@@ -160,7 +160,7 @@ def _dark(plan: TrafficPlan, release: str, match: Json) -> Json:
         "route": _action(plan.handling) | {"cluster": release + PREVIEW},
         "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         "response_headers_to_add": [_told(release)],
-        "typed_per_filter_config": admission.unlimited(),
+        **admission.unlimited(),
     }
 
 
