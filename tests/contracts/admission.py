@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from contracts.router import ENVIRONMENT, SERVICE, Subject
-from penstock.core.admission import ANYBODY, Admission, Breakers
+from penstock.core.admission import ANYBODY, Admission, Breakers, Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, Egress, TrafficPlan, TrafficState, Weight
 from penstock.errors import Invalid
@@ -124,6 +124,24 @@ class AdmissionContract:
         assert await subject.fetch(state.address, {}, "/err") == (500, "web-1")
         (found,) = await subject.metrics.counters(SERVICE, ENVIRONMENT)
         assert (found.requests, found.errors, found.refused) == (2, 1, 4)
+        assert await subject.metrics.refused(SERVICE, ENVIRONMENT) == (Refused("callers", 5),)
+
+    async def test_what_the_proxy_refuses_is_counted_by_rule(self, subject: Subject) -> None:
+        assert await subject.metrics.refused(SERVICE, ENVIRONMENT) == ()
+        said = {"web-1": Admission(public=False), "web-2": Admission(("cart",), per_second=1, burst=1)}
+        state = await self._serving(subject, said)
+        shop, cart = await caller(subject, "shop"), await caller(subject, "cart")
+        await status(subject, state.address, 2)
+        state = await subject.apply(state.shifting(Weight("web-2", 1000)))
+        await status(subject, shop, 3)
+        limited = [(await subject.fetch(cart, {}, "/"))[0] for _ in range(6)].count(429)
+        assert limited
+        assert await subject.metrics.refused(SERVICE, ENVIRONMENT) == (
+            Refused("callers", 3),
+            Refused("public", 2),
+            Refused("rate", limited),
+        )
+        assert await subject.metrics.refused("shop", ENVIRONMENT) == ()
 
     # --- drift and mistakes -------------------------------------------------------------------------------
 

@@ -71,6 +71,8 @@ def test_only_the_callers_of_the_live_release_get_in(short_tmp: Path) -> None:
             403,
             "till may not call shop: its traffic.callers lets in cart\n",
         )
+        (row,) = [row for row in m.client.get("/v1/status")["services"] if row["service"] == "shop"]
+        assert row["refused"]["callers"] > 0
         commit(m, "shop", "v2", "traffic: {callers: [cart, till], public: false}")
         with m.load(60, cart, "cart.json") as file, m.load(60, till, "till.json"):
             delivery = m.ship()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, defaultdict, deque
 
+from penstock.core.admission import Refused, RuleName
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
     MIRROR_HEADER,
@@ -50,6 +51,7 @@ class FakeRouter:
         self._errors: Counter[str] = Counter()
         self._refused: Counter[str] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
+        self._turned_away: dict[tuple[str, str], Counter[RuleName]] = defaultdict(Counter)
         self.held: Counter[str] = Counter()
 
     # --- Router ------------------------------------------------------------------------------------
@@ -117,6 +119,10 @@ class FakeRouter:
             for b in (plan.backends if plan else ())
         )
 
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        counted = sorted(self._turned_away[service, environment].items())
+        return tuple(Refused(rule, count) for rule, count in counted)
+
     # --- looked after by the agent -------------------------------------------------------------------
 
     async def tend(self) -> None:
@@ -139,6 +145,7 @@ class FakeRouter:
         else:
             calling, caller, plan = found
             if plan is not None and not (plan.admission.allows(calling) or _chained(caller, plan)):
+                self._turned_away[plan.service, plan.environment]["callers"] += 1
                 return 403, "", {}
             if caller.chain:
                 given["baggage"] = ",".join(filter(None, (given.get("baggage"), _chain(caller.release))))
@@ -164,11 +171,13 @@ class FakeRouter:
 
     def _not_admitted(self, plan: TrafficPlan, calling: str) -> int:
         """The status that refuses a request to the live release; 0 if it gets in."""
-        if not (calling or plan.admission.public):
-            return 403
-        self._tokens[plan.service, plan.environment] -= 1
-        left = self._tokens[plan.service, plan.environment]
-        return 429 if plan.admission.per_second and left < 0 else 0
+        key = (plan.service, plan.environment)
+        self._tokens[key] -= 1
+        private = not (calling or plan.admission.public)
+        if not private and not (plan.admission.per_second and self._tokens[key] < 0):
+            return 0
+        self._turned_away[key]["public" if private else "rate"] += 1
+        return 403 if private else 429
 
     def _ingress_at(self, address: str) -> TrafficPlan | None:
         known = {f"http://{s}.{e}": (s, e) for s, e in self._plans}

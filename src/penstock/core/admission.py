@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from penstock.errors import Invalid
 
@@ -65,6 +66,18 @@ class Breakers:
         for name in ("requests", "connections"):
             if not 0 <= getattr(self, name) <= MOST:
                 raise Invalid(f"from 1 to {MOST} (or 0: the default)", where=f"{where}.most_{name}")
+
+
+#: What a rule of `Admission` is called where its refusals are counted.
+RuleName = Literal["callers", "public", "rate"]
+
+
+@dataclass(frozen=True)
+class Refused:
+    """How many requests the proxy has refused by one *rule* of `Admission`, since it started."""
+
+    rule: RuleName
+    count: int
 
 
 ANYBODY = Admission()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from penstock.core.admission import ANYBODY, Admission, Breakers
+from penstock.core.admission import ANYBODY, Admission, Breakers, Refused, RuleName
 
 Json = dict[str, Any]
 LIMITER = "envoy.filters.http.local_ratelimit"
@@ -19,6 +19,8 @@ FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 #: from outside, and go no further.
 CALLER_HEADER, CALLING_HEADER = "penstock-caller", "penstock-calling-service"
 INTERNAL_HEADERS = (CALLER_HEADER, CALLING_HEADER)
+#: What the names of counters of what is refused begin with, and what follows the rule's.
+REFUSED, LIMITED = "refused", "http_local_rate_limit"
 #: The names of routes that let somebody in no further, and so of the rule that says so.
 CALLERS, PUBLIC = "refused.callers", "refused.public"
 
@@ -34,7 +36,7 @@ LIMIT: Json = {
 # --- callers and users ------------------------------------------------------------------------------------
 
 
-def refused_callers(service: str, of: Admission, chained: Iterable[str]) -> list[Json]:
+def refused_callers(service: str, routes: str, of: Admission, chained: Iterable[str]) -> list[Json]:
     """The route of services that may not call. The first of all: a preview token is no way around it.
 
     Releases that are *chained* to a dark one may call it, whatever the live one says: they meet no other.
@@ -47,15 +49,16 @@ def refused_callers(service: str, of: Admission, chained: Iterable[str]) -> list
     matched += [_not(CALLER_HEADER, {"exact": release}) for release in chained]
     known = ", ".join(of.callers) or "no service"
     text = f"%REQ({CALLING_HEADER})% may not call {service}: its traffic.callers lets in {known}\n"
-    return [_refused(CALLERS, matched, text)]
+    return [_refused(CALLERS, matched, text) | _counted(f"{routes}.callers")]
 
 
-def refused_users(service: str, of: Admission) -> list[Json]:
+def refused_users(service: str, routes: str, of: Admission) -> list[Json]:
     """The route of users, where there are to be none; whoever may see a dark release came before."""
     if of.public:
         return []
     text = f"{service} is not for users: its traffic.public is false\n"
-    return [_refused(PUBLIC, [{"name": CALLING_HEADER, "present_match": True, "invert_match": True}], text)]
+    nobody = {"name": CALLING_HEADER, "present_match": True, "invert_match": True}
+    return [_refused(PUBLIC, [nobody], text) | _counted(f"{routes}.public")]
 
 
 def _not(header: str, value: Json) -> Json:
@@ -69,7 +72,6 @@ def _refused(name: str, headers: Sequence[Json], text: str) -> Json:
         "name": name,
         "match": {"prefix": "/", "headers": [*headers]},
         "direct_response": {"status": 403, "body_format": said},
-        **unlimited(),
     }
 
 
@@ -78,27 +80,45 @@ def _refused(name: str, headers: Sequence[Json], text: str) -> Json:
 
 def limiter() -> Json:
     """The filter of a listener. It does nothing by itself: the routes say how many."""
-    return {"name": LIMITER, "typed_config": {"@type": LIMITER_TYPE, "stat_prefix": "penstock"}}
+    return {"name": LIMITER, "typed_config": {"@type": LIMITER_TYPE, "stat_prefix": REFUSED}}
 
 
-def limited(of: Admission) -> Json:
+def limited(routes: str, of: Admission) -> Json:
     """For all routes of a service together, whoever asks: they share one bucket. Nothing at all where there
     is no limit: of routes that mean the same as before, Envoy never confirms the version."""
-    if not of.per_second:
-        return {}
-    everything = {"default_value": {"numerator": 100, "denominator": "HUNDRED"}}
     bucket = {"max_tokens": of.burst, "tokens_per_fill": of.per_second, "fill_interval": "1s"}
-    limit = {"token_bucket": bucket, "filter_enabled": everything, "filter_enforced": everything}
-    return _filtered({"@type": LIMITER_TYPE, "stat_prefix": "penstock", **limit})
+    return _bucket(f"{routes}.rate", bucket, enforced=100) if of.per_second else {}
 
 
 def unlimited() -> Json:
-    """For a route whose requests are not what a rate is about: dark releases, and what is refused anyway."""
+    """For a route whose requests are not what a rate is about: those to dark releases."""
     return _filtered({"@type": FILTER, "disabled": True})
+
+
+def _counted(name: str) -> Json:
+    """A limit that lets everything pass, and counts it."""
+    return _bucket(name, {"max_tokens": 1, "fill_interval": "1s"}, enforced=0)
+
+
+def _bucket(name: str, bucket: Json, enforced: int) -> Json:
+    shares = {"filter_enabled": 100, "filter_enforced": enforced}
+    limit = {key: {"default_value": {"numerator": share}} for key, share in shares.items()}
+    prefix = {"stat_prefix": f"{REFUSED}.{name}"}
+    return _filtered({"@type": LIMITER_TYPE, **prefix, "token_bucket": bucket, **limit})
 
 
 def _filtered(how: Json) -> Json:
     return {"typed_per_filter_config": {LIMITER: how}}
+
+
+def refusals(routes: str, counters: Mapping[str, int]) -> tuple[Refused, ...]:
+    """What has been refused of a service, of counters by name."""
+    rules: dict[RuleName, str] = {"callers": "enabled", "public": "enabled", "rate": "enforced"}
+    counted = (
+        Refused(rule, counters.get(f"{REFUSED}.{routes}.{rule}.{LIMITED}.{which}", 0))
+        for rule, which in rules.items()
+    )
+    return tuple(refused for refused in counted if refused.count)
 
 
 def told() -> list[tuple[Json, str]]:

@@ -206,6 +206,8 @@ def _access_log(path: Path, service: str) -> Json:
         "time": "%START_TIME%",
         "service": service,
         "release": "%UPSTREAM_CLUSTER%",
+        # Of what is refused: of everything else it is taken off on the way.
+        "caller": f"%REQ({CALLING_HEADER})%",
         "method": "%REQ(:METHOD)%",
         # Without the query: it may hold what nobody else should read, a preview token for one.
         "path": "%PATH(NQ)%",

@@ -19,12 +19,14 @@ from pathlib import Path
 
 from penstock.adapters.envoy import config
 from penstock.adapters.envoy.admin import Admin, Health, counted_of
+from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.watches import check_room, watched
+from penstock.core.admission import Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
@@ -321,6 +323,12 @@ class Envoy:
             counted_of(release, at, epoch, counted, latency.get(release, {}))
             for release, epoch in epochs.items()
         )
+
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        name = config.route_name(service, environment)
+        if name not in self._state.plans:
+            return ()
+        return refusals(name, await self._admin.counters(rf"^{REFUSED}\.{re.escape(name)}\."))
 
     # --- looked after by the agent ---------------------------------------------------------------------
 

@@ -95,10 +95,10 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
     """The routes of one service."""
     name, let_in = route_name(plan.service, plan.environment), plan.admission
     listed = [
-        *admission.refused_callers(plan.service, let_in, (chain.caller for chain in chained)),
+        *admission.refused_callers(plan.service, name, let_in, (chain.caller for chain in chained)),
         *itertools.chain.from_iterable(_preview(plan, b.release, keys) for b in plan.backends),
         *itertools.chain.from_iterable(_chain(plan, chain, keys) for chain in chained),
-        *admission.refused_users(plan.service, let_in),
+        *admission.refused_users(plan.service, name, let_in),
         *itertools.chain.from_iterable(_rule(plan, *numbered) for numbered in enumerate(plan.rules)),
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
@@ -106,7 +106,7 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         "name": "all",
         "domains": ["*"],
         "routes": listed if plan.weights else [*listed, _nobody()],
-        **admission.limited(let_in),
+        **admission.limited(name, let_in),
     }
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
