@@ -174,6 +174,23 @@ async def test_who_gets_in_changes_with_the_users_and_comes_back_with_them() -> 
     assert (await scene.state()).admission == ANYBODY
 
 
+async def test_a_caller_is_told_at_once_that_it_will_be_refused() -> None:
+    scene = Scene(TrafficConfig())
+    scene.config = replace(scene.config, calls=("cart", "open", "absent"))
+    for service, admission in (
+        ("cart", Admission(callers=("till",))),
+        ("open", Admission(callers=("shop",))),
+    ):
+        address = f"unix:/{service}"
+        scene.router.up.add(address)
+        backend = Backend(f"{service}-1", (address,), admission=admission)
+        plan = TrafficPlan(service, "production", (backend,), (Weight(backend.release, WHOLE),))
+        await scene.router.apply(plan, fence=FENCE)
+    outcome = await scene.deploy_afresh()
+    assert outcome.state is State.SUCCESS
+    assert outcome.reason.endswith("; cart will refuse its calls (traffic.callers)")
+
+
 async def test_a_dark_release_sees_copies_until_it_gets_users() -> None:
     scene = Scene()
     await scene.serving(STABLE)
