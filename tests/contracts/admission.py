@@ -84,7 +84,8 @@ class AdmissionContract:
     async def test_a_service_may_be_for_other_services_alone(self, subject: Subject) -> None:
         state = await self._serving(subject, {"web-1": Admission(public=False)}, "web-2")
         assert state.admission == Admission(public=False)
-        for headers in ({}, {"penstock-calling-service": "shop"}, {PREVIEW_HEADER: "web-2"}):
+        spoofed = {"penstock-calling-service": "shop", "penstock-caller": "shop-1"}
+        for headers in ({}, spoofed, {PREVIEW_HEADER: "web-2"}):
             assert await subject.fetch(state.address, headers, "/") == (403, "")
         token = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
         assert await subject.who(state.address, 3, token) == {"web-2": 3}

@@ -49,6 +49,11 @@ class Mesh:
             found = (await admin.get(f"/stats?format=json&filter=^{name}$")).json()["stats"]
         return int(found[0]["value"])
 
+    def logged(self, status: int) -> list[dict[str, object]]:
+        """Lines of the access log with this status."""
+        written = (self.folder / "access.log").read_text().split("\n")[:-1]
+        return [line for line in map(json.loads, written) if line["status"] == status]
+
     async def counted(self, release: str) -> tuple[int, int, int | None]:
         found = {c.release: c for c in await self.envoy.counters("web", "production")}[release]
         return found.requests, found.errors, found.refused
@@ -85,6 +90,10 @@ async def test_the_answer_names_the_rule(mesh: Mesh) -> None:
         "shop may not call web: its traffic.callers lets in cart, till\n",
     )
     assert (asked.status_code, asked.text) == (403, "web is not for users: its traffic.public is false\n")
+    async with asyncio.timeout(10):
+        while len(lines := mesh.logged(403)) < 2:
+            await asyncio.sleep(0.05)
+    assert sorted(str(line["caller"]) for line in lines) == ["None", "shop"]
     await mesh.serve("web-1", Admission(callers=()))
     assert (
         await mesh.calls.get("/")

@@ -57,7 +57,7 @@ def refused_users(service: str, routes: str, of: Admission) -> list[Json]:
     if of.public:
         return []
     text = f"{service} is not for users: its traffic.public is false\n"
-    nobody = {"name": CALLING_HEADER, "present_match": True, "invert_match": True}
+    nobody = {"name": CALLER_HEADER, "present_match": True, "invert_match": True}
     return [_refused(PUBLIC, [nobody], text) | _counted(f"{routes}.public")]
 
 
