@@ -14,12 +14,9 @@ from urllib.parse import quote
 import httpx
 
 from penstock.adapters.envoy.admission import breakers_of
+from penstock.adapters.envoy.tally import OVERFLOWS
 from penstock.core.admission import NO_BREAKERS, Breakers
-from penstock.core.traffic import Counters
 from penstock.errors import Unavailable
-
-#: What circuit breakers of a cluster answered: each request is in one of them, and among the errors, too.
-OVERFLOWS = ("upstream_rq_active_overflow", "upstream_rq_pending_overflow")
 
 
 class Health(NamedTuple):
@@ -132,17 +129,6 @@ class Admin:
         path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter={pattern}"
         found = [h for stat in (await self.get(path)).json()["stats"] for h in stat.get("histograms", [])]
         return counters, {_cluster_of(histogram["name"]): _buckets(histogram) for histogram in found}
-
-
-def counted_of(
-    release: str, at: float, epoch: str, counters: Mapping[str, int], latency: Mapping[str, int]
-) -> Counters:
-    """What users saw of a release, from counters by name. What its circuit breaker answered is none of its
-    errors: it never had those requests."""
-    full = sum(counters.get(f"cluster.{release}.{name}", 0) for name in OVERFLOWS)
-    requests = counters.get(f"cluster.{release}.external.upstream_rq_completed", 0) - full
-    errors = counters.get(f"cluster.{release}.external.upstream_rq_5xx", 0) - full
-    return Counters(release, at, epoch, max(0, requests), max(0, errors), latency, full or None)
 
 
 def _any_of(names: Sequence[str]) -> str:

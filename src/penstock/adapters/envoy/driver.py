@@ -18,13 +18,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admin import Admin, Health, counted_of
+from penstock.adapters.envoy.admin import Admin, Health
 from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
+from penstock.adapters.envoy.tally import Tally, counted
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
@@ -52,6 +53,7 @@ class Envoy:
         self._failed: dict[str, int] = {}
         self._state = State.of(folder, first_port)
         self._keys = Keys(self._state.token)
+        self._tally = Tally()
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
                 self._write(file, self._next(), [])
@@ -313,16 +315,14 @@ class Envoy:
         releases = [backend.release for backend in plan.backends]
         while True:
             births = await self._admin.births(*releases)
-            counted, latency = await self._admin.users(*births)
+            numbers, latency = await self._admin.users(*births)
             at, envoy = time.time(), self._process.identity
             if await self._admin.births(*releases) == births:  # else some may be of before and some of after
                 break
         # A cluster that changes (one more instance, say) starts to count afresh.
         epochs = {release: f"{envoy}-{births[release]}" for release in releases if release in births}
-        return tuple(
-            counted_of(release, at, epoch, counted, latency.get(release, {}))
-            for release, epoch in epochs.items()
-        )
+        readings = (counted(r, at, epoch, numbers, latency.get(r, {})) for r, epoch in epochs.items())
+        return self._tally.of(config.route_name(service, environment), readings)
 
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         name = config.route_name(service, environment)
