@@ -133,8 +133,8 @@ class Listening:
     named: str
     file: Path
     caller: str = ""
-    calling: str = ""
     baggage: str = ""
+    calling: str = ""
 
 
 def listener(of: Listening, log: Path) -> Json:

@@ -231,9 +231,8 @@ class Envoy:
         name = config.route_name(egress.callee, plan.environment)
         baggage = self._keys.chain(backend.release) if backend.chain else ""
         called = f"out.{backend.release}.{egress.callee}"
-        return self._listener(
-            Listening(called, egress.address, name, self._file(name), backend.release, plan.service, baggage)
-        )
+        of = Listening(called, egress.address, name, self._file(name), backend.release, baggage, plan.service)
+        return self._listener(of)
 
     def _listener(self, of: Listening) -> config.Json:
         if not of.file.exists():  # it must be there before a listener asks for it
