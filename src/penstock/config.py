@@ -22,8 +22,17 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.scaleconfig import KEPT_WARM, WarmConfig, check_scaling
 from penstock.core.trafficconfig import TrafficConfig
-from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
+from penstock.core.workload import (
+    MOST_DRAIN,
+    NO_LIMITS,
+    NO_SCALING,
+    PROCESS_LIVES,
+    Limits,
+    Liveness,
+    Scaling,
+)
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -109,6 +118,8 @@ class ServiceConfig:
     acceptance: AcceptanceConfig = AcceptanceConfig()
     canary: CanaryConfig = CanaryConfig()
     traffic: TrafficConfig = field(default_factory=TrafficConfig)
+    scaling: Scaling = NO_SCALING
+    warm: WarmConfig = KEPT_WARM
     supersede: bool = True
 
     @property
@@ -235,8 +246,8 @@ def _check_service(config: ServiceConfig) -> None:
     if config.canary.look_every <= 0 or config.canary.seconds_per_step <= 0:
         raise Invalid("canary times must be above zero", where=FILE)
     config.traffic.check()
-    if not 1 <= config.replicas <= 64:
-        raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
+    check_scaling(config.replicas, config.scaling)
+    config.warm.check()
     _check_liveness(config.liveness)
     _check_limits(config.limits)
     if not 0 <= config.drain_seconds <= MOST_DRAIN:

@@ -27,7 +27,7 @@ from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
+from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
 class Source(Protocol):
@@ -182,8 +182,11 @@ class Platform(Protocol):
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        """Change the number of instances; `Invalid` if the release is not placed."""
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        """Change the number of instances; *then* is asked for later, unless something else is said meanwhile.
+
+        `Invalid` if the release is not placed.
+        """
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         """Stop and forget the release. Removing one that is not there is done already."""

@@ -42,7 +42,9 @@ class Backend:
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     *chain* names dark releases of other services that are tested together with this one while it is dark
-    too: its calls to those services go to them.
+    too: its calls to those services go to them. The addresses of one that is *elastic* come and go while it
+    serves, and its counts go on; those *draining* get nothing new, and are known until what they have is
+    answered.
     """
 
     release: str
@@ -51,6 +53,8 @@ class Backend:
     egress: tuple[Egress, ...] = ()
     chain: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    elastic: bool = False
+    draining: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -198,11 +202,16 @@ def sticky_cookie(salt: str) -> str:
 
 @dataclass(frozen=True)
 class BackendState:
-    """A backend as the data plane has it: *ready* of *total* instances answer its health checks."""
+    """A backend as the data plane has it: *ready* of *total* instances answer its health checks.
+
+    *active* requests of users are in flight, some of them at the *busy* ones among those that drain.
+    """
 
     backend: Backend
     ready: int
     total: int
+    active: int = field(default=0, compare=False)
+    busy: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def release(self) -> str:
@@ -258,6 +267,10 @@ class TrafficState:
         """Whether every instance of *release* is proven ready (and there is at least one)."""
         found = [backend for backend in self.backends if backend.release == release]
         return bool(found) and found[0].total > 0 and found[0].ready == found[0].total
+
+    def proven(self, release: str) -> int:
+        """How many instances of *release* the data plane has proven ready."""
+        return sum(known.ready for known in self.backends if known.release == release)
 
     def exposing(self, backend: Backend) -> TrafficPlan:
         """The plan that makes *backend* known (or brings it up to date) and moves nobody."""

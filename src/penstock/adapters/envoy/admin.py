@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -14,6 +15,17 @@ from urllib.parse import quote
 import httpx
 
 from penstock.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Where a cluster is: addresses by which there is, and what is in flight at each. *ready* is how many of
+    those that do not drain answer its health checks."""
+
+    ready: int
+    addresses: tuple[str, ...]
+    draining: tuple[str, ...]
+    active: Mapping[str, int]
 
 
 class Admin:
@@ -94,16 +106,14 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Gauges&filter={quote(pattern)}")
         return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
 
-    async def health(self, *names: str) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
-        """(ready, total, addresses) of each of these clusters, by name; those that there are."""
+    async def health(self, *names: str) -> Mapping[str, Hosts]:
+        """Where each of these clusters is, by name; those that there are."""
         if not names:
             return {}
         response = await self.get(f"/clusters?format=json&filter={_any_of(names)}")
         found = {}
         for cluster in response.json().get("cluster_statuses", []):
-            hosts = cluster.get("host_statuses", [])
-            ready = sum(1 for host in hosts if _healthy(host.get("health_status", {})))
-            found[str(cluster["name"])] = (ready, len(hosts), tuple(_address(host) for host in hosts))
+            found[str(cluster["name"])] = _hosts(cluster.get("host_statuses", []))
         return found
 
     async def users(self, *clusters: str) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
@@ -129,6 +139,26 @@ def _of_users(clusters: Sequence[str], what: str) -> str:
 
 def _cluster_of(stat: str) -> str:
     return stat.removeprefix("cluster.").removesuffix(".external.upstream_rq_time")
+
+
+def _hosts(statuses: Sequence[Mapping[str, Any]]) -> Hosts:
+    draining = [host for host in statuses if _eds(host) == "DRAINING"]
+    there = [host for host in statuses if _eds(host) != "DRAINING"]
+    return Hosts(
+        ready=sum(1 for host in there if _healthy(host.get("health_status", {}))),
+        addresses=tuple(_address(host) for host in there),
+        draining=tuple(_address(host) for host in draining),
+        active={_address(host): _active(host) for host in statuses},
+    )
+
+
+def _eds(host: Mapping[str, Any]) -> str:
+    return str(host.get("health_status", {}).get("eds_health_status", "HEALTHY"))
+
+
+def _active(host: Mapping[str, Any]) -> int:
+    counted = (stat for stat in host.get("stats", []) if stat.get("name") == "rq_active")
+    return sum(int(stat.get("value", 0)) for stat in counted)
 
 
 def _healthy(status: Mapping[str, Any]) -> bool:
