@@ -155,12 +155,18 @@ class FakePlatform:
             isolation=Isolation.NONE,
             reason=found.reason if found.instances else found.cut,
             health_path=found.workload.health_path,
+            drain_seconds=found.workload.drain_seconds,
             full=found.workload.replicas,
             asked=found.asked,
             later=found.later,
             most=found.workload.most,
             scaling=found.workload.scaling,
         )
+
+    def change(self, release: str, life: str) -> None:
+        """Copies that are started from now on lead another life."""
+        found = self._releases[release]
+        found.workload = replace(found.workload, command=(life,))
 
     # --- a user --------------------------------------------------------------------------------------
 

@@ -78,7 +78,7 @@ class Capacity:
         return f"; {placement.release} keeps {count} cop{'y' if count == 1 else 'ies'}, {', '.join(steps)}"
 
     async def _asked(self, placement: Placement, needed: int, rest: int) -> Placement:
-        """Ask for copies that are missing, and hold those that load has added; *rest* of them after a while."""
+        """Ask for copies that are missing, and hold those that load has added; later *rest* will do."""
         count = max(needed, len(placement.instances))
         if placement.asked >= needed and placement.floor >= rest and len(placement.instances) == count:
             return placement
