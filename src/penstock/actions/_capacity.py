@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from penstock.core.masking import masked
@@ -48,16 +49,17 @@ class Capacity:
     platform: Platform
     patience: float = math.inf
 
-    async def give(self, release: Release, share: int, *, beside: Release | None) -> Given:
-        """Enough copies of *release* for *share* thousandths of the users that it has together with the one
-        *beside* it, and the proxy's word for each."""
+    async def give(
+        self, release: Release, share: int, state: TrafficState, *, beside: Release | None
+    ) -> Given:
+        """Enough copies of *release* for *share* thousandths of the users that it has, or gets, together with
+        the one *beside* it; and the proxy's word for each. *state* is what was read just now."""
         placement = await self.platform.observe(release.id)
         if placement is None or not placement.elastic:
-            state = await self._read()
             gone = "" if state.ready(release.id) else f"{release.id} does not answer the proxy any more"
             return Given(state, state.proven(release.id), gone)
         other = await self.platform.observe(beside.id) if beside and beside != release else None
-        needed = _needed(placement, other, share)
+        needed = _needed(placement, (placement, other), state, share)
         rest = placement.full if share == WHOLE else needed
         placement = await self._settled(await self._asked(placement, needed, rest), needed)
         state = await self._proven(placement, needed)
@@ -123,9 +125,10 @@ class Capacity:
         return await self.router.read(change.service, change.environment)
 
 
-def _needed(placement: Placement, other: Placement | None, share: int) -> int:
-    """How many copies *share* thousandths need of as many as both releases have together: load may have added
-    some, to either."""
-    together = len(placement.instances) + (len(other.instances) if other else 0)
+def _needed(placement: Placement, both: Sequence[Placement | None], state: TrafficState, share: int) -> int:
+    """How many copies *share* thousandths need, of as many as those of both releases that have users have
+    together: load may have added some, to either."""
+    serving = state.plan.serving
+    together = sum(len(one.instances) for one in both if one and one.release in serving)
     whole = min(max(placement.full, together), placement.most)
     return max(1, math.ceil(whole * share / WHOLE))

@@ -29,7 +29,7 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     live = tuple(known.id for known in (release, task.baseline) if known)
     found = drift(task.delivery, state, live)
     capacity = Capacity(task, router, platform)
-    given = await capacity.give(release, WHOLE, beside=task.baseline)
+    given = await capacity.give(release, WHOLE, state, beside=task.baseline)
     if given.lacking:
         return Outcome(State.FAILURE, f"{given.lacking}: no traffic was moved", found)
     settled = replace(given.state.settling(release.id), handling=task.config.traffic.handling)

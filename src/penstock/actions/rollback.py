@@ -28,7 +28,8 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     found = drift(task.delivery, state, tuple(known.id for known in (new, stable) if known))
     cut = ""
     if stable is not None and new != stable:
-        given = await Capacity(task, router, platform, ROLLBACK_SECONDS).give(stable, WHOLE, beside=new)
+        capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
+        given = await capacity.give(stable, WHOLE, state, beside=new)
         # A bad release must not keep its users for want of copies of the good one.
         state, cut = given.state, f"; {given.lacking}" if given.lacking else ""
     settled = state.settling(stable.id if stable else "")
@@ -54,7 +55,7 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     state = await router.read(target.service, target.environment)
     found = drift(task.delivery, state, (target.id, current.id))
     capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
-    given = await capacity.give(target, WHOLE, beside=current)
+    given = await capacity.give(target, WHOLE, state, beside=current)
     settled = replace(given.state.settling(target.id), handling=task.config.traffic.handling)
     await router.apply(settled, fence=task.fence)
     warm = await capacity.rest(current) if target != current else ""

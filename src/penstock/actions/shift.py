@@ -26,7 +26,7 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
         raise Broken("a shift needs a new and a stable release", where=task.delivery)
     before = await router.read(new.service, new.environment)
     found = drift(task.delivery, before, (new.id, stable.id))
-    given = await Capacity(task, router, platform).give(new, share, beside=stable)
+    given = await Capacity(task, router, platform).give(new, share, before, beside=stable)
     if given.lacking:
         return Outcome(State.FAILURE, f"{given.lacking}: no traffic was moved", found)
     before = given.state

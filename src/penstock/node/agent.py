@@ -64,6 +64,9 @@ class Agent:
         self._complained: dict[str, float] = {}
         self._talks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        #: Held while copies are counted; nobody counts them once everything was told to stop.
+        self._scaling = asyncio.Lock()
+        self._at_rest = False
 
     async def serve(self) -> None:
         """Answer calls and tend the drivers until SIGTERM. Workloads and proxy stay up."""
@@ -141,19 +144,25 @@ class Agent:
             case calls.ReadCounters(service=service, environment=environment):
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
             case calls.StopEverything():
-                try:
-                    await self._platform.stop()
-                finally:  # told to stop as well, whatever became of the first
-                    await self._router.stop()
-                return calls.Answer()
+                return await self._stop_everything()
             case _:
                 return await self._change(call)
+
+    async def _stop_everything(self) -> calls.Answer:
+        self._at_rest = True
+        async with self._scaling:  # a look that goes on now might start the proxy again
+            try:
+                await self._platform.stop()
+            finally:  # told to stop as well, whatever became of the first
+                await self._router.stop()
+        return calls.Answer()
 
     # --- changes, behind the fences --------------------------------------------------------------------
 
     async def _change(
         self, call: calls.Place | calls.Scale | calls.Remove | calls.ApplyTraffic
     ) -> calls.Answer:
+        self._at_rest = False
         match call:
             case calls.Place(workload=workload, fence=fence):
                 _check_fits(fence, f"{workload.service}/{workload.environment}")
@@ -216,13 +225,19 @@ class Agent:
     async def _scale_all(self) -> None:
         """Look at every service whose number of copies may change, each by itself."""
         while True:
-            scopes: dict[str, list[str]] = {}
-            for release, scope in self._scopes.items():
-                placement = await self._platform.observe(release)
-                if placement and (placement.elastic or placement.asked < len(placement.instances)):
-                    scopes.setdefault(scope, []).append(release)
-            await asyncio.gather(*(self._scale_in(scope, names) for scope, names in scopes.items()))
+            async with self._scaling:
+                scopes = {} if self._at_rest else await self._of_changing_number()
+                await asyncio.gather(*(self._scale_in(scope, names) for scope, names in scopes.items()))
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _of_changing_number(self) -> dict[str, list[str]]:
+        """Releases by scope."""
+        scopes: dict[str, list[str]] = {}
+        for release, scope in self._scopes.items():
+            placement = await self._platform.observe(release)
+            if placement and (placement.elastic or placement.asked < len(placement.instances)):
+                scopes.setdefault(scope, []).append(release)
+        return scopes
 
     async def _scale_in(self, scope: str, releases: Collection[str]) -> None:
         lock = self._locks.setdefault(scope, asyncio.Lock())
