@@ -204,6 +204,10 @@ async def elastic(node: NodePlatform, traffic: NodeRouter, router: FakeRouter) -
     router.up |= {f"unix:/fake/web-1/{number}" for number in range(3)}
     plan = TrafficPlan("web", "production", (placed.backend,), (Weight("web-1", 1000),))
     await traffic.apply(plan, fence=fence(5))
+    async with asyncio.timeout(30):
+        while not placed.ready:
+            await asyncio.sleep(0.05)
+            placed = await node.observe("web-1") or placed
     return placed.backend.addresses[0]
 
 
