@@ -7,7 +7,6 @@ import json
 import logging
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from penstock.core.codec import encode
 from penstock.core.fence import Fence
 from penstock.core.nodecalls import Place
 from penstock.core.traffic import Backend, TrafficPlan, Weight
-from penstock.core.workload import Placement, Scaling, Workload
+from penstock.core.workload import Placement, Workload
 from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
@@ -193,55 +192,6 @@ async def test_nothing_happens_after_the_agents_end(
         await placing
     assert await slow.observe("web-1") is None
     assert caplog.records == []  # an ordinary end is not an error
-
-
-ELASTIC = Scaling(most=3, in_flight=5)
-
-
-async def elastic(node: NodePlatform, traffic: NodeRouter, router: FakeRouter) -> str:
-    """A release that load may add copies to has all users; the address of its first copy."""
-    placed = await node.place(replace(workload("web-1"), scaling=ELASTIC), fence=fence(5))
-    router.up |= {f"unix:/fake/web-1/{number}" for number in range(3)}
-    plan = TrafficPlan("web", "production", (placed.backend,), (Weight("web-1", 1000),))
-    await traffic.apply(plan, fence=fence(5))
-    async with asyncio.timeout(30):
-        while not placed.ready:
-            await asyncio.sleep(0.05)
-            placed = await node.observe("web-1") or placed
-    return placed.backend.addresses[0]
-
-
-async def test_copies_follow_load_while_nobody_calls(client: NodeClient, router: FakeRouter) -> None:
-    node, traffic = NodePlatform(client), NodeRouter(client)
-    router.active[await elastic(node, traffic, router)] = 6
-    async with asyncio.timeout(30):
-        while len((await traffic.read("web", "production")).backends[0].backend.addresses) < 2:
-            await asyncio.sleep(0.05)
-    with pytest.raises(Conflict, match="4 is stale: 5"):
-        await node.scale("web-1", 1, fence=fence(4))
-    assert router.fences[-1] == Fence(SCOPE, 5, "scaling")
-
-
-async def test_nobody_counts_copies_once_everything_was_told_to_stop(
-    client: NodeClient, router: FakeRouter, platform: FakePlatform
-) -> None:
-    node, traffic = NodePlatform(client), NodeRouter(client)
-    first = await elastic(node, traffic, router)
-    await client.stop_everything()
-    router.active[first] = 6
-    # For longer than it takes to look twice: the agent looks at what it tends, too.
-    tended = router.tended
-    async with asyncio.timeout(30):
-        while router.tended < tended + 12:
-            await asyncio.sleep(0.05)
-    found = await platform.observe("web-1")
-    assert found is not None
-    assert len(found.instances) == 1
-    await traffic.apply((await traffic.read("web", "production")).settling("web-1"), fence=fence(5))
-    async with asyncio.timeout(30):
-        while len(found.instances) < 2:
-            await asyncio.sleep(0.05)
-            found = await platform.observe("web-1") or found
 
 
 async def test_fences_survive_the_agent(short_tmp: Path, platform: FakePlatform, router: FakeRouter) -> None:
