@@ -10,23 +10,18 @@ import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import cast
 
 import pytest
 
 from penstock.core.fence import Fence
 from penstock.core.workload import Later, Limits, Liveness, Phase, Placement, Scaling, Workload
 from penstock.errors import Invalid
+from penstock.node.scaler import Resizable
 from penstock.ports import Platform
 
 FENCE = Fence("web/production", 1, "key")
 SECONDS = 30.0
-
-
-class Elastic(Platform, Protocol):
-    """A platform with what the node agent of a local one may do besides."""
-
-    async def resize(self, release: str, count: int) -> Placement: ...
 
 
 @dataclass(frozen=True)
@@ -87,13 +82,6 @@ class Subject:
         except TimeoutError:
             raise AssertionError(f"not as wanted after {SECONDS} s: {found}") from None
         return found
-
-    @property
-    def elastic(self) -> Elastic:
-        """The platform of a node; skipped where there is none."""
-        if not hasattr(self.platform, "resize"):
-            pytest.skip("its copies are counted by the agent in front of it")
-        return self.platform
 
     async def gone(self, address: str) -> None:
         """Tend until nobody answers there; an assertion after `SECONDS`."""
@@ -174,16 +162,6 @@ class PlatformContract:
             said = await subject.platform.scale("web-1", 2, fence=FENCE, then=(Later(1, 1000.0),))
             assert said.later == (Later(1, 1000.0),)
         assert (await subject.platform.scale("web-1", 2, fence=FENCE)).later == ()
-
-    async def test_load_may_add_copies_within_bounds(self, subject: Subject) -> None:
-        await subject.place("serve", replicas=2, most=3)
-        two = await subject.until(lambda p: p.ready)
-        grown = await subject.elastic.resize("web-1", 9)
-        assert (len(grown.instances), grown.asked) == (3, 2)
-        three = await subject.until(lambda p: p.ready)
-        assert await subject.ask(three.instances[2].address, "/")
-        assert (await subject.elastic.resize("web-1", 0)).instances == two.instances
-        await subject.gone(three.instances[2].address)
 
     async def test_what_is_removed_is_gone(self, subject: Subject) -> None:
         await subject.place("serve")
@@ -296,6 +274,21 @@ class PlatformContract:
         assert "its token is ***" in written
         assert "its token is ***" in failed.reason
         assert "sesame" not in "".join((*written, failed.reason))
+
+
+class LocalContract:
+    """What a platform must do besides, whose copies the node agent counts."""
+
+    async def test_load_may_add_copies_within_bounds(self, subject: Subject) -> None:
+        platform = cast("Resizable", subject.platform)
+        await subject.place("serve", replicas=2, most=3)
+        two = await subject.until(lambda p: p.ready)
+        grown = await platform.resize("web-1", 9)
+        assert (len(grown.instances), grown.asked) == (3, 2)
+        three = await subject.until(lambda p: p.ready)
+        assert await subject.ask(three.instances[2].address, "/")
+        assert (await platform.resize("web-1", 0)).instances == two.instances
+        await subject.gone(three.instances[2].address)
 
 
 async def ignoring(asking: Awaitable[str]) -> None:

@@ -6,9 +6,11 @@ import json
 from dataclasses import replace
 
 import psutil
+import pytest
 from tests.integration.processes.house import FENCE, House, workload
 
 from penstock.core.workload import Later, Placement
+from penstock.errors import Unavailable
 
 RECORD = "w/releases/web-1.json"
 
@@ -37,6 +39,18 @@ async def test_what_is_asked_for_later_outlives_the_agent(house: House) -> None:
     found = await house.platform.observe("web-1")
     assert found is not None
     assert (found.asked, found.later) == (1, ())
+
+
+async def test_a_copy_that_cannot_be_written_down_is_asked_for_again(house: House) -> None:
+    await placed(house, 1)
+    in_the_way = (house.folder / RECORD).with_suffix(".new")
+    in_the_way.mkdir()
+    for _ in range(2):
+        with pytest.raises(Unavailable, match="cannot be written down"):
+            await house.platform.scale("web-1", 2, fence=FENCE)
+    in_the_way.rmdir()
+    assert len((await house.platform.scale("web-1", 2, fence=FENCE)).instances) == 2
+    assert (await house.until(lambda p: p.ready)).able == 2
 
 
 async def test_a_clock_that_is_set_forward_lets_no_copy_go_too_early(house: House) -> None:

@@ -129,8 +129,8 @@ class Processes:
             count = max(found.wanted.replicas, min(count, found.workload.most))
             self._grow(found, count)
             if surplus := found.take_off(count):
+                self._in_background(self._let_go(found, surplus))  # also where the disk is full
                 self._save(found)
-                self._in_background(self._let_go(found, surplus))
             return self._placement(found)
 
     def _grow(self, found: Release, replicas: int) -> None:
@@ -370,5 +370,9 @@ class Processes:
     def _save(self, release: Release) -> None:
         path = self._records / f"{release.workload.release}.json"
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(encode(release)))
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps(encode(release)))
+            temporary.replace(path)
+        except OSError as error:
+            problem = f"what runs cannot be written down: {error.strerror}"
+            raise Unavailable(problem, where=str(path), next_move="free some space") from error
