@@ -28,9 +28,12 @@ def test_a_burst_brings_copies_and_its_end_takes_them_away(short_tmp: Path) -> N
         m.commit("v1", serve__py=SLOW, penstock__yaml=CONFIG + SCALING)
         release = m.deliver()["release"]
         address = m.address()
-        m.kill(m.home.run / "server.lock")  # the agent does it by itself
+        m.kill(m.home.run / "server.lock")  # the agent does it by itself, and the next one goes on
         with m.load(10, address, "always.json") as always:
             with m.load(100, address, "burst.json") as burst:
+                until(m, release, lambda found: found.able >= 2)
+                m.kill(m.home.node / "agent.lock")
+                m.up()
                 until(m, release, lambda found: found.able >= 3)
             one = until(m, release, lambda found: len(found.instances) == 1)
         assert one.asked == 1
