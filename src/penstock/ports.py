@@ -22,7 +22,7 @@ from typing import Protocol
 from penstock.config import ServiceConfig
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
-from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, State
+from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
@@ -174,19 +174,14 @@ class Platform(Protocol):
     """Runs releases."""
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
-        """Start the release if it is not there yet, and return at once with what is there.
-
-        What had failed for good is started once more.
-        """
+        """Start the release if it is not there, or failed for good; return at once with what is there."""
 
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""
 
     async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
         """Change the number of instances; *then* is asked for later, unless something else is said meanwhile.
-
-        `Invalid` if the release is not placed.
-        """
+        `Invalid` if the release is not placed."""
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         """Stop and forget the release. Removing one that is not there is done already."""
@@ -324,8 +319,9 @@ class Task:
     """All that an action or check may know of its delivery.
 
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
-    are None are not known yet at that stage of the pipeline. *waits_until* is when the gate before this
-    stage stops waiting for evidence, if it waits already.
+    are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
+    each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
+    for evidence, if it waits already.
     """
 
     delivery: str
@@ -341,6 +337,7 @@ class Task:
     release: Release | None = None
     baseline: Release | None = None
     measured: Measured | None = None
+    looked: tuple[tuple[int, Looked], ...] = ()
     canary: Canary = NO_CANARY
     reason: str = ""
     waits_until: float = 0.0
