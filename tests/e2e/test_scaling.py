@@ -19,7 +19,7 @@ SLOW = SERVICE.replace("def do_GET(self):\n", "def do_GET(self):\n        time.s
     "import json,", "import time, json,"
 )
 SCALING = "scaling: {most: 4, in_flight: 4, idle_seconds: 4}\ndrain_seconds: 5\n"
-PATIENT = CONFIG.replace("seconds_per_step: 3", "seconds_per_step: 600")
+PATIENT = CONFIG.replace("seconds_per_step: 3", "seconds_per_step: 200")
 
 
 def test_a_burst_brings_copies_and_its_end_takes_them_away(short_tmp: Path) -> None:
