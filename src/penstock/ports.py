@@ -28,7 +28,7 @@ from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
+from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
 class Source(Protocol):
@@ -175,16 +175,14 @@ class Platform(Protocol):
     """Runs releases."""
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
-        """Start the release if it is not there yet, and return at once with what is there.
-
-        What had failed for good is started once more.
-        """
+        """Start the release if it is not there, or failed for good; return at once with what is there."""
 
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        """Change the number of instances; `Invalid` if the release is not placed."""
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        """Change the number of instances; *then* is asked for later, unless something else is said meanwhile.
+        `Invalid` if the release is not placed."""
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         """Stop and forget the release. Removing one that is not there is done already."""
