@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import Protocol
 
 from penstock.config import ServiceConfig
+from penstock.core.chain import Link
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
 from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
 
 
@@ -220,10 +221,11 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows.
+        """Cumulative counters of every release of the service that the data plane knows. A window is the
+        difference of two readings; the caller keeps both as evidence."""
 
-        A window is the difference of two readings; the caller keeps both as evidence.
-        """
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        """Requests led to each release that it knows: by previews, and by each chain that goes there."""
 
 
 @dataclass(frozen=True)
@@ -322,7 +324,7 @@ class Task:
 
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
     are None are not known yet at that stage of the pipeline. *waits_until* is when the gate before this
-    stage stops waiting for evidence, if it waits already.
+    stage stops waiting for evidence, if it waits already. *chain* are the dark releases that are tested too.
     """
 
     delivery: str
@@ -341,6 +343,7 @@ class Task:
     canary: Canary = NO_CANARY
     reason: str = ""
     waits_until: float = 0.0
+    chain: tuple[Link, ...] = ()
 
     @property
     def secrets(self) -> tuple[str, ...]:

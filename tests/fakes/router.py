@@ -19,6 +19,7 @@ from penstock.core.traffic import (
     Backend,
     BackendState,
     Counters,
+    Led,
     Rule,
     TrafficPlan,
     TrafficState,
@@ -47,6 +48,7 @@ class FakeRouter:
         self._copies = 0
         self._requests: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._led: Counter[tuple[str, str]] = Counter()
 
     # --- Router ------------------------------------------------------------------------------------
 
@@ -104,6 +106,14 @@ class FakeRouter:
             for b in (plan.backends if plan else ())
         )
 
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        plan = self._plans.get((service, environment))
+        known = [backend.release for backend in plan.backends] if plan else []
+        callers = [backend for other in self._plans.values() for backend in other.backends]
+        ways = [(release, "") for release in known]
+        ways += [(target, c.release) for c in callers for target in c.chain if target in known]
+        return tuple(Led(release, "1", self._led[release, caller], caller) for release, caller in ways)
+
     # --- looked after by the agent -------------------------------------------------------------------
 
     async def tend(self) -> None:
@@ -129,7 +139,8 @@ class FakeRouter:
                 given["baggage"] = ",".join(filter(None, (given.get("baggage"), _chain(caller.release))))
         if plan is None:
             return 503, "", {}
-        dark = self._dark(plan, given)
+        dark, led_by = self._dark(plan, given)
+        self._led[dark, led_by] += bool(dark)
         if dark or not plan.weights:
             return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
         release, cookies = self._choose(plan, given, path)
@@ -152,23 +163,23 @@ class FakeRouter:
                         return backend, self._plans.get((egress.callee, environment))
         return None
 
-    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> str:
-        """The dark release that this request may see, and names; or that its chain leads to."""
+    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> tuple[str, str]:
+        """The dark release that this request may see, and names; or that the chain of a caller leads to."""
         token, cookies = f"{TOKEN}-{plan.service}", _cookies(given)
         for backend in plan.backends:
             release = backend.release
             on_host = given["host"].lower().startswith(f"{release}.preview.")
             named = given.get(PREVIEW_HEADER) == release or on_host
             if named and given.get(TOKEN_HEADER) == token:
-                return release
+                return release, ""
             if on_host and cookies.get(PREVIEW_COOKIE) == token:
-                return release
+                return release, ""
         known = {backend.release for backend in plan.backends}
         for caller in (caller for other in self._plans.values() for caller in other.backends):
             for target in caller.chain:
                 if target in known and _chain(caller.release) in given.get("baggage", ""):
-                    return target
-        return ""
+                    return target, caller.release
+        return "", ""
 
     def _choose(self, plan: TrafficPlan, given: dict[str, str], path: str) -> tuple[str, dict[str, str]]:
         weights = next((r.weights for r in plan.rules if _matches(r, given, path)), plan.weights)

@@ -36,7 +36,10 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     found = drift(task.delivery, state)
-    await router.apply(state.exposing(placement.backend), fence=task.fence)
+    backend = placement.backend
+    if release.id not in state.plan.serving:  # what it calls while it is dark
+        backend = replace(backend, chain=tuple(link.release.id for link in task.chain))
+    await router.apply(state.exposing(backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
     return replace(outcome, statements=(*outcome.statements, *found))
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from penstock.checks import chained
 from penstock.checks.reports import JUnit, parse_junit
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -24,13 +25,13 @@ from penstock.core.predicates import Accepted
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
-from penstock.ports import Outcome, Platform, Router, Sandbox, Task, Tools
+from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
 REQUEST_SECONDS = 10.0
 
 
 async def perform(
-    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools
+    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools, metrics: Metrics
 ) -> Outcome:
     """Run both parts; the policies decide on the counts, this check only refuses to invent them.
 
@@ -44,10 +45,13 @@ async def perform(
         if verdict:
             return Outcome(State.FAILURE, verdict)
         raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
+    await chained.lead(task, state, router)
+    before = await chained.read(task, metrics)
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
     latencies, errors = await _generate(task, state)
+    together = chained.met(task, before, await chained.read(task, metrics))
     verdict, ended = await _life(task, platform)
     accepted = Accepted(
         passed=suite.passed,
@@ -57,11 +61,12 @@ async def perform(
         errors=errors,
         p95_ms=round(percentile(latencies, 0.95), 1),
         p95_limit_ms=task.config.acceptance.p95_ms,
+        together=together,
     )
     words = (
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
         f"{errors} errors, p95 {accepted.p95_ms:g} ms"
-    ) + (f"; {ended}" if ended else "")
+    ) + (f"{chained.in_words(together)}; {ended}" if ended else chained.in_words(together))
     subjects = (Subject(task.release.id, task.release.digest),)
     statements = (Statement(subjects, accepted),)
     outcome = State.FAILURE if verdict else State.SUCCESS

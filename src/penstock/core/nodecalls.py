@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
 from penstock.core.workload import Placement, Workload
 
 
@@ -71,13 +71,31 @@ class ReadCounters:
 
 
 @dataclass(frozen=True)
+class ReadLed:
+    kind: Literal["read-led"]
+    service: str
+    environment: str
+
+
+@dataclass(frozen=True)
 class StopEverything:
     """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
 
     kind: Literal["stop-everything"]
 
 
-Call = Place | Observe | Scale | Remove | Logs | ReadTraffic | ApplyTraffic | ReadCounters | StopEverything
+Call = (
+    Place
+    | Observe
+    | Scale
+    | Remove
+    | Logs
+    | ReadTraffic
+    | ApplyTraffic
+    | ReadCounters
+    | ReadLed
+    | StopEverything
+)
 
 
 @dataclass(frozen=True)
@@ -87,6 +105,7 @@ class Answer:
     placement: Placement | None = None
     traffic: TrafficState | None = None
     counters: tuple[Counters, ...] | None = None
+    led: tuple[Led, ...] | None = None
     lines: tuple[str, ...] | None = None
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+from penstock.core.chain import Met
 from penstock.core.codec import json_name
 from penstock.core.people import Said
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
@@ -272,7 +273,8 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Tests in production against the dark release, and sequential generated traffic."""
+    """Tests in production against the dark release, *together* with others if not None, and sequential
+    generated traffic."""
 
     TYPE: ClassVar[str] = "urn:penstock:acceptance:v1"
     passed: int
@@ -284,6 +286,7 @@ class Accepted:
     p95_limit_ms: float = 0.0
     traffic: Literal["generated"] = "generated"
     at: float | None = None
+    together: tuple[Met, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -301,6 +301,17 @@ def _without_chain(backend: Backend) -> Backend:
 
 
 @dataclass(frozen=True)
+class Led:
+    """So many requests were led to the dark *release* since *epoch* (as in `Counters`): by its preview or,
+    with a *caller*, by the chain of that dark release."""
+
+    release: str
+    epoch: str
+    requests: int
+    caller: str = ""
+
+
+@dataclass(frozen=True)
 class Counters:
     """Cumulative counts of one release since *epoch*, at the moment of reading.
 

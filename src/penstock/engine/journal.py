@@ -75,7 +75,8 @@ class Header:
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
     configuration change, none for a code change (the data that is live stays). *retries* is the delivery
-    whose change this tries again, *changeset* its part in one.
+    whose change this tries again, *changeset* its part in one. *beside* are deliveries with whose dark
+    releases this one is tested.
     """
 
     change: Change
@@ -87,6 +88,7 @@ class Header:
     pipeline: Pipeline | None = None
     retries: str = ""
     changeset: ChangeSet | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

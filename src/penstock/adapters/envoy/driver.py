@@ -22,11 +22,22 @@ from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
-from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
+from penstock.adapters.envoy.routes import (
+    HOST,
+    Active,
+    Keys,
+    active,
+    chains,
+    kept_by,
+    led,
+    no_routes,
+    routes,
+    wanted,
+)
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
+from penstock.core.traffic import Backend, BackendState, Counters, Egress, Led, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
 
 CONFIRM_SECONDS = 10.0
@@ -326,6 +337,18 @@ class Envoy:
             for release in releases
             if release in births
         )
+
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        """What was led to the dark releases of a service: Envoy counts it for each route."""
+        plan = self._state.plans.get(config.route_name(service, environment))
+        if plan is None:
+            return ()
+        ways = [(backend.release, "") for backend in plan.backends]
+        ways += [(chain.release, chain.caller) for chain in chains(self._state.plans.values(), plan)]
+        names = {way: led(*way) for way in ways}
+        epoch = self._process.identity
+        counted = await self._admin.led(HOST, *names.values())
+        return tuple(Led(way[0], epoch, counted.get(name, 0), way[1]) for way, name in names.items())
 
     # --- looked after by the agent ---------------------------------------------------------------------
 

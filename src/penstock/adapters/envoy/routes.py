@@ -37,6 +37,8 @@ PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 PREVIOUS_HOSTS_TYPE = (
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 )
+#: The one virtual host of every service.
+HOST = "all"
 BAGGAGE = "baggage"
 MARKED = f"{MIRROR_HEADER}=1"
 REQUEST_ID = "x-request-id"
@@ -96,13 +98,13 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         *itertools.chain.from_iterable(_rule(plan, *numbered) for numbered in enumerate(plan.rules)),
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
-    host = {"name": "all", "domains": ["*"], "routes": listed if plan.weights else [*listed, _nobody()]}
+    host = {"name": HOST, "domains": ["*"], "routes": listed if plan.weights else [*listed, _nobody()]}
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
 
 def no_routes(name: str) -> Json:
     """The routes of a service that has no plan yet."""
-    host = {"name": "all", "domains": ["*"], "routes": [_nobody()]}
+    host = {"name": HOST, "domains": ["*"], "routes": [_nobody()]}
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
 
@@ -139,12 +141,18 @@ def _chain(plan: TrafficPlan, chain: Chained, keys: Keys) -> Iterator[Json]:
     adjacent = {"name": CALLER_HEADER, "string_match": {"exact": chain.caller}}
     further = {"name": BAGGAGE, "string_match": {"contains": keys.chain(chain.caller)}}
     for header in (adjacent, further):
-        yield _dark(plan, chain.release, {"headers": [header]})
+        yield _dark(plan, chain.release, {"headers": [header]}, chain.caller)
 
 
-def _dark(plan: TrafficPlan, release: str, match: Json) -> Json:
+def led(release: str, caller: str) -> str:
+    """Under which name Envoy counts what is led to a dark release; without a *caller*, by its preview."""
+    return f"led.{release}.{caller or 'preview'}"
+
+
+def _dark(plan: TrafficPlan, release: str, match: Json, caller: str = "") -> Json:
     return {
         "match": {"prefix": "/", **match},
+        "stat_prefix": led(release, caller),
         "route": _action(plan.handling) | {"cluster": release + PREVIEW},
         "request_headers_to_remove": [TOKEN_HEADER, CALLER_HEADER],
         "response_headers_to_add": [_told(release)],
