@@ -22,6 +22,7 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.traffic import HTTP1, AppProtocol
 from penstock.core.trafficconfig import TrafficConfig
 from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
 from penstock.errors import Invalid
@@ -101,6 +102,7 @@ class ServiceConfig:
     replicas: int = 1
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
+    protocol: AppProtocol = HTTP1
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
     calls: tuple[str, ...] = ()
@@ -238,6 +240,9 @@ def _check_service(config: ServiceConfig) -> None:
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
     _check_liveness(config.liveness)
+    if config.protocol == "grpc" and config.health:
+        move = "leave health out: it is ready once it greets as HTTP/2 does"
+        raise Invalid("a gRPC server has no path to be asked for", where=f"{FILE}: health", next_move=move)
     _check_limits(config.limits)
     if not 0 <= config.drain_seconds <= MOST_DRAIN:
         raise Invalid(f"drain_seconds must be from 0 to {MOST_DRAIN:g}", where=FILE)

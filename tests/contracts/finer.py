@@ -170,7 +170,7 @@ class FinerContract:
 
     async def test_how_answers_are_handled_is_kept(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
-        handling = Handling(timeout_seconds=2.5005, retries=0)
+        handling = Handling(timeout_seconds=2.5005, retries=0, idle_seconds=60.25)
         state = await subject.apply(replace(state.plan, handling=handling))
         assert state.handling == handling
         state = await subject.apply(state.settling("web-2"))

@@ -95,6 +95,7 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         liveness=config.liveness,
         drain_seconds=config.drain_seconds,
         limits=config.limits,
+        protocol=config.protocol,
         secrets=task.secrets,
     )
 

@@ -28,6 +28,10 @@ from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
 REQUEST_SECONDS = 10.0
+#: A gRPC call whose message has no field set. UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS are what 5xx is.
+GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
+EMPTY_MESSAGE = bytes(5)
+GRPC_ERRORS = ("2", "13", "14", "15")
 
 
 async def perform(
@@ -133,26 +137,31 @@ def _read_report(report: Path, exit_code: int, tail: str) -> JUnit | str:
 
 async def _generate(task: Task, state: TrafficState) -> tuple[list[float], int]:
     """Latencies (ms) of the generated requests that were answered below 500, and how many were not."""
-    config = task.config.acceptance
+    config, grpc = task.config.acceptance, task.config.protocol == "grpc"
     release = task.release.id if task.release else ""
     latencies: list[float] = []
     errors = 0
     timeout = httpx.Timeout(REQUEST_SECONDS)
-    headers = preview_headers(state, release)
+    headers = preview_headers(state, release) | (GRPC_HEADERS if grpc else {})
     async with httpx.AsyncClient(base_url=state.address, headers=headers, timeout=timeout) as client:
         for number in range(config.requests):
             path = config.paths[number % len(config.paths)] if config.paths else "/"
             try:
-                response = await client.get(path)
+                response = await (client.post(path, content=EMPTY_MESSAGE) if grpc else client.get(path))
             except httpx.HTTPError:
                 errors += 1
                 continue
             served_by = response.headers.get("x-penstock-release", release)
-            if response.status_code >= 500 or served_by != release:
+            if response.status_code >= 500 or served_by != release or _failed_call(response):
                 errors += 1
             else:
                 latencies.append(response.elapsed.total_seconds() * 1000)
     return latencies, errors
+
+
+def _failed_call(response: httpx.Response) -> bool:
+    """Whether a gRPC call ended at once with what is an error of the server's own."""
+    return response.headers.get("grpc-status") in GRPC_ERRORS
 
 
 def percentile(values: list[float], share: float) -> float:

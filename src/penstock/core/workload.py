@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from penstock.core.traffic import Backend, Egress
+from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
 
 
 class Isolation(StrEnum):
@@ -79,6 +79,7 @@ class Workload:
     liveness: Liveness = PROCESS_LIVES
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
+    protocol: AppProtocol = HTTP1
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
@@ -124,13 +125,18 @@ class Placement:
     health_path: str = ""
     advisory: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    protocol: AppProtocol = HTTP1
 
     @property
     def backend(self) -> Backend:
         """This placement as something that traffic can be sent to."""
-        addresses = tuple(instance.address for instance in self.instances)
         return Backend(
-            self.release, addresses, self.health_path, self.egress, drain_seconds=self.drain_seconds
+            self.release,
+            tuple(instance.address for instance in self.instances),
+            self.health_path,
+            self.egress,
+            drain_seconds=self.drain_seconds,
+            protocol=self.protocol,
         )
 
     @property

@@ -261,12 +261,14 @@ def _action(handling: Handling) -> Json:
     retry = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": handling.retries,
+        # Once an answer has begun this is over: unlike the timeout of the route, it lets streams go on.
+        "per_try_timeout": f"{handling.timeout_seconds:.9f}s",
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         # Another instance, if there is one: the one that failed may be gone for good.
         "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_HOSTS_TYPE}}],
         "host_selection_retry_max_attempts": 4,
     }
-    return {"timeout": f"{handling.timeout_seconds:.9f}s", "retry_policy": retry}
+    return {"timeout": "0s", "idle_timeout": f"{handling.idle_seconds:.9f}s", "retry_policy": retry}
 
 
 def _told(release: str) -> Json:
@@ -365,5 +367,14 @@ def _mirror_of(route: Mapping[str, Any]) -> Mirror | None:
 
 
 def _handling_of(action: Mapping[str, Any]) -> Handling:
-    retries = action.get("retry_policy", {}).get("num_retries", 0)
-    return Handling(float(action.get("timeout", "15s").removesuffix("s")), int(retries))
+    retry = action.get("retry_policy", {})
+    # Routes of an earlier release bounded the whole of an answer.
+    began, idle = (
+        retry.get("per_try_timeout") or action.get("timeout", "15s"),
+        action.get("idle_timeout", "300s"),
+    )
+    return Handling(_seconds(began), int(retry.get("num_retries", 0)), _seconds(idle))
+
+
+def _seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
