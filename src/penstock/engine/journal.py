@@ -177,6 +177,11 @@ class Journal:
             raise Invalid(f"delivery {delivery!r} {problem}", next_move="penstock status")
         return await self._with_records(tx, (exact or rows)[0])
 
+    async def raise_fence(self, scope: str) -> int:
+        """A fence that is higher than every other of its scope: who holds one of those lets go."""
+        async with self._store.transaction() as tx:
+            return await _raised(tx, scope)
+
     async def recent(self, tx: Transaction, limit: int = 50, scope: str = "") -> tuple[Delivery, ...]:
         """The newest deliveries, newest first, without their records."""
         rows = await tx.execute(
