@@ -34,7 +34,10 @@ def said(made: Rig, words: str, seconds: float = 20.0) -> bool:
 def test_the_node_refuses_a_worker_that_was_believed_dead(place: Place) -> None:
     made, shape = place, place.shape
     # It is paused until another one has ended the delivery.
-    done = made.deliver([Kill("canary/shift/0 router.apply #1 before", PAUSE)], None, shape)
+    with made.machine.load(40) as file:
+        done = made.deliver([Kill("canary/shift/0 router.apply #1 before", PAUSE)], None, shape)
+    counts = json.loads(file.read_text())
+    assert counts["failed_by_switching"] == 0, counts["errors"]
     assert done.run.killed
     assert not done.wrong, done.wrong
     # It went on to give half of the users to what was promoted meanwhile. Either it looks at its lease first,
