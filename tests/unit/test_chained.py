@@ -8,15 +8,22 @@ from pathlib import Path
 import pytest
 
 from fakes.router import FakeRouter
+from penstock.adapters.cel import Cel
 from penstock.checks import chained
 from penstock.config import ServiceConfig
+from penstock.core.authority import Authority
 from penstock.core.chain import Link, Met
+from penstock.core.codec import encode
 from penstock.core.digest import digest
+from penstock.core.evidence import Entry, Statement, Subject, seal
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Intent
-from penstock.core.release import Change, EnvironmentData, Release
+from penstock.core.predicates import Accepted
+from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.selection import Question, facts
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, Backend, Egress, Led, TrafficPlan, Weight
 from penstock.errors import Invalid, Unavailable
+from penstock.policyfile import parse_policy
 from penstock.ports import Task
 
 
@@ -157,3 +164,41 @@ def test_counts_of_two_lives_of_the_proxy_are_not_subtracted() -> None:
     after = chained.Reading({("a", ""): Led("a", "2", 7)})
     with pytest.raises(Unavailable, match="started anew"):
         after.since(before, "a")
+
+
+TOGETHER = """\
+policy: together
+owner: test-lead
+scope: organisation
+guards: [promote]
+environments: [production]
+rules:
+  - id: tested-together
+    when: size(evidence.acceptance.lost) == 0
+    say: "'met ' + string(size(evidence.acceptance.together)) + ' other dark releases'"
+    else: "'did not meet ' + evidence.acceptance.lost.join(', ')"
+"""
+
+
+@pytest.mark.parametrize(
+    ("requests", "passes", "says"),
+    [(3, True, "met 2 other dark releases"), (0, False, f"did not meet {CATALOG.id}")],
+)
+def test_a_policy_can_ask_who_was_met(requests: int, passes: bool, says: str) -> None:
+    together = (Met(PRICES.id, PRICES.digest, 3, 3), Met(CATALOG.id, CATALOG.digest, 3, requests, ("cart",)))
+    accepted = Accepted(1, 0, (), together=together)
+    artifact = Artifact("shop", SHOP.artifact)
+    question = Question("shop-1", "promote", task().change, artifact, SHOP, False, 10, 1.0)
+    statement = Statement((Subject(SHOP.id, SHOP.digest),), accepted)
+    entry = Entry(1, seal(statement.payload(), "ab" * 32, b"s"), statement)
+    assert entry.envelope.statement() == statement
+    (rule,) = (
+        Cel()
+        .compile(parse_policy(TOGETHER.encode(), "together"))
+        .decide(facts([entry], question, Authority()))
+    )
+    assert (rule.verdict.passed, rule.says) == (passes, says)
+
+
+def test_evidence_of_one_tested_by_itself_is_what_it_was() -> None:
+    assert "together" not in encode(Accepted(1, 0, ()))
