@@ -54,6 +54,30 @@ import signal
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever(0.05)
 """
+#: As little of HTTP/2 as a server can do with: each request is answered with 200, and nothing else.
+HTTP2 = """\
+import os, socket, threading
+
+def frame(kind, flags, stream, payload=b""):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+def serve(connection):
+    file = connection.makefile("rb")
+    if file.read(24) != b"PRI * HTTP/2.0\\r\\n\\r\\nSM\\r\\n\\r\\n":
+        return connection.close()
+    connection.sendall(frame(4, 0, 0))
+    while head := file.read(9):
+        kind, flags, stream = head[3], head[4], int.from_bytes(head[5:], "big")
+        payload = file.read(int.from_bytes(head[:3], "big"))
+        if kind in (4, 6) and not flags & 1:  # settings, ping
+            connection.sendall(frame(kind, 1, 0, payload if kind == 6 else b""))
+        if kind == 1:
+            connection.sendall(frame(1, 5, stream, bytes([0x88])))
+
+listener = socket.create_server(("127.0.0.1", int(os.environ["PORT"])))
+while True:
+    threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+"""
 QUICK = "canary: {steps: [50], seconds_per_step: 0.3, look_every: 0.3, patience: 0}"
 OWN = "drain_seconds: 2\ntraffic: {timeout_seconds: 1}"
 
@@ -129,3 +153,12 @@ def test_streams_outlive_switches_and_end_with_their_release(short_tmp: Path) ->
         assert all(user.sees("v2") for user in second)
         counts = json.loads(file.read_text())
         assert counts["failed_by_switching"] == 0, counts["errors"]
+
+
+def test_a_service_that_speaks_nothing_but_http2_is_delivered(short_tmp: Path) -> None:
+    with machine(short_tmp) as m:
+        m.up()
+        m.commit("v1", serve__py=HTTP2, penstock__yaml=f"{CONFIG}protocol: h2c\n")
+        view = m.deliver()
+        assert view["outcome"] == "promoted", view["reason"]
+        assert "30 generated requests, 0 errors" in step(view, "acceptance/acceptance/0")["reason"]

@@ -135,6 +135,7 @@ class FakePlatform:
             isolation=Isolation.NONE,
             reason=found.reason if found.instances else found.cut,
             health_path=found.workload.health_path,
+            protocol=found.workload.protocol,
         )
 
     # --- a user --------------------------------------------------------------------------------------
