@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+from penstock.core.canary import Row, Rule
 from penstock.core.chain import Met
 from penstock.core.codec import json_name
 from penstock.core.people import Said
@@ -45,10 +46,8 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The pair is placed and proven ready at the data plane, without user traffic.
-
-    Here and in the next two, *at* is when the action began (seconds since 1970).
-    """
+    """The pair is placed and proven ready at the data plane, without user traffic. Here and in the next two,
+    *at* is when the action began (seconds since 1970)."""
 
     TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
     delivery: str
@@ -273,8 +272,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Tests in production against the dark release, *together* with others if not None, and sequential
-    generated traffic."""
+    """Tests in production of the dark release (*together* with others), and sequential generated traffic."""
 
     TYPE: ClassVar[str] = "urn:penstock:acceptance:v1"
     passed: int
@@ -293,8 +291,9 @@ class Accepted:
 class Look:
     """One look of the canary judge at both releases since the canary began. Counts, not shares.
 
-    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now:
-    the verdict can be recomputed from them.
+    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
+    what happened in between, from look to look: with the *rule*, it gives the verdict to whoever asks again.
+    Where a reading was of no use there is neither, and the verdict is UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -309,6 +308,8 @@ class Look:
     stable_from: Counters = field(metadata=json_name("stableFrom"))
     stable_to: Counters = field(metadata=json_name("stableTo"))
     at: float | None = None
+    rule: Rule | None = None
+    spans: tuple[Row, ...] | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------
