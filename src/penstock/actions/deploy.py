@@ -12,9 +12,10 @@ from dataclasses import replace
 from penstock.core.drift import drift
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
+from penstock.core.mesh import Mesh
 from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
-from penstock.core.traffic import TrafficState
+from penstock.core.traffic import Backend, TrafficState
 from penstock.core.workload import Placement, Workload
 from penstock.errors import Broken
 from penstock.ports import Artifacts, Outcome, Platform, Router, Task
@@ -36,9 +37,17 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     found = drift(task.delivery, state)
-    await router.apply(state.exposing(placement.backend), fence=task.fence)
+    await router.apply(state.exposing(_meshed(placement.backend, data.mesh)), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
     return replace(outcome, statements=(*outcome.statements, *found))
+
+
+def _meshed(backend: Backend, mesh: Mesh | None) -> Backend:
+    """The same, with calls to services at peers led there, and with who of the peers may call."""
+    if mesh is None:
+        return backend
+    egress = tuple(replace(way, remote=mesh.calls.get(way.callee)) for way in backend.egress)
+    return replace(backend, egress=egress, export=mesh.export)
 
 
 async def _mirrored(task: Task, router: Router, state: TrafficState, release: str) -> str:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from penstock.core.mesh import Export, Remote
 from penstock.errors import Invalid
 
 WHOLE = 1000
@@ -27,11 +28,12 @@ class Egress:
     """Where calls of one release to the service *callee* enter the proxy.
 
     *address* is ``unix:/path`` or ``127.0.0.1:port``; it is this caller's own, so the listener
-    tells who calls.
+    tells who calls. With *remote* they go to a peer's service of that name, and never to one of ours.
     """
 
     callee: str
     address: str
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,8 @@ class Backend:
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     *chain* names dark releases of other services that are tested together with this one while it is dark
-    too: its calls to those services go to them.
+    too: its calls to those services go to them. *export* says which services of peers may call while this is
+    the release that serves.
     """
 
     release: str
@@ -51,6 +54,7 @@ class Backend:
     egress: tuple[Egress, ...] = ()
     chain: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    export: Export | None = None
 
 
 @dataclass(frozen=True)
@@ -157,6 +161,13 @@ class TrafficPlan:
     def serving(self) -> frozenset[str]:
         """Releases that some user may meet."""
         return served_by(self.weights, self.rules)
+
+    @property
+    def export(self) -> Export | None:
+        """Who of the peers may call: what the release says that users move away from last, so that a canary
+        changes nothing, and whoever comes back brings his own."""
+        first = self.weights[0].release if self.weights else ""
+        return next((backend.export for backend in self.backends if backend.release == first), None)
 
     def _check_weights(self, weights: tuple[Weight, ...]) -> None:
         for weight in weights:

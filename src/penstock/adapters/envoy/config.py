@@ -7,7 +7,7 @@ its id with ``+preview`` (dark traffic), so that the counters of the first count
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 REQUEST_ID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+#: Envoy reads no certificate without a name of its own.
+NODE = {"id": "penstock", "cluster": "penstock"}
 PREVIEW = "+preview"
 #: Which release calls another service. The caller's own listener sets it; it is never taken from outside.
 CALLER_HEADER = "penstock-caller"
@@ -57,15 +59,15 @@ def route_name(service: str, environment: str) -> str:
 def bootstrap(folder: Path) -> Json:
     """The static part. Everything else comes from files that are replaced by renaming."""
     return {
-        "node": {"id": "penstock", "cluster": "penstock"},
+        "node": NODE,
         "admin": {"address": {"pipe": {"path": str(folder / "admin.sock"), "mode": 0o600}}},
         "stats_flush_on_admin": True,
         "stats_config": {
             "histogram_bucket_settings": [{"match": {"safe_regex": {"regex": ".*"}}, "buckets": BUCKETS}]
         },
         "dynamic_resources": {
-            "cds_config": _file(folder / "cds.json"),
-            "lds_config": _file(folder / "lds.json"),
+            "cds_config": file_source(folder / "cds.json"),
+            "lds_config": file_source(folder / "lds.json"),
         },
         "overload_manager": {
             "resource_monitors": [
@@ -143,22 +145,29 @@ class Listening:
     baggage: str = ""
 
 
-def listener(of: Listening, log: Path) -> Json:
-    manager: Json = {
+def manager(of: Listening, log: Path) -> Json:
+    """What a listener does with requests; those who serve others than users change it."""
+    return {
         "@type": HTTP,
         "stat_prefix": of.name,
-        "rds": {"route_config_name": of.named, "config_source": _file(of.file)},
+        "rds": {"route_config_name": of.named, "config_source": file_source(of.file)},
         "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
         "access_log": [_access_log(log, of.named)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "local_reply_config": {"mappers": [_flagged()]},
+        "local_reply_config": {"mappers": [flagged()]},
         "early_header_mutation_extensions": [_on_arrival(of)],
         # The request's id is a user's first ticket (`routes`): tracing must not write into it.
         "request_id_extension": {"typed_config": {"@type": REQUEST_ID, "pack_trace_reason": False}},
         "stream_idle_timeout": "300s",
         "drain_timeout": "5s",
     }
-    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def network(manager: Json) -> Json:
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def listener(of: Listening, chains: Sequence[Json]) -> Json:
     listening = address(of.where)
     if "pipe" in listening:
         listening["pipe"]["mode"] = 0o600
@@ -168,7 +177,7 @@ def listener(of: Listening, log: Path) -> Json:
         "address": listening,
         # Or a second Envoy would share the port, and take half of the users, without a word.
         "enable_reuse_port": False,
-        "filter_chains": [{"filters": [network]}],
+        "filter_chains": [*chains],
         "per_connection_buffer_limit_bytes": 1 << 20,
     }
 
@@ -191,10 +200,10 @@ def _set(name: str, value: str, how: str) -> Json:
     return {"append": {"header": {"key": name, "value": value}, "append_action": how}}
 
 
-def _flagged() -> Json:
+def flagged(status: int = 400, op: str = "GE") -> Json:
     """Envoy's own replies say why they are its own."""
     header = {"key": "x-penstock-flags", "value": "%RESPONSE_FLAGS%"}
-    comparison = {"op": "GE", "value": {"default_value": 400, "runtime_key": "penstock.flagged"}}
+    comparison = {"op": op, "value": {"default_value": status, "runtime_key": "penstock.flagged"}}
     return {
         "filter": {"status_code_filter": {"comparison": comparison}},
         "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
@@ -236,5 +245,5 @@ def address_text(rendered: Mapping[str, Any]) -> str:
     return f"{inner['address']}:{inner['port_value']}"
 
 
-def _file(path: Path) -> Json:
+def file_source(path: Path) -> Json:
     return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}

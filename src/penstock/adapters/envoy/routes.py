@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from penstock.adapters.envoy.admission import admitting
 from penstock.adapters.envoy.config import CALLER_HEADER, PREVIEW, Json, route_name
 from penstock.core.traffic import (
     MIRROR_HEADER,
@@ -96,7 +97,8 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         *itertools.chain.from_iterable(_rule(plan, *numbered) for numbered in enumerate(plan.rules)),
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
-    host = {"name": "all", "domains": ["*"], "routes": listed if plan.weights else [*listed, _nobody()]}
+    routed = listed if plan.weights else [*listed, _nobody()]
+    host = {"name": "all", "domains": ["*"], "routes": routed, **admitting(plan)}
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
 
@@ -145,7 +147,7 @@ def _chain(plan: TrafficPlan, chain: Chained, keys: Keys) -> Iterator[Json]:
 def _dark(plan: TrafficPlan, release: str, match: Json) -> Json:
     return {
         "match": {"prefix": "/", **match},
-        "route": _action(plan.handling) | {"cluster": release + PREVIEW},
+        "route": action(plan.handling) | {"cluster": release + PREVIEW},
         "request_headers_to_remove": [TOKEN_HEADER, CALLER_HEADER],
         "response_headers_to_add": [_told(release)],
     }
@@ -176,7 +178,7 @@ def _served(plan: TrafficPlan, weights: Sequence[Weight], name: str, match: Json
         route: Json = {
             "name": name,
             "match": {**match, "headers": headers, "cookies": [*match.get("cookies", ()), *tickets.cookies]},
-            "route": _action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
+            "route": action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
             "request_headers_to_remove": [TOKEN_HEADER, CALLER_HEADER],
         }
         if tickets.answer:
@@ -248,7 +250,7 @@ def _nobody() -> Json:
     return {"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": text}}
 
 
-def _action(handling: Handling) -> Json:
+def action(handling: Handling) -> Json:
     # Only requests that no instance has seen are sent again: nothing is done twice.
     retry = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
