@@ -146,7 +146,7 @@ def _with_authorities(document: EnvironmentConfig, name: str) -> EnvironmentConf
         try:
             context.load_verify_locations(cadata=given.trust)
             kinds = context.cert_store_stats()
-        except (ssl.SSLError, ValueError) as error:
+        except (ssl.SSLError, ValueError, TypeError) as error:
             raise Invalid("not certificates (PEM)", where=where, next_move=TRUST) from error
         if not kinds["x509"] == kinds["x509_ca"] > 0:
             raise Invalid("a certificate that vouches for nobody else", where=where, next_move=TRUST)

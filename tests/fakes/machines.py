@@ -5,8 +5,11 @@ A real node agent looks after each while its block lasts. Must not know how cert
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import ssl
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -17,10 +20,11 @@ from fakes.web import Website, free_port
 from penstock.adapters.envoy import Envoy
 from penstock.adapters.issuer import LocalIssuer
 from penstock.core.fence import Fence
-from penstock.core.mesh import Admitted, Export, Remote
+from penstock.core.mesh import Admitted, Export, Issued, Remote, identity, server_name
 from penstock.core.traffic import Backend, Egress, TrafficPlan, TrafficState, Weight
 
 ENVIRONMENT = "production"
+STOREFRONT = identity("west", ENVIRONMENT, "storefront")
 
 
 class Machine:
@@ -90,5 +94,77 @@ class Machine:
 
 
 async def asked(url: str) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=10) as client:
+    async with httpx.AsyncClient(timeout=10, verify=False) as client:
         return await client.get(url)
+
+
+@dataclass
+class Scene:
+    """*west* calls, *east* is called; *site* stands behind the catalog of *east*."""
+
+    west: Machine
+    east: Machine
+    site: Website
+    front: Website
+    folder: Path
+
+    async def calling(self) -> str:
+        """The catalog of *east* is exported to the storefront of *west*; where that calls it."""
+        await self.east.export(self.site, self.west.admitted("storefront"))
+        return await self.west.caller("storefront", self.front, self.east.remote("west"))
+
+
+@contextlib.asynccontextmanager
+async def machines(folder: Path, seconds: float) -> AsyncIterator[Scene]:
+    async with contextlib.AsyncExitStack() as stack:
+        sites = Website("catalog-1"), Website("storefront-1")
+        for site in sites:
+            await site.start()
+            stack.push_async_callback(site.stop)
+        west, east = Machine(folder, "west", seconds), Machine(folder, "east", seconds)
+        for machine in (west, east):
+            stack.push_async_callback(machine.stop)
+        yield Scene(west, east, *sites, folder)
+
+
+class NotLetIn(Exception):
+    """The listener took no request: why, as the caller's end of TLS tells it."""
+
+
+@dataclass(frozen=True)
+class Dialled:
+    status: int
+    body: str
+    certificate: bytes
+
+
+async def dial(east: Machine, scratch: Path, shown: Issued | None, service: str = "catalog") -> Dialled:
+    """One request of a caller of any making, on a connection of its own."""
+    context = ssl.create_default_context(cadata=east.issuer.trust())
+    context.check_hostname = False  # names are URIs here
+    if shown is not None:
+        pair = scratch / "shown.pem"
+        pair.write_text(shown.chain + shown.key)
+        context.load_cert_chain(pair)
+    name = server_name(east.domain, ENVIRONMENT, service)
+    try:
+        async with asyncio.timeout(10):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", east.mesh_port, ssl=context, server_hostname=name
+            )
+            certificate = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+            writer.write(b"GET / HTTP/1.1\r\nhost: catalog\r\nconnection: close\r\n\r\n")
+            answer = (await reader.read()).decode()
+            writer.close()
+    except (ssl.SSLError, ConnectionError) as error:
+        raise NotLetIn(str(error)) from error
+    if not answer:
+        raise NotLetIn("closed without a word")
+    head, _, body = answer.partition("\r\n\r\n")
+    return Dialled(int(head.split()[1]), body, certificate)
+
+
+async def until(met: Callable[[], bool], seconds: float = 10.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not met():
+            await asyncio.sleep(0.02)

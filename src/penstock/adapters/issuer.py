@@ -104,16 +104,18 @@ class LocalIssuer:
         with contextlib.suppress(FileExistsError):
             _put_once(file, _private(ec.generate_private_key(ec.SECP256R1())))
         key, made = _key(file), self._clock()
-        certificate = _signed(_root(name), key, Validity(made, made + AUTHORITY_SECONDS), key)
+        certificate = _signed(_root(key), key, Validity(made, made + AUTHORITY_SECONDS), key)
         _put_once(self._file(name, "crt"), _pem(certificate).encode(), again=True)
 
     def _file(self, name: str, kind: str) -> Path:
         return self._folder / f"{name}.{kind}"
 
 
-def _root(name: str) -> x509.CertificateBuilder:
-    # Two authorities of one name would be taken for one another by whoever looks for an issuer by name.
-    unique = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Penstock {name} {os.urandom(6).hex()}")])
+def _root(key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    # Whoever looks for an issuer by name must not take one authority for another, and two who make the
+    # certificate of one key at once must give it the same.
+    keyid = x509.SubjectKeyIdentifier.from_public_key(key.public_key()).digest.hex()
+    unique = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"Penstock mesh {keyid[:16]}")])
     usage = x509.KeyUsage(False, False, False, False, False, True, True, False, False)
     return (
         x509.CertificateBuilder()
