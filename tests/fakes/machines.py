@@ -66,7 +66,7 @@ class Machine:
 
     async def export(self, site: Website, *admitted: Admitted, service: str = "catalog") -> TrafficState:
         """Serve *service* by a site, to peers too if any are *admitted*."""
-        export = Export(self.domain, self.address, admitted) if admitted else None
+        export = self.exporting(*admitted) if admitted else None
         backend = Backend(f"{service}-1", (site.address,), "/health", export=export)
         return await self.apply(
             TrafficPlan(service, ENVIRONMENT, (backend,), (Weight(backend.release, 1000),))
@@ -83,6 +83,10 @@ class Machine:
     def secret(self, service: str) -> Path:
         """The file with the certificate that one of our services shows."""
         return self.folder / "envoy" / f"sds-{self.domain}%2F{ENVIRONMENT}%2F{service}.json"
+
+    def exporting(self, *admitted: Admitted) -> Export:
+        """To these peers, at our own address."""
+        return Export(self.domain, self.address, admitted)
 
     def admitted(self, *services: str, trust: str = "") -> Admitted:
         """Our services, as a peer admits them."""

@@ -43,7 +43,7 @@ async def test_peers_see_the_weights_that_everybody_sees(scene: Scene) -> None:
     second = Website("catalog-2")
     await second.start()
     try:
-        export = Export("east", scene.east.address, (scene.west.admitted("storefront"),))
+        export = scene.east.exporting(scene.west.admitted("storefront"))
         backends = tuple(
             Backend(site.name, (site.address,), "/health", export=export) for site in (scene.site, second)
         )
@@ -86,7 +86,7 @@ async def test_a_websocket_goes_through(scene: Scene) -> None:
     server = await asyncio.start_server(echo, "127.0.0.1", 0)
     async with server, asyncio.timeout(10):
         address = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        export = Export("east", scene.east.address, (scene.west.admitted("storefront"),))
+        export = scene.east.exporting(scene.west.admitted("storefront"))
         backend = Backend("catalog-1", (address,), "/health", export=export)
         await scene.east.apply(TrafficPlan("catalog", ENVIRONMENT, (backend,), (Weight("catalog-1", 1000),)))
         url = await scene.west.caller("storefront", scene.front, scene.east.remote("west"))
