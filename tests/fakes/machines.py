@@ -84,6 +84,11 @@ class Machine:
         """The file with the certificate that one of our services shows."""
         return self.folder / "envoy" / f"sds-{self.domain}%2F{ENVIRONMENT}%2F{service}.json"
 
+    async def logged(self, words: str) -> None:
+        """Wait until the proxy's log tells it."""
+        log = self.folder / "envoy" / "access.log"
+        await until(lambda: words in log.read_text())
+
     def exporting(self, *admitted: Admitted) -> Export:
         """To these peers, at our own address."""
         return Export(self.domain, self.address, admitted)

@@ -115,6 +115,7 @@ async def test_without_a_certificate_nobody_is_let_in(scene: Scene) -> None:
     await scene.calling()
     with pytest.raises(NotLetIn):
         await dial(scene.east, scene.folder, None)
+    await scene.east.logged("PEER_DID_NOT_RETURN_A_CERTIFICATE")
     reader, writer = await asyncio.open_connection("127.0.0.1", scene.east.mesh_port)
     writer.write(b"GET / HTTP/1.1\r\nhost: catalog\r\n\r\n")
     with contextlib.suppress(ConnectionError):
@@ -123,13 +124,20 @@ async def test_without_a_certificate_nobody_is_let_in(scene: Scene) -> None:
     assert scene.site.requests == 0
 
 
-@pytest.mark.parametrize("name", [STOREFRONT, identity("north", ENVIRONMENT, "storefront")])
-async def test_a_certificate_of_a_stranger_is_refused(scene: Scene, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        (STOREFRONT, "unable_to_get_local_issuer_certificate"),
+        (identity("north", ENVIRONMENT, "storefront"), "no_trust_bundle_store"),
+    ],
+)
+async def test_a_certificate_of_a_stranger_is_refused(scene: Scene, name: str, why: str) -> None:
     """An authority of which east knows nothing, whatever name it gives."""
     await scene.calling()
     stranger = Machine(scene.folder / "strangers", "north", 3600.0)
     with pytest.raises(NotLetIn):
         await dial(scene.east, scene.folder, stranger.issuer.issue(name))
+    await scene.east.logged(why)
     assert scene.site.requests == 0
 
 
@@ -138,6 +146,7 @@ async def test_a_peer_vouches_for_its_own_services_alone(scene: Scene) -> None:
     await scene.east.export(scene.site, scene.west.admitted("storefront"), north.admitted("shop"))
     with pytest.raises(NotLetIn):
         await dial(scene.east, scene.folder, north.issuer.issue(STOREFRONT))
+    await scene.east.logged("unable_to_get_local_issuer_certificate")
     own = await dial(scene.east, scene.folder, north.issuer.issue(identity("north", ENVIRONMENT, "shop")))
     assert own.status == 200
 
@@ -156,6 +165,7 @@ async def test_a_service_that_is_not_exported_cannot_be_asked_for(scene: Scene) 
     await scene.east.export(scene.site, service="hidden")
     with pytest.raises(NotLetIn):
         await dial(scene.east, scene.folder, scene.west.issuer.issue(STOREFRONT), "hidden")
+    await scene.east.logged('"asked":"hidden.production.east","caller":null,"details":null,"flags":"NR"')
 
 
 async def test_an_export_that_ends_is_refused_from_then_on(scene: Scene) -> None:
@@ -170,23 +180,31 @@ async def test_an_export_that_ends_is_refused_from_then_on(scene: Scene) -> None
     }
     assert why[answer.status_code] in answer.text
     assert scene.site.requests == before
+    await scene.east.export(scene.site, scene.west.admitted("storefront"))
+    assert (await asked(url)).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("clock", "life", "good"), [(0, -10, False), (240, 3600, True), (600, 3600, False), (-3500, 3600, True)]
+    ("ahead", "life", "refused"),
+    [
+        (0, -10, "certificate_has_expired"),
+        (240, 3600, ""),
+        (600, 3600, "certificate_is_not_yet_valid"),
+        (-3500, 3600, ""),
+        (-3700, 3600, "certificate_has_expired"),
+    ],
 )
-async def test_clocks_may_differ_and_what_has_ended_has_ended(
-    scene: Scene, clock: float, life: float, good: bool
-) -> None:
-    """Certificates of a peer whose clock is *clock* seconds ahead, and whose certificates live *life*."""
+async def test_clocks_may_differ_by_so_much(scene: Scene, ahead: float, life: float, refused: str) -> None:
+    """A peer whose clock is *ahead* by some seconds, with certificates that live *life*."""
     await scene.calling()
-    peer = LocalIssuer(scene.west.keys, life, lambda: time.time() + clock)
+    peer = LocalIssuer(scene.west.keys, life, lambda: time.time() + ahead)
     asking = dial(scene.east, scene.folder, peer.issue(STOREFRONT))
-    if good:
+    if not refused:
         assert (await asking).status == 200
         return
     with pytest.raises(NotLetIn):
         await asking
+    await scene.east.logged(refused)
     assert scene.site.requests == 0
 
 

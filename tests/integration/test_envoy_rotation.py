@@ -102,6 +102,7 @@ async def test_a_lost_key_is_told_and_no_new_authority_is_made_in_silence(
     async with scene.west.tended(), scene.east.tended():
         await until(lambda: "the key of the mesh's authority is gone" in caplog.text)
         assert (await asked(url)).status_code == 200  # what runs goes on
+        await scene.west.export(scene.front, service="other")  # nor is anybody else held up
         with pytest.raises(Conflict, match="key of the mesh's authority is gone"):
             await scene.west.caller("shop", scene.front, scene.east.remote("west"))
         before = scene.west.secret("storefront").read_text()

@@ -223,6 +223,10 @@ def _access_log(path: Path, service: str) -> Json:
         "ms": "%DURATION%",
         "id": "%REQ(X-REQUEST-ID)%",
     }
+    return logged(path, fields)
+
+
+def logged(path: Path, fields: Json) -> Json:
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {"@type": FILE_LOG, "path": str(path), "log_format": {"json_format": fields}},

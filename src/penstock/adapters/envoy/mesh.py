@@ -8,7 +8,7 @@ that it is not exported to. There is no cluster and no listener here without TLS
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,16 @@ UPSTREAM_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: No connection outlives what was true when it was made for longer than this. The caller lets go first, so
 #: that no request meets a connection that is being closed.
 CALLER_SECONDS, LISTENER_SECONDS = 1800, 3600
+#: What is told of each connection of peers: who was refused learns nothing but that.
+CONNECTION = {
+    "time": "%START_TIME%",
+    "from": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "asked": "%REQUESTED_SERVER_NAME%",
+    "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+    "refused": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
+    "details": "%CONNECTION_TERMINATION_DETAILS%",
+    "flags": "%RESPONSE_FLAGS%",
+}
 #: A peer that has gone without a word is noticed while requests wait for it.
 ALIVE = {"interval": "10s", "timeout": "5s"}
 
@@ -109,7 +119,8 @@ def _cluster(way: Way, secret: Callable[[str], Path]) -> Json:
 
 def egress(way: Way, of: Listening, log: Path) -> Json:
     """A caller's own listener for a service of a peer: all of it goes there, whatever it says."""
-    manager = config.manager(of, log)
+    # What opens dark releases here is nobody's business there.
+    manager = config.manager(replace(of, baggage=""), log)
     del manager["rds"]
     # The peer's own proxy says how long an answer may take.
     route = {
@@ -138,8 +149,11 @@ def listeners(plans: Iterable[TrafficPlan], folder: Path, secret: Callable[[str]
 def _listener(where: str, chains: list[Json], folder: Path) -> Json:
     name = f"mesh.{where}"
     inspector = {"name": "envoy.filters.listener.tls_inspector", "typed_config": {"@type": INSPECTOR}}
-    of = Listening(name, where, name, folder)
-    return config.listener(of, chains) | {"listener_filters": [inspector], "listener_filters_timeout": "5s"}
+    return config.listener(Listening(name, where, name, folder), chains) | {
+        "listener_filters": [inspector],
+        "listener_filters_timeout": "5s",
+        "access_log": [config.logged(folder / "access.log", CONNECTION)],
+    }
 
 
 def _chain(plan: TrafficPlan, export: Export, folder: Path, secret: Callable[[str], Path]) -> Json:

@@ -36,7 +36,7 @@ class Peers:
             if not bindable(int(port), host):
                 what = f"cannot listen at {where}: somebody else does, or it is no address of this machine"
                 raise Invalid(what, where=plan.service, next_move="choose another mesh.listen")
-        self.renew([*before, plan])
+        self._secrets.ensure(mesh.identities([plan]))
 
     def forget(self, plans: Iterable[TrafficPlan]) -> None:
         """Remove the keys that none of *plans* needs."""

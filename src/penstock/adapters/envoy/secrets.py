@@ -28,12 +28,20 @@ class Secrets:
     def file(self, identity: str) -> Path:
         return self._folder / f"sds-{quote(identity.removeprefix('spiffe://'), safe='')}.json"
 
-    def renew(self, identities: Collection[str]) -> None:
-        """Issue what is not there, has lived half of its life, or was signed by an authority that was."""
+    def ensure(self, identities: Collection[str]) -> None:
+        """Issue what is not there, or has lived half of its life."""
         for identity in sorted(identities):
-            issuer, kept = self._able(identity), _version(self.file(identity))
-            if kept is None or kept[1].due(time.time()) or kept[0] != issuer.by:
-                self._put(identity, issuer.issue(identity))
+            kept = _version(self.file(identity))
+            if kept is None or kept[1].due(time.time()):
+                self._put(identity, self._able().issue(identity))
+
+    def renew(self, identities: Collection[str]) -> None:
+        """The same, and issue anew what was signed by an authority that was; say so if that cannot be."""
+        self.ensure(identities)
+        by = self._able().by if identities else ""
+        for identity in sorted(identities):
+            if (kept := _version(self.file(identity))) is not None and kept[0] != by:
+                self._put(identity, self._able().issue(identity))
 
     def keep_only(self, identities: Collection[str]) -> None:
         """Forget keys that nobody shows any more."""
@@ -41,11 +49,9 @@ class Secrets:
         for path in set(self._folder.glob("sds-*.json")) - wanted:
             path.unlink(missing_ok=True)
 
-    def _able(self, identity: str) -> Issuer:
+    def _able(self) -> Issuer:
         if self._issuer is None:
-            raise Invalid(
-                "nothing here issues certificates, so no call may leave this machine", where=identity
-            )
+            raise Invalid("nothing here issues certificates, so no call may leave this machine")
         return self._issuer
 
     def _put(self, identity: str, issued: Issued) -> None:
