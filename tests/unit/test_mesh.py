@@ -7,17 +7,25 @@ from pathlib import Path
 
 import pytest
 
+from fakes.platform import FakePlatform
+from fakes.router import FakeRouter
+from penstock.actions import deploy
 from penstock.adapters.envoy import mesh as rendered
 from penstock.adapters.envoy.admission import admission, admitting
 from penstock.adapters.envoy.watches import watched
 from penstock.adapters.issuer import LocalIssuer
 from penstock.config import ServiceConfig, environment_data, load_environments, parse
 from penstock.core.codec import decode, encode
+from penstock.core.digest import digest
 from penstock.core.environmentconfig import EnvironmentConfig
+from penstock.core.fence import Fence
 from penstock.core.mesh import SKEW, Export, Mesh, Remote, Validity, identity, server_name
-from penstock.core.release import EnvironmentData
+from penstock.core.pipeline import Intent, State
+from penstock.core.release import Change, EnvironmentData, Release
 from penstock.core.traffic import Backend, Egress, TrafficPlan, Weight
+from penstock.core.workload import Workload
 from penstock.errors import Invalid
+from penstock.ports import Image, Surplus, Task
 
 REMOTE = Remote("west", "east", "east.internal:8843", "PEM")
 
@@ -209,3 +217,49 @@ def test_who_needs_a_certificate_and_what_is_watched_for_it() -> None:
     assert rendered.identities([plan("shop-1", "shop-2")]) == {shop}
     found = watched([plan("shop-1", "shop-2")])
     assert found == {("shop", "production"), ("stock", "production"), (shop, "certificate")}
+
+
+# --- what deploying makes of it ----------------------------------------------------------------------------
+
+
+async def test_a_release_is_known_to_the_proxy_with_its_peers_and_callers() -> None:
+    export = Export("west", "0.0.0.0:8843", ())
+    data = EnvironmentData("shop", "production", mesh=Mesh({"catalog": REMOTE}, export))
+    release = Release("shop", "production", digest(b"image"), data.digest)
+    config = ServiceConfig(service="shop", calls=("catalog", "stock"))
+    fence = Fence("shop/production", 1, "key")
+    task = Task(
+        delivery="shop-1",
+        intent=Intent("deploy", "deploy"),
+        change=Change("configuration", "shop", "production", "/repo", "1" * 40, "Dana", "A peer"),
+        config=config,
+        fence=fence,
+        work=Path("/work"),
+        log=Path("/log"),
+        data=data,
+        release=release,
+    )
+    platform, router = FakePlatform(), FakeRouter()
+    workload = Workload("shop", "production", release.id, release.artifact, ("serve",), calls=config.calls)
+    await platform.place(workload, fence=fence)
+    for _ in range(3):
+        await platform.tend()
+    placed = await platform.observe(release.id)
+    assert placed is not None
+    router.up.update(placed.backend.addresses)
+    ended = await deploy.perform(task, platform=platform, router=router, artifacts=Images(config))
+    assert ended.state is State.SUCCESS, ended.reason
+    (known,) = (await router.read("shop", "production")).backends
+    assert {way.callee: way.remote for way in known.backend.egress} == {"catalog": REMOTE, "stock": None}
+    assert known.backend.export == export
+
+
+class Images:
+    def __init__(self, config: ServiceConfig) -> None:
+        self._config = config
+
+    async def describe(self, artifact: str) -> Image:
+        return Image(("serve",), self._config)
+
+    async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
+        raise AssertionError("nobody tidies here")
