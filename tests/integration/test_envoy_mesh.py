@@ -56,6 +56,12 @@ async def test_peers_see_the_weights_that_everybody_sees(scene: Scene) -> None:
         await second.stop()
 
 
+async def test_a_peer_may_be_given_by_name(scene: Scene) -> None:
+    await scene.east.export(scene.site, scene.west.admitted("storefront"))
+    remote = scene.east.remote("west", address=f"localhost:{scene.east.mesh_port}")
+    assert (await asked(await scene.west.caller("storefront", scene.front, remote))).status_code == 200
+
+
 async def test_what_a_caller_says_of_its_calls_counts_and_nobody_elses_change(scene: Scene) -> None:
     """West has a catalog too: its storefront's calls go to east, those of its shop stay."""
     local = Website("catalog-9")

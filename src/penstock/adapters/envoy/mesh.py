@@ -103,6 +103,7 @@ def _cluster(way: Way, secret: Callable[[str], Path]) -> Json:
         "@type": config.CLUSTER,
         "name": way.cluster,
         "type": "STATIC" if is_literal(host) else "STRICT_DNS",
+        "dns_lookup_family": "V4_PREFERRED",  # what `listen` can be
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": way.cluster, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": {"thresholds": [config.LIMIT]},

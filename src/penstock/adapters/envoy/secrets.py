@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from penstock.adapters.envoy.config import Json
 from penstock.core.mesh import Issued, Validity
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 from penstock.ports import Issuer
 
 SECRET = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"
@@ -56,12 +56,18 @@ class Secrets:
 
     def _put(self, identity: str, issued: Issued) -> None:
         path = self.file(identity)
+        document = {"version_info": _told(issued), "resources": [_secret(identity, issued)]}
         temporary = path.with_name(f".{path.name}.new")
-        temporary.touch(mode=0o600)
-        temporary.write_text(
-            json.dumps({"version_info": _told(issued), "resources": [_secret(identity, issued)]})
-        )
-        temporary.replace(path)
+        try:
+            temporary.touch(mode=0o600)
+            temporary.write_text(json.dumps(document))
+            temporary.replace(path)
+        except OSError as error:
+            raise Unavailable(
+                f"a certificate cannot be kept: {error.strerror}",
+                where=str(path),
+                next_move="free some space",
+            ) from error
 
 
 def _secret(identity: str, issued: Issued) -> Json:
