@@ -11,7 +11,7 @@ from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy
 from penstock.adapters.envoy import mesh as rendered
-from penstock.adapters.envoy.admission import admission, admitting
+from penstock.adapters.envoy.exported import answering, asking
 from penstock.adapters.envoy.watches import watched
 from penstock.adapters.issuer import LocalIssuer
 from penstock.config import ServiceConfig, environment_data, load_environments, parse
@@ -206,9 +206,9 @@ def test_a_canary_changes_not_who_may_call() -> None:
 
 
 def test_an_empty_list_lets_nobody_in() -> None:
-    assert "policies" not in admission()["typed_config"]["rules"]
-    assert admitting(plan("shop-1", "shop-2")) == {}
-    (answer,) = admitting(plan("shop-2", "shop-1"))["typed_per_filter_config"].values()
+    assert "policies" not in asking()["typed_config"]["rules"]
+    assert answering(plan("shop-1", "shop-2")) == {}
+    (answer,) = answering(plan("shop-2", "shop-1"))["typed_per_filter_config"].values()
     assert answer["rbac"]["rules"] == {"action": "ALLOW", "policies": {}}
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admission import admission
 from penstock.adapters.envoy.config import CALLER_HEADER, Json, Listening, route_name
+from penstock.adapters.envoy.exported import asking
 from penstock.adapters.envoy.routes import action
 from penstock.core.mesh import Export, Remote, identity, is_literal, server_name
 from penstock.core.traffic import TOKEN_HEADER, Backend, Egress, Handling, TrafficPlan
@@ -26,12 +26,14 @@ UPSTREAM_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: No connection outlives what was true when it was made for longer than this. The caller lets go first, so
 #: that no request meets a connection that is being closed.
 CALLER_SECONDS, LISTENER_SECONDS = 1800, 3600
+#: The name in the certificate of whoever calls.
+CALLER = "%DOWNSTREAM_PEER_URI_SAN%"
 #: What is told of each connection of peers: who was refused learns nothing but that.
 CONNECTION = {
     "time": "%START_TIME%",
     "from": "%DOWNSTREAM_REMOTE_ADDRESS%",
     "asked": "%REQUESTED_SERVER_NAME%",
-    "caller": "%DOWNSTREAM_PEER_URI_SAN%",
+    "caller": CALLER,
     "refused": "%DOWNSTREAM_TRANSPORT_FAILURE_REASON%",
     "details": "%CONNECTION_TERMINATION_DETAILS%",
     "flags": "%RESPONSE_FLAGS%",
@@ -169,7 +171,8 @@ def _chain(plan: TrafficPlan, export: Export, folder: Path, secret: Callable[[st
         "disable_stateful_session_resumption": True,
         "common_tls_context": _common(_shown(own, secret), bundles),
     }
-    of = Listening(f"in.mesh.{name}", export.listen, name, folder / f"rds-{name}.json")
+    # A caller, as far as routes can tell, and no user; of whose name there is none here.
+    of = Listening(f"in.mesh.{name}", export.listen, name, folder / f"rds-{name}.json", CALLER)
     return {
         "name": name,
         "filter_chain_match": {"server_names": [server_name(export.own, plan.environment, plan.service)]},
@@ -181,13 +184,11 @@ def _chain(plan: TrafficPlan, export: Export, folder: Path, secret: Callable[[st
 
 def _manager(plan: TrafficPlan, of: Listening, log: Path) -> Json:
     manager = config.manager(of, log)
-    manager["http_filters"].insert(0, admission())
+    manager["http_filters"].insert(0, asking())
     manager["http2_protocol_options"] = {"allow_connect": True, "connection_keepalive": ALIVE}
     manager["common_http_protocol_options"] = {"max_connection_duration": f"{LISTENER_SECONDS}s"}
-    manager["access_log"][0]["typed_config"]["log_format"]["json_format"]["caller"] = (
-        "%DOWNSTREAM_PEER_URI_SAN%"
-    )
-    refused = f"{plan.service} is not exported to %DOWNSTREAM_PEER_URI_SAN% in {plan.environment}\n"
+    manager["access_log"][0]["typed_config"]["log_format"]["json_format"]["caller"] = CALLER
+    refused = f"{plan.service} is not exported to {CALLER} in {plan.environment}\n"
     others = manager["local_reply_config"]["mappers"]
     manager["local_reply_config"] = {"mappers": [*_replies(refused, 403, "EQ")["mappers"], *others]}
     return manager

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penstock.adapters.envoy.admission import admitting
 from penstock.adapters.envoy.config import CALLER_HEADER, PREVIEW, Json, route_name
+from penstock.adapters.envoy.exported import answering
 from penstock.core.traffic import (
     MIRROR_HEADER,
     PREVIEW_COOKIE,
@@ -97,9 +97,9 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         *itertools.chain.from_iterable(_rule(plan, *numbered) for numbered in enumerate(plan.rules)),
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
-    routed = listed if plan.weights else [*listed, _nobody()]
-    host = {"name": "all", "domains": ["*"], "routes": routed, **admitting(plan)}
-    return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
+    host = {"name": "all", "domains": ["*"], "routes": listed if plan.weights else [*listed, _nobody()]}
+    whole = {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
+    return whole | answering(plan)
 
 
 def no_routes(name: str) -> Json:

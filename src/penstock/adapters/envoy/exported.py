@@ -13,12 +13,12 @@ FILTER = "envoy.filters.http.rbac"
 TYPE = "type.googleapis.com/envoy.extensions.filters.http.rbac.v3."
 
 
-def admission() -> Json:
+def asking() -> Json:
     """What asks, and by itself lets nobody in."""
     return {"name": FILTER, "typed_config": {"@type": f"{TYPE}RBAC", "rules": {"action": "ALLOW"}}}
 
 
-def admitting(plan: TrafficPlan) -> Json:
+def answering(plan: TrafficPlan) -> Json:
     """The answer, as a part of a service's routes; empty for a service that is not exported."""
     if plan.export is None:
         return {}
