@@ -135,10 +135,10 @@ def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
 def load_environments(tree: Path) -> tuple[EnvironmentConfig, ...]:
     """Every environment document of an organisation repository; empty if it has none."""
     found = sorted((tree / "environments").glob("*.yaml"))
-    return tuple(_with_authorities(load(EnvironmentConfig, path), path.name) for path in found)
+    return tuple(with_authorities(load(EnvironmentConfig, path), path.name) for path in found)
 
 
-def _with_authorities(document: EnvironmentConfig, name: str) -> EnvironmentConfig:
+def with_authorities(document: EnvironmentConfig, name: str) -> EnvironmentConfig:
     """The same. `Invalid` if what peers are to be believed by is no authority: nobody would be."""
     for peer, given in document.mesh.peers.items() if document.mesh else ():
         where = f"{name}: mesh.peers.{peer}.trust"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from fakes.machines import STOREFRONT, NotLetIn, Scene, asked, dial, machines, until
@@ -65,6 +67,26 @@ async def test_an_agent_that_was_away_renews_when_it_is_back(short_lived: Scene)
         answer = await dial(scene.east, scene.folder, scene.west.issuer.issue(STOREFRONT))
         assert answer.status == 200
         assert (await asked(url)).status_code == 200
+
+
+async def test_certificates_that_are_gone_are_made_before_the_proxy_starts(scene: Scene) -> None:
+    """As after a restore: a backup holds no certificates, and Envoy would refuse what shows them."""
+    url = await scene.calling()
+    for machine in (scene.west, scene.east):
+        await machine.stop()
+        for file in (machine.folder / "envoy").glob("sds-*.json"):
+            file.unlink()
+    async with scene.west.tended(), scene.east.tended():
+        deadline = time.monotonic() + 10
+        while not (await answered(url)):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+
+
+async def answered(url: str) -> bool:
+    with contextlib.suppress(httpx.TransportError):
+        return (await asked(url)).status_code == 200
+    return False
 
 
 async def test_keys_are_for_their_owner_and_go_with_their_use(scene: Scene) -> None:
