@@ -94,6 +94,7 @@ async def test_the_answer_names_the_rule(mesh: Mesh) -> None:
         while len(lines := mesh.logged(403)) < 2:
             await asyncio.sleep(0.05)
     assert sorted(str(line["caller"]) for line in lines) == ["None", "shop"]
+    assert called.headers["x-penstock-flags"] == "-", "it is an answer of the proxy's own"
     await mesh.serve("web-1", Admission(callers=()))
     assert (
         await mesh.calls.get("/")

@@ -19,6 +19,12 @@ FILTER = "type.googleapis.com/envoy.config.route.v3.FilterConfig"
 #: from outside, and go no further.
 CALLER_HEADER, CALLING_HEADER = "penstock-caller", "penstock-calling-service"
 INTERNAL_HEADERS = (CALLER_HEADER, CALLING_HEADER)
+#: Envoy's flags of what a limit refuses, and the words for it.
+RATE, FULL = "RL", "UO"
+SAID = {
+    RATE: "more per second than traffic.rate lets in",
+    FULL: "more at once than traffic.most_requests and most_connections let in",
+}
 #: What the names of counters of what is refused begin with, and what follows the rule's.
 REFUSED, LIMITED = "refused", "http_local_rate_limit"
 #: The names of routes that let somebody in no further, and so of the rule that says so.
@@ -121,25 +127,14 @@ def refusals(routes: str, counters: Mapping[str, int]) -> tuple[Refused, ...]:
     return tuple(refused for refused in counted if refused.count)
 
 
-def told() -> list[tuple[Json, str]]:
-    """Which of Envoy's own answers say which rule it was, and their flag."""
-    full = {"response_flag_filter": {"flags": ["UO"]}}
-    # Known by its status: Envoy flags it only once it is answered.
-    limited = {"value": {"default_value": 429, "runtime_key": "penstock.limited"}}
-    return [
-        (
-            _said(
-                {"status_code_filter": {"comparison": limited}}, "more per second than traffic.rate lets in"
-            ),
-            "RL",
-        ),
-        (_said(full, "more at once than traffic.most_requests and most_connections let in"), "UO"),
-    ]
+def only(flag: str) -> Json:
+    """Of answers of Envoy's own, those with this flag."""
+    return {"filter": {"response_flag_filter": {"flags": [flag]}}}
 
 
-def _said(which: Json, text: str) -> Json:
-    body = {"text_format_source": {"inline_string": f"{text}\n"}}
-    return {"filter": which, "body_format_override": body}
+def said(flag: str) -> Json:
+    """Of such an answer, the text that names the rule."""
+    return {"body_format_override": {"text_format_source": {"inline_string": f"{SAID[flag]}\n"}}}
 
 
 # --- what is open at once ---------------------------------------------------------------------------------

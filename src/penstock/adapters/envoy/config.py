@@ -135,8 +135,8 @@ class Listening:
     named: str
     file: Path
     caller: str = ""
-    calling: str = ""
     baggage: str = ""
+    calling: str = ""
 
 
 def manager(of: Listening, log: Path) -> Json:
@@ -183,11 +183,7 @@ def _on_arrival(of: Listening) -> Json:
     """What a request says before its route is chosen: users cannot claim to be a release, or a copy."""
     if of.caller:
         said = ((CALLER_HEADER, of.caller), (CALLING_HEADER, of.calling))
-        # Of a caller on another machine nobody here knows the service.
-        mutations = [
-            _set(name, value, "OVERWRITE_IF_EXISTS_OR_ADD") if value else {"remove": name}
-            for name, value in said
-        ]
+        mutations = [_told(name, value) for name, value in said]
     else:
         mutations = [{"remove": name} for name in (*INTERNAL_HEADERS, MIRROR_HEADER)]
     if of.baggage:
@@ -198,24 +194,30 @@ def _on_arrival(of: Listening) -> Json:
     }
 
 
+def _told(name: str, value: str) -> Json:
+    """What the listener knows, and nobody else may say."""
+    return _set(name, value, "OVERWRITE_IF_EXISTS_OR_ADD") if value else {"remove": name}
+
+
 def _set(name: str, value: str, how: str) -> Json:
     return {"append": {"header": {"key": name, "value": value}, "append_action": how}}
 
 
-def _own_replies() -> list[Json]:
-    """Envoy's own replies say why they are its own; the first that fits is taken."""
-    return [*(mapper | _flags(flags) for mapper, flags in admission.told()), flagged()]
-
-
-def flagged(status: int = 400, op: str = "GE") -> Json:
+def flagged(status: int = 400, op: str = "GE", flags: str = "%RESPONSE_FLAGS%") -> Json:
     """Envoy's own replies say why they are its own."""
-    comparison = {"op": op, "value": {"default_value": status, "runtime_key": "penstock.flagged"}}
-    return {"filter": {"status_code_filter": {"comparison": comparison}}} | _flags("%RESPONSE_FLAGS%")
-
-
-def _flags(flags: str) -> Json:
     header = {"key": "x-penstock-flags", "value": flags}
-    return {"headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
+    comparison = {"op": op, "value": {"default_value": status, "runtime_key": "penstock.flagged"}}
+    return {
+        "filter": {"status_code_filter": {"comparison": comparison}},
+        "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
+    }
+
+
+def _own_replies() -> list[Json]:
+    """The first that fits is taken. A rate is known by its status: Envoy flags it once it is answered."""
+    limited = flagged(429, "EQ", admission.RATE) | admission.said(admission.RATE)
+    full = flagged() | admission.only(admission.FULL) | admission.said(admission.FULL)
+    return [limited, full, flagged()]
 
 
 def _access_log(path: Path, service: str) -> Json:

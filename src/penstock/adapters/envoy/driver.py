@@ -238,7 +238,7 @@ class Envoy:
         name = config.route_name(egress.callee, plan.environment)
         baggage = self._keys.chain(backend.release) if backend.chain else ""
         called = f"out.{backend.release}.{egress.callee}"
-        of = Listening(called, egress.address, name, self._file(name), backend.release, plan.service, baggage)
+        of = Listening(called, egress.address, name, self._file(name), backend.release, baggage, plan.service)
         return self._peers.egress(plan, backend, egress, of) or self._listener(of)
 
     def _listener(self, of: Listening) -> config.Json:
