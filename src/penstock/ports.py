@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from penstock.config import ServiceConfig
+from penstock.core.admission import Refused
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
 from penstock.core.mesh import Issued
@@ -221,10 +222,11 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows.
+        """Cumulative counters of every release of the service that the data plane knows. A window is the
+        difference of two readings; the caller keeps both as evidence."""
 
-        A window is the difference of two readings; the caller keeps both as evidence.
-        """
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
 
 class Issuer(Protocol):

@@ -14,6 +14,7 @@ import pytest
 from fakes.machines import ENVIRONMENT, STOREFRONT, Machine, NotLetIn, Scene, asked, dial, machines
 from fakes.web import Website, free_port
 from penstock.adapters.issuer import LocalIssuer
+from penstock.core.admission import Admission
 from penstock.core.mesh import Export, Issued, identity
 from penstock.core.traffic import Backend, Egress, TrafficPlan, Weight
 from penstock.errors import Invalid
@@ -172,6 +173,17 @@ async def test_a_service_that_is_not_exported_cannot_be_asked_for(scene: Scene) 
     with pytest.raises(NotLetIn):
         await dial(scene.east, scene.folder, scene.west.issuer.issue(STOREFRONT), "hidden")
     await scene.east.logged('"asked":"hidden.production.east","caller":null,"details":null,"flags":"NR"')
+
+
+async def test_peers_are_let_in_by_exports_alone(scene: Scene) -> None:
+    """They are no users, and none of the callers on this machine: what is said of those is not about them."""
+    export = scene.east.exporting(scene.west.admitted("storefront"))
+    admission = Admission(callers=("shop",), public=False)
+    backend = Backend("catalog-1", (scene.site.address,), "/health", export=export, admission=admission)
+    plan = TrafficPlan("catalog", ENVIRONMENT, (backend,), (Weight("catalog-1", 1000),))
+    users = (await scene.east.apply(plan)).address
+    url = await scene.west.caller("storefront", scene.front, scene.east.remote("west"))
+    assert ((await asked(url)).status_code, (await asked(users)).status_code) == (200, 403)
 
 
 async def test_an_export_that_ends_is_refused_from_then_on(scene: Scene) -> None:

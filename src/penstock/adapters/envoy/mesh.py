@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from penstock.adapters.envoy import config
-from penstock.adapters.envoy.config import CALLER_HEADER, Json, Listening, route_name
+from penstock.adapters.envoy.admission import INTERNAL_HEADERS, LIMIT
+from penstock.adapters.envoy.config import Json, Listening, route_name
 from penstock.adapters.envoy.exported import asking
 from penstock.adapters.envoy.routes import action
 from penstock.core.mesh import Export, Remote, identity, is_literal, server_name
@@ -108,7 +109,7 @@ def _cluster(way: Way, secret: Callable[[str], Path]) -> Json:
         "dns_lookup_family": "V4_PREFERRED",  # what `listen` can be
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": way.cluster, "endpoints": [{"lb_endpoints": [endpoint]}]},
-        "circuit_breakers": {"thresholds": [config.LIMIT]},
+        "circuit_breakers": {"thresholds": [LIMIT]},
         "typed_extension_protocol_options": {
             UPSTREAM_HTTP: {
                 "@type": f"type.googleapis.com/{UPSTREAM_HTTP}",
@@ -129,7 +130,7 @@ def egress(way: Way, of: Listening, log: Path) -> Json:
     route = {
         "match": {"prefix": "/"},
         "route": action(Handling()) | {"timeout": "0s", "cluster": way.cluster},
-        "request_headers_to_remove": [TOKEN_HEADER, CALLER_HEADER],
+        "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
     }
     host = {"name": "all", "domains": ["*"], "routes": [route]}
     manager["route_config"] = {"name": of.name, "validate_clusters": False, "virtual_hosts": [host]}
