@@ -11,7 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, local, logs, machine, people, policies, saying, verbs, webhook, witness
+from penstock.cli import (
+    keeping,
+    local,
+    logs,
+    machine,
+    mesh,
+    people,
+    policies,
+    saying,
+    verbs,
+    webhook,
+    witness,
+)
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -49,6 +61,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _machine(commands)
     keeping.parsers(functools.partial(_add, commands))
+    what = "calls between machines: what peers trust, and a change of it"
+    mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
     _delivery(commands)
     _looking(commands)
     _people(commands)
