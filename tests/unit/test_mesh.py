@@ -11,6 +11,7 @@ from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy
 from penstock.adapters.envoy import mesh as rendered
+from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.exported import answering, asking
 from penstock.adapters.envoy.watches import watched
 from penstock.adapters.issuer import LocalIssuer
@@ -22,7 +23,7 @@ from penstock.core.fence import Fence
 from penstock.core.mesh import SKEW, Export, Mesh, Remote, Validity, identity, server_name
 from penstock.core.pipeline import Intent, State
 from penstock.core.release import Change, EnvironmentData, Release
-from penstock.core.traffic import Backend, Egress, TrafficPlan, Weight
+from penstock.core.traffic import LONGEST, Backend, Egress, TrafficPlan, Weight
 from penstock.core.workload import Workload
 from penstock.errors import Invalid
 from penstock.ports import Image, Surplus, Task
@@ -217,6 +218,16 @@ def test_who_needs_a_certificate_and_what_is_watched_for_it() -> None:
     assert rendered.identities([plan("shop-1", "shop-2")]) == {shop}
     found = watched([plan("shop-1", "shop-2")])
     assert found == {("shop", "production"), ("stock", "production"), (shop, "certificate")}
+
+
+def test_an_answer_of_a_peer_may_take_as_long_as_the_peer_says() -> None:
+    (way,) = rendered.ways([plan("shop-1", "shop-2")])
+    listener = rendered.egress(way, Listening("out", "127.0.0.1:2", "", Path()), Path("log"))
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
+    bounds = [float(route["route"][name][:-1]) for name in ("timeout", "idle_timeout")]
+    bounds.append(float(route["route"]["retry_policy"]["per_try_timeout"][:-1]))
+    assert all(bound == 0 or bound >= LONGEST for bound in bounds), bounds
 
 
 # --- what deploying makes of it ----------------------------------------------------------------------------
