@@ -32,8 +32,7 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     given = await capacity.give(release, WHOLE, state, beside=task.baseline)
     if given.lacking:
         return Outcome(State.FAILURE, f"{given.lacking}: no traffic was moved", found)
-    settled = replace(given.state.settling(release.id), handling=task.config.traffic.handling)
-    state = await router.apply(settled, fence=task.fence)
+    state = await router.apply(given.state.settling(release.id), fence=task.fence)
     warm = await capacity.rest(task.baseline)
     keep = {release.id} | ({task.baseline.id} if task.baseline else set())
     old = tuple(known.backend for known in state.backends if known.release not in keep)
@@ -53,7 +52,7 @@ async def _forget(
     for backend in old:
         # Out of the proxy first: what is in flight goes on, idle connections are closed, and an instance that
         # waits for those can end. It may still call its neighbours: what is in flight may need them.
-        backend = replace(backend, addresses=())
+        backend = replace(backend, addresses=(), draining=())
         state = await router.apply(state.exposing(backend), fence=fence)
         if await platform.observe(backend.release) is not None:
             drained = await platform.scale(backend.release, 0, fence=fence)

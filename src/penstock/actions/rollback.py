@@ -56,8 +56,7 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     found = drift(task.delivery, state, (target.id, current.id))
     capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
     given = await capacity.give(target, WHOLE, state, beside=current)
-    settled = replace(given.state.settling(target.id), handling=task.config.traffic.handling)
-    await router.apply(settled, fence=task.fence)
+    await router.apply(given.state.settling(target.id), fence=task.fence)
     warm = await capacity.rest(current) if target != current else ""
     lacking = f"; {given.lacking}" if given.lacking else ""
     words = f"{target.id} serves again instead of {current.id}{lacking}{warm}{in_brackets(found)}"
@@ -69,7 +68,7 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
 def _out(state: TrafficState, release: str) -> TrafficPlan:
     """Nothing new for a release: what is in flight goes on, and idle connections are closed."""
     known = [known.backend for known in state.backends if known.release == release]
-    return state.exposing(replace(known[0], addresses=())) if known else state.shifting(*state.weights)
+    return state.exposing(replace(known[0], addresses=(), draining=())) if known else state.plan
 
 
 async def _drain(task: Task, platform: Platform, release: str) -> str:
