@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from fakes.copies import Images
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy
@@ -26,7 +27,7 @@ from penstock.core.release import Change, EnvironmentData, Release
 from penstock.core.traffic import LONGEST, Backend, Egress, TrafficPlan, Weight
 from penstock.core.workload import Workload
 from penstock.errors import Invalid
-from penstock.ports import Image, Surplus, Task
+from penstock.ports import Task
 
 REMOTE = Remote("west", "east", "east.internal:8843", "PEM")
 
@@ -263,14 +264,3 @@ async def test_a_release_is_known_to_the_proxy_with_its_peers_and_callers() -> N
     (known,) = (await router.read("shop", "production")).backends
     assert {way.callee: way.remote for way in known.backend.egress} == {"catalog": REMOTE, "stock": None}
     assert known.backend.export == export
-
-
-class Images:
-    def __init__(self, config: ServiceConfig) -> None:
-        self._config = config
-
-    async def describe(self, artifact: str) -> Image:
-        return Image(("serve",), self._config)
-
-    async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
-        raise AssertionError("nobody tidies here")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fakes.copies import Images
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy, promote, rollback, shift
@@ -31,9 +33,9 @@ from penstock.core.traffic import (
     Weight,
 )
 from penstock.core.trafficconfig import EarlyConfig, RateConfig, TrafficConfig
-from penstock.core.workload import Workload
+from penstock.core.workload import Afterwards, Placement, Workload
 from penstock.errors import Invalid
-from penstock.ports import Image, Outcome, Surplus, Task
+from penstock.ports import Outcome, Task
 
 FENCE = Fence("shop/production", 1, "shop-1/stage/verb/0")
 DATA = EnvironmentData("shop", "production")
@@ -127,15 +129,17 @@ class Scene:
         self.router.meddled["shop", "production"] = replace(state.plan, weights=weights)
 
 
-class Images:
-    def __init__(self, config: ServiceConfig) -> None:
-        self._config = config
+class Meanwhile(FakePlatform):
+    """While the copies of one release are ended, something else goes on."""
 
-    async def describe(self, artifact: str) -> Image:
-        return Image(("serve",), self._config)
+    def __init__(self, what: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._what = what
 
-    async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
-        raise AssertionError("nobody tidies here")
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        if not replicas:
+            await self._what()
+        return await super().scale(release, replicas, fence=fence, then=then)
 
 
 def drifted(outcome: Outcome) -> list[Drifted]:
@@ -285,6 +289,28 @@ async def test_what_is_taken_out_keeps_no_copy_that_drains(verb: str, old: Relea
     out = [backend for backend in known if not backend.addresses]
     assert out
     assert not any(backend.draining for backend in out)
+
+
+@pytest.mark.parametrize(("verb", "live"), [("undo", STABLE), ("promote", NEW)])
+async def test_copies_that_change_while_another_release_drains_are_let_alone(
+    verb: str, live: Release
+) -> None:
+    scene = Scene()
+    await scene.serving(STABLE, NEW, THIRD)
+
+    async def shrunk() -> None:
+        state = await scene.state()
+        known = next(found.backend for found in state.backends if found.release == live.id)
+        await scene.router.apply(state.exposing(replace(known, addresses=("unix:/other",))), fence=FENCE)
+
+    scene.platform = Meanwhile(shrunk)
+    for release in (NEW, THIRD):
+        workload = Workload("shop", "production", release.id, release.artifact, ("serve",))
+        await scene.platform.place(workload, fence=FENCE)
+    scene.router.up.add("unix:/other")
+    await (scene.undo() if verb == "undo" else scene.promote())
+    left = {known.release: known.backend.addresses for known in (await scene.state()).backends}
+    assert left[live.id] == ("unix:/other",)
 
 
 # --- drift -------------------------------------------------------------------------------------------------
