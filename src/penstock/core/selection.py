@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from penstock.core.acceptance import Compared, Contract, Sent
 from penstock.core.authority import Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
@@ -293,7 +294,37 @@ def _acceptance(accepted: Accepted) -> Mapping[str, Fact]:
         "evidence.acceptance.errors": accepted.errors,
         "evidence.acceptance.p95_ms": accepted.p95_ms,
         "evidence.acceptance.p95_limit_ms": accepted.p95_limit_ms,
+        **_contract(accepted.contract),
+        **_load(accepted.load),
+        **_compared(accepted.compared),
     }
+
+
+def _contract(contract: Contract | None) -> Mapping[str, Fact]:
+    if contract is None:
+        return {}
+    return {
+        "evidence.acceptance.operations": contract.operations,
+        "evidence.acceptance.undocumented": contract.failed,
+    }
+
+
+def _load(load: Sent | None) -> Mapping[str, Fact]:
+    if load is None or not load.requests:
+        return {}
+    return {
+        "evidence.acceptance.load_per_second": load.per_second,
+        "evidence.acceptance.load_p95_ms": load.p95_ms,
+        "evidence.acceptance.load_p99_ms": load.p99_ms,
+        "evidence.acceptance.load_error_rate": load.errors / load.requests,
+    }
+
+
+def _compared(compared: Compared | None) -> Mapping[str, Fact]:
+    if compared is None or not compared.pairs:
+        return {}
+    share = compared.different / compared.pairs
+    return {"evidence.acceptance.compared": compared.pairs, "evidence.acceptance.different": share}
 
 
 def _canary(look: Look) -> Mapping[str, Fact]:
