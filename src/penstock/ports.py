@@ -26,7 +26,7 @@ from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, 
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
 
 
@@ -224,6 +224,9 @@ class Metrics(Protocol):
 
         A window is the difference of two readings; the caller keeps both as evidence.
         """
+
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
 
 
 @dataclass(frozen=True)

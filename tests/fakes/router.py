@@ -11,6 +11,7 @@ from collections import Counter, defaultdict, deque
 
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
+    COPY_HEADER,
     MIRROR_HEADER,
     PREVIEW_COOKIE,
     PREVIEW_HEADER,
@@ -22,6 +23,7 @@ from penstock.core.traffic import (
     Rule,
     TrafficPlan,
     TrafficState,
+    Visit,
     sticky_cookie,
 )
 from penstock.errors import Invalid, Unavailable
@@ -47,6 +49,7 @@ class FakeRouter:
         self._copies = 0
         self._requests: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._visits: dict[tuple[str, str], list[Visit]] = defaultdict(list)
 
     # --- Router ------------------------------------------------------------------------------------
 
@@ -104,6 +107,9 @@ class FakeRouter:
             for b in (plan.backends if plan else ())
         )
 
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        return tuple(visit for visit in self._visits[service, environment] if visit.at > since)
+
     # --- looked after by the agent -------------------------------------------------------------------
 
     async def tend(self) -> None:
@@ -130,6 +136,8 @@ class FakeRouter:
         if plan is None:
             return 503, "", {}
         dark = self._dark(plan, given)
+        if dark and given.pop(COPY_HEADER, None) is not None:
+            given |= _marked(given)
         if dark or not plan.weights:
             return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
         release, cookies = self._choose(plan, given, path)
@@ -137,6 +145,8 @@ class FakeRouter:
         status = self._reach(release, given, path)
         self._requests[release] += 1
         self._errors[release] += status >= 500
+        self.time += 0.001
+        self._visits[plan.service, plan.environment].append(Visit(self.time, path.partition("?")[0]))
         return status, release, cookies
 
     def _ingress_at(self, address: str) -> TrafficPlan | None:
@@ -193,8 +203,7 @@ class FakeRouter:
         self._copies += plan.mirror.share
         if self._copies >= WHOLE:
             self._copies -= WHOLE
-            baggage = ",".join(filter(None, (given.get("baggage"), f"{MIRROR_HEADER}=1")))
-            self._reach(plan.mirror.release, {**given, MIRROR_HEADER: "1", "baggage": baggage}, "/")
+            self._reach(plan.mirror.release, {**given, **_marked(given)}, "/")
 
     def _reach(self, release: str, given: dict[str, str], path: str) -> int:
         lines = (f"{name}: {value}" for name, value in given.items() if name != TOKEN_HEADER)
@@ -215,6 +224,12 @@ def _check_address(address: str) -> None:
         int(port)
     except ValueError as error:
         raise Invalid(f"refused: {error}", where=address) from error
+
+
+def _marked(given: dict[str, str]) -> dict[str, str]:
+    """The marks of a copy."""
+    baggage = ",".join(filter(None, (given.get("baggage"), f"{MIRROR_HEADER}=1")))
+    return {MIRROR_HEADER: "1", "baggage": baggage}
 
 
 def _chain(caller: str) -> str:

@@ -13,11 +13,11 @@ import pytest
 
 from fakes.shop import Reply, Shop
 from penstock.checks import contract
-from penstock.checks.openapi.answers import MAX_BODY
-from penstock.checks.openapi.document import MAX_BYTES
 from penstock.checks.preview import Part
 from penstock.checks.reader import Reader
 from penstock.checks.sending import Bounds
+from penstock.checks.untrusted.answers import MAX_BODY
+from penstock.checks.untrusted.document import MAX_BYTES
 from penstock.core.acceptance import Contract
 from penstock.core.acceptanceconfig import AcceptanceConfig
 
@@ -146,7 +146,7 @@ async def test_a_pattern_that_never_ends_is_ended(tmp_path: Path) -> None:
     shop = Shop(items=Reply([{"id": "a" * 60 + "!"}]), about=ABOUT)
     began = time.monotonic()
     _, part = await checked(shop, tmp_path, ENDLESS, Reader(seconds=3))
-    assert "checking by it was ended" in part.failing[0]
+    assert "it was ended: reading by it" in part.failing[0]
     assert time.monotonic() - began < 30
 
 
@@ -154,7 +154,7 @@ async def test_a_pattern_that_never_ends_is_ended(tmp_path: Path) -> None:
 async def test_a_process_that_does_not_answer(code: str, tmp_path: Path) -> None:
     reader = Reader(command=(sys.executable, "-c", code))
     _, part = await checked(Shop(), tmp_path, reader=reader)
-    assert "checking by it was ended" in part.failing[0]
+    assert "it was ended: reading by it" in part.failing[0]
 
 
 async def test_cancelling_ends_the_process(tmp_path: Path) -> None:

@@ -54,6 +54,7 @@ class Town:
         return await acceptance.perform(
             task(),
             router=self.router,
+            metrics=self.router,
             platform=self.platform,
             sandbox=FakeSandbox(),
             tools=None,  # type: ignore[arg-type]

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from penstock.checks.openapi.__main__ import answer
-from penstock.checks.openapi.document import MAX_BYTES
+from penstock.checks.untrusted.__main__ import answer
+from penstock.checks.untrusted.document import MAX_BYTES
 from penstock.core.codec import Json
 from penstock.errors import Invalid
 

@@ -1,8 +1,9 @@
 """Acceptance: tests in production, against the dark release, before any user sees it.
 
 Called by the engine. Its parts: the service's own acceptance command (its JUnit report is read), generated
-traffic, so that a service without users or tests is looked at too, the service's OpenAPI document, and a load
-test. Must not send a request without the preview headers: it would reach the stable release.
+traffic, so that a service without users or tests is looked at too, the service's OpenAPI document, a load
+test, and the stable release's answers beside its own. Must not send a request without the preview headers: it
+would reach the stable release, and its users' counts.
 """
 
 from __future__ import annotations
@@ -12,28 +13,28 @@ import contextlib
 import json
 import shlex
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from penstock.checks import load
+from penstock.checks import compare, load
 from penstock.checks.contract import check as checked
 from penstock.checks.preview import Dark, Part, dark, preview_headers
 from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
-from penstock.core.acceptance import Sent
+from penstock.core.acceptance import Compared, Sent
 from penstock.core.acceptanceconfig import AcceptanceConfig
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
 from penstock.core.steplog import KEPT
-from penstock.core.traffic import TrafficState
+from penstock.core.traffic import TrafficState, Visit
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
-from penstock.ports import Outcome, Platform, Router, Sandbox, Task, Tools
+from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
 
 async def perform(
-    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools
+    task: Task, /, *, router: Router, metrics: Metrics, platform: Platform, sandbox: Sandbox, tools: Tools
 ) -> Outcome:
     """Run every part; the policies decide on the counts, this check only refuses to invent them.
 
@@ -55,11 +56,13 @@ async def perform(
     generated = await load.send(load.quiet(config), way)
     contract, documented = await checked(config, task.tree if task.source else None, way)
     loaded, held = await _load(config, way)
+    answers, alike = await _compare(task, state, way, metrics)
     verdict, ended = await _life(task, platform)
     parts = (
         Part(suite.passed, suite.failed, suite.failing),
         documented,
         held,
+        alike,
         Part(failed=1, failing=(verdict,)) if verdict else Part(),
     )
     accepted = Accepted(
@@ -73,8 +76,9 @@ async def perform(
         generated=generated,
         contract=contract,
         load=loaded,
+        compared=answers,
     )
-    _note(task, contract.problems if contract else ())
+    _note(task, (*(contract.problems if contract else ()), *(answers.first if answers else ())))
     words = [_words(accepted), *(part.words for part in parts if part.words), *([ended] if ended else [])]
     statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
     outcome = State.FAILURE if verdict else State.SUCCESS
@@ -86,6 +90,16 @@ def _words(accepted: Accepted) -> str:
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
         f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms"
     )
+
+
+async def _compare(
+    task: Task, state: TrafficState, way: Dark, metrics: Metrics
+) -> tuple[Compared | None, Part]:
+    async def visits(since: float) -> Sequence[Visit]:
+        return await metrics.visits(state.service, state.environment, since)
+
+    stable = dark(state, task.baseline.id) if task.baseline is not None else None
+    return await compare.check(task.config.acceptance, way, stable, visits)
 
 
 def _note(task: Task, lines: Iterable[str]) -> None:

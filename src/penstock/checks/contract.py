@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.checks.openapi.answers import MAX_BODY
-from penstock.checks.openapi.document import MAX_BYTES
-from penstock.checks.openapi.exchange import Answered, JudgeCall, PlanCall, Planned, Request
 from penstock.checks.preview import RELEASE, Dark, Part
 from penstock.checks.reader import Reader
 from penstock.checks.sending import UNANSWERED, Answer, Ask, Bounds, Target
+from penstock.checks.untrusted.answers import MAX_BODY
+from penstock.checks.untrusted.document import MAX_BYTES
+from penstock.checks.untrusted.exchange import Answered, JudgeCall, PlanCall, Planned, Request
 from penstock.core.acceptance import MOST_EXAMPLES, Contract
 from penstock.core.acceptanceconfig import AcceptanceConfig
 from penstock.core.digest import digest

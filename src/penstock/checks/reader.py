@@ -1,7 +1,7 @@
-"""Asks `checks.openapi`, a process of its own, what to ask by a document, and what is wrong with the answers.
+"""Asks `checks.untrusted`, a process of its own: what to ask by a document, what is wrong with answers.
 
-Called by `contract`. The document is the service's own: whatever it makes of that process (it never ends, it
-takes all memory) is `Invalid`, in words that are the same every time.
+Called by `contract` and `compare`. Documents and patterns are the service's own: whatever they make of that
+process (it never ends, it takes all memory) is `Invalid`, in words that are the same every time.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import os
 import sys
 from typing import TypeVar
 
-from penstock.checks.openapi.exchange import JudgeCall, Judged, PlanCall, Planned
+from penstock.checks.untrusted.exchange import CompareCall, Differences, JudgeCall, Judged, PlanCall, Planned
 from penstock.core.codec import decode, encode
 from penstock.errors import Invalid, Unavailable, from_wire
 
 T = TypeVar("T")
 
 SECONDS = 30.0
-COMMAND = (sys.executable, "-P", "-m", "penstock.checks.openapi")
+COMMAND = (sys.executable, "-PB", "-m", "penstock.checks.untrusted")
 #: The process gets nothing else of the environment: a document needs no secrets.
 INHERITED = ("PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
@@ -43,7 +43,14 @@ class Reader:
             raise Invalid(f"{len(judged.problems)} verdicts on {len(call.answers)} answers", where=call.name)
         return judged
 
-    async def _ask(self, call: PlanCall | JudgeCall, kind: type[T]) -> T:
+    async def compare(self, call: CompareCall) -> Differences:
+        """Where the answers of each pair differ."""
+        found = await self._ask(call, Differences)
+        if len(found.pairs) != len(call.pairs):
+            raise Invalid(f"{len(found.pairs)} verdicts on {len(call.pairs)} pairs", where=call.name)
+        return found
+
+    async def _ask(self, call: PlanCall | JudgeCall | CompareCall, kind: type[T]) -> T:
         said = await self._exchange(json.dumps(encode(call)).encode(), call.name)
         try:
             answer = json.loads(said)
@@ -69,7 +76,7 @@ class Reader:
 
     @property
     def _ended(self) -> str:
-        return f"checking by it was ended: it may take {self._seconds:g} seconds, and 2 GB"
+        return f"it was ended: reading by it may take {self._seconds:g} seconds, and 2 GB"
 
     async def _started(self) -> asyncio.subprocess.Process:
         pipe = asyncio.subprocess.PIPE

@@ -18,6 +18,7 @@ MOST_SECONDS = 600.0
 MOST_CONNECTIONS = 256
 MOST_CASES = 1000
 MOST_PATHS = 100
+MOST_RULES = 50
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,39 @@ class LoadConfig:
 
 
 @dataclass(frozen=True)
+class CompareConfig:
+    """The stable and the dark release, response by response: *share* per cent of what users ask by GET, for
+    *seconds*, and each of the service's own paths, go to both at the same moment.
+
+    It fails if more than the share *max_different* of the pairs differ, or if the median latency of the dark
+    release is more than *max_slower* times the stable one's. *ignore* are JSON pointers (``/items/*/at``),
+    headers (``header: etag``) and regular expressions (``re: [0-9]+ ms``) of what may differ in texts.
+    """
+
+    share: float = 5.0
+    seconds: float = 60.0
+    ignore: tuple[str, ...] = ()
+    max_different: float = 0.0
+    max_slower: float | None = None
+
+    def check(self, where: str) -> None:
+        _within(self.share, 0, 100, f"{where}.share")
+        _within(self.seconds, 0, MOST_SECONDS, f"{where}.seconds")
+        _within(self.max_different, 0, 1, f"{where}.max_different")
+        if self.max_slower is not None:
+            _within(self.max_slower, 1, 1000, f"{where}.max_slower")
+        if len(self.ignore) > MOST_RULES:
+            raise Invalid(f"{len(self.ignore)} rules; at most {MOST_RULES}", where=f"{where}.ignore")
+        for rule in self.ignore:
+            if not re.fullmatch(r"/.*|header: *[A-Za-z0-9-]+|re: *\S.*", rule) or len(rule) > 500:
+                raise Invalid(
+                    f"{rule[:80]!r} is no rule",
+                    where=f"{where}.ignore",
+                    next_move="a JSON pointer (/items/*/at), 'header: NAME' or 're: PATTERN'",
+                )
+
+
+@dataclass(frozen=True)
 class AcceptanceConfig:
     """Tests in production. *run* gets PENSTOCK_BASE_URL and PENSTOCK_PREVIEW_HEADERS.
 
@@ -69,6 +103,7 @@ class AcceptanceConfig:
     openapi_cases: int | None = None
     openapi_operations: tuple[str, ...] | None = None
     load: LoadConfig | None = None
+    compare: CompareConfig | None = None
 
     def check(self, file: str) -> None:
         """Raise `Invalid`, with the place in *file*, if it makes no sense."""
@@ -84,6 +119,8 @@ class AcceptanceConfig:
         self._check_openapi(where)
         if self.load is not None:
             self.load.check(f"{where}.load")
+        if self.compare is not None:
+            self.compare.check(f"{where}.compare")
 
     def _check_openapi(self, where: str) -> None:
         if self.openapi is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Placement, Workload
 
 
@@ -71,13 +71,32 @@ class ReadCounters:
 
 
 @dataclass(frozen=True)
+class ReadVisits:
+    kind: Literal["read-visits"]
+    service: str
+    environment: str
+    since: float
+
+
+@dataclass(frozen=True)
 class StopEverything:
     """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
 
     kind: Literal["stop-everything"]
 
 
-Call = Place | Observe | Scale | Remove | Logs | ReadTraffic | ApplyTraffic | ReadCounters | StopEverything
+Call = (
+    Place
+    | Observe
+    | Scale
+    | Remove
+    | Logs
+    | ReadTraffic
+    | ApplyTraffic
+    | ReadCounters
+    | ReadVisits
+    | StopEverything
+)
 
 
 @dataclass(frozen=True)
@@ -88,6 +107,7 @@ class Answer:
     traffic: TrafficState | None = None
     counters: tuple[Counters, ...] | None = None
     lines: tuple[str, ...] | None = None
+    visits: tuple[Visit, ...] | None = None
 
 
 @dataclass(frozen=True)

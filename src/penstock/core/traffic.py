@@ -184,6 +184,8 @@ TOKEN_HEADER = "penstock-preview-token"
 PREVIEW_COOKIE = "penstock-preview"
 #: Carried by the copy of a request that goes to a mirror.
 MIRROR_HEADER = "penstock-mirror"
+#: Beside the preview headers: the request is the copy of a user's, and goes on with the marks of one.
+COPY_HEADER = "penstock-copy"
 
 
 def preview_host(release: str) -> str:
@@ -207,6 +209,14 @@ class BackendState:
     @property
     def release(self) -> str:
         return self.backend.release
+
+
+@dataclass(frozen=True)
+class Visit:
+    """A user asked for *path* by GET, at *at* (seconds since 1970): neither the query, nor who it was."""
+
+    at: float
+    path: str
 
 
 @dataclass(frozen=True)

@@ -135,6 +135,8 @@ class Agent:
                 return calls.Answer(traffic=await self._router.read(service, environment))
             case calls.ReadCounters(service=service, environment=environment):
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
+            case calls.ReadVisits(service=service, environment=environment, since=since):
+                return calls.Answer(visits=await self._metrics.visits(service, environment, since))
             case calls.StopEverything():
                 try:
                     await self._platform.stop()

@@ -24,9 +24,10 @@ from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
+from penstock.adapters.envoy.visits import read_visits
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
+from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState, Visit
 from penstock.errors import Invalid, Unavailable
 
 CONFIRM_SECONDS = 10.0
@@ -326,6 +327,10 @@ class Envoy:
             for release in releases
             if release in births
         )
+
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        name = config.route_name(service, environment)
+        return await asyncio.to_thread(read_visits, self._folder / "access.log", name, since)
 
     # --- looked after by the agent ---------------------------------------------------------------------
 

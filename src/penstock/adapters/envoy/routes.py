@@ -16,6 +16,7 @@ from typing import Any
 
 from penstock.adapters.envoy.config import CALLER_HEADER, PREVIEW, Json, route_name
 from penstock.core.traffic import (
+    COPY_HEADER,
     MIRROR_HEADER,
     PREVIEW_COOKIE,
     PREVIEW_HEADER,
@@ -110,7 +111,8 @@ def no_routes(name: str) -> Json:
 
 
 def _preview(plan: TrafficPlan, release: str, keys: Keys) -> Iterator[Json]:
-    """By both headers, or on a host name of its own with the token as a header or a cookie.
+    """By both headers (as the copy of a request, if it says so), or on a host name of its own with the token
+    as a header or a cookie.
 
     A browser gets that cookie once it opens the host name with the token in the query.
     """
@@ -125,6 +127,8 @@ def _preview(plan: TrafficPlan, release: str, keys: Keys) -> Iterator[Json]:
         "redirect": {"strip_query": True, "response_code": "SEE_OTHER"},
         "response_headers_to_add": [_added("set-cookie", cookie, "APPEND_IF_EXISTS_OR_ADD")],
     }
+    copied = {"name": COPY_HEADER, "present_match": True}
+    yield _as_copy(_dark(plan, release, {"headers": [named, carried, copied]}))
     shown = (
         {"headers": [named, carried]},
         {"headers": [host, carried]},
@@ -235,12 +239,19 @@ def _copied(mirror: Mirror | None) -> tuple[_Variant, ...]:
             "default_value": {"numerator": mirror.share * 10, "denominator": "TEN_THOUSAND"}
         },
         "disable_shadow_host_suffix_append": True,
-        "request_headers_mutations": [
-            {"append": _added(MIRROR_HEADER, "1")},
-            {"append": _added(BAGGAGE, MARKED, "APPEND_IF_EXISTS_OR_ADD")},
-        ],
+        "request_headers_mutations": [{"append": mark} for mark in _marks()],
     }
     return (_Variant(headers=unmarked, action={"request_mirror_policies": [policy]}), _Variant())
+
+
+def _marks() -> tuple[Json, Json]:
+    """What says of a request that it is the copy of a user's, and of the calls that follow from it."""
+    return _added(MIRROR_HEADER, "1"), _added(BAGGAGE, MARKED, "APPEND_IF_EXISTS_OR_ADD")
+
+
+def _as_copy(route: Json) -> Json:
+    removed = [*route["request_headers_to_remove"], COPY_HEADER]
+    return route | {"request_headers_to_remove": removed, "request_headers_to_add": [*_marks()]}
 
 
 def _nobody() -> Json:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 
-from penstock.checks.openapi.document import Document, Operation, escaped
-from penstock.checks.openapi.exchange import Answered
-from penstock.checks.openapi.schemas import Schemas
+from penstock.checks.untrusted.document import Document, Operation, escaped
+from penstock.checks.untrusted.exchange import Answered
+from penstock.checks.untrusted.schemas import Schemas
 from penstock.core.codec import Json
 from penstock.core.outside import clean, read_json
 from penstock.errors import Invalid

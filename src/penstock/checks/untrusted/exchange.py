@@ -1,4 +1,4 @@
-"""What is said to the process that reads the document, and what it answers: one JSON value each way.
+"""What is said to the process that reads what the service wrote, and what it answers: a JSON value each.
 
 Called on both ends. Must not know how it travels.
 """
@@ -76,7 +76,50 @@ class Judged:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """One answer of one release. *body* is base64, and *whole* unless there was too much of it to keep."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same request to two releases at the same moment, and to the stable one *again*: where its own
+    answers differ, they tell nothing."""
+
+    stable: Seen
+    dark: Seen
+    again: Seen | None
+
+
+@dataclass(frozen=True)
+class CompareCall:
+    """*ignore* are rules as `core.acceptanceconfig` describes them."""
+
+    kind: Literal["compare"]
+    name: str
+    ignore: tuple[str, ...]
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """*places* in which a pair differs, without the values; *told* is false if that cannot be told."""
+
+    told: bool
+    places: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Differences:
+    pairs: tuple[Difference, ...]
+
+
+@dataclass(frozen=True)
 class Call:
     """A call on its way."""
 
-    call: PlanCall | JudgeCall
+    call: PlanCall | JudgeCall | CompareCall

@@ -10,7 +10,7 @@ import functools
 import json
 from typing import Any
 
-from penstock.checks.openapi.document import Document
+from penstock.checks.untrusted.document import Document
 from penstock.core.codec import Json
 from penstock.errors import Unavailable
 

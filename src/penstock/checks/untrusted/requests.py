@@ -11,10 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from urllib.parse import quote
 
-from penstock.checks.openapi.document import Document, Operation, Part, escaped
-from penstock.checks.openapi.exchange import PlanCall, Planned, Request
-from penstock.checks.openapi.schemas import Schemas
-from penstock.checks.openapi.values import Values
+from penstock.checks.untrusted.document import Document, Operation, Part, escaped
+from penstock.checks.untrusted.exchange import PlanCall, Planned, Request
+from penstock.checks.untrusted.schemas import Schemas
+from penstock.checks.untrusted.values import Values
 from penstock.core.codec import Json
 from penstock.errors import Invalid
 

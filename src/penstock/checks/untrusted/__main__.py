@@ -1,4 +1,4 @@
-"""The process that reads documents: ``python -m penstock.checks.openapi``, started by `checks.contract` only.
+"""The process itself: ``python -m penstock.checks.untrusted``, started by `checks.reader` only.
 
 One JSON value in, one out, and it is over. It limits itself before it reads: no files, no core dump, so much
 time, so much memory. It may be killed at any moment, and must not read anything but its standard input.
@@ -12,10 +12,11 @@ import json
 import resource
 import sys
 
-from penstock.checks.openapi.answers import Judge
-from penstock.checks.openapi.document import parse
-from penstock.checks.openapi.exchange import Call, JudgeCall, Judged, PlanCall
-from penstock.checks.openapi.requests import plan
+from penstock.checks.untrusted.answers import Judge
+from penstock.checks.untrusted.differences import Rules, compared
+from penstock.checks.untrusted.document import parse
+from penstock.checks.untrusted.exchange import Call, CompareCall, Differences, JudgeCall, Judged, PlanCall
+from penstock.checks.untrusted.requests import plan
 from penstock.core.codec import Json, decode, encode
 from penstock.errors import Invalid, PenstockError
 
@@ -55,6 +56,9 @@ def answer(call: Json) -> Json:
         case JudgeCall(name=name, document=document, answers=answers):
             judge = Judge(parse(base64.b64decode(document), name))
             return encode(Judged(tuple(judge.problem(one) for one in answers)))
+        case CompareCall(ignore=ignore, pairs=pairs):
+            rules = Rules.of(ignore)
+            return encode(Differences(tuple(compared(pair, rules) for pair in pairs)))
 
 
 if __name__ == "__main__":

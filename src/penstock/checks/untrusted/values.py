@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from penstock.checks.openapi.document import Document
+from penstock.checks.untrusted.document import Document
 from penstock.core.codec import Json
 
 MAX_DEPTH = 8
