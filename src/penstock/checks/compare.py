@@ -180,8 +180,9 @@ class _Run:
 
     def _differs(self, path: str, places: Sequence[str]) -> None:
         self._tally.different += 1
-        if len(self._tally.first) < MOST_EXAMPLES:
-            self._tally.first.append(f"{masked(path)}: {', '.join(places)}")
+        words = f"{masked(path)}: {', '.join(places)}"
+        if words not in self._tally.first and len(self._tally.first) < MOST_EXAMPLES:
+            self._tally.first.append(words)
 
     def found(self) -> Compared:
         tally = self._tally

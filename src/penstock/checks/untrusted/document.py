@@ -80,7 +80,7 @@ class Document:
         given = self._mapping(item.value[method], where)
         # An operation's own parameter stands in for that of its path.
         listed = [*self._parts(item.value, item.pointer), *self._parts(given, where)]
-        own = {(part.value.get("in"), part.value.get("name")): part for part in listed}
+        own = {(str(part.value.get("in")), str(part.value.get("name"))): part for part in listed}
         body = given.get("requestBody")
         return Operation(
             method=method,

@@ -61,7 +61,7 @@ class Schemas:
 def _words(error: Any) -> str:
     rule, wanted = error.validator, error.validator_value
     if rule == "required":
-        missing = [name for name in wanted if name not in error.instance]
+        missing = [name for name in wanted if isinstance(name, str) and name not in error.instance]
         return f"lacks {', '.join(map(repr, missing[:5]))}"
     if rule == "type":
         return f"is not of type {wanted if isinstance(wanted, str) else ' or '.join(map(str, wanted))}"
@@ -82,7 +82,7 @@ def answering(tree: Json) -> Json:
     properties, required = found.get("properties"), found.get("required")
     if isinstance(properties, dict) and isinstance(required, list):
         hidden = {n for n, p in properties.items() if isinstance(p, dict) and p.get("writeOnly") is True}
-        found["required"] = [name for name in required if name not in hidden]
+        found["required"] = [name for name in required if not (isinstance(name, str) and name in hidden)]
     return found
 
 
