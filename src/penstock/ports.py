@@ -138,10 +138,11 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """What an artifact says of itself; all of it is covered by the artifact's digest."""
+    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee."""
 
     command: tuple[str, ...]
     config: ServiceConfig
+    contracts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -220,10 +221,7 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows.
-
-        A window is the difference of two readings; the caller keeps both as evidence.
-        """
+        """Cumulative counters of each of the service's releases; a window is the difference of two."""
 
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""

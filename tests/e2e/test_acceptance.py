@@ -97,6 +97,28 @@ def test_the_tests_in_production(short_tmp: Path) -> None:
         assert m.penstock("ledger", "verify").returncode == 0
 
 
+def test_a_consumer_is_named_by_what_it_needs(short_tmp: Path) -> None:
+    with machine(short_tmp) as m:
+        m.up()
+        shop = m.repository
+        m.commit("v1", serve__py=service("v1"))
+        assert m.deliver()["outcome"] == "promoted"
+        m.repository = m.folder / "front"
+        (m.repository / "contracts").mkdir(parents=True)
+        config = CONFIG.replace("service: shop\n", "service: front\ncalls: [shop]\n")
+        needs = {"contracts/shop__openapi__yaml": DOCUMENT}
+        m.commit("v1", penstock__yaml=config, **needs)
+        front = m.deliver()
+        assert front["outcome"] == "promoted", front["reason"]
+        m.repository = shop
+        m.commit("v2", serve__py=service("v2", gone='"colour": os => "color": os'))
+        refused = m.deliver()
+        assert refused["outcome"] == "refused"
+        assert "contract of front: GET /: answered 200" in refused["reason"]
+        (told,) = evidence(m, refused)["consumers"]
+        assert (told["consumer"], told["failed"]) == ("front", 1)
+
+
 def deliver(m: Machine, text: str) -> dict[str, Any]:
     m.commit("v1", serve__py=text, penstock__yaml=WHOLE, openapi__yaml=DOCUMENT)
     return m.deliver()

@@ -16,7 +16,8 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from penstock.checks import compare, load
+from penstock.checks import compare, consumers, load
+from penstock.checks.consumers import Demands
 from penstock.checks.contract import check as checked
 from penstock.checks.preview import Dark, Part, dark, preview_headers
 from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
@@ -33,8 +34,16 @@ from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
 
-async def perform(
-    task: Task, /, *, router: Router, metrics: Metrics, platform: Platform, sandbox: Sandbox, tools: Tools
+async def perform(  # noqa: PLR0913 (its powers)
+    task: Task,
+    /,
+    *,
+    router: Router,
+    metrics: Metrics,
+    demands: Demands,
+    platform: Platform,
+    sandbox: Sandbox,
+    tools: Tools,
 ) -> Outcome:
     """Run every part; the policies decide on the counts, this check only refuses to invent them.
 
@@ -55,12 +64,17 @@ async def perform(
     config = task.config.acceptance
     generated = await load.send(load.quiet(config), way)
     contract, documented = await checked(config, task.tree if task.source else None, way)
+    place = (task.change.service, task.change.environment)
+    needed, kept = await consumers.check(demands, way, place, config.seconds)
+    own = await consumers.readable(demands, task.release.artifact)
     loaded, held = await _load(config, way)
     answers, alike = await _compare(task, state, way, metrics)
     verdict, ended = await _life(task, platform)
     parts = (
         Part(suite.passed, suite.failed, suite.failing),
         documented,
+        kept,
+        own,
         held,
         alike,
         Part(failed=1, failing=(verdict,)) if verdict else Part(),
@@ -77,8 +91,10 @@ async def perform(
         contract=contract,
         load=loaded,
         compared=answers,
+        consumers=needed,
     )
-    _note(task, (*(contract.problems if contract else ()), *(answers.first if answers else ())))
+    known = (*((contract,) if contract else ()), *(needed or ()))
+    _note(task, (*(p for one in known for p in one.problems), *(answers.first if answers else ())))
     words = [_words(accepted), *(part.words for part in parts if part.words), *([ended] if ended else [])]
     statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
     outcome = State.FAILURE if verdict else State.SUCCESS

@@ -29,7 +29,6 @@ from penstock.errors import Invalid
 
 #: Requests at once: enough to be quick, and few enough to be no load test.
 AT_ONCE = 4
-PREFIX = "contract"
 BOUNDS = Bounds(keep=MAX_BODY + 1)
 
 
@@ -42,6 +41,29 @@ class _Found:
     trouble: str = ""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A document, and what is to be asked by it. *name* is where it stands; *consumer* whose it is, "" if the
+    service's own."""
+
+    name: str
+    document: bytes
+    cases: int = 0
+    declared: tuple[str, ...] = ()
+    consumer: str = ""
+
+    @property
+    def whose(self) -> str:
+        """How failures begin."""
+        return f"contract of {self.consumer}" if self.consumer else "contract"
+
+    @property
+    def call(self) -> PlanCall:
+        """The requests depend on the document alone."""
+        encoded, seed = base64.b64encode(self.document).decode(), int(digest(self.document)[-8:], 16)
+        return PlanCall("plan", self.name, encoded, self.cases, seed, self.declared)
+
+
 async def check(
     config: AcceptanceConfig,
     tree: Path | None,
@@ -49,51 +71,63 @@ async def check(
     reader: Reader | None = None,
     bounds: Bounds = BOUNDS,
 ) -> tuple[Contract | None, Part]:
-    """Nothing if no document is declared; a document that cannot be used is a failure of the change."""
+    """The service's own document, if it declares one. One that cannot be used is a failure of the change."""
     if config.openapi is None:
         return None, Part()
     if tree is None and not config.openapi.startswith("/"):
         return None, Part(words="no contract was checked: its document is in the code's repository")
-    reader, target = reader or Reader(), Target(way.address, bounds, way.headers)
+    target = Target(way.address, bounds, way.headers)
     try:
         document = await _document(config.openapi, tree, target, way.release)
-        call = PlanCall(
-            kind="plan",
-            name=config.openapi,
-            document=base64.b64encode(document).decode(),
-            cases=config.openapi_cases or 0,
-            seed=int(digest(document)[-8:], 16),
-            declared=config.openapi_operations or (),
-        )
-        planned = await reader.plan(call)
-        found = await _ask(planned.requests, target, way.release, config.seconds)
-        problems = await _judge(call, found, reader)
     except Invalid as error:
-        return None, Part(failed=1, failing=(f"{PREFIX}: {error}"[:500],))
+        return None, Part(failed=1, failing=(f"contract: {error}"[:500],))
     finally:
         target.close()
-    told = [(one.request, text) for one, text in zip(found, problems, strict=True) if text]
-    return _made(document, planned, call.seed, [(r, f"{text}; {curl(r, way)}") for r, text in told])
+    declared = config.openapi_operations or ()
+    asked = Asked(config.openapi, document, config.openapi_cases or 0, declared)
+    return await examine(asked, way, config.seconds, reader, bounds)
 
 
-def _made(
-    document: bytes, planned: Planned, seed: int, problems: Sequence[tuple[Request, str]]
-) -> tuple[Contract, Part]:
+async def examine(
+    asked: Asked, way: Dark, seconds: float, reader: Reader | None = None, bounds: Bounds = BOUNDS
+) -> tuple[Contract | None, Part]:
+    """Ask the dark release by a document, and have the answers judged by it."""
+    reader, target = reader or Reader(), Target(way.address, bounds, way.headers)
+    try:
+        planned = await reader.plan(asked.call)
+        found = await _ask(planned.requests, target, way.release, seconds)
+        problems = await _judge(asked.call, found, reader)
+    except Invalid as error:
+        return None, Part(failed=1, failing=(f"{asked.whose}: {error}"[:500],))
+    finally:
+        target.close()
+    told = [
+        (one.request, f"{text}; {curl(one.request, way)}")
+        for one, text in zip(found, problems, strict=True)
+        if text
+    ]
+    return _made(asked, planned, told)
+
+
+def _made(asked: Asked, planned: Planned, problems: Sequence[tuple[Request, str]]) -> tuple[Contract, Part]:
     failed = {request.operation for request, _ in problems}
     first = {request.operation: text for request, text in reversed(problems)}
     contract = Contract(
-        document=digest(document),
+        document=digest(asked.document),
         version=planned.version,
         operations=len(planned.operations),
         failed=len(failed),
         requests=len(planned.requests),
-        seed=seed,
+        seed=asked.call.seed,
         skipped=planned.skipped[:MOST_EXAMPLES],
         problems=tuple(f"{request.operation}: {text}" for request, text in problems[:MOST_EXAMPLES]),
+        consumer=asked.consumer or None,
     )
-    failing = tuple(f"{PREFIX}: {name}: {first[name].partition('; curl')[0]}" for name in sorted(failed))
-    words = f"{len(planned.operations) - len(failed)} of {len(planned.operations)} operations as documented"
-    return contract, Part(len(planned.operations) - len(failed), len(failed), failing, words)
+    failing = tuple(f"{asked.whose}: {name}: {first[name].partition('; curl')[0]}" for name in sorted(failed))
+    passed = len(planned.operations) - len(failed)
+    words = f"{passed} of {len(planned.operations)} operations as "
+    words += f"{asked.consumer} needs them" if asked.consumer else "documented"
+    return contract, Part(passed, len(failed), failing, words)
 
 
 async def _document(openapi: str, tree: Path | None, target: Target, release: str) -> bytes:

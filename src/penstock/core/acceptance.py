@@ -49,7 +49,8 @@ class Sent:
 
 @dataclass(frozen=True)
 class Contract:
-    """The service's answers against its OpenAPI document (*document* is the digest of its bytes).
+    """The service's answers against an OpenAPI document (*document* is the digest of its bytes): its own, or
+    what the live release of *consumer* needs of it.
 
     *skipped* operations may have effects, and nobody declared that they may be asked. Each of *problems* ends
     with the request as a curl line.
@@ -63,6 +64,7 @@ class Contract:
     seed: int
     skipped: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    consumer: str | None = None
 
 
 @dataclass(frozen=True)
@@ -108,3 +110,4 @@ class Accepted:
     contract: Contract | None = None
     load: Sent | None = None
     compared: Compared | None = None
+    consumers: tuple[Contract, ...] | None = None

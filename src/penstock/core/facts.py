@@ -69,6 +69,7 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.acceptance.p95_limit_ms": (FactType.NUMBER, "the limit the service declares for it"),
     "evidence.acceptance.operations": (FactType.INT, "operations of its OpenAPI document that were asked"),
     "evidence.acceptance.undocumented": (FactType.INT, "those that answered otherwise than documented"),
+    "evidence.acceptance.consumers": (FactType.INT, "live consumers whose contracts were checked"),
     "evidence.acceptance.load_per_second": (FactType.NUMBER, "requests a second of the load test"),
     "evidence.acceptance.load_p95_ms": (FactType.NUMBER, "95th percentile under that load, milliseconds"),
     "evidence.acceptance.load_p99_ms": (FactType.NUMBER, "99th percentile under that load, milliseconds"),

@@ -336,6 +336,7 @@ def _acceptance(accepted: Accepted, flaky: Collection[str]) -> Mapping[str, Fact
         "evidence.acceptance.p95_ms": accepted.p95_ms,
         "evidence.acceptance.p95_limit_ms": accepted.p95_limit_ms,
         **_contract(accepted.contract),
+        **({"evidence.acceptance.consumers": len(accepted.consumers)} if accepted.consumers else {}),
         **_load(accepted.load),
         **_compared(accepted.compared),
     }
