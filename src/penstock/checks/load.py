@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from penstock.checks.preview import RELEASE, Dark, Part, percentile
 from penstock.checks.sending import REQUEST_SECONDS, UNANSWERED, Ask, Target
-from penstock.core.acceptance import MOST_EXAMPLES, Bucket, Sent
+from penstock.core.acceptance import MOST_EXAMPLES, Bucket, Count, Sent
 from penstock.core.acceptanceconfig import AcceptanceConfig, LoadConfig
 
 #: Upper bounds of the histogram in the evidence, milliseconds: each twice the one before.
@@ -157,8 +157,8 @@ def measured(plan: Plan, tally: Tally, seconds: float) -> Sent:
         max_ms=most,
         late_ms=round(1000 * percentile(tally.late, 0.99), 1),
         histogram=tuple(Bucket(_upper(bucket), counts[bucket]) for bucket in sorted(counts)),
-        paths=dict(sorted(tally.paths.items())),
-        problems=dict(tally.problems.most_common(MOST_EXAMPLES)),
+        paths=tuple(Count(*item) for item in sorted(tally.paths.items())),
+        problems=tuple(Count(*item) for item in tally.problems.most_common(MOST_EXAMPLES)),
     )
 
 

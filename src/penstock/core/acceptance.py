@@ -7,7 +7,6 @@ of earlier evidence stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -22,6 +21,14 @@ class Bucket:
     """*count* requests took at most *ms* milliseconds, and longer than those of the bucket before."""
 
     ms: float
+    count: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """How often: a path was asked, or something went wrong."""
+
+    name: str
     count: int
 
 
@@ -43,8 +50,8 @@ class Sent:
     max_ms: float
     late_ms: float
     histogram: tuple[Bucket, ...]
-    paths: Mapping[str, int]
-    problems: Mapping[str, int]
+    paths: tuple[Count, ...]
+    problems: tuple[Count, ...]
 
 
 @dataclass(frozen=True)
