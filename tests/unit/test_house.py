@@ -28,7 +28,6 @@ PORT_METHODS = 5
 #: What may break a budget, as it is written in the complaint ("path" or "path: name"), and why.
 EXCEPTIONS: dict[str, str] = {
     "src/penstock/checks/acceptance.py: perform": "a check's powers are parameters",
-    "src/penstock/analysis/judge.py: _compare": "the counts of a two-by-two table, a margin and an alpha",
 }
 
 #: Third-party packages that pure code may use.

@@ -102,7 +102,8 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Intent:
-    """Something to do: *stage*, *verb*, and for the canary which *number* and *share* (thousandths).
+    """Something to do: *stage*, *verb*, and for the canary which *number*, and the new release's *share* of
+    user traffic (thousandths): for a shift the one to come, for a look the present one.
 
     *part* and *target* are those of its stage.
     """
@@ -179,9 +180,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Looked:
+    """What a look found, and the readings of both releases that the next one goes on from."""
+
     kind: Literal["looked"]
     verdict: Literal["PASS", "FAIL", "UNKNOWN"]
     quiet: bool
+    new: Counters | None = None
+    stable: Counters | None = None
 
 
 Detail = Begun | Made | Gated | Measured | Looked
@@ -261,6 +266,12 @@ class Facts:
     def measured(self) -> Measured | None:
         details = (record.detail for record in self.of("measure"))
         return next((detail for detail in details if isinstance(detail, Measured)), None)
+
+    @property
+    def looked(self) -> tuple[tuple[int, Looked], ...]:
+        """The looks of the canary so far, each with the share that the new release had."""
+        looks = self.of("look")
+        return tuple((r.intent.share, r.detail) for r in looks if isinstance(r.detail, Looked))
 
     def failed(self, pipeline: Pipeline) -> Record | None:
         """The first record that keeps the delivery from going on, the undoing itself left aside."""

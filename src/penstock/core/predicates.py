@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from penstock.core.acceptance import Accepted as Accepted
+from penstock.core.canary import Row, Rule
 from penstock.core.codec import json_name
 from penstock.core.people import Said
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
@@ -276,8 +277,9 @@ class Attempt:
 class Look:
     """One look of the canary judge at both releases since the canary began. Counts, not shares.
 
-    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now:
-    the verdict can be recomputed from them.
+    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
+    what happened in between, from look to look: with the *rule*, it gives the verdict to whoever asks again.
+    Where a reading was of no use there is neither, and the verdict is UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -292,6 +294,8 @@ class Look:
     stable_from: Counters = field(metadata=json_name("stableFrom"))
     stable_to: Counters = field(metadata=json_name("stableTo"))
     at: float | None = None
+    rule: Rule | None = None
+    spans: tuple[Row, ...] | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ class Engine:
             release=facts.release,
             baseline=facts.begun.baseline if facts.begun else None,
             measured=facts.measured,
+            looked=facts.looked,
             canary=pipeline.canary,
             reason=trouble.reason if trouble else facts.request,
             waits_until=_waits_until(facts, intent),
