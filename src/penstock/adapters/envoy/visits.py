@@ -7,6 +7,7 @@ read of it. Requests to dark releases are nobody's, and copies are not in it.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -17,6 +18,8 @@ from penstock.core.traffic import Visit
 #: What is looked at: some ten thousand requests.
 TAIL_BYTES = 2 * 1024 * 1024
 MOST = 1000
+#: Whatever else users send, an answer of so many must stay small.
+PLAIN = re.compile(r"/[!-~]{0,999}")
 
 
 def read_visits(log: Path, service: str, since: float) -> tuple[Visit, ...]:
@@ -47,10 +50,6 @@ def _visits(lines: list[bytes], service: str) -> Iterator[Visit]:
             continue
         path, release = entry.get("path"), entry.get("release")
         user = isinstance(release, str) and not release.endswith(PREVIEW)
-        if (
-            entry.get("service") == service
-            and entry.get("method") == "GET"
-            and user
-            and isinstance(path, str)
-        ):
+        ours = entry.get("service") == service and entry.get("method") == "GET" and user
+        if ours and isinstance(path, str) and PLAIN.fullmatch(path):
             yield Visit(at, path)
