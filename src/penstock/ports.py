@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from penstock.config import ServiceConfig
+from penstock.core.admission import Refused
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
@@ -138,7 +139,10 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee."""
+    """What an artifact says of itself; all of it is covered by the artifact's digest.
+
+    *contracts* are OpenAPI documents by service: what the artifact's own needs of those that it calls.
+    """
 
     command: tuple[str, ...]
     config: ServiceConfig
@@ -221,7 +225,11 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of each of the service's releases; a window is the difference of two."""
+        """Cumulative counters of every release of the service that the data plane knows. A window is the
+        difference of two readings; the caller keeps both as evidence."""
+
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""

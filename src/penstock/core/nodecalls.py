@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from penstock.core.admission import Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Placement, Workload
@@ -79,24 +80,21 @@ class ReadVisits:
 
 
 @dataclass(frozen=True)
+class ReadRefused:
+    kind: Literal["read-refused"]
+    service: str
+    environment: str
+
+
+@dataclass(frozen=True)
 class StopEverything:
     """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
 
     kind: Literal["stop-everything"]
 
 
-Call = (
-    Place
-    | Observe
-    | Scale
-    | Remove
-    | Logs
-    | ReadTraffic
-    | ApplyTraffic
-    | ReadCounters
-    | ReadVisits
-    | StopEverything
-)
+Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadRefused
+Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
 @dataclass(frozen=True)
@@ -108,6 +106,7 @@ class Answer:
     counters: tuple[Counters, ...] | None = None
     lines: tuple[str, ...] | None = None
     visits: tuple[Visit, ...] | None = None
+    refused: tuple[Refused, ...] | None = None
 
 
 @dataclass(frozen=True)
