@@ -28,7 +28,7 @@ from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState, Visit
-from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
+from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
 class Source(Protocol):
@@ -53,11 +53,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class SourceRevision:
-    """One commit, and what it says of itself (the claims of `core.release.Change`).
-
-    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal. *signing_key*
-    is no claim but checked: the raw ed25519 public key, in hex, whose SSH signature this commit carries.
-    """
+    """One commit, and what it says of itself (the claims of `core.release.Change`). *tree_digest* is the id
+    of its tree, so that equal trees are known to be equal. *signing_key* is no claim but checked: the raw
+    ed25519 public key, in hex, whose SSH signature this commit carries."""
 
     location: str
     revision: str
@@ -139,10 +137,7 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """What an artifact says of itself; all of it is covered by the artifact's digest.
-
-    *contracts* are OpenAPI documents by service: what the artifact's own needs of those that it calls.
-    """
+    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee."""
 
     command: tuple[str, ...]
     config: ServiceConfig
@@ -179,16 +174,14 @@ class Platform(Protocol):
     """Runs releases."""
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
-        """Start the release if it is not there yet, and return at once with what is there.
-
-        What had failed for good is started once more.
-        """
+        """Start the release if it is not there, or failed for good; return at once with what is there."""
 
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        """Change the number of instances; `Invalid` if the release is not placed."""
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        """Change the number of instances; *then* is asked for later, unless something else is said meanwhile.
+        `Invalid` if the release is not placed."""
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         """Stop and forget the release. Removing one that is not there is done already."""
@@ -225,8 +218,7 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows. A window is the
-        difference of two readings; the caller keeps both as evidence."""
+        """Cumulative counters of each of the service's releases; a window is the difference of two."""
 
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         """What rules of the service's have refused, before any release had it: none of it is in counters."""

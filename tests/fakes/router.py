@@ -34,7 +34,8 @@ TOKEN = "the-preview-token"
 
 
 class FakeRouter:
-    """An instance is ready if its address is in *up*. *applied* keeps every plan that changed something."""
+    """An instance is ready if its address is in *up*. *applied* keeps every plan that changed something,
+    *served* how often each address was asked, and *active* says what is in flight there."""
 
     def __init__(self) -> None:
         self.up: set[str] = set()
@@ -47,6 +48,8 @@ class FakeRouter:
         self.time = 0.0
         self._plans: dict[tuple[str, str], TrafficPlan] = {}
         self.seen: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=100))
+        self.served: Counter[str] = Counter()
+        self.active: Counter[str] = Counter()
         self._turn = 0
         self._copies = 0
         self._requests: Counter[str] = Counter()
@@ -68,10 +71,7 @@ class FakeRouter:
             service=service,
             environment=environment,
             weights=plan.weights,
-            backends=tuple(
-                BackendState(backend, self._ready(backend), len(backend.addresses))
-                for backend in plan.backends
-            ),
+            backends=tuple(self._state(backend) for backend in plan.backends),
             address=f"http://{service}.{environment}",
             preview_token=f"{TOKEN}-{service}",
             rules=plan.rules,
@@ -101,6 +101,11 @@ class FakeRouter:
         unready = [b.release for b in plan.backends if b.release in wanted and not self._ready(b)]
         if unready:
             raise Unavailable(f"the proxy cannot reach {', '.join(unready)}: no traffic was moved")
+
+    def _state(self, backend: Backend) -> BackendState:
+        active = sum(self.active[address] for address in (*backend.addresses, *backend.draining))
+        busy = tuple(address for address in backend.draining if self.active[address])
+        return BackendState(backend, self._ready(backend), len(backend.addresses), active, busy)
 
     def _ready(self, backend: Backend) -> int:
         return sum(address in self.up for address in backend.addresses)
@@ -250,6 +255,11 @@ class FakeRouter:
     def _reach(self, release: str, given: dict[str, str], path: str) -> int:
         lines = (f"{name}: {value}" for name, value in given.items() if name != TOKEN_HEADER)
         self.seen[release].append("\r\n".join((path, *lines)).lower())
+        backends = (known for plan in self._plans.values() for known in plan.backends)
+        known = next((backend for backend in backends if backend.release == release), None)
+        ready = [address for address in known.addresses if address in self.up] if known else []
+        if ready:
+            self.served[ready[self._turn % len(ready)]] += 1
         return self._status(path)
 
     @staticmethod

@@ -109,7 +109,7 @@ class Scene:
         return await done
 
     async def shift(self, share: int) -> Outcome:
-        return await shift.perform(self.task("shift", share), router=self.router)
+        return await shift.perform(self.task("shift", share), router=self.router, platform=self.platform)
 
     async def promote(self) -> Outcome:
         return await promote.perform(self.task("promote"), router=self.router, platform=self.platform)

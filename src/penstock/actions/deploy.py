@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import replace
 
+from penstock.config import ServiceConfig
 from penstock.core.drift import drift
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -30,6 +32,9 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         raise Broken("deploy without a release", where=task.delivery)
     workload = await _workload(task, artifacts)
     placement = await platform.place(workload, fence=task.fence)
+    count = max(workload.begin_with, len(placement.instances))
+    if min(placement.floor, len(placement.instances)) < workload.begin_with:  # it was on its way out
+        placement = await platform.scale(workload.release, count, fence=task.fence)
     placement = await _settle(platform, placement, workload.start_seconds)
     if not placement.ready:
         # The workload's own last words are in it, and they may tell what it was given.
@@ -107,7 +112,16 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         secrets=task.secrets,
         admission=config.traffic.admission,
         breakers=config.traffic.breakers,
+        begin_with=_copies(task, config),
+        scaling=config.scaling,
     )
+
+
+def _copies(task: Task, config: ServiceConfig) -> int:
+    """Enough to be tested, and for what is mirrored to it; all of them if it is to serve everybody next."""
+    mirrored = config.traffic.mirror / 100 if task.baseline else 0.0
+    share = 1.0 if task.change.kind == "rollback" else mirrored
+    return max(1, math.ceil(config.replicas * share))
 
 
 async def _settle(platform: Platform, placement: Placement, seconds: float) -> Placement:

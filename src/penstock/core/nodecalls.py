@@ -12,7 +12,7 @@ from typing import Literal
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState, Visit
-from penstock.core.workload import Placement, Workload
+from penstock.core.workload import Afterwards, Placement, Workload
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Scale:
     release: str
     replicas: int
     fence: Fence
+    then: Afterwards = ()
 
 
 @dataclass(frozen=True)

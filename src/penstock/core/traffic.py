@@ -44,7 +44,9 @@ class Backend:
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     *chain* names dark releases of other services that are tested together with this one while it is dark
     too: its calls to those services go to them. *admission* holds for the service while this is its live
-    release; *breakers* hold for this release, dark or not.
+    release; *breakers* hold for this release, dark or not. The addresses of one that is *elastic* come and go
+    while it serves, and its counts go on; those *draining* get nothing new, and are known until what they
+    have is answered.
     """
 
     release: str
@@ -55,6 +57,8 @@ class Backend:
     drain_seconds: float = 0.0
     admission: Admission = ANYBODY
     breakers: Breakers = NO_BREAKERS
+    elastic: bool = False
+    draining: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -212,11 +216,16 @@ def sticky_cookie(salt: str) -> str:
 
 @dataclass(frozen=True)
 class BackendState:
-    """A backend as the data plane has it: *ready* of *total* instances answer its health checks."""
+    """A backend as the data plane has it: *ready* of *total* instances answer its health checks.
+
+    *active* requests of users are in flight, some of them at the *busy* ones among those that drain.
+    """
 
     backend: Backend
     ready: int
     total: int
+    active: int = field(default=0, compare=False)
+    busy: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def release(self) -> str:
@@ -291,6 +300,10 @@ class TrafficState:
         """Whether every instance of *release* is proven ready (and there is at least one)."""
         found = [backend for backend in self.backends if backend.release == release]
         return bool(found) and found[0].total > 0 and found[0].ready == found[0].total
+
+    def proven(self, release: str) -> int:
+        """How many instances of *release* the data plane has proven ready."""
+        return sum(known.ready for known in self.backends if known.release == release)
 
     def exposing(self, backend: Backend) -> TrafficPlan:
         """The plan that makes *backend* known (or brings it up to date) and moves nobody."""

@@ -21,6 +21,7 @@ HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_man
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 REQUEST_ID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
@@ -79,26 +80,44 @@ def document(version: str, resources: Iterable[Json]) -> str:
     return json.dumps({"version_info": version, "resources": list(resources)})
 
 
-def clusters(backends: Iterable[Backend]) -> list[Json]:
-    """Both clusters of every backend."""
+def clusters(backends: Iterable[Backend], folder: Path | None = None) -> list[Json]:
+    """Both clusters of every backend. Where elastic ones are is read from files in *folder*, if given."""
     found = []
     for backend in backends:
-        found.append(_cluster(backend.release, backend, checked=True))
-        found.append(_cluster(backend.release + PREVIEW, backend, checked=False))
+        file = folder / endpoints_file(backend.release) if folder and backend.elastic else None
+        found.append(_cluster(backend.release, backend, file, checked=True))
+        found.append(_cluster(backend.release + PREVIEW, backend, file, checked=False))
     return found
 
 
-def _cluster(name: str, backend: Backend, *, checked: bool) -> Json:
-    endpoints = [{"endpoint": {"address": address(item)}} for item in backend.addresses]
+def endpoints_file(release: str) -> str:
+    return f"eds-{release}.json"
+
+
+def assignment(name: str, backend: Backend) -> Json:
+    """Where a backend is; what drains is still known, and gets nothing new."""
+    there = [{"endpoint": {"address": address(item)}} for item in backend.addresses]
+    leaving = [
+        {"endpoint": {"address": address(item)}, "health_status": "DRAINING"} for item in backend.draining
+    ]
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": there + leaving}]}
+
+
+def _cluster(name: str, backend: Backend, file: Path | None, *, checked: bool) -> Json:
     cluster: Json = {
         "@type": CLUSTER,
         "name": name,
-        "type": "STATIC",
         "connect_timeout": "2s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         "circuit_breakers": admission.thresholds(backend.breakers),
     }
-    if len(backend.addresses) > 1:  # of one there is nobody else to ask
+    if file is None:
+        cluster |= {"type": "STATIC", "load_assignment": assignment(name, backend)}
+    else:
+        # A changed cluster would count from nothing; one that is told where it is goes on. What was taken
+        # away goes at once, and not only when it stops answering.
+        found = {"eds_config": _file(file), "service_name": backend.release}
+        cluster |= {"type": "EDS", "eds_cluster_config": found, "ignore_health_on_host_removal": True}
+    if backend.elastic or len(backend.addresses) > 1:  # of one there is nobody else to ask
         cluster["outlier_detection"] = OUTLIER
     if checked:
         cluster["health_checks"] = [_health_check(backend.health_path)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -17,8 +18,8 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admin import Admin, Health
+from penstock.adapters.envoy import config, endpoints
+from penstock.adapters.envoy.admin import Admin, Hosts
 from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
@@ -114,9 +115,14 @@ class Envoy:
     async def _move(self, name: str, plan: TrafficPlan) -> None:
         known = self._state.plans.get(name)
         settled = self._confirmed == self._process.identity
-        if settled and known is not None and _same_backends(known, plan):
+        if settled and known and endpoints.shape(known.backends) == endpoints.shape(plan.backends):
             # Envoy has every cluster and listener: what this costs does not depend on how many there are.
-            await self._await_ready(name, plan)
+            try:
+                await self._endpoints(plan)
+                await self._await_ready(name, plan)
+            except (Invalid, Unavailable):
+                await self._endpoints(known)
+                raise
             self._state.begin(name, plan)
             await self._routes(name, plan)
             self._keep({**self._state.plans, name: plan})
@@ -127,7 +133,7 @@ class Envoy:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
         check_room(len(watched([plan]) - watched(before.values())))
-        if not (name in before and set(plan.backends) <= set(before[name].backends)):
+        if not (name in before and endpoints.shape(plan.backends) <= endpoints.shape(before[name].backends)):
             await self._rehearse(plan)
         called = [callee for callee in before if self._chained(callee, before.get(name), plan)]
         if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
@@ -137,6 +143,7 @@ class Envoy:
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
         self._keep({**before, name: both})
         try:
+            await self._endpoints(both)
             await self._clusters(self._state.plans)
             await self._await_ready(name, plan)
             await self._listeners(self._state.plans)
@@ -147,11 +154,13 @@ class Envoy:
             self._keep(before)
             await self._lead(called)
             await self._listeners(before)
+            await self._endpoints(before.get(name))
             await self._clusters(before)
             raise
         self._keep({**before, name: plan})
         await self._lead(called)
         await self._listeners(self._state.plans)
+        await self._endpoints(plan)
         await self._clusters(self._state.plans)
         self._confirmed = self._process.identity
 
@@ -189,7 +198,7 @@ class Envoy:
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
             health = await self._admin.health(*wanted)
-            waiting = [name for name in wanted if not health.get(name, Health()).ready]
+            waiting = [name for name in wanted if name not in health or not health[name].ready]
             if not waiting:
                 return
             if time.monotonic() > deadline:
@@ -200,10 +209,23 @@ class Envoy:
         backends = [backend for plan in plans.values() for backend in plan.backends]
         await self._put(
             "cds.json",
-            config.clusters(backends),
+            config.clusters(backends, self._folder),
             self._clusters_version,
             "cluster_manager.cds.update_",
         )
+        needed = {config.endpoints_file(backend.release) for backend in backends if backend.elastic}
+        for file in self._folder.glob("eds-*.json"):
+            file.unlink() if file.name not in needed else None
+
+    async def _endpoints(self, plan: TrafficPlan | None) -> None:
+        """Say where elastic releases are. A cluster that is new to Envoy reads it when it comes."""
+        for backend in endpoints.elastic(plan):
+            file, scope = config.endpoints_file(backend.release), f"cluster.{backend.release}"
+            resources = [endpoints.resource(backend)]
+            if (self._folder / file).exists() and await self._version(scope):
+                await self._put(file, resources, functools.partial(self._version, scope), f"{scope}.update_")
+            else:
+                self._write(file, self._next(), resources)
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
         rendered = [self._ingress(name, self._state.port(name)) for name in plans]
@@ -349,16 +371,21 @@ class Envoy:
             await self._process.stop()
 
 
-def _state(backend: Backend, health: Health) -> BackendState:
+def _state(backend: Backend, hosts: Hosts) -> BackendState:
     """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
-    ours = tuple(address for address in backend.addresses if address in health.addresses)
-    others = tuple(address for address in health.addresses if address not in ours)
-    found = replace(backend, addresses=(*ours, *others), breakers=health.breakers)
-    return BackendState(found, health.ready, health.total)
+    found = replace(
+        backend,
+        addresses=_ordered(backend.addresses, hosts.addresses),
+        draining=_ordered(backend.draining, hosts.draining),
+        breakers=hosts.breakers,
+    )
+    busy = tuple(address for address in found.draining if hosts.active[address])
+    return BackendState(found, hosts.ready, len(hosts.addresses), sum(hosts.active.values()), busy)
 
 
-def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:
-    return set(old.backends) == set(new.backends)
+def _ordered(ours: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    known = tuple(address for address in ours if address in there)
+    return (*known, *(address for address in there if address not in known))
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:
