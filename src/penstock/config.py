@@ -26,6 +26,7 @@ from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
 from penstock.core.scaleconfig import KEPT_WARM, WarmConfig, check_scaling
+from penstock.core.traffic import HTTP1, AppProtocol
 from penstock.core.trafficconfig import TrafficConfig
 from penstock.core.workload import (
     MOST_DRAIN,
@@ -82,6 +83,7 @@ class ServiceConfig:
     replicas: int = 1
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
+    protocol: AppProtocol = HTTP1
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
     calls: tuple[str, ...] = ()
@@ -217,6 +219,9 @@ def _check_service(config: ServiceConfig) -> None:
     check_scaling(config.replicas, config.scaling)
     config.warm.check()
     _check_liveness(config.liveness)
+    if config.protocol == "grpc" and config.health:
+        move = "leave health out: it is ready once it greets as HTTP/2 does"
+        raise Invalid("a gRPC server has no path to be asked for", where=f"{FILE}: health", next_move=move)
     _check_limits(config.limits)
     if not 0 <= config.drain_seconds <= MOST_DRAIN:
         raise Invalid(f"drain_seconds must be from 0 to {MOST_DRAIN:g}", where=FILE)

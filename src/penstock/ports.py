@@ -21,13 +21,14 @@ from typing import Protocol
 
 from penstock.config import ServiceConfig
 from penstock.core.admission import Refused
+from penstock.core.chain import Link
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState, Visit
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
@@ -223,6 +224,9 @@ class Metrics(Protocol):
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        """Requests led to each release that it knows: by previews, and by each chain that goes there."""
+
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
 
@@ -261,9 +265,7 @@ class Receiver(Protocol):
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> int:
         """Send, and give back the status of the answer, whatever it is; redirects are not followed.
-
-        `Unavailable` if no answer comes in time.
-        """
+        `Unavailable` if no answer comes in time."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -324,7 +326,7 @@ class Task:
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
     are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
     each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
-    for evidence, if it waits already.
+    for evidence, if it waits already. *chain* are the dark releases that are tested too.
     """
 
     delivery: str
@@ -344,6 +346,7 @@ class Task:
     canary: Canary = NO_CANARY
     reason: str = ""
     waits_until: float = 0.0
+    chain: tuple[Link, ...] = ()
 
     @property
     def secrets(self) -> tuple[str, ...]:

@@ -42,7 +42,10 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     found = drift(task.delivery, state)
-    await router.apply(state.exposing(placement.backend), fence=task.fence)
+    backend = placement.backend
+    if release.id not in state.plan.serving:  # what it calls while it is dark
+        backend = replace(backend, chain=tuple(link.release.id for link in task.chain))
+    await router.apply(state.exposing(backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
     hint = await _not_let_in(router, workload) if outcome.state is State.SUCCESS else ""
     return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
@@ -109,6 +112,7 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         liveness=config.liveness,
         drain_seconds=config.drain_seconds,
         limits=config.limits,
+        protocol=config.protocol,
         secrets=task.secrets,
         admission=config.traffic.admission,
         breakers=config.traffic.breakers,

@@ -63,8 +63,7 @@ class ControlPlane:
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
     """Wire everything for a data folder, new or not; its worker signs with the key that *worker* names."""
     keys, store = load_keys(home, worker), around_store(open_store(home))
-    ledger = Ledger(store, keys.logs, ORIGIN)
-    journal = Journal(store, home.settings.lease_seconds)
+    ledger, journal = Ledger(store, keys.logs, ORIGIN), Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
     router, metrics, platform = open_node(home)
@@ -78,6 +77,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     powers: dict[str, object] = {
         "store": store,
         "ledger": ledger,
+        "journal": journal,
         "languages": languages,
         "router": router,
         "metrics": metrics,

@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from penstock.checks import compare, consumers, load
+from penstock.checks import chained, compare, consumers, load
 from penstock.checks.consumers import Demands
 from penstock.checks.contract import check as checked
 from penstock.checks.preview import Dark, Part, dark, preview_headers
@@ -57,18 +57,21 @@ async def perform(  # noqa: PLR0913 (its powers)
         if verdict:
             return Outcome(State.FAILURE, verdict)
         raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
+    await chained.lead(task, state, router)
+    before = await chained.read(task, metrics)
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
     way = dark(state, task.release.id)
     config = task.config.acceptance
-    generated = await load.send(load.quiet(config), way)
+    generated = await load.send(load.quiet(config, task.config.protocol), way)
     contract, documented = await checked(config, task.tree if task.source else None, way)
     place = (task.change.service, task.change.environment)
     needed, kept = await consumers.check(demands, way, place, config.seconds)
     own = await consumers.readable(demands, task.release.artifact)
     loaded, held = await _load(config, way)
     answers, alike = await _compare(task, state, way, metrics)
+    together = chained.met(task, before, await chained.read(task, metrics))
     verdict, ended = await _life(task, platform)
     parts = (
         Part(suite.passed, suite.failed, suite.failing),
@@ -87,6 +90,7 @@ async def perform(  # noqa: PLR0913 (its powers)
         errors=generated.errors,
         p95_ms=generated.p95_ms,
         p95_limit_ms=config.p95_ms,
+        together=together,
         generated=generated,
         contract=contract,
         load=loaded,
@@ -95,7 +99,11 @@ async def perform(  # noqa: PLR0913 (its powers)
     )
     known = (*((contract,) if contract else ()), *(needed or ()))
     _note(task, (*(p for one in known for p in one.problems), *(answers.first if answers else ())))
-    words = [_words(accepted), *(part.words for part in parts if part.words), *([ended] if ended else [])]
+    words = [
+        _words(accepted) + chained.in_words(together),
+        *(part.words for part in parts if part.words),
+        *([ended] if ended else []),
+    ]
     statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
     outcome = State.FAILURE if verdict else State.SUCCESS
     return Outcome(outcome, verdict or "; ".join(words), statements)

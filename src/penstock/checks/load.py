@@ -16,7 +16,7 @@ from array import array
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from penstock.checks.preview import RELEASE, Dark, Part, percentile
 from penstock.checks.sending import REQUEST_SECONDS, UNANSWERED, Ask, Target
@@ -28,12 +28,18 @@ BUCKETS = tuple(2.0**power for power in range(17))
 #: Requests that are due at the end may still be answered within this.
 GRACE_SECONDS = REQUEST_SECONDS
 SEED = 20261127
+#: A gRPC call whose message has no field set. UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS are what 5xx is.
+GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
+EMPTY_MESSAGE = bytes(5)
+GRPC_ERRORS = ("2", "13", "14", "15")
+EMPTY_CALL = Ask("POST", "", GRPC_HEADERS, EMPTY_MESSAGE)
 
 
 @dataclass(frozen=True)
 class Plan:
     """*count* requests, *per_second* of them (0: one after another, on one connection), for *paths* as often
-    as *weights* say; in turn if they say nothing. None is begun more than *seconds* after the first."""
+    as *weights* say; in turn if they say nothing. None is begun more than *seconds* after the first. Each is
+    like *ask*."""
 
     count: int
     paths: tuple[str, ...]
@@ -41,6 +47,7 @@ class Plan:
     connections: int = 1
     weights: Mapping[str, float] = field(default_factory=dict)
     seconds: float = 300.0
+    ask: Ask = field(default_factory=Ask)
 
     def mix(self) -> list[str]:
         """The path of every request, in order."""
@@ -51,7 +58,7 @@ class Plan:
         return random.Random(SEED).choices(paths, weights, k=self.count)
 
 
-def quiet(config: AcceptanceConfig) -> Plan:
+def quiet(config: AcceptanceConfig, protocol: str = "") -> Plan:
     """The traffic that stands in for users of a quiet service."""
     rate = config.requests_per_second or 0.0
     return Plan(
@@ -61,6 +68,7 @@ def quiet(config: AcceptanceConfig) -> Plan:
         connections=64 if rate else 1,
         weights=config.weights or {},
         seconds=max(config.seconds, config.requests / rate + GRACE_SECONDS if rate else 0.0),
+        ask=EMPTY_CALL if protocol == "grpc" else Ask(),
     )
 
 
@@ -132,12 +140,14 @@ class _Run:
 
     async def _once(self, path: str) -> str:
         try:
-            answer = await self._target.ask(Ask(path=path))
+            answer = await self._target.ask(replace(self._plan.ask, path=path))
         except UNANSWERED as error:
             return type(error).__name__
         served_by = answer.headers.get(RELEASE, self._release)
         if served_by != self._release:
             return f"answered by {served_by}"[:100]
+        if answer.headers.get("grpc-status") in GRPC_ERRORS:
+            return f"gRPC status {answer.headers['grpc-status']}"
         return str(answer.status) if answer.status >= 500 else ""
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
+from penstock.core.chain import Met
 from penstock.core.codec import json_name
 
 #: Lists of examples are cut here; the counts beside them are never cut.
@@ -98,7 +99,7 @@ class Compared:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Tests in production against the dark release, and generated traffic.
+    """Tests in production against the dark release (*together* with others), and generated traffic.
 
     What fails in *contract*, *load* or *compared* is among *failed_tests* too.
     """
@@ -113,6 +114,7 @@ class Accepted:
     p95_limit_ms: float = 0.0
     traffic: Literal["generated"] = "generated"
     at: float | None = None
+    together: tuple[Met, ...] | None = None
     generated: Sent | None = None
     contract: Contract | None = None
     load: Sent | None = None

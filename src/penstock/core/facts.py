@@ -76,6 +76,8 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.acceptance.load_error_rate": (FactType.NUMBER, "share of its requests that failed, 0 to 1"),
     "evidence.acceptance.compared": (FactType.INT, "pairs of answers of the stable and the dark release"),
     "evidence.acceptance.different": (FactType.NUMBER, "share of them that differ, 0 to 1"),
+    "evidence.acceptance.together": (FactType.TEXTS, "digests of the dark releases that it met meanwhile"),
+    "evidence.acceptance.lost": (FactType.TEXTS, "dark releases that it was to meet, and did not"),
     "evidence.canary.verdict": (FactType.TEXT, "PASS, FAIL or UNKNOWN: the last look of the canary"),
     "evidence.canary.requests": (FactType.INT, "user requests that the new release answered in the canary"),
     "evidence.canary.needed": (FactType.INT, "user requests that the judge needs for a verdict"),

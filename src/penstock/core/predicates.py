@@ -47,10 +47,8 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The pair is placed and proven ready at the data plane, without user traffic.
-
-    Here and in the next two, *at* is when the action began (seconds since 1970).
-    """
+    """The pair is placed and proven ready at the data plane, without user traffic. Here and in the next two,
+    *at* is when the action began (seconds since 1970)."""
 
     TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
     delivery: str

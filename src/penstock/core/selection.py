@@ -325,6 +325,7 @@ def _provenance(provenance: Provenance) -> Mapping[str, Fact]:
 
 def _acceptance(accepted: Accepted, flaky: Collection[str]) -> Mapping[str, Fact]:
     spared = _spared(accepted, flaky)
+    together = accepted.together or ()
     return {
         "evidence.acceptance.blocking": accepted.failed - len(spared),
         "evidence.acceptance.quarantined": tuple(spared)[:MAX_NAMES],
@@ -339,6 +340,8 @@ def _acceptance(accepted: Accepted, flaky: Collection[str]) -> Mapping[str, Fact
         **({"evidence.acceptance.consumers": len(accepted.consumers)} if accepted.consumers else {}),
         **_load(accepted.load),
         **_compared(accepted.compared),
+        "evidence.acceptance.together": tuple(met.digest for met in together if met.requests),
+        "evidence.acceptance.lost": tuple(met.release for met in together if not met.requests),
     }
 
 

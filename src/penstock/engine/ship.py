@@ -50,12 +50,17 @@ class Shipping:
         self._artifacts = artifacts
         self.queue = Queue(store, journal)
 
-    async def ship(self, location: str, revision: str, environment: str, permit: Permit) -> tuple[str, ...]:
+    async def ship(
+        self, location: str, revision: str, environment: str, permit: Permit, beside: Sequence[str] = ()
+    ) -> tuple[str, ...]:
         """Queue what the commit holds: a service, or the environment data of an organisation repository.
 
-        Returns the ids of the new deliveries; empty if environment data changes nothing that is live.
+        It is tested together with the dark releases of the deliveries *beside*. Returns the ids of the new
+        deliveries; empty if environment data changes nothing that is live.
         """
+        names = await self._beside(beside, environment)
         proposed = await self._proposed(location, revision, environment)
+        proposed = [replace(p, header=replace(p.header, beside=names)) for p in proposed]
         await permit([proposal.service for proposal in proposed])
         return tuple([await self.queue.add(proposal) for proposal in proposed])
 
@@ -71,6 +76,17 @@ class Shipping:
         proposals = [proposal for proposed in found for proposal in proposed]
         await permit([proposal.service for proposal in proposals])
         return await self.queue.add_together(proposals)
+
+    async def _beside(self, beside: Sequence[str], environment: str) -> tuple[str, ...]:
+        """The ids of these deliveries, if each has a dark release or may have one soon."""
+        async with self._store.transaction(write=False) as tx:
+            found = [await self._journal.find(tx, name) for name in beside]
+        for other in found:
+            if other.ended:
+                raise Conflict(f"{other.id} has ended: its release is not dark", next_move="penstock status")
+            if other.header.change.environment != environment:
+                raise Invalid(f"{other.id} is not of {environment}")
+        return tuple(other.id for other in found)
 
     async def _proposed(self, location: str, revision: str, environment: str) -> list[Proposal]:
         found = await self._source.resolve(location, revision)

@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.adapters.envoy import admission
 from penstock.adapters.envoy.admission import CALLER_HEADER, CALLING_HEADER, INTERNAL_HEADERS
-from penstock.core.traffic import MIRROR_HEADER, Backend
+from penstock.core.traffic import HTTP2, MIRROR_HEADER, Backend
 
 Json = dict[str, Any]
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
@@ -25,6 +25,8 @@ ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 REQUEST_ID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PROTOCOL_OPTIONS = f"type.googleapis.com/{PROTOCOL}"
 PREVIEW = "+preview"
 
 #: Upper bounds of the latency histogram, milliseconds.
@@ -119,12 +121,16 @@ def _cluster(name: str, backend: Backend, file: Path | None, *, checked: bool) -
         cluster |= {"type": "EDS", "eds_cluster_config": found, "ignore_health_on_host_removal": True}
     if backend.elastic or len(backend.addresses) > 1:  # of one there is nobody else to ask
         cluster["outlier_detection"] = OUTLIER
+    if backend.protocol in HTTP2:
+        options = {"@type": PROTOCOL_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
+        cluster["typed_extension_protocol_options"] = {PROTOCOL: options}
     if checked:
-        cluster["health_checks"] = [_health_check(backend.health_path)]
+        codec = {"codec_client_type": "HTTP2"} if backend.protocol in HTTP2 else {}
+        cluster["health_checks"] = [_health_check(backend.health_path, codec)]
     return cluster
 
 
-def _health_check(path: str) -> Json:
+def _health_check(path: str, codec: Json) -> Json:
     check: Json = {
         "timeout": "2s",
         "interval": "1s",
@@ -136,7 +142,7 @@ def _health_check(path: str) -> Json:
     if not path:
         return check | {"tcp_health_check": {}}
     statuses = [{"start": 100, "end": 500}]
-    return check | {"http_health_check": {"path": path, "expected_statuses": statuses}}
+    return check | {"http_health_check": {"path": path, "expected_statuses": statuses, **codec}}
 
 
 @dataclass(frozen=True)

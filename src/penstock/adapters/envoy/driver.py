@@ -10,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import itertools
-import json
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,21 +20,40 @@ from penstock.adapters.envoy import config, endpoints
 from penstock.adapters.envoy.admin import Admin, Hosts
 from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
+from penstock.adapters.envoy.files import Files
+from penstock.adapters.envoy.keys import Keys
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
-from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
+from penstock.adapters.envoy.routes import (
+    HOST,
+    Active,
+    active,
+    chains,
+    kept_by,
+    led,
+    no_routes,
+    routes,
+    wanted,
+)
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.tally import Tally, counted
 from penstock.adapters.envoy.visits import read_visits
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState, Visit
+from penstock.core.traffic import (
+    Backend,
+    BackendState,
+    Counters,
+    Egress,
+    Led,
+    TrafficPlan,
+    TrafficState,
+    Visit,
+)
 from penstock.errors import Invalid, Unavailable
 
-CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
-POLL_SECONDS = 0.005
 
 
 class Envoy:
@@ -51,14 +68,13 @@ class Envoy:
         self._stopped = False
         #: The Envoy that has all clusters and listeners as they were last wanted; "" if that is not known.
         self._confirmed = ""
-        #: How many updates that Envoy has not taken, by statistic: nobody but us makes any.
-        self._failed: dict[str, int] = {}
         self._state = State.of(folder, first_port)
+        self._files = Files(folder, self._admin, self._state.next, self._process.last_words)
         self._keys = Keys(self._state.token)
         self._tally = Tally()
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
-                self._write(file, self._next(), [])
+                self._files.write(file, [])
 
     # --- Router --------------------------------------------------------------------------------------
 
@@ -139,7 +155,7 @@ class Envoy:
         if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
             called = [callee for callee in before if callee != name]
         self._confirmed = ""
-        self._failed.clear()
+        self._files.forget()
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
         self._keep({**before, name: both})
         try:
@@ -181,7 +197,7 @@ class Envoy:
 
     async def _routes(self, name: str, plan: TrafficPlan) -> None:
         rendered = self._rendered(plan)
-        await self._put(
+        await self._files.put(
             self._file(name).name, [rendered], lambda: self._route_version(name), f".rds.{name}.update_"
         )
 
@@ -207,7 +223,7 @@ class Envoy:
 
     async def _clusters(self, plans: dict[str, TrafficPlan]) -> None:
         backends = [backend for plan in plans.values() for backend in plan.backends]
-        await self._put(
+        await self._files.put(
             "cds.json",
             config.clusters(backends, self._folder),
             self._clusters_version,
@@ -222,18 +238,20 @@ class Envoy:
         for backend in endpoints.elastic(plan):
             file, scope = config.endpoints_file(backend.release), f"cluster.{backend.release}"
             resources = [endpoints.resource(backend)]
-            if (self._folder / file).exists() and await self._version(scope):
-                await self._put(file, resources, functools.partial(self._version, scope), f"{scope}.update_")
+            if self._files.has(file) and await self._files.version(scope):
+                await self._files.put(
+                    file, resources, functools.partial(self._files.version, scope), f"{scope}.update_"
+                )
             else:
-                self._write(file, self._next(), resources)
+                self._files.write(file, resources)
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
         rendered = [self._ingress(name, self._state.port(name)) for name in plans]
         rendered += [listener for plan in plans.values() for listener in self._egresses(plan)]
-        await self._put(
+        await self._files.put(
             "lds.json",
             rendered,
-            lambda: self._version("listener_manager.lds"),
+            lambda: self._files.version("listener_manager.lds"),
             "listener_manager.lds.update_",
         )
 
@@ -259,73 +277,20 @@ class Envoy:
 
     def _listener(self, of: Listening) -> config.Json:
         if not of.file.exists():  # it must be there before a listener asks for it
-            self._write(of.file.name, self._next(), [no_routes(of.named)])
+            self._files.write(of.file.name, [no_routes(of.named)])
         return config.listener(of, self._folder / "access.log")
 
     def _file(self, name: str) -> Path:
         return self._folder / f"rds-{name}.json"
 
-    # --- files that Envoy reads, and whether it did ----------------------------------------------------
-
-    async def _put(
-        self, file: str, resources: list[config.Json], version: Callable[[], Awaitable[str]], stats: str
-    ) -> None:
-        """Replace a file and wait until Envoy has taken it; put the old one back if it does not."""
-        path = self._folder / file
-        previous = path.read_text()
-        kept = json.loads(previous)
-        if kept["resources"] == resources and await version() == kept["version_info"]:
-            return
-        failed = self._failed.pop(stats, None)
-        if failed is None:
-            failed = await self._failures(stats)
-        mine = self._next()
-        self._write(file, mine, resources)
-        deadline = time.monotonic() + CONFIRM_SECONDS
-        for turn in itertools.count(1):
-            if await version() == mine:
-                self._failed[stats] = failed
-                return
-            # Asked less often: Envoy looks through all its statistics for it.
-            if turn % 8 == 0 and await self._failures(stats) > failed:
-                self._replace(path, previous)
-                await asyncio.sleep(0.3)  # its log is written a moment later
-                raise Invalid(f"Envoy refuses {file}:\n{self._process.last_words()}", where=str(path))
-            if time.monotonic() > deadline:
-                break
-            await asyncio.sleep(POLL_SECONDS)
-        self._replace(path, previous)
-        raise Unavailable(f"Envoy did not confirm {file} within {CONFIRM_SECONDS:.0f} s", where=str(path))
-
-    async def _version(self, scope: str) -> str:
-        name = f"{scope}.version_text"
-        return (await self._admin.texts(f"^{re.escape(name)}$")).get(name, "")
-
     async def _clusters_version(self) -> str:
         """Empty until every cluster is through its first health check: before, it is not there for users."""
         warming = await self._admin.dump("dynamic_warming_clusters")
-        return "" if warming else await self._version("cluster_manager.cds")
+        return "" if warming else await self._files.version("cluster_manager.cds")
 
     async def _route_version(self, name: str) -> str:
         found = await self._admin.routes(name)
         return found[0] if found else ""
-
-    async def _failures(self, stats: str) -> int:
-        """How many updates Envoy has not taken so far."""
-        counted = await self._admin.counters(re.escape(stats))
-        return sum(n for name, n in counted.items() if name.endswith(("update_rejected", "update_failure")))
-
-    def _write(self, file: str, version: str, resources: list[config.Json]) -> None:
-        self._replace(self._folder / file, config.document(version, resources))
-
-    def _replace(self, path: Path, text: str) -> None:
-        # Envoy notices renames only; a file written in place would be ignored.
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text)
-        temporary.replace(path)
-
-    def _next(self) -> str:
-        return self._state.next()
 
     # --- Metrics -------------------------------------------------------------------------------------
 
@@ -355,6 +320,18 @@ class Envoy:
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         name = config.route_name(service, environment)
         return await asyncio.to_thread(read_visits, self._folder / "access.log", name, since)
+
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        """What was led to the dark releases of a service: Envoy counts it for each route."""
+        plan = self._state.plans.get(config.route_name(service, environment))
+        if plan is None:
+            return ()
+        ways = [(backend.release, "") for backend in plan.backends]
+        ways += [(chain.release, chain.caller) for chain in chains(self._state.plans.values(), plan)]
+        names = {way: led(*way) for way in ways}
+        epoch = self._process.identity
+        counted = await self._admin.led(HOST, *names.values())
+        return tuple(Led(way[0], epoch, counted.get(name, 0), way[1]) for way, name in names.items())
 
     # --- looked after by the agent ---------------------------------------------------------------------
 

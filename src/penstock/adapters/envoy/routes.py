@@ -8,8 +8,6 @@ caller's egress listener, so that a change is one rename.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +16,7 @@ from typing import Any
 from penstock.adapters.envoy import admission
 from penstock.adapters.envoy.admission import CALLER_HEADER, INTERNAL_HEADERS, admission_of
 from penstock.adapters.envoy.config import PREVIEW, Json, route_name
+from penstock.adapters.envoy.keys import Keys
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.traffic import (
     COPY_HEADER,
@@ -42,6 +41,8 @@ PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 PREVIOUS_HOSTS_TYPE = (
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 )
+#: The one virtual host of every service.
+HOST = "all"
 BAGGAGE = "baggage"
 MARKED = f"{MIRROR_HEADER}=1"
 REQUEST_ID = "x-request-id"
@@ -51,24 +52,6 @@ USERS, RULE = "users", "rule."
 TICKET = "[0-9a-f-]+"
 PARTS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
 TICKET_SECONDS = 30 * 24 * 3600
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Secrets of one Envoy, all made from one."""
-
-    secret: str
-
-    def preview(self, route: str) -> str:
-        """Opens the dark releases of one service, and of no other."""
-        return self._of(f"preview {route}")
-
-    def chain(self, caller: str) -> str:
-        """A member of W3C baggage: whoever forwards it stays in the chain of *caller*."""
-        return f"penstock-chain={caller}.{self._of(f'chain {caller}')}"
-
-    def _of(self, purpose: str) -> str:
-        return hmac.new(self.secret.encode(), purpose.encode(), hashlib.sha256).hexdigest()[:40]
 
 
 @dataclass(frozen=True)
@@ -104,7 +87,7 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
     host = {
-        "name": "all",
+        "name": HOST,
         "domains": ["*"],
         "routes": listed if plan.weights else [*listed, _nobody()],
         **admission.limited(name, let_in),
@@ -114,7 +97,7 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
 
 def no_routes(name: str) -> Json:
     """The routes of a service that has no plan yet."""
-    host = {"name": "all", "domains": ["*"], "routes": [_nobody()]}
+    host = {"name": HOST, "domains": ["*"], "routes": [_nobody()]}
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
 
@@ -155,12 +138,18 @@ def _chain(plan: TrafficPlan, chain: Chained, keys: Keys) -> Iterator[Json]:
     adjacent = {"name": CALLER_HEADER, "string_match": {"exact": chain.caller}}
     further = {"name": BAGGAGE, "string_match": {"contains": keys.chain(chain.caller)}}
     for header in (adjacent, further):
-        yield _dark(plan, chain.release, {"headers": [header]})
+        yield _dark(plan, chain.release, {"headers": [header]}, chain.caller)
 
 
-def _dark(plan: TrafficPlan, release: str, match: Json) -> Json:
+def led(release: str, caller: str) -> str:
+    """Under which name Envoy counts what is led to a dark release; without a *caller*, by its preview."""
+    return f"led.{release}.{caller or 'preview'}"
+
+
+def _dark(plan: TrafficPlan, release: str, match: Json, caller: str = "") -> Json:
     return {
         "match": {"prefix": "/", **match},
+        "stat_prefix": led(release, caller),
         "route": _action(plan.handling) | {"cluster": release + PREVIEW},
         "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         "response_headers_to_add": [_told(release)],
@@ -277,12 +266,14 @@ def _action(handling: Handling) -> Json:
     retry = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": handling.retries,
+        # Once an answer has begun this is over: unlike the timeout of the route, it lets streams go on.
+        "per_try_timeout": f"{handling.timeout_seconds:.9f}s",
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         # Another instance, if there is one: the one that failed may be gone for good.
         "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_HOSTS_TYPE}}],
         "host_selection_retry_max_attempts": 4,
     }
-    return {"timeout": f"{handling.timeout_seconds:.9f}s", "retry_policy": retry}
+    return {"timeout": "0s", "idle_timeout": f"{handling.idle_seconds:.9f}s", "retry_policy": retry}
 
 
 def _told(release: str) -> Json:
@@ -384,5 +375,14 @@ def _mirror_of(route: Mapping[str, Any]) -> Mirror | None:
 
 
 def _handling_of(action: Mapping[str, Any]) -> Handling:
-    retries = action.get("retry_policy", {}).get("num_retries", 0)
-    return Handling(float(action.get("timeout", "15s").removesuffix("s")), int(retries))
+    retry = action.get("retry_policy", {})
+    # Routes of an earlier release bounded the whole of an answer.
+    began, idle = (
+        retry.get("per_try_timeout") or action.get("timeout", "15s"),
+        action.get("idle_timeout", "300s"),
+    )
+    return Handling(_seconds(began), int(retry.get("num_retries", 0)), _seconds(idle))
+
+
+def _seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))
