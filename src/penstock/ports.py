@@ -24,6 +24,7 @@ from penstock.core.admission import Refused
 from penstock.core.chain import Link
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
+from penstock.core.mesh import Issued
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
@@ -229,6 +230,24 @@ class Metrics(Protocol):
 
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
+
+
+class Issuer(Protocol):
+    """Vouches for the services of this installation before its peers. It works while nothing else does: the
+    node agent asks it. Not async: it is arithmetic on keys that are here."""
+
+    @property
+    def by(self) -> str:
+        """Names the authority that signs now; what another one signed is to be issued anew.
+
+        `Conflict` if its key is gone.
+        """
+
+    def issue(self, identity: str) -> Issued:
+        """A new key, and a short-lived certificate that it is *identity* (a URI) for both ends of a call."""
+
+    def trust(self) -> str:
+        """The certificates (PEM) from which all that it issues follows: what a peer is given."""
 
 
 @dataclass(frozen=True)

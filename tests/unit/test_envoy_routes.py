@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.envoy.admission import CALLING_HEADER, LIMIT, breakers_of, thresholds
-from penstock.adapters.envoy.config import Listening, listener
+from penstock.adapters.envoy.config import Listening, manager
 from penstock.adapters.envoy.keys import Keys
 from penstock.adapters.envoy.routes import Active, active, chains, kept_by, routes, wanted
 from penstock.core.admission import Admission, Breakers
@@ -71,9 +71,8 @@ def test_limits_are_read_back_as_they_were_rendered(limits: Breakers) -> None:
 
 def test_a_listener_of_no_service_of_ours_takes_nobodys_word_for_one() -> None:
     """What it does not know itself is taken off, whoever sent it."""
-    rendered = listener(Listening("in", "127.0.0.1:1", "web", Path("f"), caller="somebody"), Path("log"))
-    manager = rendered["filter_chains"][0]["filters"][0]["typed_config"]
-    (arrival,) = manager["early_header_mutation_extensions"]
+    of = Listening("in", "127.0.0.1:1", "web", Path("f"), caller="somebody")
+    (arrival,) = manager(of, Path("log"))["early_header_mutation_extensions"]
     assert {"remove": CALLING_HEADER} in arrival["typed_config"]["mutations"]
 
 

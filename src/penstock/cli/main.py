@@ -17,6 +17,7 @@ from penstock.cli import (
     local,
     logs,
     machine,
+    mesh,
     people,
     policies,
     saying,
@@ -61,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _machine(commands)
     keeping.parsers(functools.partial(_add, commands))
+    what = "calls between machines: what peers trust, and a change of it"
+    mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
     _delivery(commands)
     _looking(commands)
     _tests(commands)

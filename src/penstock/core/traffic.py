@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
+from penstock.core.mesh import Export, Remote
+from penstock.core.visit import Visit as Visit
 from penstock.errors import Invalid
 
 WHOLE = 1000
@@ -37,11 +39,12 @@ class Egress:
     """Where calls of one release to the service *callee* enter the proxy.
 
     *address* is ``unix:/path`` or ``127.0.0.1:port``; it is this caller's own, so the listener
-    tells who calls.
+    tells who calls. With *remote* they go to a peer's service of that name, and never to one of ours.
     """
 
     callee: str
     address: str
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True)
@@ -53,10 +56,10 @@ class Backend:
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     *protocol* is what it speaks; users and callers need not know.
     *chain* names dark releases of other services that are tested together with this one while it is dark
-    too: its calls to those services go to them. *admission* holds for the service while this is its live
-    release; *breakers* hold for this release, dark or not. The addresses of one that is *elastic* come and go
-    while it serves, and its counts go on; those *draining* get nothing new, and are known until what they
-    have is answered.
+    too: its calls to those services go to them. *admission* and *export* hold for the service while this is
+    its live release: whom it lets in, and which services of peers may call; *breakers* hold for this release,
+    dark or not. The addresses of one that is *elastic* come and go while it serves, and its counts go on;
+    those *draining* get nothing new, and are known until what they have is answered.
     """
 
     release: str
@@ -65,6 +68,7 @@ class Backend:
     egress: tuple[Egress, ...] = ()
     chain: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    export: Export | None = None
     admission: Admission = ANYBODY
     breakers: Breakers = NO_BREAKERS
     elastic: bool = False
@@ -191,6 +195,12 @@ class TrafficPlan:
         live = self.weights[0].release if self.weights else ""
         return next((b.admission for b in self.backends if b.release == live), ANYBODY)
 
+    @property
+    def export(self) -> Export | None:
+        """Who of the peers may call: what the live release says, as above."""
+        live = self.weights[0].release if self.weights else ""
+        return next((b.export for b in self.backends if b.release == live), None)
+
     def _check_weights(self, weights: tuple[Weight, ...]) -> None:
         for weight in weights:
             self._check_share(weight)
@@ -247,14 +257,6 @@ class BackendState:
     @property
     def release(self) -> str:
         return self.backend.release
-
-
-@dataclass(frozen=True)
-class Visit:
-    """A user asked for *path* by GET, at *at* (seconds since 1970): neither the query, nor who it was."""
-
-    at: float
-    path: str
 
 
 @dataclass(frozen=True)

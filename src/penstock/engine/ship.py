@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from penstock.config import (
-    EnvironmentConfig,
     ServiceConfig,
     environment_data,
     load_environments,
     load_service,
 )
+from penstock.core.environmentconfig import EnvironmentConfig
 from penstock.core.pipeline import State
-from penstock.core.release import Artifact, Change, Value
+from penstock.core.release import Artifact, Change
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.queue import Proposal, Queue
 from penstock.errors import Conflict, Invalid
@@ -171,20 +171,17 @@ class Shipping:
             raise Invalid(f"no document for {environment!r} (there are: {known})", where="environments/")
         proposed = []
         async with self._store.transaction(write=False) as tx:
-            for service, given in sorted(wanted[0].services.items()):
-                header = await self._data_header(tx, found, service, environment, given.values)
+            for service in sorted(wanted[0].services):
+                header = await self._data_header(tx, found, service, wanted[0])
                 if header is not None:
                     proposed.append(Proposal(header))
         return proposed
 
     async def _data_header(
-        self,
-        tx: Transaction,
-        found: SourceRevision,
-        service: str,
-        environment: str,
-        values: Mapping[str, Value],
+        self, tx: Transaction, found: SourceRevision, service: str, document: EnvironmentConfig
     ) -> Header | None:
+        environment, values = document.environment, document.services[service].values
+        mesh = document.mesh_of(service)
         now_live = await live(self._ledger, tx, service, environment)
         if now_live is None:
             raise Invalid(
@@ -193,7 +190,7 @@ class Shipping:
                 next_move=f"ship {service} first; it starts with the defaults of its penstock.yaml",
             )
         image = await self._artifacts.describe(now_live.release.artifact)
-        data = environment_data(image.config, environment, values)
+        data = environment_data(image.config, environment, values, mesh)
         if data == now_live.data and not await self._journal.open_in(tx, f"{service}/{environment}"):
             return None
         return Header(change_of("configuration", service, environment, found), image.config, None, None, data)

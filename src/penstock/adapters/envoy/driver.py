@@ -22,6 +22,7 @@ from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.files import Files
 from penstock.adapters.envoy.keys import Keys
+from penstock.adapters.envoy.peers import Peers
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import (
@@ -52,6 +53,7 @@ from penstock.core.traffic import (
     Visit,
 )
 from penstock.errors import Invalid, Unavailable
+from penstock.ports import Issuer
 
 READY_SECONDS = 10.0
 
@@ -59,7 +61,7 @@ READY_SECONDS = 10.0
 class Envoy:
     """Router and Metrics on one local Envoy, all of whose state is under *folder*."""
 
-    def __init__(self, folder: Path, first_port: int = 8600) -> None:
+    def __init__(self, folder: Path, first_port: int = 8600, issuer: Issuer | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._admin = Admin(folder / "admin.sock")
@@ -71,6 +73,7 @@ class Envoy:
         self._state = State.of(folder, first_port)
         self._files = Files(folder, self._admin, self._state.next, self._process.last_words)
         self._keys = Keys(self._state.token)
+        self._peers = Peers(folder, issuer)
         self._tally = Tally()
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
@@ -131,7 +134,7 @@ class Envoy:
     async def _move(self, name: str, plan: TrafficPlan) -> None:
         known = self._state.plans.get(name)
         settled = self._confirmed == self._process.identity
-        if settled and known and endpoints.shape(known.backends) == endpoints.shape(plan.backends):
+        if settled and known and _same_shape(known, plan):
             # Envoy has every cluster and listener: what this costs does not depend on how many there are.
             try:
                 await self._endpoints(plan)
@@ -148,6 +151,7 @@ class Envoy:
     async def _rebuild(self, name: str, plan: TrafficPlan) -> None:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
+        self._peers.prepare(plan, [*before.values()])
         check_room(len(watched([plan]) - watched(before.values())))
         if not (name in before and endpoints.shape(plan.backends) <= endpoints.shape(before[name].backends)):
             await self._rehearse(plan)
@@ -178,6 +182,7 @@ class Envoy:
         await self._listeners(self._state.plans)
         await self._endpoints(plan)
         await self._clusters(self._state.plans)
+        self._peers.forget(self._state.plans.values())
         self._confirmed = self._process.identity
 
     async def _lead(self, services: Collection[str]) -> None:
@@ -225,7 +230,7 @@ class Envoy:
         backends = [backend for plan in plans.values() for backend in plan.backends]
         await self._files.put(
             "cds.json",
-            config.clusters(backends, self._folder),
+            config.clusters(backends, self._folder) + self._peers.clusters(plans.values()),
             self._clusters_version,
             "cluster_manager.cds.update_",
         )
@@ -248,6 +253,7 @@ class Envoy:
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
         rendered = [self._ingress(name, self._state.port(name)) for name in plans]
         rendered += [listener for plan in plans.values() for listener in self._egresses(plan)]
+        rendered += self._peers.listeners(plans.values())
         await self._files.put(
             "lds.json",
             rendered,
@@ -259,8 +265,9 @@ class Envoy:
         """What Envoy would refuse never reaches the one that serves."""
         name = config.route_name(plan.service, plan.environment)
         port = self._state.known_port(name) or 0  # a port is chosen when there is something to reach
-        listeners = [self._ingress(name, port), *self._egresses(plan)]
-        await rehearse(self._folder, config.clusters(plan.backends), listeners, self._rendered(plan))
+        listeners = [self._ingress(name, port), *self._egresses(plan), *self._peers.listeners([plan])]
+        clusters = config.clusters(plan.backends) + self._peers.clusters([plan])
+        await rehearse(self._folder, clusters, listeners, self._rendered(plan))
 
     def _egresses(self, plan: TrafficPlan) -> list[config.Json]:
         return [self._egress(plan, backend, egress) for backend in plan.backends for egress in backend.egress]
@@ -273,12 +280,13 @@ class Envoy:
         baggage = self._keys.chain(backend.release) if backend.chain else ""
         called = f"out.{backend.release}.{egress.callee}"
         of = Listening(called, egress.address, name, self._file(name), backend.release, baggage, plan.service)
-        return self._listener(of)
+        return self._peers.egress(plan, backend, egress, of) or self._listener(of)
 
     def _listener(self, of: Listening) -> config.Json:
         if not of.file.exists():  # it must be there before a listener asks for it
             self._files.write(of.file.name, [no_routes(of.named)])
-        return config.listener(of, self._folder / "access.log")
+        manager = config.manager(of, self._folder / "access.log")
+        return config.listener(of, [{"filters": [config.network(manager)]}])
 
     def _file(self, name: str) -> Path:
         return self._folder / f"rds-{name}.json"
@@ -338,7 +346,10 @@ class Envoy:
     async def tend(self) -> None:
         """Envoy runs whenever somebody has asked for traffic, with the last good files."""
         if not self._stopped and self._state.plans:
-            self._process.ensure()
+            try:  # before Envoy starts: it refuses what shows a certificate that is not there
+                self._peers.renew(self._state.plans.values())
+            finally:
+                self._process.ensure()
             with contextlib.suppress(Unavailable):
                 await self._process.rotate()
 
@@ -346,6 +357,11 @@ class Envoy:
         self._stopped = True
         async with self._lock:
             await self._process.stop()
+
+
+def _same_shape(known: TrafficPlan, plan: TrafficPlan) -> bool:
+    """Whether both need the same clusters and listeners."""
+    return known.export == plan.export and endpoints.shape(known.backends) == endpoints.shape(plan.backends)
 
 
 def _state(backend: Backend, hosts: Hosts) -> BackendState:

@@ -16,6 +16,7 @@ from typing import Any
 from penstock.adapters.envoy import admission
 from penstock.adapters.envoy.admission import CALLER_HEADER, INTERNAL_HEADERS, admission_of
 from penstock.adapters.envoy.config import PREVIEW, Json, route_name
+from penstock.adapters.envoy.exported import answering
 from penstock.adapters.envoy.keys import Keys
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.traffic import (
@@ -92,7 +93,8 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         "routes": listed if plan.weights else [*listed, _nobody()],
         **admission.limited(name, let_in),
     }
-    return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
+    whole = {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
+    return whole | answering(plan)
 
 
 def no_routes(name: str) -> Json:
@@ -150,7 +152,7 @@ def _dark(plan: TrafficPlan, release: str, match: Json, caller: str = "") -> Jso
     return {
         "match": {"prefix": "/", **match},
         "stat_prefix": led(release, caller),
-        "route": _action(plan.handling) | {"cluster": release + PREVIEW},
+        "route": action(plan.handling) | {"cluster": release + PREVIEW},
         "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         "response_headers_to_add": [_told(release)],
         **admission.unlimited(),
@@ -182,7 +184,7 @@ def _served(plan: TrafficPlan, weights: Sequence[Weight], name: str, match: Json
         route: Json = {
             "name": name,
             "match": {**match, "headers": headers, "cookies": [*match.get("cookies", ()), *tickets.cookies]},
-            "route": _action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
+            "route": action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
             "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         }
         if tickets.answer:
@@ -261,7 +263,7 @@ def _nobody() -> Json:
     return {"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": text}}
 
 
-def _action(handling: Handling) -> Json:
+def action(handling: Handling) -> Json:
     # Only requests that no instance has seen are sent again: nothing is done twice.
     retry = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
