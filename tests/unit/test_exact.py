@@ -76,7 +76,7 @@ def fitting(hint: Any) -> st.SearchStrategy[Any]:
 def test_every_kind_is_written_as_the_reference_writes_it(kind: type[Predicate]) -> None:
     believed = []
 
-    @settings(max_examples=60, deadline=None, derandomize=True)
+    @settings(max_examples=150, deadline=None, derandomize=True)
     @given(fitting(kind), st.text())
     def try_one(predicate: Predicate, name: str) -> None:
         statement = Statement((Subject(name, ABOUT.digest),), predicate)
