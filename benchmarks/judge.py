@@ -231,7 +231,7 @@ def goals(cells: Sequence[Cell], found: Sequence[Alarms], runs: int) -> list[Goa
         ),
         Goal("monotone in the effect", not backwards, ", ".join(backwards) or "everywhere"),
         Goal("no pass without data", passes == 0, f"{passes} of {runs}"),
-        Goal("clusters within one release: 2% false alarms at most", clusters <= 0.02, f"{clusters:.2%}"),
+        Goal("clusters within one release: 3% false alarms at most", clusters <= 0.03, f"{clusters:.2%}"),
         Goal("a verdict on 10,000 intervals in less than 50 ms", seconds < 0.05, timed),
         Goal("the judge itself says the same, run by run", differing == 0, f"{differing} of {UNLIKE} differ"),
     ]

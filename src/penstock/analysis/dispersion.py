@@ -19,8 +19,9 @@ from penstock.analysis.sequential import Pair
 
 #: The variance ratio up to which requests are taken for independent.
 MOST = 1.5
-ENOUGH = 8
-UNMEASURED = 3.0
+#: Each look more of doubt is a look more for users of a bad release: clusters of two, for four looks.
+ENOUGH = 5
+UNMEASURED = 2.0
 #: A ratio that independent requests would show more often than this says nothing.
 BY_CHANCE = NormalDist().inv_cdf(0.9)
 

@@ -85,13 +85,15 @@ def spans_of(rows: Sequence[Row]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Finding:
-    """One metric. *difference* and *ratio* are bounds of the effect at all looks together, *limit* what the
-    difference may be; *p* is the chance of so much evidence without a regression, *alpha* its limit;
-    *detectable* the smallest rate that would have been found; *clusters* what counts were divided by."""
+    """One metric. *effect* is the difference of the rates, *difference* and *ratio* its bounds at all looks
+    together, *limit* what the difference may be. *p* is the chance of so much evidence without a regression,
+    *alpha* its limit; *detectable* the smallest rate that would have been found; *clusters* what counts were
+    divided by."""
 
     name: str
     new: tuple[int, int]
     stable: tuple[int, int]
+    effect: float
     difference: Bounds
     ratio: Bounds
     limit: float
@@ -101,10 +103,6 @@ class Finding:
     clusters: float
     worse: bool
     no_worse: bool
-
-    @property
-    def effect(self) -> float:
-        return self.new[0] / max(1, self.new[1]) - self.stable[0] / max(1, self.stable[1])
 
 
 @dataclass(frozen=True)
@@ -176,11 +174,12 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
     new = round(sum(p.new_bad for p in pairs)), round(sum(p.new for p in pairs))
     stable = round(sum(p.stable_bad for p in pairs)), round(sum(p.stable for p in pairs))
     limit = max(points, (ratio - 1) * stable_rate(steps))
-    beyond = errors or (steps and _rise(steps) > limit)
+    effect = _rise(steps) if steps else 0.0
     return Finding(
         name=name,
         new=new,
         stable=stable,
+        effect=effect,
         difference=difference_bounds(steps, NO_WORSE / 4, NO_WORSE / 4),
         ratio=ratio_bounds(steps, NO_WORSE / 2),
         limit=limit,
@@ -188,7 +187,7 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
         alpha=alpha,
         detectable=power.smallest_rate(steps, rule.alpha_each * (1 - SEQUENTIAL)),
         clusters=clusters,
-        worse=p <= alpha and bool(beyond),
+        worse=p <= alpha and (errors or effect > limit),
         no_worse=shown_no_worse(steps, points, ratio),
     )
 
@@ -289,7 +288,7 @@ def in_words(finding: Finding) -> str:
 
 
 def _times(ratio: float) -> str:
-    return "any number of" if math.isinf(ratio) else f"{ratio:.2g}"
+    return "any number of" if math.isinf(ratio) else f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _missing(more: int | None, spans: Sequence[Span]) -> str:

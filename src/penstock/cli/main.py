@@ -11,7 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, local, logs, machine, people, policies, saying, verbs, webhook, witness
+from penstock.cli import (
+    canary,
+    keeping,
+    local,
+    logs,
+    machine,
+    people,
+    policies,
+    saying,
+    verbs,
+    webhook,
+    witness,
+)
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -193,6 +205,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _people(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "canaries: plan one, judge an earlier one again"
+    canary.parsers(_group(commands, "canary", what, "penstock canary plan shop"))
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
     people.parsers(functools.partial(_group, commands))

@@ -24,6 +24,7 @@ from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home, Settings
 from penstock.config import CanaryConfig, ServiceConfig
+from penstock.core.canary import Rule
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import Intent, Looked, Made, Measured, Pipeline, State
@@ -49,7 +50,7 @@ from penstock.engine.journal import Delivery
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.errors import Unavailable
-from penstock.ports import BuildRequest, Built, Image, Outcome, Task
+from penstock.ports import Artifacts, BuildRequest, Built, Image, Outcome, Task
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
 
@@ -78,7 +79,10 @@ class Told:
 
 
 class Images:
-    """Every artifact is an image of the shop."""
+    """Every artifact is an image of the shop; *store* is tidied as it is."""
+
+    def __init__(self, store: Artifacts) -> None:
+        self.prune = store.prune
 
     async def describe(self, artifact: str) -> Image:
         return Image(("serve",), CONFIG)
@@ -90,11 +94,19 @@ class Proxy:
     def __init__(self) -> None:
         self.states: dict[str, TrafficState] = {}
         self.away = False
+        self.asked = 0
 
     async def read(self, service: str, environment: str) -> TrafficState:
         if self.away:
             raise Unavailable("the node agent does not answer", next_move="penstock up")
         return self.states.get(f"{service}/{environment}", TrafficState(service, environment))
+
+    async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
+        """Thirty requests a second of whoever has users, and a second for each time somebody asks."""
+        self.asked += 1
+        state = await self.read(service, environment)
+        at, count = 1000.0 + self.asked, 30 * self.asked
+        return tuple(Counters(w.release, at, "1", count, 0, {"5": count}) for w in state.weights)
 
     def show(self, service: str, environment: str, *weights: Weight) -> None:
         backends = tuple(BackendState(Backend(w.release, ("127.0.0.1:1",)), 1, 1) for w in weights)
@@ -125,7 +137,9 @@ class ScriptedEngine:
             log.write(f"{intent.verb} <of> {delivery.id}\n")
         control = self.control
         if intent.verb == "begin":
-            return await begin.perform(task, store=control.store, ledger=control.ledger, artifacts=Images())
+            return await begin.perform(
+                task, store=control.store, ledger=control.ledger, artifacts=control.artifacts
+            )
         if intent.verb == "gate":
             return await gate.perform(
                 task, store=control.store, ledger=control.ledger, languages=control.languages
@@ -186,9 +200,12 @@ class ScriptedEngine:
     def _look(self, task: Task) -> Outcome:
         slow = "slow" in task.change.title
         words = "slower: p95 900 ms against 20 ms" if slow else "no worse: 0 of 500 errors"
-        (new_from, stable_from), (new, stable) = self._counters(task, 0), self._counters(task, 500)
+        looks = task.intent.number + 1
+        (new_from, stable_from), (new, stable) = self._counters(task, 0), self._counters(task, 500 * looks)
+        spans = tuple((5000 * n, 50 if n < 2 else 500, 500, 0, 300 * slow, 500, 0, 0)
+                      for n in range(1, looks + 1))  # fmt: skip
         look = Look("FAIL" if slow else "PASS", words, task.intent.number, 4, 100, False, new_from, new,
-                    stable_from, stable)  # fmt: skip
+                    stable_from, stable, rule=Rule(10.0, 20.0), spans=spans)  # fmt: skip
         state = State.FAILURE if slow else State.SUCCESS
         return Outcome(state, words, (self._of_release(task, look),), Looked("looked", look.verdict, False))
 
@@ -298,8 +315,14 @@ class Playhouse:
     async def wire(self) -> ControlPlane:
         """The control plane with the world replaced."""
         real = await open_control_plane(self.home)
+        images = Images(real.artifacts)
         shipping = Shipping(
-            real.store, real.journal, real.ledger, real.shipping._source, {"any": Anything()}, Images()
+            real.store,
+            real.journal,
+            real.ledger,
+            real.shipping._source,
+            {"any": Anything()},
+            Images(real.artifacts),
         )
         engine = ScriptedEngine(real, self.proxy)
         worker = Worker(real.store, real.journal, real.ledger, engine, real.keys.worker)  # type: ignore[arg-type]
@@ -308,6 +331,8 @@ class Playhouse:
             shipping=shipping,
             worker=worker,
             router=self.proxy,  # type: ignore[arg-type]
+            metrics=self.proxy,
+            artifacts=images,
             platform=Machines(),  # type: ignore[arg-type]
         )
         return self.control
