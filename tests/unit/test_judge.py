@@ -250,6 +250,19 @@ def test_a_cluster_counts_once() -> None:
     assert judge(spans(*single), RULE).verdict.result is Result.FAIL, "as many, one by one, are"
 
 
+@pytest.mark.parametrize(("bad", "looks"), [(80, 2), (30, 3)])
+def test_a_release_that_begins_to_fail_outright_is_no_cluster(bad: int, looks: int) -> None:
+    good = [(Arm(100, 0), Arm(100, 0))] * 20
+    assert judge(spans(*good, *[(Arm(100, bad), Arm(100, 0))] * looks), RULE).verdict.result is Result.FAIL
+
+
+def test_what_breaks_when_more_users_come_is_no_cluster() -> None:
+    few = spans(*[(Arm(20, 0), Arm(180, 0))] * 6, step=100)
+    many = [Span(30.0 + s.at, 500, s.new, s.stable) for s in spans(*[(Arm(100, 3), Arm(100, 0))] * 6)]
+    found = judge([*few, *many], RULE)
+    assert (found.verdict.result, found.findings[0].clusters) == (Result.FAIL, 1.0)
+
+
 # --- promises, on simulated releases ---------------------------------------------------------------------
 
 
