@@ -28,9 +28,12 @@ lint: $(VENV)/.installed
 contract-%: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
 
-# Over an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md. `make test` does a sample.
+# About an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md. `make test` does a sample.
+# FAULT_JOBS of its four configurations are run side by side; AGAIN=1 goes on with a run that was interrupted.
+FAULT_JOBS ?= 4
 fault: $(VENV)/.installed
-	@PENSTOCK_FAULT=full $(BIN)/python -m pytest tests/fault $(ARGS)
+	@PENSTOCK_FAULT=full PENSTOCK_FAULT_JOBS=$(FAULT_JOBS) PENSTOCK_FAULT_AGAIN=$(AGAIN) \
+	  $(BIN)/python -m pytest tests/fault $(ARGS)
 
 bench: $(VENV)/.installed
 	@set -e; ls benchmarks/*.py >/dev/null 2>&1 || { echo "there are no benchmarks yet"; exit 2; }; \

@@ -2,7 +2,7 @@
 
 ``python -m tests.fault.matrix --store sqlite --workers 1 --json FILE`` runs one configuration;
 ``… --victim node --boundary 'canary/shift/0 router.apply #1 before'`` runs one cell of it, and
-``--write FILE…`` writes the page from such files. `make fault` does it all, two configurations side by side.
+``--write FILE…`` writes the page from such files. `make fault` does it all, configurations side by side.
 
 The boundaries are recorded, not listed: an undisturbed delivery first, and then whatever is first seen in a
 delivery with kills in it goes on the worklist too, together with the kills that lead there.
@@ -16,7 +16,6 @@ import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -32,6 +31,8 @@ from tests.fault.rig import Configuration, Delivered, Rig, database
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "fault-matrix.md"
+#: What a whole run has found so far: it can be gone on with (`make fault AGAIN=1`).
+FOUND = ROOT / ".fault"
 CONFIGURATIONS = tuple(
     Configuration(store, workers) for workers in (1, 3) for store in ("sqlite", "postgres")
 )
@@ -71,6 +72,7 @@ class Matrix:
     results: list[Result] = field(default_factory=list)
     undisturbed: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    commits: list[str] = field(default_factory=lambda: [COMMIT])
     _undisturbed: list[str] = field(default_factory=list)
     _rig: Rig | None = None
     _usual: dict[str, int] = field(default_factory=dict)
@@ -100,6 +102,7 @@ class Matrix:
         ]
         self.results = [result for result in earlier if result.reached and not result.wrong]
         self.seconds = document["seconds"]
+        self.commits = list(dict.fromkeys([*document["commit"].split(", "), COMMIT]))
         missed = {result.boundary for result in earlier if not result.reached}
         known = {name: tuple(Kill(**k) for k in after) for name, after in document["boundaries"].items()}
         self.boundaries |= {name: after for name, after in known.items() if name not in missed}
@@ -189,7 +192,7 @@ class Matrix:
             "boundaries": {name: [asdict(kill) for kill in after] for name, after in self.boundaries.items()},
             "undisturbed": min(self.undisturbed, default=0.0),
             "seconds": self.seconds,
-            "commit": COMMIT,
+            "commit": ", ".join(self.commits),
             "results": [asdict(result) for result in self.results],
         }
 
@@ -218,7 +221,9 @@ def run_one(configuration: Configuration, given: argparse.Namespace) -> bool:
     def say(words: str) -> None:
         matrix.seconds = before + time.monotonic() - began
         print(f"[{configuration} {matrix.seconds:6.0f} s] {words}", flush=True)
-        given.json.write_text(json.dumps(matrix.document(), indent=1))
+        half = given.json.with_suffix(".half")  # whenever this ends, what is in the file is whole
+        half.write_text(json.dumps(matrix.document(), indent=1))
+        half.replace(given.json)
 
     with database(configuration) as postgres:
         matrix = Matrix(configuration, postgres, say)
@@ -238,29 +243,48 @@ def _choice(given: argparse.Namespace) -> Callable[[list[Cell]], list[Cell]] | N
     return None
 
 
-def run_all(sample: int, seed: int, configurations: Sequence[Configuration]) -> list[dict[str, Any]]:
-    """Every configuration in a process of its own, two at a time. What they have found, in order."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / f"{number}.json" for number in range(len(configurations))]
-        waiting = deque(zip(configurations, files, strict=True))
+@dataclass(frozen=True)
+class Whole:
+    """All configurations, each in a process of its own, so many of them at a time.
+
+    What they find is in *folder*: if *again*, what is there already and is well is not done again.
+    """
+
+    folder: Path
+    jobs: int = 4
+    sample: int = 0
+    seed: int = 0
+    again: bool = False
+
+    def run(self, configurations: Sequence[Configuration]) -> list[Path]:
+        """Their files, in order. The longest begin first: it is the last one to end that is waited for."""
+        waiting = deque(sorted(configurations, key=lambda c: (c.workers, len(c.victims)), reverse=True))
         running: list[subprocess.Popen[bytes]] = []
+        self.folder.mkdir(exist_ok=True)
         try:
             while waiting or running:
                 running = [process for process in running if process.poll() is None]
-                while waiting and len(running) < 2:
-                    running.append(_start(*waiting.popleft(), sample, seed))
+                while waiting and len(running) < self.jobs:
+                    running.append(self._start(waiting.popleft()))
                 time.sleep(0.2)
         finally:
             for process in running:
                 process.terminate()
+            for process in running:
                 process.wait()
-        return [json.loads(file.read_text()) if file.exists() else {} for file in files]
+        return [self.file(configuration) for configuration in configurations]
 
+    def file(self, configuration: Configuration) -> Path:
+        return self.folder / f"{configuration.store}-{configuration.workers}.json"
 
-def _start(configuration: Configuration, file: Path, sample: int, seed: int) -> subprocess.Popen[bytes]:
-    options = ["--store", configuration.store, "--workers", configuration.workers, "--json", file]
-    command = [sys.executable, "-m", "tests.fault.matrix", *options, "--sample", sample, "--seed", seed]
-    return subprocess.Popen([str(word) for word in command], cwd=ROOT)
+    def _start(self, configuration: Configuration) -> subprocess.Popen[bytes]:
+        file = self.file(configuration)
+        if not self.again:
+            file.unlink(missing_ok=True)
+        options = ["--store", configuration.store, "--workers", configuration.workers, "--json", file]
+        options += ["--sample", self.sample, "--seed", self.seed, *(["--again"] if file.exists() else [])]
+        command = [sys.executable, "-m", "tests.fault.matrix", *options]
+        return subprocess.Popen([str(word) for word in command], cwd=ROOT)
 
 
 def main() -> int:

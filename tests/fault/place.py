@@ -45,13 +45,25 @@ class Place(Rig):
             self._far.speak()
 
     @property
+    def victims(self) -> tuple[str, ...]:
+        """Those that can be killed here; this database is only far away."""
+        return tuple(victim for victim in self.configuration.victims if victim != "postgres")
+
+    @property
     def far(self) -> FarPostgres:
         assert self._far is not None
         return self._far
 
-    def deliver_while(self, boundary: str, happens: Callable[[Reached], None]) -> Delivered:
+    def deliver_while(
+        self,
+        boundary: str,
+        happens: Callable[[Reached], None],
+        *then: Kill,
+        usual: dict[str, int] | None = None,
+    ) -> Delivered:
+        """*then* is who is killed afterwards, and where."""
         self._happens = happens
-        return self.deliver([Kill(boundary, HAPPENS)], None, self.shape)
+        return self.deliver([Kill(boundary, HAPPENS), *then], usual, self.shape)
 
     def _kill(self, victim: str, reached: Reached) -> None:
         if victim == HAPPENS:

@@ -28,7 +28,8 @@ boundary, what a supervisor brings back was brought back, and afterwards all of 
 A boundary lies before or after a call that changes something outside, or before or after a commit. They were
 recorded during the run, first without a kill and then with kills; *after …* names the kill that leads to one
 that an undisturbed delivery does not come by. *worker* is whoever drives the delivery, be it a worker or the
-server. A cell says how many seconds longer than an undisturbed delivery it took until all of the above held.
+server; where there are several, the *server* is killed by name too, whether or not it drives. A cell says how
+many seconds longer than an undisturbed delivery it took until all of the above held.
 """
 
 

@@ -77,8 +77,9 @@ class Configuration:
 
     @property
     def victims(self) -> tuple[str, ...]:
-        """*worker* is the process that drives the delivery, be it a worker or the server."""
-        return ("worker", "node", "envoy", *(["postgres"] if self.store == "postgres" else []))
+        """*worker* is the process that drives the delivery; a *server* beside other workers may not be it."""
+        server = ["server"] if self.workers > 1 else []
+        return ("worker", *server, "node", "envoy", *(["postgres"] if self.store == "postgres" else []))
 
 
 @dataclass(frozen=True)
@@ -218,8 +219,8 @@ class Rig:
     def _pid(self, victim: str, reached: Reached) -> int:
         if victim == "worker":
             return reached.pid if reached.process != "node" else self._driver()
-        if victim == "node":
-            return self.machine.pid(self._locks[NODE])
+        if victim in ("server", "node"):
+            return self.machine.pid(self._locks[SERVER if victim == "server" else NODE])
         return int(json.loads((self.home.node / "envoy" / "envoy.pid").read_text())["pid"])
 
     def _driver(self) -> int:

@@ -21,7 +21,7 @@ from tests.fault.rig import LEASE_SECONDS, SETTLE_SECONDS
 from tests.fault.test_matrix import FULL
 
 #: Longer than a lease; and (`make fault`) longer than anybody is willing to wait for a lock.
-AWAY = 60.0 if FULL else 2.5 * LEASE_SECONDS
+AWAY = 150.0 if FULL else 2.5 * LEASE_SECONDS
 #: Within the deadlines of all stages together, each time it jumps; and beyond any.
 LEAP, DAY = 1.5 * LEASE_SECONDS, 86400.0
 DEPLOY = "deploy/deploy/0 platform.place #1 before"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 
 import pytest
 
@@ -16,30 +15,30 @@ from penstock.core.traffic import WHOLE, Weight
 from penstock.errors import Conflict
 from penstock.node.client import NodeClient, NodeRouter
 from tests.fault.listening import PAUSE, Kill
-from tests.fault.place import Place
+from tests.fault.place import Place, comes_true
 from tests.fault.rig import LEASE_SECONDS, Rig
 from tests.fault.test_matrix import FULL
 
-
-def said(made: Rig, words: str, seconds: float = 20.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if any(words in log.read_text() for log in made.home.logs.glob("*.log")):
-            return True
-        time.sleep(0.1)
-    return False
+#: A paused worker's next call gives users to what is not live any more, or starts or ends instances.
+EFFECTS = ["canary/shift/0 router.apply #1 before"] + [
+    "deploy/deploy/0 platform.place #1 before",
+    "deploy/deploy/0 router.apply #1 before",
+    "promote/promote/0 router.apply #1 before",
+    "promote/promote/0 platform.remove #1 before",
+] * FULL
 
 
 @pytest.mark.timeout(300)
-def test_the_node_refuses_a_worker_that_was_believed_dead(place: Place) -> None:
-    made, shape = place, place.shape
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_the_node_refuses_a_worker_that_was_believed_dead(place: Place, effect: str) -> None:
+    made, shape, before = place, place.shape, place.times_said("let go: ")
     # It is paused until another one has ended the delivery.
-    done = made.deliver([Kill("canary/shift/0 router.apply #1 before", PAUSE)], None, shape)
+    done = made.deliver([Kill(effect, PAUSE)], None, shape)
     assert done.run.killed
     assert not done.wrong, done.wrong
-    # It went on to give half of the users to what was promoted meanwhile. Either it looks at its lease first,
-    # or its call is on the way already, and the node has to refuse it: both in time.
-    assert said(made, "let go: ")
+    # It went on with what was done meanwhile, or with what must not be any more. Either it looks at its lease
+    # first, or its call is on the way already, and the node has to refuse it: both in time.
+    assert comes_true(lambda: made.times_said("let go: ") > before)
     with pytest.raises(Conflict, match="is stale"):
         asyncio.run(send_too_late(made))
     assert made.wrong_now(done.view) == []
@@ -65,11 +64,11 @@ def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(place: P
     assert done.seconds > made.pause_seconds
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
 def test_a_database_that_is_away_and_comes_back(place: Place) -> None:
     made, shape = place, place.shape
-    made.database_seconds = 60.0 if FULL else 8.0
+    made.database_seconds = 150.0 if FULL else 8.0
     for boundary in ("deploy/deploy/0 platform.place #1 after", "promote/promote/0 router.apply #1 after"):
         done = made.deliver([Kill(boundary, "postgres")], None, shape)
         assert done.run.killed

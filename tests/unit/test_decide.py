@@ -130,6 +130,29 @@ def test_an_abort_at_any_moment_ends_and_undoes(turn: int, verdict: str) -> None
         assert end.outcome == "aborted"
 
 
+@pytest.mark.parametrize("turn", range(8))
+def test_an_abort_of_a_rollback_at_any_moment_ends_and_undoes(turn: int) -> None:
+    world = World(rollback(CANARY))
+    end = world.run(request_at=turn, request="abort")
+    if "restore" in world.verbs:
+        assert end.outcome == "restored", "an abort after it came back comes too late"
+    else:
+        assert end.outcome == "aborted"
+        # What it placed may not be recorded yet, and the proxy may not know it: nobody else would remove it.
+        assert ("rollback" in world.verbs) == ("begin" in world.verbs)
+
+
+@pytest.mark.parametrize("turn", range(40))
+@pytest.mark.parametrize("verb", VERBS)
+def test_an_abort_of_what_is_being_undone_undoes_it_no_second_time(verb: str, turn: int) -> None:
+    world = World(standard(CANARY))
+    world.fails = {verb: State.FAILURE}
+    end = world.run(request_at=turn, request="abort")
+    assert end.outcome in ("aborted", "refused", "rolled-back", "failed")
+    assert world.verbs.count("rollback") <= 1
+    assert "rollback" in world.verbs or "deploy" not in world.verbs
+
+
 @pytest.mark.parametrize("turn", range(40))
 def test_promote_by_hand_never_goes_around_a_gate(turn: int) -> None:
     world = World(standard(CANARY))

@@ -90,11 +90,11 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
     5. What is true of one delivery of a change set is settled for all of them first.
     """
     trouble = facts.failed(pipeline)
-    settled = _for_all(facts, trouble)
+    settled = _for_all(pipeline, facts, trouble)
     if settled is not None:
         return settled
     if trouble or _taken_back(facts):
-        return _give_up(facts, trouble, now)
+        return _give_up(pipeline, facts, trouble, now)
     if facts.newer and facts.begun is None:
         return _superseded(facts)
     if _unchanged(facts):
@@ -108,7 +108,7 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
     if intents:
         return Perform(intents, until)
     if ahead:
-        return _superseded(facts) if facts.newer and not _touched(facts) else Wait(until)
+        return _superseded(facts) if facts.newer and not _touched(pipeline, facts) else Wait(until)
     if facts.together is not None and not facts.together.fate:
         return Wait(now + LOOK_AGAIN)  # for the others; until then everybody may have to be undone
     late = "the abort came after the promotion: penstock rollback takes it back"
@@ -116,7 +116,7 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
     return Finish(State.SUCCESS, word, late if facts.request == "abort" else "")
 
 
-def _for_all(facts: Facts, trouble: Record | None) -> Settle | None:
+def _for_all(pipeline: Pipeline, facts: Facts, trouble: Record | None) -> Settle | None:
     """What this delivery settles for its change set; None if it has none, or that is settled."""
     together = facts.together
     if together is None or together.fate:
@@ -125,7 +125,7 @@ def _for_all(facts: Facts, trouble: Record | None) -> Settle | None:
         return Settle("undone", trouble.reason)
     if facts.request == "abort":
         return Settle("undone", "aborted by request")
-    if facts.newer and not _touched(facts):
+    if facts.newer and not _touched(pipeline, facts):
         return Settle("undone", f"superseded by {facts.newer}")
     everybody = _promoted(facts) and all(peer.promoted for peer in together.peers)
     return Settle("kept") if everybody else None
@@ -177,9 +177,9 @@ def _in_time(
     return Perform((following,), deadline)
 
 
-def _give_up(facts: Facts, trouble: Record | None, now: float) -> Next:
+def _give_up(pipeline: Pipeline, facts: Facts, trouble: Record | None, now: float) -> Next:
     undone = facts.of("rollback")
-    if _touched(facts) and not undone:
+    if _touched(pipeline, facts) and not undone:
         again = max(facts.postponed(UNDO), _callers_first(facts, now))
         return Wait(again) if now < again else Perform((UNDO,))
     if undone and undone[0].state not in GOOD:
@@ -207,9 +207,11 @@ def _superseded(facts: Facts) -> Finish:
     return Finish(State.SKIP, "superseded", f"by {facts.newer}")
 
 
-def _touched(facts: Facts) -> bool:
-    # A gate that passed may have been followed by a placement that was never recorded.
-    return any(
+def _touched(pipeline: Pipeline, facts: Facts) -> bool:
+    # A gate that passed may have been followed by a placement that was never recorded; so may the beginning
+    # of a rollback, which asks none.
+    ungated = any(stage.verb == "deploy" and not stage.guards for stage in pipeline.stages)
+    return (ungated and facts.begun is not None) or any(
         r.intent.verb == "deploy"
         or (r.intent.stage == "deploy" and isinstance(r.detail, Gated) and r.state in GOOD)
         for r in facts.records

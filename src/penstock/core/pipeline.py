@@ -6,6 +6,7 @@ anything, and knows no clock.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -115,7 +116,7 @@ class Intent:
     part: str = ""
     target: str = ""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Unique within a delivery; an intent with the same key is the same intent."""
         return f"{self.stage}/{self.verb}/{self.number}"
@@ -238,26 +239,30 @@ class Facts:
         return tuple(record for record in self.records if record.intent.verb == verb)
 
     def done(self, intent: Intent) -> bool:
-        return any(record.intent.key == intent.key for record in self.records)
+        return intent.key in self._done
 
-    @property
+    @functools.cached_property
+    def _done(self) -> frozenset[str]:
+        return frozenset(record.intent.key for record in self.records)
+
+    @functools.cached_property
     def begun(self) -> Begun | None:
         details = (record.detail for record in self.of("begin"))
         return next((detail for detail in details if isinstance(detail, Begun)), None)
 
-    @property
+    @functools.cached_property
     def artifact(self) -> Artifact | None:
         made = (r.detail.artifact for r in self.records if isinstance(r.detail, Made))
         return next(made, self.begun.artifact if self.begun else None)
 
-    @property
+    @functools.cached_property
     def release(self) -> Release | None:
         """The pair that this delivery is about, once both halves are known."""
         if self.begun is None or self.artifact is None:
             return None
         return Release(self.service, self.environment, self.artifact.digest, self.begun.data.digest)
 
-    @property
+    @functools.cached_property
     def measured(self) -> Measured | None:
         details = (record.detail for record in self.of("measure"))
         return next((detail for detail in details if isinstance(detail, Measured)), None)
@@ -277,7 +282,7 @@ class Facts:
     def of_stage(self, name: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.intent.stage == name)
 
-    @property
+    @functools.cached_property
     def open_gates(self) -> tuple[Record, ...]:
         """Gates that wait, or whose stage has not begun: they may have to be asked again."""
         last = {record.intent.stage: record for record in self.records}

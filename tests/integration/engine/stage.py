@@ -21,6 +21,7 @@ from penstock.core.traffic import Counters
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
 from penstock.errors import PenstockError
+from penstock.ledger.fsck import verify
 from penstock.ledger.log import Ledger, attest
 from penstock.ports import Outcome, Signer, Store
 
@@ -154,3 +155,17 @@ async def running(*workers: Worker) -> AsyncIterator[list[asyncio.Task[None]]]:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def agrees(s: Stage, delivery: str) -> None:
+    """Every record's evidence is in the ledger once, and the ledger verifies."""
+    found = await s.find(delivery)
+    indices = [index for record in found.records for index in record.entries]
+    assert len(indices) == len(set(indices))
+    async with s.store.transaction(write=False) as tx:
+        for record in found.records:
+            for index in record.entries:
+                entry = await s.ledger.entry(tx, index)
+                assert getattr(entry.statement.predicate, "suite", None) == record.intent.key
+    report = await verify(s.store, None, {})
+    assert report.verified, report.problems

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.integration.engine.stage import CONFIG, FakeEngine, Stage, running, stage
+from tests.integration.engine.stage import CONFIG, FakeEngine, Stage, agrees, running, stage
 
 from fakes.postgres import PostgresServer
 from penstock.adapters.postgres import PostgresStore
@@ -23,22 +23,7 @@ from penstock.engine import gate
 from penstock.engine.drive import Drive, Means
 from penstock.engine.journal import MAX_ATTEMPTS, Delivery
 from penstock.errors import Conflict, Invalid, Unavailable
-from penstock.ledger.fsck import verify
 from penstock.ports import Outcome, Store, Task
-
-
-async def agrees(s: Stage, delivery: str) -> None:
-    """Every record's evidence is in the ledger once, and the ledger verifies."""
-    found = await s.find(delivery)
-    indices = [index for record in found.records for index in record.entries]
-    assert len(indices) == len(set(indices))
-    async with s.store.transaction(write=False) as tx:
-        for record in found.records:
-            for index in record.entries:
-                entry = await s.ledger.entry(tx, index)
-                assert getattr(entry.statement.predicate, "suite", None) == record.intent.key
-    report = await verify(s.store, None, {})
-    assert report.verified, report.problems
 
 
 async def test_a_delivery_runs_to_its_end(tmp_path: Path, store: Store) -> None:
@@ -159,22 +144,6 @@ async def test_an_error_of_ours_ends_the_delivery_undone(tmp_path: Path, store: 
         assert (found.state, found.outcome) == (State.ERROR, "rolled-back")
         assert "here: wrong" in found.reason
         assert engine.keys("one")[-1] == "rollback/rollback/0"
-
-
-async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path, store: Store) -> None:
-    async with stage(tmp_path, store, lease_seconds=1.0) as s:
-        engine = FakeEngine()
-        engine.holds["acceptance"] = asyncio.Event()
-        await s.queue("one")
-        async with running(await s.worker("w", engine)):
-            await s.until(lambda: "acceptance/acceptance/0" in engine.keys("one"))
-            await s.journal.request("one", "abort")
-            await s.ended("one")
-        found = await s.find("one")
-        assert (found.state, found.outcome) == (State.CANCELLATION, "aborted")
-        assert engine.keys("one")[-1] == "rollback/rollback/0"
-        with pytest.raises(Conflict, match="cancellation"):
-            await s.journal.request("one", "promote")
 
 
 CANARY = Canary((500,), 0.05, 0.05, 0.05)

@@ -5,6 +5,7 @@ Called by the driver. An image is unpacked once, read-only, and shared by its in
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import shutil
@@ -43,7 +44,6 @@ class Images:
         if not root.exists():
             partial = root.with_suffix(".partial")
             shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
             _extract(self._blob(layer), partial)
             partial.rename(root)
         return Unpacked(root, dict(described.env), described.command)
@@ -70,9 +70,13 @@ class Images:
 
 def _extract(layer: bytes, destination: Path) -> None:
     try:
+        destination.mkdir(parents=True)
         with tarfile.open(fileobj=io.BytesIO(layer), mode="r:gz") as archive:
             unpack(archive, destination)
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            move = "free some space on the node's disk"
+            raise Unavailable(f"a layer: {error.strerror}", where=str(destination), next_move=move) from error
         raise Invalid(f"a layer cannot be unpacked: {error}", where=str(destination)) from error
 
 
