@@ -57,7 +57,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Shape:
-    """*kind*: what is alike varies in `common`, in `clusters` of each release, or `beyond` what is promised."""
+    """*kind*: what varies is `common` to both, comes in `clusters` of each, or is `beyond` the promise."""
 
     name: str
     kind: str
