@@ -14,6 +14,7 @@ from penstock.analysis.judge import (
     Arm,
     Judgment,
     Span,
+    evidence,
     judge,
     needed_requests,
     shown_no_worse,
@@ -273,17 +274,18 @@ def binomial(chance: random.Random, n: int, p: float) -> int:
 def test_false_alarms_over_all_looks_stay_rare() -> None:
     """Two releases with the same 2% of failures, looked at twelve times in three steps: alpha is 1%."""
     chance, alarms = random.Random(7), 0
-    for _ in range(300):
-        looks: list[Span] = []
-        for number in range(1, 13):
-            share = (50, 250, 500)[(number - 1) // 4]
+    for _ in range(400):
+        pairs: list[Pair] = []
+        for number in range(12):
+            share = (50, 250, 500)[number // 4]
             new = share * 200 // 1000
             bad = binomial(chance, new, 0.02), binomial(chance, 200 - new, 0.02)
-            looks.append(Span(5.0 * number, share, Arm(new, bad[0]), Arm(200 - new, bad[1])))
-            if judge(looks, RULE).verdict.result is Result.FAIL:
+            pairs.append(Pair(share, new, bad[0], 200 - new, bad[1]))
+            p, limit = evidence(pairs, dispersion.ratio(pairs), 11 if number == 11 else None, 0.01)
+            if p <= limit:
                 alarms += 1
                 break
-    assert alarms <= 8, "1% of 300 is 3; 8 is three standard errors above"
+    assert alarms <= 10, "1% of 400 is 4; 10 is three standard errors above"
 
 
 def test_what_is_said_to_be_detectable_is_detected() -> None:
