@@ -221,6 +221,22 @@ def test_more_bad_requests_than_requests_are_refused(row: tuple[int, ...]) -> No
         spans_of([row])
 
 
+def test_whatever_the_counts_are_there_is_a_verdict_in_finite_numbers() -> None:
+    chance = random.Random(5)
+    counts = (0, 0, 1, 2, 10, 1000, 10**7, 9 * 10**12)
+
+    def arm() -> tuple[int, int, int]:
+        requests = chance.choice(counts)
+        return requests, chance.choice((0, requests, requests // 3)), chance.choice((0, requests))
+
+    for _ in range(40):
+        rows = [(1000 * n, chance.choice((1, 500, 999)), *arm(), *arm()) for n in range(chance.randint(1, 7))]
+        rule = Rule(3.0, 20.0, chance.choice((1e-9, 0.2)), chance.choice((1.0, 2.0, 1e6)), 1e-9, 0.05)
+        for finding in judge(spans_of(rows), rule).findings:
+            numbers = (finding.effect, finding.difference.low, finding.difference.high, finding.p)
+            assert all(math.isfinite(number) for number in numbers), (rows, finding)
+
+
 # --- clusters --------------------------------------------------------------------------------------------
 
 

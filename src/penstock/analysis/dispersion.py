@@ -84,7 +84,9 @@ def _between(steps: Sequence[Sequence[Pair]]) -> tuple[float, int]:
         theta, free = bad / alike, free + len(own) - 1
         for new, stable, odds in own:
             expected = theta * odds / (theta * odds + 1)
-            total += (new - (new + stable) * expected) ** 2 / ((new + stable) * expected * (1 - expected))
+            spread = (new + stable) * expected * (1 - expected)
+            # None where one release had next to all requests, to the last digit of a float.
+            total += (new - (new + stable) * expected) ** 2 / spread if spread else 0.0
     return (total / free, free) if free else (1.0, 0)
 
 
