@@ -23,8 +23,17 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.scaleconfig import KEPT_WARM, WarmConfig, check_scaling
 from penstock.core.trafficconfig import TrafficConfig
-from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
+from penstock.core.workload import (
+    MOST_DRAIN,
+    NO_LIMITS,
+    NO_SCALING,
+    PROCESS_LIVES,
+    Limits,
+    Liveness,
+    Scaling,
+)
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -95,6 +104,8 @@ class ServiceConfig:
     acceptance: AcceptanceConfig = AcceptanceConfig()
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     traffic: TrafficConfig = field(default_factory=TrafficConfig)
+    scaling: Scaling = NO_SCALING
+    warm: WarmConfig = KEPT_WARM
     supersede: bool = True
 
     @property
@@ -217,8 +228,8 @@ def _check_service(config: ServiceConfig) -> None:
             raise Invalid(f"{name} is secret, and so must be a string", where=f"{FILE}: environment")
     config.canary.check()
     config.traffic.check()
-    if not 1 <= config.replicas <= 64:
-        raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
+    check_scaling(config.replicas, config.scaling)
+    config.warm.check()
     _check_liveness(config.liveness)
     _check_limits(config.limits)
     if not 0 <= config.drain_seconds <= MOST_DRAIN:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from penstock.config import ServiceConfig
+from penstock.core.admission import Refused
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
@@ -27,7 +28,7 @@ from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
+from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
 class Source(Protocol):
@@ -174,16 +175,14 @@ class Platform(Protocol):
     """Runs releases."""
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
-        """Start the release if it is not there yet, and return at once with what is there.
-
-        What had failed for good is started once more.
-        """
+        """Start the release if it is not there, or failed for good; return at once with what is there."""
 
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        """Change the number of instances; `Invalid` if the release is not placed."""
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        """Change the number of instances; *then* is asked for later, unless something else is said meanwhile.
+        `Invalid` if the release is not placed."""
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         """Stop and forget the release. Removing one that is not there is done already."""
@@ -220,10 +219,11 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows.
+        """Cumulative counters of every release of the service that the data plane knows. A window is the
+        difference of two readings; the caller keeps both as evidence."""
 
-        A window is the difference of two readings; the caller keeps both as evidence.
-        """
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
 
 @dataclass(frozen=True)

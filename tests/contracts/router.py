@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -44,17 +45,22 @@ class Visit:
 class World(Protocol):
     """What is around a router.
 
-    *backend* starts something that answers for a release; *dead* is a backend that nobody can reach;
+    *backend* starts something that answers for a release, *copies* an elastic one; *served* is how often each
+    of these copies was asked. *dead* is a backend that nobody can reach;
     *socket* is an address for an egress listener. *visit* asks (address, headers, path) as a user does;
-    *seen* are the last requests that reached a release: their lines, in lower case. *meddle* makes the
-    data plane do a plan behind the router's back.
+    *seen* are the last requests that reached a release: their lines, in lower case. While it is *holding*, a
+    release has not answered so many requests of users at *address*. *meddle* makes the data plane do a plan
+    behind the router's back.
     """
 
     async def backend(self, release: str) -> Backend: ...
+    async def copies(self, release: str, number: int) -> Backend: ...
+    def served(self, release: str) -> Sequence[int]: ...
     def dead(self, release: str) -> Backend: ...
     def socket(self, name: str) -> str: ...
     async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit: ...
     def seen(self, release: str) -> Sequence[str]: ...
+    def holding(self, release: str, address: str, count: int) -> AbstractAsyncContextManager[None]: ...
     async def meddle(self, plan: TrafficPlan) -> None: ...
 
 

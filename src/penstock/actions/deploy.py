@@ -7,8 +7,11 @@ mirror gets copies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 from dataclasses import replace
 
+from penstock.config import ServiceConfig
 from penstock.core.drift import drift
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -16,7 +19,7 @@ from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Placement, Workload
-from penstock.errors import Broken
+from penstock.errors import Broken, Unavailable
 from penstock.ports import Artifacts, Outcome, Platform, Router, Task
 
 POLL_SECONDS = 0.1
@@ -29,6 +32,9 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         raise Broken("deploy without a release", where=task.delivery)
     workload = await _workload(task, artifacts)
     placement = await platform.place(workload, fence=task.fence)
+    count = max(workload.begin_with, len(placement.instances))
+    if min(placement.floor, len(placement.instances)) < workload.begin_with:  # it was on its way out
+        placement = await platform.scale(workload.release, count, fence=task.fence)
     placement = await _settle(platform, placement, workload.start_seconds)
     if not placement.ready:
         # The workload's own last words are in it, and they may tell what it was given.
@@ -38,7 +44,18 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     found = drift(task.delivery, state)
     await router.apply(state.exposing(placement.backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
-    return replace(outcome, statements=(*outcome.statements, *found))
+    hint = await _not_let_in(router, workload) if outcome.state is State.SUCCESS else ""
+    return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
+
+
+async def _not_let_in(router: Router, workload: Workload) -> str:
+    """Which services that it calls will refuse it, as they are now: better told here than found by users."""
+    refusing = []
+    for callee in workload.calls:
+        with contextlib.suppress(Unavailable):  # it is a hint
+            state = await router.read(callee, workload.environment)
+            refusing += [] if state.admission.allows(workload.service) else [callee]
+    return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
 
 
 async def _mirrored(task: Task, router: Router, state: TrafficState, release: str) -> str:
@@ -93,7 +110,18 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         drain_seconds=config.drain_seconds,
         limits=config.limits,
         secrets=task.secrets,
+        admission=config.traffic.admission,
+        breakers=config.traffic.breakers,
+        begin_with=_copies(task, config),
+        scaling=config.scaling,
     )
+
+
+def _copies(task: Task, config: ServiceConfig) -> int:
+    """Enough to be tested, and for what is mirrored to it; all of them if it is to serve everybody next."""
+    mirrored = config.traffic.mirror / 100 if task.baseline else 0.0
+    share = 1.0 if task.change.kind == "rollback" else mirrored
+    return max(1, math.ceil(config.replicas * share))
 
 
 async def _settle(platform: Platform, placement: Placement, seconds: float) -> Placement:

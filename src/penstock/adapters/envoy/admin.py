@@ -7,13 +7,29 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 
+from penstock.adapters.envoy.admission import breakers_of
+from penstock.adapters.envoy.tally import OVERFLOWS
+from penstock.core.admission import NO_BREAKERS, Breakers
 from penstock.errors import Unavailable
+
+
+@dataclass(frozen=True)
+class Hosts:
+    """Where a cluster is: addresses by which there is, and what is in flight at each. *ready* is how many of
+    those that do not drain answer its health checks; *breakers* are its limits."""
+
+    ready: int
+    addresses: tuple[str, ...]
+    draining: tuple[str, ...]
+    active: Mapping[str, int]
+    breakers: Breakers = NO_BREAKERS
 
 
 class Admin:
@@ -94,24 +110,21 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Gauges&filter={quote(pattern)}")
         return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
 
-    async def health(self, *names: str) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
-        """(ready, total, addresses) of each of these clusters, by name; those that there are."""
+    async def health(self, *names: str) -> Mapping[str, Hosts]:
+        """How each of these clusters is, by name; those that there are."""
         if not names:
             return {}
         response = await self.get(f"/clusters?format=json&filter={_any_of(names)}")
-        found = {}
-        for cluster in response.json().get("cluster_statuses", []):
-            hosts = cluster.get("host_statuses", [])
-            ready = sum(1 for host in hosts if _healthy(host.get("health_status", {})))
-            found[str(cluster["name"])] = (ready, len(hosts), tuple(_address(host) for host in hosts))
-        return found
+        found = response.json().get("cluster_statuses", [])
+        return {str(cluster["name"]): _hosts(cluster) for cluster in found}
 
     async def users(self, *clusters: str) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         """What users saw of these clusters: counters by name, and by cluster the cumulative counts of
         requests by upper bound (ms), none before the first."""
-        counters = await self.counters(_of_users(clusters, "completed|5xx"))
+        counted = rf"external\.upstream_rq_(completed|5xx)|{'|'.join(OVERFLOWS)}"
+        counters = await self.counters(_of(clusters, counted))
         # Asked second: histograms are up to date only once somebody has asked for statistics.
-        pattern = quote(_of_users(clusters, "time"))
+        pattern = quote(_of(clusters, r"external\.upstream_rq_time"))
         path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter={pattern}"
         found = [h for stat in (await self.get(path)).json()["stats"] for h in stat.get("histograms", [])]
         return counters, {_cluster_of(histogram["name"]): _buckets(histogram) for histogram in found}
@@ -122,13 +135,35 @@ def _any_of(names: Sequence[str]) -> str:
     return quote(f"^({'|'.join(re.escape(name) for name in names)})$")
 
 
-def _of_users(clusters: Sequence[str], what: str) -> str:
+def _of(clusters: Sequence[str], what: str) -> str:
     names = "|".join(re.escape(cluster) for cluster in clusters)
-    return rf"^cluster\.({names})\.external\.upstream_rq_({what})$"
+    return rf"^cluster\.({names})\.({what})$"
 
 
 def _cluster_of(stat: str) -> str:
     return stat.removeprefix("cluster.").removesuffix(".external.upstream_rq_time")
+
+
+def _hosts(cluster: Mapping[str, Any]) -> Hosts:
+    statuses: Sequence[Mapping[str, Any]] = cluster.get("host_statuses", [])
+    draining = [host for host in statuses if _eds(host) == "DRAINING"]
+    there = [host for host in statuses if _eds(host) != "DRAINING"]
+    return Hosts(
+        ready=sum(1 for host in there if _healthy(host.get("health_status", {}))),
+        addresses=tuple(_address(host) for host in there),
+        draining=tuple(_address(host) for host in draining),
+        active={_address(host): _active(host) for host in statuses},
+        breakers=breakers_of(cluster.get("circuit_breakers", {})),
+    )
+
+
+def _eds(host: Mapping[str, Any]) -> str:
+    return str(host.get("health_status", {}).get("eds_health_status", "HEALTHY"))
+
+
+def _active(host: Mapping[str, Any]) -> int:
+    counted = (stat for stat in host.get("stats", []) if stat.get("name") == "rq_active")
+    return sum(int(stat.get("value", 0)) for stat in counted)
 
 
 def _healthy(status: Mapping[str, Any]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import itertools
 import json
 import re
@@ -17,14 +18,17 @@ from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admin import Admin
+from penstock.adapters.envoy import config, endpoints
+from penstock.adapters.envoy.admin import Admin, Hosts
+from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
+from penstock.adapters.envoy.tally import Tally, counted
 from penstock.adapters.envoy.watches import check_room, watched
+from penstock.core.admission import Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
@@ -50,6 +54,7 @@ class Envoy:
         self._failed: dict[str, int] = {}
         self._state = State.of(folder, first_port)
         self._keys = Keys(self._state.token)
+        self._tally = Tally()
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
                 self._write(file, self._next(), [])
@@ -69,14 +74,16 @@ class Envoy:
             # Taken for "no traffic", this would become everybody's next plan.
             raise Unavailable("Envoy has not loaded its configuration yet", where=", ".join(missing) or name)
         users = active(found[1])
-        states = [_state(b, *health[b.release]) for b in plan.backends]
+        states = [_state(b, health[b.release]) for b in plan.backends]
+        as_told = all(health[b.release].breakers == b.breakers for b in plan.backends)
+        self._confirmed = self._confirmed if as_told else ""  # the next plan has to mend clusters too
         return TrafficState(
             service=service,
             environment=environment,
             backends=tuple(states),
             address=f"http://127.0.0.1:{port}",
             preview_token=self._keys.preview(name),
-            asked=None if users in map(wanted, self._state.known(name)) else plan,
+            asked=None if as_told and users in map(wanted, self._state.known(name)) else plan,
             **vars(users),
         )
 
@@ -107,9 +114,14 @@ class Envoy:
     async def _move(self, name: str, plan: TrafficPlan) -> None:
         known = self._state.plans.get(name)
         settled = self._confirmed == self._process.identity
-        if settled and known is not None and _same_backends(known, plan):
+        if settled and known and endpoints.shape(known.backends) == endpoints.shape(plan.backends):
             # Envoy has every cluster and listener: what this costs does not depend on how many there are.
-            await self._await_ready(name, plan)
+            try:
+                await self._endpoints(plan)
+                await self._await_ready(name, plan)
+            except (Invalid, Unavailable):
+                await self._endpoints(known)
+                raise
             self._state.begin(name, plan)
             await self._routes(name, plan)
             self._keep({**self._state.plans, name: plan})
@@ -120,7 +132,7 @@ class Envoy:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
         check_room(len(watched([plan]) - watched(before.values())))
-        if not (name in before and set(plan.backends) <= set(before[name].backends)):
+        if not (name in before and endpoints.shape(plan.backends) <= endpoints.shape(before[name].backends)):
             await self._rehearse(plan)
         called = [callee for callee in before if self._chained(callee, before.get(name), plan)]
         if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
@@ -130,6 +142,7 @@ class Envoy:
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
         self._keep({**before, name: both})
         try:
+            await self._endpoints(both)
             await self._clusters(self._state.plans)
             await self._await_ready(name, plan)
             await self._listeners(self._state.plans)
@@ -140,11 +153,13 @@ class Envoy:
             self._keep(before)
             await self._lead(called)
             await self._listeners(before)
+            await self._endpoints(before.get(name))
             await self._clusters(before)
             raise
         self._keep({**before, name: plan})
         await self._lead(called)
         await self._listeners(self._state.plans)
+        await self._endpoints(plan)
         await self._clusters(self._state.plans)
         self._confirmed = self._process.identity
 
@@ -182,7 +197,7 @@ class Envoy:
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
             health = await self._admin.health(*wanted)
-            waiting = [name for name in wanted if health.get(name, (0, 0, ()))[0] == 0]
+            waiting = [name for name in wanted if name not in health or not health[name].ready]
             if not waiting:
                 return
             if time.monotonic() > deadline:
@@ -193,10 +208,23 @@ class Envoy:
         backends = [backend for plan in plans.values() for backend in plan.backends]
         await self._put(
             "cds.json",
-            config.clusters(backends),
+            config.clusters(backends, self._folder),
             self._clusters_version,
             "cluster_manager.cds.update_",
         )
+        needed = {config.endpoints_file(backend.release) for backend in backends if backend.elastic}
+        for file in self._folder.glob("eds-*.json"):
+            file.unlink() if file.name not in needed else None
+
+    async def _endpoints(self, plan: TrafficPlan | None) -> None:
+        """Say where elastic releases are. A cluster that is new to Envoy reads it when it comes."""
+        for backend in endpoints.elastic(plan):
+            file, scope = config.endpoints_file(backend.release), f"cluster.{backend.release}"
+            resources = [endpoints.resource(backend)]
+            if (self._folder / file).exists() and await self._version(scope):
+                await self._put(file, resources, functools.partial(self._version, scope), f"{scope}.update_")
+            else:
+                self._write(file, self._next(), resources)
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
         rendered = [self._ingress(name, self._state.port(name)) for name in plans]
@@ -225,9 +253,8 @@ class Envoy:
         name = config.route_name(egress.callee, plan.environment)
         baggage = self._keys.chain(backend.release) if backend.chain else ""
         called = f"out.{backend.release}.{egress.callee}"
-        return self._listener(
-            Listening(called, egress.address, name, self._file(name), backend.release, baggage)
-        )
+        of = Listening(called, egress.address, name, self._file(name), backend.release, baggage, plan.service)
+        return self._listener(of)
 
     def _listener(self, of: Listening) -> config.Json:
         if not of.file.exists():  # it must be there before a listener asks for it
@@ -309,23 +336,20 @@ class Envoy:
         releases = [backend.release for backend in plan.backends]
         while True:
             births = await self._admin.births(*releases)
-            counted, latency = await self._admin.users(*births)
+            numbers, latency = await self._admin.users(*births)
             at, envoy = time.time(), self._process.identity
             if await self._admin.births(*releases) == births:  # else some may be of before and some of after
                 break
-        return tuple(
-            Counters(
-                release=release,
-                at=at,
-                # A cluster that changes (one more instance, say) starts to count afresh.
-                epoch=f"{envoy}-{births[release]}",
-                requests=counted.get(f"cluster.{release}.external.upstream_rq_completed", 0),
-                errors=counted.get(f"cluster.{release}.external.upstream_rq_5xx", 0),
-                latency=latency.get(release, {}),
-            )
-            for release in releases
-            if release in births
-        )
+        # A cluster that changes (one more instance, say) starts to count afresh.
+        epochs = {release: f"{envoy}-{births[release]}" for release in releases if release in births}
+        readings = (counted(r, at, epoch, numbers, latency.get(r, {})) for r, epoch in epochs.items())
+        return self._tally.of(config.route_name(service, environment), readings)
+
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        name = config.route_name(service, environment)
+        if name not in self._state.plans:
+            return ()
+        return refusals(name, await self._admin.counters(rf"^{REFUSED}\.{re.escape(name)}\."))
 
     # --- looked after by the agent ---------------------------------------------------------------------
 
@@ -342,15 +366,21 @@ class Envoy:
             await self._process.stop()
 
 
-def _state(backend: Backend, ready: int, total: int, addresses: tuple[str, ...]) -> BackendState:
+def _state(backend: Backend, hosts: Hosts) -> BackendState:
     """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
-    ours = tuple(address for address in backend.addresses if address in addresses)
-    others = tuple(address for address in addresses if address not in ours)
-    return BackendState(replace(backend, addresses=(*ours, *others)), ready, total)
+    found = replace(
+        backend,
+        addresses=_ordered(backend.addresses, hosts.addresses),
+        draining=_ordered(backend.draining, hosts.draining),
+        breakers=hosts.breakers,
+    )
+    busy = tuple(address for address in found.draining if hosts.active[address])
+    return BackendState(found, hosts.ready, len(hosts.addresses), sum(hosts.active.values()), busy)
 
 
-def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:
-    return set(old.backends) == set(new.backends)
+def _ordered(ours: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    known = tuple(address for address in ours if address in there)
+    return (*known, *(address for address in there if address not in known))
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:

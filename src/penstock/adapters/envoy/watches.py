@@ -21,11 +21,13 @@ SPARE = 4
 
 
 def watched(plans: Iterable[TrafficPlan]) -> set[tuple[str, str]]:
-    """Service and environment of all routes that these plans have Envoy watch."""
+    """All that these plans have Envoy watch: routes, by service and environment, and where releases are."""
     found = set()
     for plan in plans:
         found.add((plan.service, plan.environment))
         found |= {(e.callee, plan.environment) for backend in plan.backends for e in backend.egress}
+        # Both clusters of an elastic release watch where it is.
+        found |= {(b.release, which) for b in plan.backends if b.elastic for which in ("users", "preview")}
     return found
 
 
