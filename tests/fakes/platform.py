@@ -163,6 +163,7 @@ class FakePlatform:
             later=found.later,
             most=found.workload.most,
             scaling=found.workload.scaling,
+            protocol=found.workload.protocol,
         )
 
     def change(self, release: str, life: str) -> None:

@@ -21,6 +21,7 @@ from penstock.core.traffic import (
     Backend,
     BackendState,
     Counters,
+    Led,
     Rule,
     TrafficPlan,
     TrafficState,
@@ -56,6 +57,7 @@ class FakeRouter:
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._turned_away: dict[tuple[str, str], Counter[RuleName]] = defaultdict(Counter)
         self.held: Counter[str] = Counter()
+        self._led: Counter[tuple[str, str]] = Counter()
 
     # --- Router ------------------------------------------------------------------------------------
 
@@ -128,6 +130,14 @@ class FakeRouter:
         counted = sorted(self._turned_away[service, environment].items())
         return tuple(Refused(rule, count) for rule, count in counted)
 
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        plan = self._plans.get((service, environment))
+        known = [backend.release for backend in plan.backends] if plan else []
+        callers = [backend for other in self._plans.values() for backend in other.backends]
+        ways = [(release, "") for release in known]
+        ways += [(target, c.release) for c in callers for target in c.chain if target in known]
+        return tuple(Led(release, "1", self._led[release, caller], caller) for release, caller in ways)
+
     # --- looked after by the agent -------------------------------------------------------------------
 
     async def tend(self) -> None:
@@ -156,7 +166,8 @@ class FakeRouter:
                 given["baggage"] = ",".join(filter(None, (given.get("baggage"), _chain(caller.release))))
         if plan is None:
             return 503, "", {}
-        dark = self._dark(plan, given)
+        dark, led_by = self._dark(plan, given)
+        self._led[dark, led_by] += bool(dark)
         if dark or not plan.weights:
             return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
         refused = self._not_admitted(plan, calling)
@@ -199,23 +210,23 @@ class FakeRouter:
                         return service, backend, self.meddled.get(key, self._plans.get(key))
         return None
 
-    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> str:
-        """The dark release that this request may see, and names; or that its chain leads to."""
+    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> tuple[str, str]:
+        """The dark release that this request may see, and names; or that the chain of a caller leads to."""
         token, cookies = f"{TOKEN}-{plan.service}", _cookies(given)
         for backend in plan.backends:
             release = backend.release
             on_host = given["host"].lower().startswith(f"{release}.preview.")
             named = given.get(PREVIEW_HEADER) == release or on_host
             if named and given.get(TOKEN_HEADER) == token:
-                return release
+                return release, ""
             if on_host and cookies.get(PREVIEW_COOKIE) == token:
-                return release
+                return release, ""
         known = {backend.release for backend in plan.backends}
         for caller in (caller for other in self._plans.values() for caller in other.backends):
             for target in caller.chain:
                 if target in known and _chain(caller.release) in given.get("baggage", ""):
-                    return target
-        return ""
+                    return target, caller.release
+        return "", ""
 
     def _choose(self, plan: TrafficPlan, given: dict[str, str], path: str) -> tuple[str, dict[str, str]]:
         weights = next((r.weights for r in plan.rules if _matches(r, given, path)), plan.weights)

@@ -15,9 +15,10 @@ from penstock.config import ServiceConfig
 from penstock.core.drift import drift
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
+from penstock.core.mesh import Mesh
 from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
-from penstock.core.traffic import TrafficState
+from penstock.core.traffic import Backend, TrafficState
 from penstock.core.workload import Placement, Workload
 from penstock.errors import Broken, Unavailable
 from penstock.ports import Artifacts, Outcome, Platform, Router, Task
@@ -42,7 +43,10 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     found = drift(task.delivery, state)
-    await router.apply(state.exposing(placement.backend), fence=task.fence)
+    backend = _meshed(placement.backend, data.mesh)
+    if release.id not in state.plan.serving:  # what it calls while it is dark
+        backend = replace(backend, chain=tuple(link.release.id for link in task.chain))
+    await router.apply(state.exposing(backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
     hint = await _not_let_in(router, workload) if outcome.state is State.SUCCESS else ""
     return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
@@ -56,6 +60,14 @@ async def _not_let_in(router: Router, workload: Workload) -> str:
             state = await router.read(callee, workload.environment)
             refusing += [] if state.admission.allows(workload.service) else [callee]
     return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
+
+
+def _meshed(backend: Backend, mesh: Mesh | None) -> Backend:
+    """The same, with calls to services at peers led there, and with who of the peers may call."""
+    if mesh is None:
+        return backend
+    egress = tuple(replace(way, remote=mesh.calls.get(way.callee)) for way in backend.egress)
+    return replace(backend, egress=egress, export=mesh.export)
 
 
 async def _mirrored(task: Task, router: Router, state: TrafficState, release: str) -> str:
@@ -109,6 +121,7 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         liveness=config.liveness,
         drain_seconds=config.drain_seconds,
         limits=config.limits,
+        protocol=config.protocol,
         secrets=task.secrets,
         admission=config.traffic.admission,
         breakers=config.traffic.breakers,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
-from penstock.core.traffic import Backend, Egress
+from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
 
 
 class Isolation(StrEnum):
@@ -108,6 +108,7 @@ class Workload:
     liveness: Liveness = PROCESS_LIVES
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
+    protocol: AppProtocol = HTTP1
     secrets: tuple[str, ...] = field(default=(), repr=False)
     admission: Admission = ANYBODY
     breakers: Breakers = NO_BREAKERS
@@ -171,6 +172,7 @@ class Placement:
     later: Afterwards = ()
     most: int = 1
     scaling: Scaling = NO_SCALING
+    protocol: AppProtocol = HTTP1
 
     @property
     def backend(self) -> Backend:
@@ -184,6 +186,7 @@ class Placement:
             admission=self.admission,
             breakers=self.breakers,
             elastic=self.elastic,
+            protocol=self.protocol,
         )
 
     @property

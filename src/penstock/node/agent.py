@@ -145,6 +145,8 @@ class Agent:
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
             case calls.ReadRefused(service=service, environment=environment):
                 return calls.Answer(refused=await self._metrics.refused(service, environment))
+            case calls.ReadLed(service=service, environment=environment):
+                return calls.Answer(led=await self._metrics.led(service, environment))
             case calls.StopEverything():
                 return await self._stop_everything()
             case _:

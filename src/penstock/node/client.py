@@ -14,7 +14,7 @@ from penstock.core import nodecalls as calls
 from penstock.core.admission import Refused
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
 from penstock.core.workload import MOST_DRAIN, Afterwards, Placement, Workload
 from penstock.errors import Broken, Invalid, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
@@ -107,6 +107,10 @@ class NodeMetrics:
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         call = calls.ReadRefused("read-refused", service, environment)
         return (await self._client.ask(call, READ_SECONDS)).refused or ()
+
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        call = calls.ReadLed("read-led", service, environment)
+        return (await self._client.ask(call, READ_SECONDS)).led or ()
 
 
 def _placed(answer: calls.Answer) -> Placement:

@@ -97,6 +97,13 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Counters&filter={quote(pattern)}")
         return {stat["name"]: int(stat["value"]) for stat in response.json()["stats"] if "value" in stat}
 
+    async def led(self, host: str, *prefixes: str) -> dict[str, int]:
+        """How many requests took routes that are counted under these names; those that are."""
+        names = "|".join(re.escape(prefix) for prefix in prefixes)
+        head, tail = f"vhost.{host}.route.", ".upstream_rq_total"
+        found = await self.counters(rf"^{re.escape(head)}({names}){re.escape(tail)}$") if names else {}
+        return {name.removeprefix(head).removesuffix(tail): count for name, count in found.items()}
+
     async def in_flight(self) -> int:
         """How many requests of users and callers are not answered yet."""
         return await self._gauges(r"^http\.(in|out)\..*\.downstream_rq_active$")

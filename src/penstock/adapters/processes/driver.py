@@ -259,7 +259,7 @@ class Processes:
         if not self._runner.alive(record):
             self._restart(record, release, place, now)
         elif record.phase is Phase.STARTING:
-            if self._probes.ready(record, place, workload.health_path):
+            if self._probes.ready(record, place, workload):
                 self._probes.forget(record)
                 record.phase, record.ready_since, record.served = Phase.READY, now, True
             elif now > record.started + workload.start_seconds and not record.served:
@@ -270,7 +270,7 @@ class Processes:
         elif exceeded := self._watch.exceeded(record, workload.limits):
             record.ended_for = exceeded
             self._runner.kill(record)
-        elif workload.liveness.path and self._probes.hangs(record, place, workload.liveness):
+        elif workload.liveness.path and self._probes.hangs(record, place, workload):
             asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
             record.ended_for = f"did not answer, asked {asked}, and was ended"
             self._runner.kill(record)
@@ -344,6 +344,7 @@ class Processes:
             later=release.wanted.then,
             most=release.workload.most,
             scaling=release.workload.scaling,
+            protocol=release.workload.protocol,
         )
 
     def _egress(self, release: Release, place: Place, number: int) -> str:
