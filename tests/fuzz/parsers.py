@@ -22,6 +22,8 @@ from penstock.adapters.build import NodeBuilder, PythonBuilder
 from penstock.adapters.cel import Cel
 from penstock.adapters.rego.check import Flaw, check
 from penstock.adapters.unsandboxed import Unsandboxed
+from penstock.analysis.judge import spans_of
+from penstock.analysis.replay import replay, rows_of
 from penstock.bootstrap.archive import FORMAT, Manifest, Writer
 from penstock.bootstrap.archive import check as check_backup
 from penstock.checks import intake
@@ -39,6 +41,7 @@ from penstock.config import (
     with_authorities,
 )
 from penstock.core import image, imported, nodecalls, sshsig
+from penstock.core.canary import Rule
 from penstock.core.codec import decode
 from penstock.core.codeowners import owners
 from penstock.core.digest import canonical, digest
@@ -180,6 +183,11 @@ def service(data: bytes) -> None:
     with folder() as tree:
         (tree / "penstock.yaml").write_bytes(data)
         canonical(load_service(tree, "shop"))
+
+
+def canary_looks(data: bytes) -> None:
+    rows = rows_of(data.decode(errors="replace"), "looks.csv")
+    replay(spans_of(rows[:10]), Rule(5.0, 20.0))
 
 
 def environment(data: bytes) -> None:

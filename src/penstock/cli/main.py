@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.cli import (
+    canary,
     flaky,
     keeping,
     local,
@@ -220,6 +221,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _people(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "canaries: plan one, judge an earlier one again"
+    canary.parsers(_group(commands, "canary", what, "penstock canary plan shop"))
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
     people.parsers(functools.partial(_group, commands))
