@@ -7,8 +7,9 @@ What is computed here for all at once is what `penstock.analysis` says of one: `
 from __future__ import annotations
 
 import functools
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -115,54 +116,61 @@ def _tail(rows: tuple[tuple[int, int, int, int], ...]) -> float:
 
 def _clusters(runs: Runs) -> Real:
     """`dispersion.ratio` at every look."""
-    looks = np.arange(1, runs.n.shape[1] + 1)
-    one, other = _within(runs), _between(runs)
-    count = np.broadcast_to(looks, one.shape)
-    measured = np.maximum(one, other[0])
-    intervals = np.where(other[0] > one, other[1], count)
-    chance = _chance(np.arange(runs.n.shape[1] + 2))[intervals]
-    return np.where(measured > np.maximum(dispersion.MOST, chance), measured, 1.0)
+    starts = np.cumsum((0, *runs.steps))
+    found = np.ones(runs.n.shape)
+    for look in range(1, runs.n.shape[1] + 1):
+        steps = [slice(a, min(b, look)) for a, b in itertools.pairwise(starts) if min(b, look) - a > 1]
+        if not steps:
+            continue
+        one, free = _within(runs, steps)
+        other, others = _between(runs, steps)
+        measured = np.maximum(one, other)
+        chance = _chance(np.where(other > one, others, free))
+        beyond = measured > np.maximum(dispersion.MOST, chance)
+        found[:, look - 1] = np.where(beyond, np.minimum(measured, dispersion.LARGEST), 1.0)
+    return found
 
 
-def _chance(intervals: Whole) -> Real:
-    part = 2 / (9 * np.maximum(intervals - 1, 1))
+def _chance(free: Whole) -> Real:
+    part = 2 / (9 * np.maximum(free, 1))
     return (1 - part + dispersion.BY_CHANCE * np.sqrt(part)) ** 3
 
 
-def _within(runs: Runs) -> Real:
-    n, a, m, b = (x.astype(float) for x in (runs.n, runs.a, runs.m, runs.b))
-    looks = np.arange(1, n.shape[1] + 1)
-    bad, own = a.cumsum(1), n.cumsum(1)
-    stable_bad, stable = b.cumsum(1), m.cumsum(1)
-    rate, alike = bad / own, stable_bad / stable
-    spread = (a * a).cumsum(1) - 2 * rate * (a * n).cumsum(1) + rate**2 * (n * n).cumsum(1)
-    beside = n * b / m
-    with np.errstate(divide="ignore", invalid="ignore"):
-        common = rate / alike * ((a * beside).cumsum(1) - rate * (n * beside).cumsum(1))
-        common -= rate * ((a * n).cumsum(1) - rate * (n * n).cumsum(1))
-        common = np.where(stable_bad > 0, common, 0.0)
-        spare = looks / np.maximum(looks - 1, 1)
-        excess = np.maximum(spread * spare - bad, 0.0)
-        found = (spread * spare - np.minimum(np.maximum(common * spare, 0.0), excess)) / bad
-    return np.where((bad > 0) & (looks > 1), found, 1.0)
-
-
-def _between(runs: Runs) -> tuple[Real, Whole]:
-    bad, share = runs.a + runs.b, runs.n / (runs.n + runs.m)
-    count = (bad > 0).cumsum(1)
-    weighted = (runs.b * runs.n / runs.m).cumsum(1)
-    seen = (runs.a.cumsum(1) > 0) & (runs.b.cumsum(1) > 0) & (count > 1)
-    found = np.ones(bad.shape)
-    for look in range(bad.shape[1]):
-        rows = seen[:, look]
+def _within(runs: Runs, steps: Sequence[slice]) -> tuple[Real, int]:
+    bad, spread, common = (np.zeros(runs.count) for _ in range(3))
+    free = 0
+    for step in steps:
+        n, a, m, b = (x[:, step].astype(float) for x in (runs.n, runs.a, runs.m, runs.b))
+        rate, usual = (a.sum(1) / n.sum(1))[:, None], (b.sum(1) / m.sum(1))[:, None]
+        count = n.shape[1]
+        off, spare = a - n * rate, count / (count - 1)
+        free += count - 1
+        bad += a.sum(1)
+        spread += (off**2).sum(1) * spare
         with np.errstate(divide="ignore", invalid="ignore"):
-            theta = runs.a[rows, : look + 1].sum(1) / weighted[rows, look]
-            s, d = share[rows, : look + 1], bad[rows, : look + 1]
-            expected = theta[:, None] * s / (theta[:, None] * s + 1 - s)
-            off = (runs.a[rows, : look + 1] - d * expected) ** 2
-            parts = np.where(d > 0, off / (d * expected * (1 - expected)), 0.0)
-        found[rows, look] = parts.sum(1) / (count[rows, look] - 1)
-    return found, count
+            beside = np.where(usual > 0, off * (b / (m * usual) - 1) * n * rate, 0.0)
+        common += beside.sum(1) * spare
+    excess = np.maximum(spread - bad, 0.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = (spread - np.minimum(np.maximum(common, 0.0), excess)) / bad
+    return np.where(bad > 0, found, 1.0), free
+
+
+def _between(runs: Runs, steps: Sequence[slice]) -> tuple[Real, Whole]:
+    total, free = np.zeros(runs.count), np.zeros(runs.count, dtype=np.int64)
+    for step in steps:
+        n, a, m, b = (x[:, step].astype(float) for x in (runs.n, runs.a, runs.m, runs.b))
+        both, odds = a + b, n / m
+        alike = (b * odds).sum(1)
+        seen = (a.sum(1) > 0) & (alike > 0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            theta = (a.sum(1) / alike)[:, None]
+            expected = theta * odds / (theta * odds + 1)
+            off = (a - both * expected) ** 2 / (both * expected * (1 - expected))
+        total += np.where(seen, np.where(both > 0, off, 0.0).sum(1), 0.0)
+        free += np.where(seen, (both > 0).sum(1) - 1, 0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(free > 0, total / free, 1.0), free
 
 
 def differing(runs: Runs) -> int:

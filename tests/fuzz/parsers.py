@@ -22,12 +22,17 @@ from penstock.adapters.build import NodeBuilder, PythonBuilder
 from penstock.adapters.cel import Cel
 from penstock.adapters.rego.check import Flaw, check
 from penstock.adapters.unsandboxed import Unsandboxed
+from penstock.analysis.judge import spans_of
+from penstock.analysis.replay import replay, rows_of
 from penstock.bootstrap.archive import FORMAT, Manifest, Writer
 from penstock.bootstrap.archive import check as check_backup
 from penstock.checks import intake
 from penstock.checks.cyclonedx import parse_cyclonedx
 from penstock.checks.reports import parse_coverage, parse_junit
 from penstock.checks.sarif import parse_sarif
+from penstock.checks.untrusted import document as openapi_document
+from penstock.checks.untrusted import requests as openapi_requests
+from penstock.checks.untrusted.exchange import PlanCall
 from penstock.config import (
     ServiceConfig,
     environment_data,
@@ -36,6 +41,7 @@ from penstock.config import (
     with_authorities,
 )
 from penstock.core import image, imported, nodecalls, sshsig
+from penstock.core.canary import Rule
 from penstock.core.codec import decode
 from penstock.core.codeowners import owners
 from penstock.core.digest import canonical, digest
@@ -145,6 +151,14 @@ def any_report(data: bytes) -> None:
 # --- what people write --------------------------------------------------------------------------------------
 
 CEL = Cel()
+
+
+def openapi(data: bytes) -> None:
+    """A document, and the requests that come of it."""
+    call = PlanCall("plan", "openapi.yaml", "", 3, 1, ())
+    openapi_requests.plan(openapi_document.parse(data, call.name), call)
+
+
 FACTS = {"evidence.tests.failed": 0, "change.author": "ada", "evidence.tests.failing": ("a", "b")}
 
 
@@ -169,6 +183,11 @@ def service(data: bytes) -> None:
     with folder() as tree:
         (tree / "penstock.yaml").write_bytes(data)
         canonical(load_service(tree, "shop"))
+
+
+def canary_looks(data: bytes) -> None:
+    rows = rows_of(data.decode(errors="replace"), "looks.csv")
+    replay(spans_of(rows[:10]), Rule(5.0, 20.0))
 
 
 def environment(data: bytes) -> None:

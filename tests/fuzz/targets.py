@@ -17,6 +17,7 @@ from fuzz.parsers import (
     archive,
     backup,
     backup_seed,
+    canary_looks,
     coverage,
     cyclonedx,
     entry_bundle,
@@ -29,6 +30,7 @@ from fuzz.parsers import (
     node_call,
     node_project,
     note,
+    openapi,
     ownership,
     parts_of_a_bundle,
     policy,
@@ -90,6 +92,9 @@ deny contains msg if {
 SSH_LINE = sshsig.public_key_line(proof.WORKER.public_key, "ada").encode()
 SSH_BLOB = sshsig.SshSignature(proof.WORKER.public_key, "penstock", "sha512", bytes(64)).blob()
 
+CSV = b"seconds,share,requests,errors,slow,stable_requests,stable_errors,stable_slow\n5,10,40,1,2,360,3,4\n"
+JSON = b'[{"seconds": 5, "requests": 900, "errors": 0, "stable_requests": 900, "stable_errors": 1}]'
+
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
     Target("statement", statement, tuple(e.payload for e in proof.ENVELOPES)),
@@ -115,12 +120,14 @@ TARGETS: tuple[Target, ...] = (
     Target("node-project", node_project),
     Target("node-call", node_call),
     Target("guard", guard),
+    Target("openapi", openapi),
     Target("ssh-signature", ssh_signature, (SSH_BLOB,)),
     Target("ssh-text", ssh_text, (SSH_LINE, sshsig.armour(SSH_BLOB).encode())),
     Target("codeowners", ownership, (b"* @everybody\n/policies/ @org/leads ada@example.org # ours\n",)),
     Target("tile", tile, (b"tile/0/x001/234.p/5", b"tile/entries/000")),
     Target("entry-bundle", entry_bundle, (encode_bundle([b"one", b"two"]),)),
     Target("rego", rego, (REGO,)),
+    Target("canary-looks", canary_looks, (CSV, JSON)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}

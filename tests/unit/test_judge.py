@@ -14,6 +14,7 @@ from penstock.analysis.judge import (
     Arm,
     Judgment,
     Span,
+    evidence,
     judge,
     needed_requests,
     shown_no_worse,
@@ -220,6 +221,22 @@ def test_more_bad_requests_than_requests_are_refused(row: tuple[int, ...]) -> No
         spans_of([row])
 
 
+def test_whatever_the_counts_are_there_is_a_verdict_in_finite_numbers() -> None:
+    chance = random.Random(5)
+    counts = (0, 0, 1, 2, 10, 1000, 10**7, 9 * 10**12)
+
+    def arm() -> tuple[int, int, int]:
+        requests = chance.choice(counts)
+        return requests, chance.choice((0, requests, requests // 3)), chance.choice((0, requests))
+
+    for _ in range(40):
+        rows = [(1000 * n, chance.choice((1, 500, 999)), *arm(), *arm()) for n in range(chance.randint(1, 7))]
+        rule = Rule(3.0, 20.0, chance.choice((1e-9, 0.2)), chance.choice((1.0, 2.0, 1e6)), 1e-9, 0.05)
+        for finding in judge(spans_of(rows), rule).findings:
+            numbers = (finding.effect, finding.difference.low, finding.difference.high, finding.p)
+            assert all(math.isfinite(number) for number in numbers), (rows, finding)
+
+
 # --- clusters --------------------------------------------------------------------------------------------
 
 
@@ -250,6 +267,19 @@ def test_a_cluster_counts_once() -> None:
     assert judge(spans(*single), RULE).verdict.result is Result.FAIL, "as many, one by one, are"
 
 
+@pytest.mark.parametrize(("bad", "looks"), [(80, 2), (30, 3)])
+def test_a_release_that_begins_to_fail_outright_is_no_cluster(bad: int, looks: int) -> None:
+    good = [(Arm(100, 0), Arm(100, 0))] * 20
+    assert judge(spans(*good, *[(Arm(100, bad), Arm(100, 0))] * looks), RULE).verdict.result is Result.FAIL
+
+
+def test_what_breaks_when_more_users_come_is_no_cluster() -> None:
+    few = spans(*[(Arm(20, 0), Arm(180, 0))] * 6, step=100)
+    many = [Span(30.0 + s.at, 500, s.new, s.stable) for s in spans(*[(Arm(100, 3), Arm(100, 0))] * 6)]
+    found = judge([*few, *many], RULE)
+    assert (found.verdict.result, found.findings[0].clusters) == (Result.FAIL, 1.0)
+
+
 # --- promises, on simulated releases ---------------------------------------------------------------------
 
 
@@ -260,17 +290,18 @@ def binomial(chance: random.Random, n: int, p: float) -> int:
 def test_false_alarms_over_all_looks_stay_rare() -> None:
     """Two releases with the same 2% of failures, looked at twelve times in three steps: alpha is 1%."""
     chance, alarms = random.Random(7), 0
-    for _ in range(100):
-        looks: list[Span] = []
-        for number in range(1, 13):
-            share = (50, 250, 500)[(number - 1) // 4]
+    for _ in range(400):
+        pairs: list[Pair] = []
+        for number in range(12):
+            share = (50, 250, 500)[number // 4]
             new = share * 200 // 1000
             bad = binomial(chance, new, 0.02), binomial(chance, 200 - new, 0.02)
-            looks.append(Span(5.0 * number, share, Arm(new, bad[0]), Arm(200 - new, bad[1])))
-            if judge(looks, RULE).verdict.result is Result.FAIL:
+            pairs.append(Pair(share, new, bad[0], 200 - new, bad[1]))
+            p, limit = evidence(pairs, dispersion.ratio(pairs), 11 if number == 11 else None, 0.01)
+            if p <= limit:
                 alarms += 1
                 break
-    assert alarms <= 4, "1% of 100 is 1; 4 is three standard errors above"
+    assert alarms <= 10, "1% of 400 is 4; 10 is three standard errors above"
 
 
 def test_what_is_said_to_be_detectable_is_detected() -> None:

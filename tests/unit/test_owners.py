@@ -23,6 +23,7 @@ from penstock.core.people import (
     Person,
     PolicyRetirement,
     PolicyVersion,
+    Quarantine,
     Review,
     RoleGrant,
     RoleRevocation,
@@ -118,10 +119,13 @@ VERBS: dict[str, Verb] = {
     "retire for catalog": lambda by: PolicyRetirement(by, "p-service-catalog", "x"),
     "override for all": lambda by: Override(by, "p-organisation", "deploy", RELEASE, "x", 1.0),
     "override for shop": lambda by: Override(by, "p-team-shop", "deploy", RELEASE, "x", 1.0),
+    "quarantine in catalog": lambda by: Quarantine(by, "catalog", "test_a", "x", 1.0),
+    "quarantine in an unbound service": lambda by: Quarantine(by, "unbound", "test_a", "x", 1.0),
     "review": lambda by: Review(by, "ab" * 20, "approve", ""),
 }
 ADMINISTRATORS = {(ADMINISTRATOR, "organisation")}
 SECURITY = {("security-lead", "organisation")}
+TESTING = {("test-lead", "organisation")}
 SHOP_SECURITY = SECURITY | {("security-lead", "team/shop")}
 #: Who may do it, beside the operator, who holds every role.
 ALLOWED: dict[str, set[tuple[str, str]]] = {
@@ -146,6 +150,8 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "retire for catalog": SHOP_SECURITY,
     "override for all": SECURITY,
     "override for shop": SHOP_SECURITY,
+    "quarantine in catalog": TESTING | {("test-lead", "team/shop")},
+    "quarantine in an unbound service": TESTING,
     "review": {*PEOPLE.values()},
 }
 

@@ -16,7 +16,7 @@ from statistics import NormalDist
 from penstock.analysis.sequential import Pair
 
 #: Products of probabilities that are worth it; beyond, the normal law with its skewness is exact enough.
-MOST_TERMS = 400_000
+MOST_TERMS = 100_000
 #: Where a tail ends: far below any α.
 TINY = 1e-14
 

@@ -39,6 +39,7 @@ from penstock.analysis.sequential import (
     stable_rate,
 )
 from penstock.core.canary import ROW, Row, Rule
+from penstock.core.traffic import WHOLE
 from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
 from penstock.errors import Invalid
 
@@ -85,13 +86,15 @@ def spans_of(rows: Sequence[Row]) -> list[Span]:
 
 @dataclass(frozen=True)
 class Finding:
-    """One metric. *difference* and *ratio* are bounds of the effect at all looks together, *limit* what the
-    difference may be; *p* is the chance of so much evidence without a regression, *alpha* its limit;
-    *detectable* the smallest rate that would have been found; *clusters* what counts were divided by."""
+    """One metric. *effect* is the difference of the rates, *difference* and *ratio* its bounds at all looks
+    together, *limit* what the difference may be. *p* is the chance of so much evidence without a regression,
+    *alpha* its limit; *detectable* the smallest rate that would have been found; *clusters* what counts were
+    divided by."""
 
     name: str
     new: tuple[int, int]
     stable: tuple[int, int]
+    effect: float
     difference: Bounds
     ratio: Bounds
     limit: float
@@ -101,10 +104,6 @@ class Finding:
     clusters: float
     worse: bool
     no_worse: bool
-
-    @property
-    def effect(self) -> float:
-        return self.new[0] / max(1, self.new[1]) - self.stable[0] / max(1, self.stable[1])
 
 
 @dataclass(frozen=True)
@@ -126,8 +125,8 @@ def judge(spans: Sequence[Span], rule: Rule) -> Judgment:
         ("the new release", sum(s.new.requests for s in spans)),
     ):
         if requests == 0:
-            said = unknown(Cause.MISSING, f"{who} has answered no user request yet; {needed} are needed")
-            return Judgment(said, needed, (), needed)
+            words = f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed)}"
+            return Judgment(unknown(Cause.MISSING, words), needed, (), needed)
     findings = [_finding("failed", _errors(spans), spans, rule)]
     if rule.slow_ms is not None:
         findings.append(_finding(f"slower than {rule.slow_ms:g} ms", _slow(spans), spans, rule))
@@ -172,15 +171,16 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
     points, ratio = (rule.points, rule.ratio) if errors else (rule.slow_points, 1.0)
     clusters = dispersion.ratio(pairs)
     steps = _thinned(comparable(pairs), clusters)
-    p, alpha = evidence(pairs, _last_look(spans, rule), rule.alpha_each)
+    p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
     new = round(sum(p.new_bad for p in pairs)), round(sum(p.new for p in pairs))
     stable = round(sum(p.stable_bad for p in pairs)), round(sum(p.stable for p in pairs))
     limit = max(points, (ratio - 1) * stable_rate(steps))
-    beyond = errors or (steps and _rise(steps) > limit)
+    effect = _rise(steps) if steps else 0.0
     return Finding(
         name=name,
         new=new,
         stable=stable,
+        effect=effect,
         difference=difference_bounds(steps, NO_WORSE / 4, NO_WORSE / 4),
         ratio=ratio_bounds(steps, NO_WORSE / 2),
         limit=limit,
@@ -188,27 +188,29 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
         alpha=alpha,
         detectable=power.smallest_rate(steps, rule.alpha_each * (1 - SEQUENTIAL)),
         clusters=clusters,
-        worse=p <= alpha and bool(beyond),
+        worse=p <= alpha and (errors or effect > limit),
         no_worse=shown_no_worse(steps, points, ratio),
     )
 
 
-def evidence(pairs: list[Pair], last: int | None, alpha: float) -> tuple[float, float]:
+def evidence(pairs: list[Pair], clusters: float, last: int | None, alpha: float) -> tuple[float, float]:
     """How surprising the counts are if the new release is not worse, and the limit for that: of the
-    sequential test, or of the exact one at the last look (the index of its pair), whichever says more."""
-    told = _thinned(pairs, _divisor(pairs))
+    sequential test, or of the exact one at the last look (the index of its pair), whichever says more.
+
+    *clusters* is `dispersion.ratio` of the pairs."""
+    told = _thinned(pairs, _divisor(pairs, clusters))
     sequential = math.exp(min(0.0, -log_evidence(told))), alpha * SEQUENTIAL
     if last is None:
         return sequential
     then = pairs[: last + 1]
-    divisor = _divisor(then)
+    divisor = _divisor(then, clusters if len(then) == len(pairs) else dispersion.ratio(then))
     exact = tail([_whole(pair, divisor) for pair in comparable(then)]), alpha * (1 - SEQUENTIAL)
     return min(sequential, exact, key=lambda said: said[0] / said[1])
 
 
-def _divisor(pairs: list[Pair]) -> float:
+def _divisor(pairs: list[Pair], clusters: float) -> float:
     """How large clusters are; before that can be measured, they are taken for rather large."""
-    return max(dispersion.ratio(pairs), dispersion.UNMEASURED if len(pairs) < dispersion.ENOUGH else 1.0)
+    return max(clusters, dispersion.UNMEASURED if len(pairs) < dispersion.ENOUGH else 1.0)
 
 
 def _thinned(pairs: list[Pair], clusters: float) -> list[Pair]:
@@ -289,7 +291,7 @@ def in_words(finding: Finding) -> str:
 
 
 def _times(ratio: float) -> str:
-    return "any number of" if math.isinf(ratio) else f"{ratio:.2g}"
+    return "any number of" if math.isinf(ratio) else f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 def _missing(more: int | None, spans: Sequence[Span]) -> str:
@@ -301,6 +303,13 @@ def _missing(more: int | None, spans: Sequence[Span]) -> str:
     if not requests or seconds <= 0:
         return f"{more} more requests of the new release are needed, and none come"
     return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
+
+
+def _until(spans: Sequence[Span], needed: int) -> str:
+    """How long it takes until the new release, which has answered none yet, has so many by its share."""
+    requests = sum(s.new.requests + s.stable.requests for s in spans)
+    new = requests * spans[-1].step / WHOLE if spans else 0.0
+    return f", about {duration(needed * spans[-1].at / new)}" if new else ""
 
 
 def duration(seconds: float) -> str:

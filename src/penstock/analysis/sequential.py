@@ -31,7 +31,7 @@ EFFECTS = (1.5, 2.5, 5.0, 12.0)
 TILTS = ((8.0, 0.35), (2.5, 0.2), (1.2, 0.15), (0.6, 0.12), (0.25, 0.1), (0.08, 0.08))
 #: The stable release's requests may weigh a twentieth of a request, and need larger ones for that.
 WEIGHTED_TILTS = ((160.0, 0.1), (40.0, 0.15), (8.0, 0.25), (2.5, 0.2), (1.0, 0.15), (0.4, 0.1), (0.1, 0.05))
-#: Beyond this e^x is of no use, and soon not even a float.
+#: Beyond this e^x is of no use, and soon no float: such a bet is not made.
 LARGEST = 300.0
 #: Logarithm of a ratio of rates that nobody asks about.
 FAR = 12.0
@@ -140,11 +140,13 @@ def stable_bounds(steps: Sequence[Pair], alpha: float) -> Bounds:
     requests = sum(p.new for p in steps)
     bad = sum(p.stable_bad * p.new / p.stable for p in steps)
     most = max(p.new / p.stable for p in steps)
-    return _bounds(
-        lambda rate, tilt: tilt * bad - requests * rate * math.expm1(tilt * most) / most,
-        [(tilt, weight) for tilt, weight in WEIGHTED_TILTS if tilt * most < LARGEST],
-        alpha,
-    )
+
+    def log_bet(rate: float, tilt: float) -> float:
+        if tilt * most > LARGEST:
+            return -math.inf
+        return tilt * bad - requests * rate * math.expm1(tilt * most) / most
+
+    return _bounds(log_bet, WEIGHTED_TILTS, alpha)
 
 
 def stable_rate(steps: Sequence[Pair]) -> float:
@@ -181,4 +183,6 @@ def _last(holds: Callable[[float], bool], low: float, high: float) -> float | No
 
 def _log_sum(logs: Sequence[float]) -> float:
     top = max(logs)
+    if math.isinf(top):
+        return top
     return top + math.log(math.fsum(math.exp(value - top) for value in logs))

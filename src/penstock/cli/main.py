@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.cli import (
+    canary,
+    flaky,
     keeping,
     local,
     logs,
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
     _delivery(commands)
     _looking(commands)
+    _tests(commands)
     _people(commands)
     _proof(commands)
     return top
@@ -175,6 +178,15 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     why.add_argument("service")
 
 
+def _tests(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "which tests both failed and passed on the same artifact, and which are quarantined"
+    command = _add(commands, "flaky", flaky.flaky, what, "penstock flaky shop")
+    command.add_argument("service")
+    what = "have a flaky test's failure shown and not block, for a while: for the service's test lead"
+    example = "penstock quarantine shop tests::test_clock --reason 'races, T-12' --for 14d"
+    flaky.quarantine_parser(_add(commands, "quarantine", flaky.quarantine, what, example))
+
+
 def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "evidence: list, show, add a report or a signed statement, export a delivery's bundle"
     example = "penstock evidence add junit.xml --for shop-1a2b3c4d"
@@ -209,6 +221,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _people(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "canaries: plan one, judge an earlier one again"
+    canary.parsers(_group(commands, "canary", what, "penstock canary plan shop"))
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
     people.parsers(functools.partial(_group, commands))

@@ -53,11 +53,19 @@ def planned(kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None =
     )
     match kind:
         case "code":
-            return standard(canary, checks or check_stages(config))
+            return _with_time(standard(canary, checks or check_stages(config)), config)
         case "configuration":
-            return configuration(canary)
+            return _with_time(configuration(canary), config)
         case _:
             return rollback(canary)
+
+
+def _with_time(pipeline: Pipeline, config: ServiceConfig) -> Pipeline:
+    """A load test and a comparison take as long as they are asked to, beside everything else."""
+    asked = (config.acceptance.load, config.acceptance.compare)
+    more = sum(part.seconds for part in asked if part is not None)
+    stages = (replace(s, seconds=s.seconds + more) if s.verb == "acceptance" else s for s in pipeline.stages)
+    return replace(pipeline, stages=tuple(stages))
 
 
 def check_stages(config: ServiceConfig) -> tuple[Stage, ...]:

@@ -17,7 +17,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.workload import Isolation
 from penstock.errors import PenstockError
-from penstock.server import logs, views
+from penstock.server import canaries, flaky, logs, views
+from penstock.server.chart import picture
 from penstock.server.guard import COOKIE, identity_of
 
 TEMPLATES = Environment(
@@ -83,7 +84,9 @@ def routes(control: ControlPlane) -> APIRouter:
     @pages.get("/deliveries/{delivery}")
     async def delivery(delivery: str) -> HTMLResponse:
         found = await views.delivery(control, delivery)
-        return page("delivery.html", found["id"], delivery=found, logs=await logs.overview(control, found))
+        seen = await canaries.picture(control, found)
+        shown = {"canary": picture(seen) if seen else None, "logs": await logs.overview(control, found)}
+        return page("delivery.html", found["id"], delivery=found, **shown)
 
     @pages.get("/environments")
     async def environments() -> HTMLResponse:
@@ -96,6 +99,10 @@ def routes(control: ControlPlane) -> APIRouter:
     @pages.get("/services/{service}")
     async def why(service: str) -> HTMLResponse:
         return page("why.html", f"Why is {service} live?", why=await views.why(control, service))
+
+    @pages.get("/services/{service}/flaky")
+    async def tests(service: str) -> HTMLResponse:
+        return page("flaky.html", f"Flaky tests of {service}", tests=await flaky.view(control, service))
 
     @pages.get("/login")
     async def login() -> HTMLResponse:

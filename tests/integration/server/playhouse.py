@@ -18,12 +18,14 @@ from typing import Any
 
 import httpx
 import uvicorn
+from scenery import Anything, Machines, Proxy
 from shop_repository import PAYMENT, git, new_repository
 
 from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home, Settings
 from penstock.config import CanaryConfig, ServiceConfig
+from penstock.core.canary import Rule
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import Intent, Looked, Made, Measured, Pipeline, State
@@ -43,13 +45,12 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Variable
-from penstock.core.traffic import WHOLE, Backend, BackendState, Counters, TrafficState, Weight
+from penstock.core.traffic import WHOLE, Counters, Weight
 from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
-from penstock.errors import Unavailable
-from penstock.ports import BuildRequest, Built, Image, Outcome, Task
+from penstock.ports import Artifacts, Image, Outcome, Task
 from penstock.server.app import create_app
 from penstock.server.guard import Guard
 
@@ -78,36 +79,13 @@ class Told:
 
 
 class Images:
-    """Every artifact is an image of the shop."""
+    """Every artifact is an image of the shop; *store* is tidied as it is."""
+
+    def __init__(self, store: Artifacts) -> None:
+        self.prune = store.prune
 
     async def describe(self, artifact: str) -> Image:
         return Image(("serve",), CONFIG)
-
-
-class Proxy:
-    """The data plane: remembers what the engine did to it. Unavailable while it is *away*."""
-
-    def __init__(self) -> None:
-        self.states: dict[str, TrafficState] = {}
-        self.away = False
-
-    async def read(self, service: str, environment: str) -> TrafficState:
-        if self.away:
-            raise Unavailable("the node agent does not answer", next_move="penstock up")
-        return self.states.get(f"{service}/{environment}", TrafficState(service, environment))
-
-    def show(self, service: str, environment: str, *weights: Weight) -> None:
-        backends = tuple(BackendState(Backend(w.release, ("127.0.0.1:1",)), 1, 1) for w in weights)
-        self.states[f"{service}/{environment}"] = TrafficState(
-            service, environment, weights, backends, "http://127.0.0.1:8600"
-        )
-
-
-class Machines:
-    """The platform: its instances write two lines."""
-
-    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
-        return (f"{release} listens", "<script>alert('log')</script>")[-lines:]
 
 
 @dataclass
@@ -117,6 +95,8 @@ class ScriptedEngine:
     control: ControlPlane
     proxy: Proxy
     blocked: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Commits whose tests have run: a flaky one fails the first time.
+    ran: set[str] = field(default_factory=set)
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         task = self.task(delivery, pipeline, intent)
@@ -125,7 +105,9 @@ class ScriptedEngine:
             log.write(f"{intent.verb} <of> {delivery.id}\n")
         control = self.control
         if intent.verb == "begin":
-            return await begin.perform(task, store=control.store, ledger=control.ledger, artifacts=Images())
+            return await begin.perform(
+                task, store=control.store, ledger=control.ledger, artifacts=control.artifacts
+            )
         if intent.verb == "gate":
             return await gate.perform(
                 task, store=control.store, ledger=control.ledger, languages=control.languages
@@ -155,6 +137,10 @@ class ScriptedEngine:
     def _suite(self, task: Task) -> Outcome:
         bad = ("test_price <b>",) if "fails tests" in task.change.title else ()
         result = TestResult("FAILED" if bad else "PASSED", "unit", (), 12, len(bad), 0, bad)
+        if "flaky" in task.change.title:
+            bad = () if task.change.revision in self.ran else ("test_clock",)
+            self.ran.add(task.change.revision)
+            result = replace(result, passed=13 - len(bad), failed=len(bad), failed_tests=bad)
         return Outcome(State.SUCCESS, f"12 passed, {len(bad)} failed", (self._of_artifact(task, result),))
 
     def _scan(self, task: Task) -> Outcome:
@@ -186,9 +172,12 @@ class ScriptedEngine:
     def _look(self, task: Task) -> Outcome:
         slow = "slow" in task.change.title
         words = "slower: p95 900 ms against 20 ms" if slow else "no worse: 0 of 500 errors"
-        (new_from, stable_from), (new, stable) = self._counters(task, 0), self._counters(task, 500)
+        looks = task.intent.number + 1
+        (new_from, stable_from), (new, stable) = self._counters(task, 0), self._counters(task, 500 * looks)
+        spans = tuple((5000 * n, 50 if n < 2 else 500, 500, 0, 300 * slow, 500, 0, 0)
+                      for n in range(1, looks + 1))  # fmt: skip
         look = Look("FAIL" if slow else "PASS", words, task.intent.number, 4, 100, False, new_from, new,
-                    stable_from, stable)  # fmt: skip
+                    stable_from, stable, rule=Rule(10.0, 20.0), spans=spans)  # fmt: skip
         state = State.FAILURE if slow else State.SUCCESS
         return Outcome(state, words, (self._of_release(task, look),), Looked("looked", look.verdict, False))
 
@@ -298,8 +287,14 @@ class Playhouse:
     async def wire(self) -> ControlPlane:
         """The control plane with the world replaced."""
         real = await open_control_plane(self.home)
+        images = Images(real.artifacts)
         shipping = Shipping(
-            real.store, real.journal, real.ledger, real.shipping._source, {"any": Anything()}, Images()
+            real.store,
+            real.journal,
+            real.ledger,
+            real.shipping._source,
+            {"any": Anything()},
+            Images(real.artifacts),
         )
         engine = ScriptedEngine(real, self.proxy)
         worker = Worker(real.store, real.journal, real.ledger, engine, real.keys.worker)  # type: ignore[arg-type]
@@ -308,6 +303,8 @@ class Playhouse:
             shipping=shipping,
             worker=worker,
             router=self.proxy,  # type: ignore[arg-type]
+            metrics=self.proxy,
+            artifacts=images,
             platform=Machines(),  # type: ignore[arg-type]
         )
         return self.control
@@ -360,13 +357,3 @@ def opened() -> Iterator[Playhouse]:
     finally:
         stop()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-class Anything:
-    """A builder that recognises every repository; the scripted engine does the building."""
-
-    def detect(self, tree: Path, config: ServiceConfig) -> str:
-        return "anything"
-
-    async def build(self, request: BuildRequest) -> Built:
-        raise NotImplementedError

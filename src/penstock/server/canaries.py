@@ -1,0 +1,136 @@
+"""The API of canaries: what one would be able to show, and what would have been said of an earlier one.
+
+Called by `api`, and by `pages` for the picture of a delivery's canary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from fastapi import APIRouter
+from pydantic import BaseModel, Field
+
+from penstock.analysis.judge import spans_of
+from penstock.analysis.plan import Traffic, foresee
+from penstock.analysis.replay import Replayed, replay
+from penstock.bootstrap.control import ControlPlane
+from penstock.core.canary import Row, Rule
+from penstock.core.canaryconfig import CanaryConfig
+from penstock.core.codec import decode, encode
+from penstock.core.pipeline import Canary, thousandths
+from penstock.core.predicates import Look
+from penstock.core.traffic import Counters
+from penstock.errors import Invalid
+from penstock.ledger.live import live
+from penstock.server import views
+from penstock.server.views import View
+
+#: Looks of a picture.
+MOST_POINTS = 60
+Seconds = Annotated[float, Field(ge=0.1, le=30.0)]
+
+
+class Plan(BaseModel):
+    """For how long traffic is watched, and the section ``canary`` to plan for (None: of what is live)."""
+
+    seconds: Seconds = 3.0
+    canary: dict[str, Any] | None = None
+
+
+class Again(BaseModel):
+    """The ``canary`` section to judge by (None: the rule of then)."""
+
+    canary: dict[str, Any] | None = None
+
+
+def routes(api: APIRouter, control: ControlPlane) -> None:
+    @api.post("/services/{service}/canary/plan")
+    async def plan(service: str, given: Plan) -> View:
+        """What a canary of this service would show, at the traffic that it has now."""
+        config = await _config(control, service, given.canary)
+        before = await _stable(control, service)
+        await asyncio.sleep(given.seconds)
+        traffic = Traffic.between(before, await _stable(control, service))
+        steps = tuple(thousandths(step) for step in config.steps)
+        canary = Canary(steps, config.seconds_per_step, config.look_every, config.patience)
+        found = await asyncio.to_thread(foresee, traffic, canary, config.rule())
+        return {"service": service, **encode(found), "reachable": found.reachable, "words": found.words}
+
+    @api.post("/deliveries/{delivery}/canary/replay")
+    async def replayed(delivery: str, given: Again) -> View:
+        """The looks of a delivery's canary, judged again."""
+        view = await views.delivery(control, delivery)
+        look = await last_look(control, [entry["index"] for entry in view["evidence"]])
+        if look is None or look.rule is None or look.spans is None:
+            raise Invalid(
+                f"{view['id']} has no canary that could be judged again",
+                next_move="its looks are from before looks were kept, or nobody looked",
+            )
+        config = _decoded(given.canary) if given.canary is not None else None
+        rule = config.rule(look.rule.slow_ms) if config else look.rule
+        found = await asyncio.to_thread(replay, spans_of(look.spans), rule)
+        then = {"verdict": look.verdict, "reason": look.explanation}
+        return {"delivery": view["id"], "then": then, **_told(found)}
+
+
+async def picture(control: ControlPlane, view: View) -> Replayed | None:
+    """What the page of a delivery shows of its canary; None if it had none that can be judged again."""
+    look = await last_look(control, [entry["index"] for entry in view["evidence"]])
+    if look is None or look.rule is None or look.spans is None:
+        return None
+    return await asyncio.to_thread(_replayed, look.spans, look.rule)
+
+
+@functools.lru_cache(maxsize=64)
+def _replayed(spans: tuple[Row, ...], rule: Rule) -> Replayed:
+    return replay(spans_of(spans), rule, MOST_POINTS)
+
+
+async def last_look(control: ControlPlane, indices: Iterable[int]) -> Look | None:
+    """The newest look among these entries that keeps what it was judged by."""
+    async with control.store.transaction(write=False) as tx:
+        for index in sorted(indices, reverse=True):
+            predicate = (await control.ledger.entry(tx, index)).statement.predicate
+            if isinstance(predicate, Look) and predicate.spans is not None:
+                return predicate
+    return None
+
+
+def _told(found: Replayed) -> View:
+    empty = dict.fromkeys(("new_rate", "stable_rate", "effect", "low", "high", "margin"))
+    looks = [{**empty, **encode(look)} for look in found.looks]
+    return {"stopped": found.stopped, "verdict": found.verdict, "reason": found.reason, "looks": looks}
+
+
+async def _stable(control: ControlPlane, service: str) -> Counters:
+    """The counters of what is live: all users are its."""
+    async with control.store.transaction(write=False) as tx:
+        now_live = await live(control.ledger, tx, service, views.PRODUCTION)
+    counted = await control.metrics.counters(service, views.PRODUCTION)
+    found = [c for c in counted if now_live is not None and c.release == now_live.release.id]
+    if not found:
+        raise Invalid(
+            f"{service} has no release with users in {views.PRODUCTION}",
+            next_move="a first release has no canary: there is nothing to compare it with",
+        )
+    return found[0]
+
+
+async def _config(control: ControlPlane, service: str, given: dict[str, Any] | None) -> CanaryConfig:
+    if given is not None:
+        return _decoded(given)
+    async with control.store.transaction(write=False) as tx:
+        now_live = await live(control.ledger, tx, service, views.PRODUCTION)
+    if now_live is None:
+        known = ", ".join(name for name, _ in await views.services(control)) or "none yet"
+        raise Invalid(f"{service} is not live; services: {known}")
+    return (await control.artifacts.describe(now_live.release.artifact)).config.canary
+
+
+def _decoded(given: dict[str, Any]) -> CanaryConfig:
+    config = decode(CanaryConfig, given, "canary")
+    config.check()
+    return config

@@ -1,0 +1,113 @@
+"""A service with three requests a minute: its delivery ends in an honest UNKNOWN, with a plan."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from test_canary import DATA, NEW, STABLE, Town, entry, said
+
+from fakes.world import World
+from penstock.adapters.cel import Cel
+from penstock.bootstrap.identity import shipped_policies
+from penstock.core import selection
+from penstock.core.authority import Authority
+from penstock.core.evidence import Entry, Statement, Subject, seal
+from penstock.core.pipeline import Canary, Intent, Looked, Record, State, standard
+from penstock.core.policy import judge
+from penstock.core.predicates import Accepted, Look
+from penstock.core.release import Artifact, Change
+from penstock.core.selection import Question
+from penstock.core.verdict import Result
+from penstock.policyfile import parse_policy
+
+#: The default plan: three steps of twenty seconds, a look each five.
+PLAN = Canary((50, 250, 500), 20.0, 5.0, 60.0)
+#: Seconds from one request to the next.
+EVERY = 20.0
+
+
+class Village(World):
+    """Time goes by as `decide` says; the canary's own check looks at what few users did meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(standard(PLAN), baseline=STABLE)
+        self.town = Town(counts={NEW.id: [0, 0, 0], STABLE.id: [40, 0, 0]})
+        self.served = 0
+        self.looks: list[Look] = []
+        self.reasons: list[str] = []
+
+    def perform(self, intent: Intent) -> None:
+        if intent.verb not in ("measure", "look"):
+            super().perform(intent)
+            return
+        self.serve()
+        self.town.at = self.now
+        measures = intent.verb == "measure"
+        outcome = asyncio.run(self.town.measure() if measures else self.town.look(intent.share, 0.0))
+        self.reasons.append(outcome.reason)
+        if not measures:
+            self.looks.append(said(outcome))
+        record = Record(intent, outcome.state, self.now, self.now + 0.1, outcome.reason, (), outcome.detail)
+        self.records, self.now = (*self.records, record), self.now + 0.1
+
+    def serve(self) -> None:
+        """Whoever came until now; the router gives the new release its share."""
+        share = self.shares[-1] if self.shares else 0
+        while self.served < self.now // EVERY:
+            self.served += 1
+            to_new = self.served * share // 1000 > (self.served - 1) * share // 1000
+            self.town.serve(NEW if to_new else STABLE, 1)
+
+
+@pytest.fixture
+def village() -> Village:
+    found = Village()
+    found.run()
+    return found
+
+
+def test_before_it_starts_it_is_said_that_it_cannot_tell(village: Village) -> None:
+    assert "nobody asked while it was measured" in village.reasons[0]
+    assert "expect UNKNOWN; for so quiet a service, generated requests stand in" in village.reasons[0]
+
+
+def test_it_takes_every_step_and_ends_unknown_with_what_is_missing(village: Village) -> None:
+    assert village.shares == [50, 250, 500]
+    assert {look.verdict for look in village.looks} == {"UNKNOWN"}
+    last = village.looks[-1]
+    assert last.quiet
+    assert last.explanation == (
+        "the new release has answered no user request yet; 404 are needed, about 5 hours at the present rate"
+    )
+    assert village.now < 60 + PLAN.patience / 2, "and it is not waited for"
+
+
+@pytest.mark.parametrize(("requests", "result"), [(60, Result.PASS), (0, Result.FAIL)])
+def test_only_a_policy_that_names_generated_requests_lets_it_pass(
+    village: Village, requests: int, result: Result
+) -> None:
+    accepted = Accepted(2, 0, (), requests, 0, 10.0, 100.0)
+    statement = Statement((Subject(NEW.id, NEW.digest),), accepted)
+    tested = Entry(1, seal(statement.payload(), "ab" * 32, b"signature"), statement)
+    looked = replace(entry(village.looks[-1]), index=2)
+    change = Change("code", "shop", "production", "/repo", "1" * 40, "Dana", "A change")
+    question = Question(
+        "shop-1", "promote", change, Artifact("shop", NEW.artifact), NEW, False, 3, 1_700_000_000.0
+    )
+    facts = selection.facts([tested, looked], question, Authority())
+    text = next(text for text in shipped_policies() if "policy: operations-lead" in text)
+    policy = parse_policy(text.encode(), "policy")
+    (rule,) = judge(policy, Cel().compile(policy), facts, {})
+    assert rule.verdict.result is result
+    words = "too quiet to judge" if result is Result.PASS else "the canary is UNKNOWN"
+    assert words in rule.verdict.reason
+    assert "traffic: generated" in rule.verdict.reason or result is Result.FAIL
+
+
+def test_a_look_that_is_unknown_is_recorded_as_such(village: Village) -> None:
+    details = [record.detail for record in village.records if record.intent.verb == "look"]
+    assert all(isinstance(d, Looked) and d.verdict == "UNKNOWN" and d.new is not None for d in details)
+    assert all(record.state is State.SUCCESS for record in village.records)
+    assert DATA.service == "shop"
