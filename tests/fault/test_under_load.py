@@ -5,6 +5,7 @@ One Penstock with three workers, and a steady load on its service in each test.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Iterator
@@ -153,10 +154,17 @@ def test_a_replica_dies_in_the_canary(place: Place) -> None:
 
 def kill_one(m: Machine, release: str) -> None:
     """The process that serves, of one instance."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if "serve.py" in " ".join(p.info["cmdline"] or ())]
-    ours = [p for p in found if any(release in " ".join(parent.cmdline()) for parent in p.parents())]
+    ours = [process for process in psutil.process_iter() if serves(process, release)]
     assert ours, f"{release} does not run"
     ours[-1].kill()
+
+
+def serves(process: psutil.Process, release: str) -> bool:
+    """Whether it does, for *release*. Others of this machine come and go meanwhile."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parents = (" ".join(parent.cmdline()) for parent in process.parents())
+        return "serve.py" in " ".join(process.cmdline()) and any(release in parent for parent in parents)
+    return False
 
 
 def test_a_release_goes_while_it_has_long_requests(place: Place) -> None:

@@ -51,16 +51,15 @@ class Egress:
 class Backend:
     """One release that the proxy can reach.
 
-    *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested
-    by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
-    Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
-    *protocol* is what it speaks; users and callers need not know.
+    *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested by the proxy
+    itself to prove that it can reach the instance; "" means that connecting does. Before its addresses go,
+    what it has is waited for, for *drain_seconds* at most. Users and callers need not know its *protocol*.
     *chain* names dark releases of other services that are tested together with this one while it is dark
     too: its calls to those services go to them. *admission* and *export* hold for the service while this is
     its live release: whom it lets in, and which services of peers may call; *breakers* hold for this release,
-    dark or not; *handling* holds once it has everybody (None: what held before goes on).
-    The addresses of one that is *elastic* come and go while it serves, and its counts go on;
-    those *draining* get nothing new, and are known until what they have is answered.
+    dark or not; *handling* holds once it has everybody (None: what held before goes on). The addresses of
+    one that is *elastic* come and go while it serves, and its counts go on; those *draining* get nothing new,
+    and are known until what they have is answered.
     """
 
     release: str
