@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -140,8 +141,9 @@ def test_an_abort_is_asked_for_again_and_again_while_it_is_done(place: Place) ->
 def test_a_replica_dies_in_the_canary(place: Place) -> None:
     m = place.machine
     with users(m) as counts:
-        delivery = ship(place, LONG_CANARY, also="replicas: 2")
+        delivery = ship(place, LONG_CANARY, also="replicas: 3")
         m.await_step(delivery, "canary/shift/0")
+        assert copies_told(m, delivery) == 2, "of one alone nobody could take the place"
         release = release_of(m.client.get(f"/v1/deliveries/{delivery}"))
         kill_one(m, release)
         view = m.follow(delivery)
@@ -150,6 +152,15 @@ def test_a_replica_dies_in_the_canary(place: Place) -> None:
     # What it was answering when it died is lost with it; nobody is sent to it after that.
     assert set(counts["errors"]) <= {"503 UC"}, counts["errors"]
     assert counts["failed_by_switching"] <= 2, counts["errors"]
+
+
+def copies_told(m: Machine, delivery: str) -> int:
+    """How many copies the canary's step says that the new release has."""
+    steps = m.client.get(f"/v1/deliveries/{delivery}")["steps"]
+    (reason,) = (step["reason"] for step in steps if step["key"] == "canary/shift/0")
+    found = re.search(r"(\d+) cop", reason)
+    assert found, reason
+    return int(found[1])
 
 
 def kill_one(m: Machine, release: str) -> None:
