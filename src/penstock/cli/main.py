@@ -11,7 +11,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from penstock.cli import keeping, local, logs, machine, people, policies, saying, verbs, webhook, witness
+from penstock.cli import (
+    keeping,
+    local,
+    logs,
+    machine,
+    people,
+    policies,
+    saying,
+    slos,
+    verbs,
+    webhook,
+    witness,
+)
 from penstock.cli.show import complain
 from penstock.errors import PenstockError
 
@@ -195,6 +207,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
 def _people(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
+    what = "service level objectives: publish, list, show"
+    slos.parsers(_group(commands, "slo", what, "penstock slo list"))
     people.parsers(functools.partial(_group, commands))
     what = "let a release pass a policy: by a holder of its owning role, with a reason, for a while"
     example = "penstock override shop-1a2b3c4d --policy security-lead --reason 'fix is on its way' --for 4h"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from penstock.core.codec import json_name
+from penstock.core.objectives import Budget
 from penstock.core.people import Said
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import Counters, Weight
@@ -388,6 +389,7 @@ Predicate = (
     | Imported
     | Accepted
     | Look
+    | Budget
     | SignOff
     | Attempt
 )

@@ -14,10 +14,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from penstock.analysis.budget import span
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.workload import Isolation
 from penstock.errors import PenstockError
-from penstock.server import logs, views
+from penstock.server import logs, slos, views
 from penstock.server.guard import COOKIE, identity_of
 
 TEMPLATES = Environment(
@@ -48,6 +49,8 @@ def _size(count: int) -> str:
 
 
 TEMPLATES.filters["size"] = _size
+TEMPLATES.filters["span"] = span
+TEMPLATES.filters["picture"] = slos.picture
 TEMPLATES.filters["when"] = _when
 TEMPLATES.filters["duration"] = _duration
 
@@ -92,6 +95,10 @@ def routes(control: ControlPlane) -> APIRouter:
     @pages.get("/policies")
     async def policies() -> HTMLResponse:
         return page("policies.html", "Policies", policies=await views.policies(control))
+
+    @pages.get("/slos")
+    async def objectives() -> HTMLResponse:
+        return page("slos.html", "What users were promised", services=await slos.every(control))
 
     @pages.get("/services/{service}")
     async def why(service: str) -> HTMLResponse:
