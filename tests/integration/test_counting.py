@@ -147,16 +147,16 @@ async def test_old_minutes_become_hours_and_old_hours_go(kept: Store) -> None:
     for minute in range(1, 121):
         await add(kept, T + 60 * minute, reading(100 * minute, minute))
     async with kept.transaction() as tx:
-        await rollups.upkeep(tx, T + MINUTES_FOR + HOUR)
+        await rollups.upkeep(tx, SHOP, T + MINUTES_FOR + HOUR)
     found = await counted(kept)
     assert found[0] == (0.0, 6000, 60)
     assert len(found) == 61
     assert (await counted(kept, FAST))[0] == (0.0, 6000, 600)
     async with kept.transaction() as tx:
-        await rollups.upkeep(tx, T + MINUTES_FOR + 3 * HOUR)
+        await rollups.upkeep(tx, SHOP, T + MINUTES_FOR + 3 * HOUR)
     assert await counted(kept) == [(0.0, 6000, 60), (float(HOUR), 6000, 60)]
     async with kept.transaction() as tx:
-        await rollups.upkeep(tx, T + HOURS_FOR + 1)
+        await rollups.upkeep(tx, SHOP, T + HOURS_FOR + 1)
     assert await counted(kept) == [(float(HOUR), 6000, 60)]
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from penstock.core.objectives import Objective
@@ -108,6 +111,14 @@ def test_what_is_refused(old: str, new: str, line: int, problem: str) -> None:
     assert problem in caught.value.what
     assert caught.value.where == f"slos/a.yaml:{line}"
     assert caught.value.next_move
+
+
+def test_the_guide_and_the_examples_are_right() -> None:
+    root = Path(__file__).parents[2]
+    (text,) = re.findall(r"```yaml\n(.*?)```", (root / "docs/guides/slo.md").read_text(), re.DOTALL)
+    assert parse_slo(text.encode(), "guide.yaml").objectives[0].target == 0.999
+    examples = sorted((root / "examples/02-error-budget/slos").glob("*.yaml"))
+    assert [parse_slo(one.read_bytes(), one.name).name for one in examples] == ["availability", "latency"]
 
 
 def test_an_indicator_is_needed() -> None:

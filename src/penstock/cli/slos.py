@@ -37,7 +37,10 @@ def parsers(verb: Any) -> None:
 
 
 def listed(given: argparse.Namespace) -> int:
-    view = Client.find().get("/v1/slos")
+    client, services = Client.find(), list[Any]()
+    while page := client.get("/v1/slos", after=services[-1]["service"] if services else "")["services"]:
+        services += page
+    view = {"services": services}
     rows = [_row(service["service"], one) for service in view["services"] for one in service["objectives"]]
     head = ("", "service", "objective", "target", "window", "left", "burning", "requests", "bad")
     return told(given, view, table(head, rows) if rows else "no SLO is in force")

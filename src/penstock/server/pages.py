@@ -97,8 +97,10 @@ def routes(control: ControlPlane) -> APIRouter:
         return page("policies.html", "Policies", policies=await views.policies(control))
 
     @pages.get("/slos")
-    async def objectives() -> HTMLResponse:
-        return page("slos.html", "What users were promised", services=await slos.every(control))
+    async def objectives(after: str = "") -> HTMLResponse:
+        found = await slos.every(control, after)
+        more = found[-1]["service"] if len(found) == slos.PAGE else ""
+        return page("slos.html", "What users were promised", services=found, more=more)
 
     @pages.get("/services/{service}")
     async def why(service: str) -> HTMLResponse:

@@ -6,9 +6,9 @@ Called by `api` and `pages`. Publishing is saying: see `people`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 
 from penstock.analysis.budget import Bucket, within
 from penstock.bootstrap.control import ControlPlane
@@ -21,12 +21,16 @@ from penstock.telemetry.standing import seen, whole
 
 #: The picture of a window has so many points; its size is in the template.
 POINTS = 60
+#: A service with a window of 28 days takes some milliseconds.
+PAGE = 100
+Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/slos")
-    async def listed() -> View:
-        return {"services": await every(control)}
+    async def listed(after: str = "", limit: Limit = PAGE) -> View:
+        """The services that have objectives, by name, those after *after*."""
+        return {"services": await every(control, after, limit)}
 
     @api.get("/slos/{service}")
     async def of_service(service: str) -> View:
@@ -39,9 +43,10 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         return found
 
 
-async def every(control: ControlPlane) -> list[View]:
-    """How the objectives of every service stand."""
-    return [await one(control, service) for service in await _with_objectives(control)]
+async def every(control: ControlPlane, after: str = "", limit: int = PAGE) -> list[View]:
+    """How the objectives of so many services stand, by name: those after *after*."""
+    listed = [service for service in await _with_objectives(control) if service > after]
+    return [await one(control, service) for service in listed[:limit]]
 
 
 async def one(control: ControlPlane, service: str) -> View:

@@ -28,7 +28,7 @@ SCHEMA = (
     CREATE TABLE traffic (
         service TEXT NOT NULL, environment TEXT NOT NULL, start INTEGER NOT NULL, seconds INTEGER NOT NULL,
         requests INTEGER NOT NULL, errors INTEGER NOT NULL, latency TEXT NOT NULL,
-        PRIMARY KEY (service, environment, start, seconds));
+        PRIMARY KEY (service, environment, seconds, start));
     CREATE TABLE readings (
         service TEXT NOT NULL, environment TEXT NOT NULL, since REAL NOT NULL, at REAL NOT NULL,
         counters TEXT NOT NULL,
@@ -154,7 +154,7 @@ async def _keep(tx: Transaction, place: Place, start: int, seconds: int, what: D
     whole = _sum([what, *(_difference(row) for row in rows)])
     await tx.execute(
         "INSERT INTO traffic VALUES (?, ?, ?, ?, ?, ?, ?) "
-        "ON CONFLICT (service, environment, start, seconds) DO UPDATE "
+        "ON CONFLICT (service, environment, seconds, start) DO UPDATE "
         "SET requests = excluded.requests, errors = excluded.errors, latency = excluded.latency",
         (*place, start, seconds, whole.requests, whole.errors, _text(whole.latency)),
     )
@@ -165,10 +165,11 @@ async def _keep(tx: Transaction, place: Place, start: int, seconds: int, what: D
 
 async def buckets(tx: Transaction, place: Place, objective: Objective, since: float) -> tuple[Bucket, ...]:
     """What was counted of a service from *since* on, oldest first, as an objective sees it."""
+    latency = "latency" if objective.within_ms else "'{}'"  # most of a row, and of the time to read it
     rows = await tx.execute(
-        "SELECT start, seconds, requests, errors, latency FROM traffic "
-        "WHERE service = ? AND environment = ? AND start > ? ORDER BY start",
-        (*place, since - HOUR),
+        f"SELECT start, seconds, requests, errors, {latency} FROM traffic "
+        "WHERE service = ? AND environment = ? AND seconds IN (?, ?) AND start > ? ORDER BY start",
+        (*place, MINUTE, HOUR, since - HOUR),
     )
     return tuple(
         Bucket(float(str(start)), float(str(seconds)), found.requests, _bad(found, objective))
@@ -210,24 +211,26 @@ async def _reading(tx: Transaction, place: Place) -> Reading | None:
 # --- upkeep ----------------------------------------------------------------------------------------------
 
 
-async def upkeep(tx: Transaction, now: float) -> None:
-    """Fold the minutes of whole hours of long ago, and forget what no window reaches."""
+async def upkeep(tx: Transaction, place: Place, now: float) -> None:
+    """Fold a service's minutes of whole hours of long ago, and forget what no window reaches."""
     before = int(now - MINUTES_FOR) // HOUR * HOUR
     rows = await tx.execute(
-        "SELECT service, environment, start, requests, errors, latency FROM traffic "
-        "WHERE seconds = ? AND start < ?",
-        (MINUTE, before),
+        "SELECT start, requests, errors, latency FROM traffic "
+        "WHERE service = ? AND environment = ? AND seconds = ? AND start < ?",
+        (*place, MINUTE, before),
     )
-    hours: dict[tuple[str, str, int], list[Difference]] = {}
-    for service, environment, start, *counted in rows:
-        hour = int(str(start)) // HOUR * HOUR
-        hours.setdefault((str(service), str(environment), hour), []).append(_difference(counted))
-    for (service, environment, hour), found in hours.items():
-        await _keep(tx, (service, environment), hour, HOUR, _sum(found))
+    hours: dict[int, list[Difference]] = {}
+    for start, *counted in rows:
+        hours.setdefault(int(str(start)) // HOUR * HOUR, []).append(_difference(counted))
+    for hour, found in hours.items():
+        await _keep(tx, place, hour, HOUR, _sum(found))
+    old = "DELETE FROM traffic WHERE service = ? AND environment = ? AND seconds = ? AND start < ?"
     if rows:
-        await tx.execute("DELETE FROM traffic WHERE seconds = ? AND start < ?", (MINUTE, before))
-    await tx.execute("DELETE FROM traffic WHERE start < ?", (int(now - HOURS_FOR),))
-    await tx.execute("DELETE FROM gaps WHERE until < ?", (now - HOURS_FOR,))
+        await tx.execute(old, (*place, MINUTE, before))
+    last = now - HOURS_FOR
+    await tx.execute(old, (*place, HOUR, int(last)))
+    await tx.execute("DELETE FROM gaps WHERE service = ? AND environment = ? AND until < ?", (*place, last))
+    await tx.execute("DELETE FROM readings WHERE service = ? AND environment = ? AND at < ?", (*place, last))
 
 
 def _sum(parts: Iterable[Difference]) -> Difference:

@@ -59,10 +59,15 @@ class Sampler:
         for start in range(0, len(due), IN_ONE):
             kept += await self._keep(due[start : start + IN_ONE])
         if due and now - self._kept_up >= UPKEEP_EVERY:
-            async with self._store.transaction() as tx:
-                await rollups.upkeep(tx, now)
-            self._kept_up = now
+            await self._keep_up(sorted(last), now)
         return kept
+
+    async def _keep_up(self, places: Sequence[Place], now: float) -> None:
+        for start in range(0, len(places), AT_ONCE):  # others write between these
+            async with self._store.transaction() as tx:
+                for place in places[start : start + AT_ONCE]:
+                    await rollups.upkeep(tx, place, now)
+        self._kept_up = now
 
     async def _keep(self, due: Sequence[tuple[float, Place]]) -> int:
         found = await asyncio.gather(*(self._read(place) for _, place in due))
