@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import yaml
 
+from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode
 from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
@@ -77,21 +78,6 @@ class AcceptanceConfig:
 
 
 @dataclass(frozen=True)
-class CanaryConfig:
-    """*steps* are per cent of user traffic, rising; each lasts *seconds_per_step*.
-
-    The releases are compared every *look_every* seconds. If the last step ends before there were
-    enough requests to tell, it is extended up to *patience* seconds; not for a service that is so
-    quiet that they would never be enough.
-    """
-
-    steps: tuple[float, ...] = (5.0, 25.0, 50.0)
-    seconds_per_step: float = 20.0
-    look_every: float = 5.0
-    patience: float = 60.0
-
-
-@dataclass(frozen=True)
 class ServiceConfig:
     """All of ``penstock.yaml``; every field may be absent.
 
@@ -111,7 +97,7 @@ class ServiceConfig:
     environment: Mapping[str, Variable] = field(default_factory=dict)
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
     acceptance: AcceptanceConfig = AcceptanceConfig()
-    canary: CanaryConfig = CanaryConfig()
+    canary: CanaryConfig = field(default_factory=CanaryConfig)
     traffic: TrafficConfig = field(default_factory=TrafficConfig)
     supersede: bool = True
 
@@ -233,11 +219,7 @@ def _check_service(config: ServiceConfig) -> None:
     for name, variable in config.environment.items():
         if variable.secret and variable.type != "string":
             raise Invalid(f"{name} is secret, and so must be a string", where=f"{FILE}: environment")
-    steps = config.canary.steps
-    if not steps or any(not 0.1 <= step < 100 for step in steps) or list(steps) != sorted(set(steps)):
-        raise Invalid("canary.steps must rise, each from 0.1 to below 100 per cent", where=FILE)
-    if config.canary.look_every <= 0 or config.canary.seconds_per_step <= 0:
-        raise Invalid("canary times must be above zero", where=FILE)
+    config.canary.check()
     config.traffic.check()
     if not 1 <= config.replicas <= 64:
         raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)

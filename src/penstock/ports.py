@@ -20,9 +20,10 @@ from pathlib import Path
 from typing import Protocol
 
 from penstock.config import ServiceConfig
+from penstock.core.admission import Refused
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
-from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Measured, State
+from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
@@ -220,10 +221,11 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows.
+        """Cumulative counters of every release of the service that the data plane knows. A window is the
+        difference of two readings; the caller keeps both as evidence."""
 
-        A window is the difference of two readings; the caller keeps both as evidence.
-        """
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
 
 @dataclass(frozen=True)
@@ -321,8 +323,9 @@ class Task:
     """All that an action or check may know of its delivery.
 
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
-    are None are not known yet at that stage of the pipeline. *waits_until* is when the gate before this
-    stage stops waiting for evidence, if it waits already.
+    are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
+    each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
+    for evidence, if it waits already.
     """
 
     delivery: str
@@ -338,6 +341,7 @@ class Task:
     release: Release | None = None
     baseline: Release | None = None
     measured: Measured | None = None
+    looked: tuple[tuple[int, Looked], ...] = ()
     canary: Canary = NO_CANARY
     reason: str = ""
     waits_until: float = 0.0

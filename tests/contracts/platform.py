@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from penstock.core.admission import Admission, Breakers
 from penstock.core.fence import Fence
 from penstock.core.workload import Limits, Liveness, Phase, Placement, Workload
 from penstock.errors import Invalid
@@ -55,6 +56,8 @@ class Subject:
             liveness=Liveness("/live", every=0.1, timeout=0.5, failures=2),
             drain_seconds=1.0,
             limits=Limits(memory_mb=200, cpus=0.5, open_files=256),
+            admission=Admission(callers=("cart",)),
+            breakers=Breakers(requests=9),
         )
         return await self.platform.place(workload, fence=FENCE)
 
@@ -77,6 +80,10 @@ class Subject:
 
 
 class PlatformContract:
+    async def test_what_the_proxy_is_to_know_is_handed_on(self, subject: Subject) -> None:
+        backend = (await subject.place("serve")).backend
+        assert (backend.admission, backend.breakers) == (Admission(callers=("cart",)), Breakers(requests=9))
+
     async def test_what_is_placed_becomes_ready(self, subject: Subject) -> None:
         placed = await subject.place("serve")
         assert placed.release == "web-1"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -46,8 +47,9 @@ class World(Protocol):
 
     *backend* starts something that answers for a release; *dead* is a backend that nobody can reach;
     *socket* is an address for an egress listener. *visit* asks (address, headers, path) as a user does;
-    *seen* are the last requests that reached a release: their lines, in lower case. *meddle* makes the
-    data plane do a plan behind the router's back.
+    *seen* are the last requests that reached a release: their lines, in lower case. While it is *holding*, a
+    release has not answered so many requests of users at *address*. *meddle* makes the data plane do a plan
+    behind the router's back.
     """
 
     async def backend(self, release: str) -> Backend: ...
@@ -55,6 +57,7 @@ class World(Protocol):
     def socket(self, name: str) -> str: ...
     async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit: ...
     def seen(self, release: str) -> Sequence[str]: ...
+    def holding(self, release: str, address: str, count: int) -> AbstractAsyncContextManager[None]: ...
     async def meddle(self, plan: TrafficPlan) -> None: ...
 
 

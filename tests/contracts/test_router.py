@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from contracts.admission import AdmissionContract
 from contracts.finer import FinerContract
 from contracts.router import RouterContract, Subject, Visit
 from fakes.node import agent_at
@@ -20,6 +21,8 @@ from penstock.adapters.envoy import Envoy, config
 from penstock.adapters.envoy.routes import Keys, routes
 from penstock.core.traffic import Backend, TrafficPlan
 from penstock.node.client import NodeMetrics, NodeRouter
+
+MEDDLED = "meddled"
 
 
 class World:
@@ -47,22 +50,44 @@ class World:
         async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=uds, verify=False)) as client:
             answer = await client.get(("http://callee" if uds else address) + path, headers=headers)
         release = answer.headers.get("x-penstock-release", "")
-        assert not release or answer.text == release, "the header and the answer must be of one release"
+        itself = "x-penstock-flags" in answer.headers
+        assert not release or itself or answer.text == release, "header and answer must be of one release"
         return Visit(answer.status_code, release, dict(answer.cookies))
 
     def seen(self, release: str) -> Sequence[str]:
         return self._sites[release].heads
 
+    @contextlib.asynccontextmanager
+    async def holding(self, release: str, address: str, count: int) -> AsyncIterator[None]:
+        site = self._sites[release]
+        asked = [asyncio.ensure_future(self.visit(address, {}, "/hold")) for _ in range(count)]
+        try:
+            async with asyncio.timeout(10):
+                while site.held < count:
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            site.let_go.set()
+            await asyncio.gather(*asked)
+
     async def meddle(self, plan: TrafficPlan) -> None:
-        file = self._folder / "envoy" / f"rds-{plan.service}.{plan.environment}.json"
-        other = file.with_suffix(".other")
-        other.write_text(config.document("meddled", [routes(plan, Keys("another"))]))
-        other.replace(file)
+        name = f"{plan.service}.{plan.environment}"
+        self._replace(f"rds-{name}.json", [routes(plan, Keys("another"))])
+        self._replace("cds.json", config.clusters(plan.backends))
         transport = httpx.AsyncHTTPTransport(uds=str(self._folder / "envoy" / "admin.sock"), verify=False)
-        asking = "http://envoy/config_dump?resource=dynamic_route_configs"
-        async with httpx.AsyncClient(transport=transport) as admin, asyncio.timeout(10):
-            while "meddled" not in (await admin.get(asking)).text:
+        asking = ("/config_dump?resource=dynamic_route_configs", "/stats?type=TextReadouts&filter=cds")
+        async with (
+            httpx.AsyncClient(transport=transport, base_url="http://envoy") as admin,
+            asyncio.timeout(10),
+        ):
+            while not all([MEDDLED in (await admin.get(path)).text for path in asking]):
                 await asyncio.sleep(0.01)
+
+    def _replace(self, name: str, resources: list[config.Json]) -> None:
+        file = self._folder / "envoy" / name
+        other = file.with_suffix(".other")
+        other.write_text(config.document(MEDDLED, resources))
+        other.replace(file)
 
 
 class FakeWorld:
@@ -88,11 +113,19 @@ class FakeWorld:
     def seen(self, release: str) -> Sequence[str]:
         return self._router.seen[release]
 
+    @contextlib.asynccontextmanager
+    async def holding(self, release: str, address: str, count: int) -> AsyncIterator[None]:
+        for _ in range(count):
+            assert self._router.ask(address, {}, "/hold")[:2] == (200, release)
+        self._router.held[release] += count
+        yield
+        self._router.held[release] -= count
+
     async def meddle(self, plan: TrafficPlan) -> None:
         self._router.meddled[plan.service, plan.environment] = plan
 
 
-class TestFake(RouterContract, FinerContract):
+class TestFake(RouterContract, FinerContract, AdmissionContract):
     @pytest.fixture
     def subject(self) -> Subject:
         router = FakeRouter()
@@ -100,7 +133,7 @@ class TestFake(RouterContract, FinerContract):
         return Subject(router, router, world)
 
 
-class TestEnvoy(RouterContract, FinerContract):
+class TestEnvoy(RouterContract, FinerContract, AdmissionContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async with contextlib.AsyncExitStack() as stack:
@@ -110,7 +143,7 @@ class TestEnvoy(RouterContract, FinerContract):
             yield Subject(envoy, envoy, world)
 
 
-class TestNode(RouterContract, FinerContract):
+class TestNode(RouterContract, FinerContract, AdmissionContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         router = FakeRouter()

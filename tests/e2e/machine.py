@@ -50,7 +50,7 @@ environment:
 checks:
   tests: {run: python3 write_report.py, junit: junit.xml}
 acceptance: {paths: [/], requests: 30, p95_ms: 1000}
-canary: {steps: [20, 50], seconds_per_step: 3, look_every: 1, patience: 30}
+canary: {steps: [20, 50], seconds_per_step: 3, look_every: 1, patience: 60}
 """
 REPORT = """\
 open("junit.xml", "w").write('<testsuite><testcase classname="shop" name="serves"/></testsuite>')

@@ -49,6 +49,7 @@ class _Rule:
 @dataclass(frozen=True)
 class FakeRules:
     rules: tuple[_Rule, ...]
+    at_once: bool = True
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         return tuple(_decide(rule, facts) for rule in self.rules)

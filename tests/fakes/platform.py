@@ -135,6 +135,8 @@ class FakePlatform:
             isolation=Isolation.NONE,
             reason=found.reason if found.instances else found.cut,
             health_path=found.workload.health_path,
+            admission=found.workload.admission,
+            breakers=found.workload.breakers,
         )
 
     # --- a user --------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
 """Router and Metrics in memory, with the rules of a real one. For tests of whatever moves traffic.
 
-`up` says which addresses answer; `ask` is a user's request, and `seen` is what reached each release. Must not
-do I/O.
+`up` says which addresses answer; `ask` is a user's request, `held` how many a release has not answered yet,
+and `seen` is what reached each release. Must not do I/O, nor know the time: what a rate lets in comes back
+with the next plan.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections import Counter, defaultdict, deque
 
+from penstock.core.admission import Refused, RuleName
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
     MIRROR_HEADER,
@@ -47,6 +49,10 @@ class FakeRouter:
         self._copies = 0
         self._requests: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._tokens: Counter[tuple[str, str]] = Counter()
+        self._turned_away: dict[tuple[str, str], Counter[RuleName]] = defaultdict(Counter)
+        self.held: Counter[str] = Counter()
 
     # --- Router ------------------------------------------------------------------------------------
 
@@ -69,6 +75,7 @@ class FakeRouter:
             sticky=plan.sticky,
             mirror=plan.mirror,
             handling=plan.handling,
+            admission=plan.admission,
             asked=None if plan == wanted else wanted,
         )
 
@@ -79,6 +86,7 @@ class FakeRouter:
         if self.meddled.pop(key, old) != plan:
             self._check(plan, old.serving if old else frozenset())
             self._plans[key] = plan
+            self._tokens[key] = plan.admission.burst
             self.applied.append(plan)
         return await self.read(*key)
 
@@ -100,9 +108,20 @@ class FakeRouter:
         self.time += 1.0
         plan = self._plans.get((service, environment))
         return tuple(
-            Counters(b.release, self.time, "1", self._requests[b.release], self._errors[b.release])
+            Counters(
+                b.release,
+                self.time,
+                "1",
+                self._requests[b.release],
+                self._errors[b.release],
+                refused=self._refused[b.release] or None,
+            )
             for b in (plan.backends if plan else ())
         )
+
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        counted = sorted(self._turned_away[service, environment].items())
+        return tuple(Refused(rule, count) for rule, count in counted)
 
     # --- looked after by the agent -------------------------------------------------------------------
 
@@ -121,10 +140,13 @@ class FakeRouter:
         given.setdefault("host", address)
         found = self._egress_at(address)
         if found is None:
-            plan = self._ingress_at(address)
+            calling, plan = "", self._ingress_at(address)
             given.pop(MIRROR_HEADER, None)
         else:
-            caller, plan = found
+            calling, caller, plan = found
+            if plan is not None and not (plan.admission.allows(calling) or _chained(caller, plan)):
+                self._turned_away[plan.service, plan.environment]["callers"] += 1
+                return 403, "", {}
             if caller.chain:
                 given["baggage"] = ",".join(filter(None, (given.get("baggage"), _chain(caller.release))))
         if plan is None:
@@ -132,24 +154,44 @@ class FakeRouter:
         dark = self._dark(plan, given)
         if dark or not plan.weights:
             return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
+        refused = self._not_admitted(plan, calling)
+        return (refused, "", {}) if refused else self._serve(plan, given, path)
+
+    def _serve(self, plan: TrafficPlan, given: dict[str, str], path: str) -> tuple[int, str, dict[str, str]]:
         release, cookies = self._choose(plan, given, path)
         self._copy(plan, given)
+        most = next(b.breakers.requests for b in plan.backends if b.release == release)
+        if most and self.held[release] >= most:
+            self._refused[release] += 1
+            return 503, release, cookies
         status = self._reach(release, given, path)
         self._requests[release] += 1
         self._errors[release] += status >= 500
         return status, release, cookies
+
+    def _not_admitted(self, plan: TrafficPlan, calling: str) -> int:
+        """The status that refuses a request to the live release; 0 if it gets in."""
+        key = (plan.service, plan.environment)
+        self._tokens[key] -= 1
+        private = not (calling or plan.admission.public)
+        if not private and not (plan.admission.per_second and self._tokens[key] < 0):
+            return 0
+        self._turned_away[key]["public" if private else "rate"] += 1
+        return 403 if private else 429
 
     def _ingress_at(self, address: str) -> TrafficPlan | None:
         known = {f"http://{s}.{e}": (s, e) for s, e in self._plans}
         name = known.get(address)
         return self.meddled.get(name, self._plans[name]) if name else None
 
-    def _egress_at(self, address: str) -> tuple[Backend, TrafficPlan | None] | None:
-        for (_, environment), plan in self._plans.items():
+    def _egress_at(self, address: str) -> tuple[str, Backend, TrafficPlan | None] | None:
+        """The service and the release that call here, and what they call."""
+        for (service, environment), plan in self._plans.items():
             for backend in plan.backends:
                 for egress in backend.egress:
                     if egress.address == address:
-                        return backend, self._plans.get((egress.callee, environment))
+                        key = (egress.callee, environment)
+                        return service, backend, self.meddled.get(key, self._plans.get(key))
         return None
 
     def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> str:
@@ -215,6 +257,10 @@ def _check_address(address: str) -> None:
         int(port)
     except ValueError as error:
         raise Invalid(f"refused: {error}", where=address) from error
+
+
+def _chained(caller: Backend, plan: TrafficPlan) -> bool:
+    return any(backend.release in caller.chain for backend in plan.backends)
 
 
 def _chain(caller: str) -> str:

@@ -1,6 +1,7 @@
 """A tiny web server on loopback that says its name: what stands behind a router in tests.
 
-Any path with ``err`` in it is answered with 500. Must not know a router.
+Any path with ``err`` in it is answered with 500, and one with ``hold`` once it is `let_go`. Must not know a
+router.
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections import deque
 
 class Website:
     """Serves on a free port between `start` and `stop`; *requests* counts what is not ``/health``,
-    and *heads* keeps the last of it, as it came. *status* is what it answers to that."""
+    and *heads* keeps the last of it, as it came. *status* is what it answers to that; *held* counts what it
+    has not answered yet."""
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.status = "200 OK"
         self.requests = 0
         self.heads: deque[str] = deque(maxlen=100)
+        self.held = 0
+        self.let_go = asyncio.Event()
         self._port = 0
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
@@ -49,6 +53,10 @@ class Website:
                     head = await reader.readuntil(b"\r\n\r\n")
                     length = re.search(rb"(?i)content-length: *(\d+)", head)
                     await reader.readexactly(int(length.group(1)) if length else 0)
+                    if b"hold" in head.split()[1]:
+                        self.held += 1
+                        await self.let_go.wait()
+                        self.held -= 1
                     self._answer(head, writer)
                     await writer.drain()
         finally:

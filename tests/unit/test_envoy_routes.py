@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from penstock.adapters.envoy.admission import CALLING_HEADER, LIMIT, breakers_of, thresholds
+from penstock.adapters.envoy.config import Listening, listener
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, routes, wanted
+from penstock.core.admission import Admission, Breakers
 from penstock.core.traffic import Backend, Field, Handling, Mirror, Rule, TrafficPlan, Weight
 
 KEYS = Keys("secret")
@@ -16,6 +20,10 @@ RULES = (
     Rule((Weight("web-2", 1000),), "/beta", (Field("x-a", "1"), Field("baggage", "a=b")), (Field("c", "d"),)),
     Rule((Weight("web-1", 1), Weight("web-2", 999)), headers=(Field("x-request-id", "abc"),)),
 )
+
+
+def let_in(of: Admission) -> tuple[Backend, ...]:
+    return (replace(BACKENDS[0], admission=of), *BACKENDS[1:])
 
 
 @pytest.mark.parametrize(
@@ -28,6 +36,9 @@ RULES = (
         replace(PLAN, sticky="web-2"),
         replace(PLAN, mirror=Mirror("web-3", 1)),
         replace(PLAN, handling=Handling(0.0015, 0)),
+        replace(PLAN, backends=let_in(Admission(callers=()))),
+        replace(PLAN, backends=let_in(Admission(("shop", "cart-2"), False, 3, 7)), rules=RULES, sticky="a"),
+        replace(PLAN, backends=let_in(Admission(("shop",))), weights=()),
         replace(PLAN, rules=RULES, sticky="a.b-c", mirror=Mirror("web-3", 1000), handling=Handling(3600, 10)),
     ],
 )
@@ -41,6 +52,25 @@ def test_routes_of_an_earlier_release_are_understood() -> None:
     for route in rendered["virtual_hosts"][0]["routes"]:
         route.pop("name", None)
     assert active(rendered) == wanted(PLAN)
+
+
+@pytest.mark.parametrize(
+    "limits", [Breakers(), Breakers(requests=1), Breakers(9, 7), Breakers(connections=1)]
+)
+def test_limits_are_read_back_as_they_were_rendered(limits: Breakers) -> None:
+    assert breakers_of(thresholds(limits)) == limits
+
+
+def test_a_listener_of_no_service_of_ours_takes_nobodys_word_for_one() -> None:
+    """What it does not know itself is taken off, whoever sent it."""
+    rendered = listener(Listening("in", "127.0.0.1:1", "web", Path("f"), caller="somebody"), Path("log"))
+    manager = rendered["filter_chains"][0]["filters"][0]["typed_config"]
+    (arrival,) = manager["early_header_mutation_extensions"]
+    assert {"remove": CALLING_HEADER} in arrival["typed_config"]["mutations"]
+
+
+def test_limits_of_an_earlier_release_are_understood() -> None:
+    assert breakers_of({"thresholds": [LIMIT, {"priority": "HIGH", "max_requests": 1}]}) == Breakers()
 
 
 def test_a_key_opens_one_thing() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy, promote, rollback, shift
 from penstock.config import ServiceConfig
+from penstock.core.admission import ANYBODY, Admission
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Intent, State
@@ -27,7 +29,7 @@ from penstock.core.traffic import (
     TrafficState,
     Weight,
 )
-from penstock.core.trafficconfig import EarlyConfig, TrafficConfig
+from penstock.core.trafficconfig import EarlyConfig, RateConfig, TrafficConfig
 from penstock.core.workload import Workload
 from penstock.errors import Invalid
 from penstock.ports import Image, Outcome, Surplus, Task
@@ -93,6 +95,19 @@ class Scene:
             self.task("deploy"), platform=self.platform, router=self.router, artifacts=Images(self.config)
         )
 
+    async def deploy_afresh(self) -> Outcome:
+        """As `deploy`, of what nobody has placed yet."""
+        self.router.up.add(f"unix:/fake/{NEW.id}/0")
+        task = self.task("deploy")
+        images = Images(self.config)
+        done = asyncio.ensure_future(
+            deploy.perform(task, platform=self.platform, router=self.router, artifacts=images)
+        )
+        while not done.done():  # a deploy gives up by itself
+            await self.platform.tend()
+            await asyncio.sleep(0.01)
+        return await done
+
     async def shift(self, share: int) -> Outcome:
         return await shift.perform(self.task("shift", share), router=self.router)
 
@@ -141,6 +156,39 @@ async def test_a_canary_is_sticky_has_early_users_and_ends_plain() -> None:
     state = await scene.state()
     assert (state.weights, state.sticky, state.rules) == ((Weight(NEW.id, WHOLE),), "", ())
     assert state.handling == Handling(3.0, 1)
+
+
+async def test_who_gets_in_changes_with_the_users_and_comes_back_with_them() -> None:
+    asked = TrafficConfig(callers=("cart",), public=False, rate=RateConfig(per_second=5), most_requests=7)
+    scene = Scene(asked)
+    await scene.serving(STABLE)
+    assert (await scene.deploy_afresh()).state is State.SUCCESS
+    state = await scene.state()
+    assert [(b.release, b.backend.breakers.requests) for b in state.backends] == [(STABLE.id, 0), (NEW.id, 7)]
+    await scene.shift(500)
+    assert (await scene.state()).admission == ANYBODY, "the stable release's own"
+    await scene.promote()
+    promoted = (await scene.state()).admission
+    assert promoted == Admission(callers=("cart",), public=False, per_second=5, burst=5)
+    await scene.undo()  # somebody has lost the record of the promotion
+    assert (await scene.state()).admission == ANYBODY
+
+
+async def test_a_caller_is_told_at_once_that_it_will_be_refused() -> None:
+    scene = Scene(TrafficConfig())
+    scene.config = replace(scene.config, calls=("cart", "open", "absent"))
+    for service, admission in (
+        ("cart", Admission(callers=("till",))),
+        ("open", Admission(callers=("shop",))),
+    ):
+        address = f"unix:/{service}"
+        scene.router.up.add(address)
+        backend = Backend(f"{service}-1", (address,), admission=admission)
+        plan = TrafficPlan(service, "production", (backend,), (Weight(backend.release, WHOLE),))
+        await scene.router.apply(plan, fence=FENCE)
+    outcome = await scene.deploy_afresh()
+    assert outcome.state is State.SUCCESS
+    assert outcome.reason.endswith("; cart will refuse its calls (traffic.callers)")
 
 
 async def test_a_dark_release_sees_copies_until_it_gets_users() -> None:

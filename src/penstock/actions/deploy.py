@@ -7,6 +7,7 @@ mirror gets copies.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import replace
 
 from penstock.core.drift import drift
@@ -16,7 +17,7 @@ from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Placement, Workload
-from penstock.errors import Broken
+from penstock.errors import Broken, Unavailable
 from penstock.ports import Artifacts, Outcome, Platform, Router, Task
 
 POLL_SECONDS = 0.1
@@ -38,7 +39,18 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     found = drift(task.delivery, state)
     await router.apply(state.exposing(placement.backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
-    return replace(outcome, statements=(*outcome.statements, *found))
+    hint = await _not_let_in(router, workload) if outcome.state is State.SUCCESS else ""
+    return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
+
+
+async def _not_let_in(router: Router, workload: Workload) -> str:
+    """Which services that it calls will refuse it, as they are now: better told here than found by users."""
+    refusing = []
+    for callee in workload.calls:
+        with contextlib.suppress(Unavailable):  # it is a hint
+            state = await router.read(callee, workload.environment)
+            refusing += [] if state.admission.allows(workload.service) else [callee]
+    return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
 
 
 async def _mirrored(task: Task, router: Router, state: TrafficState, release: str) -> str:
@@ -93,6 +105,8 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         drain_seconds=config.drain_seconds,
         limits=config.limits,
         secrets=task.secrets,
+        admission=config.traffic.admission,
+        breakers=config.traffic.breakers,
     )
 
 

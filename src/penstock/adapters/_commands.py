@@ -95,14 +95,19 @@ class _Pipe:
     async def everything(self) -> None:
         """Read until nobody holds the entrance."""
         self._close_entrance()
-        stream = asyncio.StreamReader()
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stream), self._exit)
+        ended: asyncio.Future[None] = loop.create_future()
+        loop.add_reader(self._exit, self._read, ended)
         try:
-            while data := await stream.read(1 << 16):
-                self._output.write(data)
+            await ended
         finally:
-            transport.close()
+            loop.remove_reader(self._exit)
+
+    def _read(self, ended: asyncio.Future[None]) -> None:
+        if data := self._exit.read(1 << 16):
+            self._output.write(data)
+        elif not ended.done():
+            ended.set_result(None)
 
     def _close_entrance(self) -> None:
         if self._open:

@@ -101,6 +101,8 @@ class _CompiledRule:
 class _Compiled:
     rules: tuple[_CompiledRule, ...]
     environment: Any
+    #: cel-cpp gives up after 10,000 iterations, about two milliseconds.
+    at_once: bool = True
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         data = {name: list(value) if isinstance(value, tuple) else value for name, value in facts.items()}

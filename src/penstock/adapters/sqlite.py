@@ -99,9 +99,8 @@ class SqliteStore:
             try:
                 yield transaction
                 with _translated(self._path):
-                    now = await transaction.now()
-                    moved = f"INSERT OR REPLACE INTO clock VALUES (1, ?, {self.raw_clock})"
-                    self._writer.execute(moved, (now,))
+                    moved = f"INSERT OR REPLACE INTO clock SELECT 1, ({clock}), {self.raw_clock}"
+                    self._writer.execute(moved)
                     self._writer.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):

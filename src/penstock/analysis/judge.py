@@ -1,147 +1,345 @@
 """The canary judge: is the new release worse than the stable one beside it, from counts alone?
 
-Called by ``checks.canary``. Pure: the same counts give the same judgment. Two questions are asked of
-each of two quantities, the share of failed requests and the share of slow ones:
+Called by `checks.canary` at every look, by `ledger.again` (to compute a verdict again) and by ``canary
+replay``. Pure: the same counts give the same judgment. Two metrics are judged, the share of failed requests
+and the share of slow ones; their errors are those of the whole canary, however often one looks.
 
-* *worse?* Fisher's exact test, one-sided, at alpha divided by the number of looks the plan can take
-  (Bonferroni: looking often stays honest) and by the two quantities; and the difference is beyond the
-  margin, so that a significant trifle does not stop a release.
-* *no worse?* Newcombe's hybrid score interval for the difference of two shares (Statistics in
-  Medicine 17, 1998, method 10): its upper end at 95%, one-sided, is within the margin.
+* FAIL as soon as a regression of either is shown. A whole *alpha* of false alarms is split evenly between the
+  metrics; of each part a fifth goes to the sequential test at every look (`sequential.log_evidence`), and the
+  rest to one exact test at the declared last look (`exact.tail`), which looking often would cost too much of.
+  A rise in slow requests must also be beyond its margin: a new process is a little slower, and hurts nobody.
+* PASS if both are shown to be no worse than the margin: failed requests at most *ratio* times the stable
+  release's share, or *points* above it, whichever is more; slow ones at most *slow_points* above. Both must
+  hold, so nothing is split between them (Berger, *Multiparameter hypothesis testing and acceptance sampling*,
+  Technometrics 24, 1982). It holds at every look with `NO_WORSE`.
+* UNKNOWN otherwise, with what is missing.
 
-FAIL if either quantity is worse; PASS only if both are shown to be no worse; else UNKNOWN. "Slow" is
-above the first latency bound that is at least twice, and `SLOW_MS` more than, the one that 95% of the
-stable release's requests keep: going from one millisecond to two hurts nobody.
+"Slow" is above the first latency bound that is at least twice, and `SLOW_MS` more than, the one that 95% of
+the stable release's requests kept before the canary. Clusters count once (`dispersion`).
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+from penstock.analysis import dispersion, power
+from penstock.analysis.exact import tail
+from penstock.analysis.sequential import (
+    Bounds,
+    Pair,
+    comparable,
+    difference_bounds,
+    log_evidence,
+    rate_bounds,
+    ratio_bounds,
+    stable_bounds,
+    stable_rate,
+)
+from penstock.core.canary import ROW, Row, Rule
 from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
+from penstock.errors import Invalid
 
-#: The whole probability, over all looks, of stopping a release that is not worse.
-ALPHA = 0.01
-#: One-sided 95%: how sure "no worse" must be.
-Z_NO_WORSE = 1.6449
-#: Margins: errors may rise by the larger of one percentage point and the stable share itself (2×).
-ERROR_MARGIN = 0.01
-#: The share of slow requests may rise by ten percentage points.
-SLOW_MARGIN = 0.10
+#: The part of a metric's alpha that the sequential test has; the exact test at the last look has the rest.
+SEQUENTIAL = 0.2
+#: The whole probability of "no worse" where it is not so.
+NO_WORSE = 0.05
+#: The part of it that the stable release's rate has, and the ratio's where both margins are asked about.
+STABLE_PART, RATIO_PART = 0.2, 0.2
+#: As needed as can be: more requests than anybody has.
+UNTOLD = 10**9
 SLOW_MS = 10.0
-#: With no failures on either side, the score interval fits the error margin from here on.
-NEEDED = math.ceil(Z_NO_WORSE**2 * (1 - ERROR_MARGIN) / ERROR_MARGIN)
+USUAL = 0.95
 
 
 @dataclass(frozen=True)
-class Window:
-    """What one release did in a stretch of time. *latency*: upper bound (ms) → cumulative count."""
+class Arm:
+    """What one release did in a stretch of time."""
 
     requests: int
     errors: int
-    latency: Mapping[float, int]
+    slow: int = 0
 
-    def above(self, bound: float) -> int:
-        """How many requests took longer than *bound*, which must be one of the histogram's."""
-        total = max(self.latency.values(), default=0)
-        return total - self.latency.get(bound, total)
+
+@dataclass(frozen=True)
+class Span:
+    """From one look to the next: *at* seconds since the canary began, in which *step* (of its traffic)."""
+
+    at: float
+    step: int
+    new: Arm
+    stable: Arm
+
+
+def spans_of(rows: Sequence[Row]) -> list[Span]:
+    """Evidence as the judge takes it. `Invalid` if it is none."""
+    if any(len(row) != ROW or min(row) < 0 for row in rows):
+        raise Invalid(f"spans have {ROW} whole numbers each", where="canary")
+    spans = [Span(row[0] / 1000, row[1], Arm(*row[2:5]), Arm(*row[5:8])) for row in rows]
+    if any(max(arm.errors, arm.slow) > arm.requests for s in spans for arm in (s.new, s.stable)):
+        raise Invalid("more bad requests than requests", where="canary")
+    return spans
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One metric. *difference* and *ratio* are bounds of the effect at all looks together, *limit* what the
+    difference may be; *p* is the chance of so much evidence without a regression, *alpha* its limit;
+    *detectable* the smallest rate that would have been found; *clusters* what counts were divided by."""
+
+    name: str
+    new: tuple[int, int]
+    stable: tuple[int, int]
+    difference: Bounds
+    ratio: Bounds
+    limit: float
+    p: float
+    alpha: float
+    detectable: float | None
+    clusters: float
+    worse: bool
+    no_worse: bool
+
+    @property
+    def effect(self) -> float:
+        return self.new[0] / max(1, self.new[1]) - self.stable[0] / max(1, self.stable[1])
 
 
 @dataclass(frozen=True)
 class Judgment:
-    """*needed*: how many requests the new release must have answered before PASS is possible."""
+    """*needed*: requests of the new release before PASS is possible; *more*: how many are missing, at the
+    rates seen (None: no number would do)."""
 
     verdict: Verdict
     needed: int
+    findings: tuple[Finding, ...] = ()
+    more: int | None = 0
 
 
-def judge(new: Window, stable: Window, looks: int) -> Judgment:
-    """Compare one window of each release. *looks* is the number of looks planned in all."""
-    if stable.requests == 0 or new.requests == 0:
-        who = "the stable release" if stable.requests == 0 else "the new release"
-        return Judgment(unknown(Cause.MISSING, f"{who} has answered no user request yet"), NEEDED)
-    bound = slow_bound(stable)
-    error_margin = max(ERROR_MARGIN, stable.errors / stable.requests)
-    quantities = [("failed", new.errors, stable.errors, error_margin)]
-    if bound is not None:
-        name = f"slower than {bound:g} ms"
-        quantities.append((name, new.above(bound), stable.above(bound), SLOW_MARGIN))
-    alpha = ALPHA / (looks * len(quantities))
-    compared = [_compare(*quantity, new.requests, stable.requests, alpha) for quantity in quantities]
-    return Judgment(_conclude(compared, new.requests), NEEDED)
+def judge(spans: Sequence[Span], rule: Rule) -> Judgment:
+    """What all spans since the canary began say together; the last one is the present look."""
+    needed = needed_requests(rule)
+    for who, requests in (
+        ("the stable release", sum(s.stable.requests for s in spans)),
+        ("the new release", sum(s.new.requests for s in spans)),
+    ):
+        if requests == 0:
+            said = unknown(Cause.MISSING, f"{who} has answered no user request yet; {needed} are needed")
+            return Judgment(said, needed, (), needed)
+    findings = [_finding("failed", _errors(spans), spans, rule)]
+    if rule.slow_ms is not None:
+        findings.append(_finding(f"slower than {rule.slow_ms:g} ms", _slow(spans), spans, rule))
+    return _conclude(tuple(findings), spans, rule, needed)
 
 
-def slow_bound(stable: Window) -> float | None:
-    """Above which latency (ms) a request counts as slow; None where the histogram cannot tell."""
-    total = max(stable.latency.values(), default=0)
-    bounds = sorted(stable.latency)
-    usual = next((b for b in bounds if stable.latency[b] >= 0.95 * total), None) if total else None
+def slow_bound(latency: Mapping[float, int]) -> float | None:
+    """Above which latency (ms) a request counts as slow, from cumulative counts by upper bound (ms)."""
+    total = max(latency.values(), default=0)
+    bounds = sorted(latency)
+    usual = next((b for b in bounds if latency[b] >= USUAL * total), None) if total else None
     if usual is None:
         return None
-    return next((b for b in bounds if b >= max(2 * usual, usual + SLOW_MS)), None)
+    found = next((b for b in bounds if b >= max(2 * usual, usual + SLOW_MS)), None)
+    return found if found is not None and math.isfinite(found) else None
 
 
-@dataclass(frozen=True)
-class _Comparison:
-    worse: bool
-    no_worse: bool
-    words: str
+def needed_requests(rule: Rule) -> int:
+    """With no failures on either side, PASS is possible from this many requests of the new release on.
+
+    Where only a ratio is asked about, failures must be seen: `UNTOLD` says that there is no such number.
+    """
+    return _needed(rule.points, rule.ratio)
 
 
-def _compare(  # noqa: PLR0913 (six counts are six counts)
-    name: str, new: int, stable: int, margin: float, new_total: int, stable_total: int, alpha: float
-) -> _Comparison:
-    difference = new / new_total - stable / stable_total
-    p = fisher(new, new_total, stable, stable_total)
-    upper = newcombe_upper(new, new_total, stable, stable_total, Z_NO_WORSE)
-    words = (
-        f"{new} of {new_total} {name} against {stable} of {stable_total} "
-        f"(+{100 * max(difference, 0):.2f} points, at most +{100 * upper:.2f}; margin {100 * margin:.2f})"
+@functools.cache
+def _needed(points: float, ratio: float) -> int:
+    found = power.least(lambda n: shown_no_worse([Pair(0, n, 0, n, 0)], points, ratio))
+    return UNTOLD if found is None else math.ceil(found)
+
+
+def _errors(spans: Sequence[Span]) -> list[Pair]:
+    return [Pair(s.step, s.new.requests, s.new.errors, s.stable.requests, s.stable.errors) for s in spans]
+
+
+def _slow(spans: Sequence[Span]) -> list[Pair]:
+    return [Pair(s.step, s.new.requests, s.new.slow, s.stable.requests, s.stable.slow) for s in spans]
+
+
+def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) -> Finding:
+    errors = name == "failed"
+    points, ratio = (rule.points, rule.ratio) if errors else (rule.slow_points, 1.0)
+    clusters = dispersion.ratio(pairs)
+    steps = _thinned(comparable(pairs), clusters)
+    p, alpha = evidence(pairs, _last_look(spans, rule), rule.alpha_each)
+    new = round(sum(p.new_bad for p in pairs)), round(sum(p.new for p in pairs))
+    stable = round(sum(p.stable_bad for p in pairs)), round(sum(p.stable for p in pairs))
+    limit = max(points, (ratio - 1) * stable_rate(steps))
+    beyond = errors or (steps and _rise(steps) > limit)
+    return Finding(
+        name=name,
+        new=new,
+        stable=stable,
+        difference=difference_bounds(steps, NO_WORSE / 4, NO_WORSE / 4),
+        ratio=ratio_bounds(steps, NO_WORSE / 2),
+        limit=limit,
+        p=p,
+        alpha=alpha,
+        detectable=power.smallest_rate(steps, rule.alpha_each * (1 - SEQUENTIAL)),
+        clusters=clusters,
+        worse=p <= alpha and bool(beyond),
+        no_worse=shown_no_worse(steps, points, ratio),
     )
-    return _Comparison(p <= alpha and difference > margin, upper <= margin, words)
 
 
-def _conclude(compared: list[_Comparison], requests: int) -> Verdict:
-    worse = [item.words for item in compared if item.worse]
+def evidence(pairs: list[Pair], last: int | None, alpha: float) -> tuple[float, float]:
+    """How surprising the counts are if the new release is not worse, and the limit for that: of the
+    sequential test, or of the exact one at the last look (the index of its pair), whichever says more."""
+    told = _thinned(pairs, _divisor(pairs))
+    sequential = math.exp(min(0.0, -log_evidence(told))), alpha * SEQUENTIAL
+    if last is None:
+        return sequential
+    then = pairs[: last + 1]
+    divisor = _divisor(then)
+    exact = tail([_whole(pair, divisor) for pair in comparable(then)]), alpha * (1 - SEQUENTIAL)
+    return min(sequential, exact, key=lambda said: said[0] / said[1])
+
+
+def _divisor(pairs: list[Pair]) -> float:
+    """How large clusters are; before that can be measured, they are taken for rather large."""
+    return max(dispersion.ratio(pairs), dispersion.UNMEASURED if len(pairs) < dispersion.ENOUGH else 1.0)
+
+
+def _thinned(pairs: list[Pair], clusters: float) -> list[Pair]:
+    return pairs if clusters == 1.0 else [pair.scaled(1 / clusters) for pair in pairs]
+
+
+def _whole(pair: Pair, divisor: float) -> Pair:
+    """Whole clusters: of the new release's those that are complete, of the other's the nearest number."""
+    if divisor == 1.0:
+        return pair
+    smaller = pair.scaled(1 / divisor)
+    new_bad, stable_bad = float(math.floor(smaller.new_bad)), float(round(smaller.stable_bad))
+    new, stable = max(new_bad, round(smaller.new)), max(stable_bad, round(smaller.stable))
+    return Pair(pair.step, new, new_bad, stable, stable_bad)
+
+
+def _last_look(spans: Sequence[Span], rule: Rule) -> int | None:
+    """The declared last look: the first that is due when the plan has ended. It does not depend on counts."""
+    return next((index for index, span in enumerate(spans) if span.at >= rule.planned), None)
+
+
+def shown_no_worse(steps: Sequence[Pair], points: float, ratio: float) -> bool:
+    """Whether the new release's rate is at most *ratio* times, or *points* above, the stable one's.
+
+    *steps* as `sequential.comparable` gives them. If only one margin is asked about, it has all of the error.
+    """
+    if not steps:
+        return False
+    part = 0.0 if ratio <= 1 else 1.0 if points <= 0 else RATIO_PART
+    if points > 0:
+        alpha = NO_WORSE * (1 - part)
+        high = rate_bounds(steps, alpha * (1 - STABLE_PART)).high
+        low = stable_bounds(steps, alpha * STABLE_PART).low
+        if high <= max(low + points, low * ratio):
+            return True
+    # Most is staked on "there is no difference".
+    bets = (1 / ratio, 1 / ratio, ratio**-2, ratio**-0.6)
+    return ratio > 1 and log_evidence(steps, ratio, bets) >= math.log(1 / (NO_WORSE * part))
+
+
+def _rise(steps: Sequence[Pair]) -> float:
+    return sum(p.new_bad for p in steps) / sum(p.new for p in steps) - stable_rate(steps)
+
+
+# --- the verdict in words ---------------------------------------------------------------------------------
+
+
+def _conclude(findings: tuple[Finding, ...], spans: Sequence[Span], rule: Rule, needed: int) -> Judgment:
+    worse = [in_words(f) for f in findings if f.worse]
     if worse:
-        return failing("worse than the stable release: " + "; ".join(worse))
-    if all(item.no_worse for item in compared):
-        return passing("no worse than the stable release: " + "; ".join(item.words for item in compared))
-    missing = max(0, NEEDED - requests)
-    more = f"at least {missing} more requests are needed" if missing else "the shares are too close to call"
-    open_words = "; ".join(item.words for item in compared if not item.no_worse)
-    return unknown(Cause.MISSING, f"{more}: {open_words}")
+        return Judgment(failing("worse than the stable release: " + "; ".join(worse)), needed, findings)
+    if all(f.no_worse for f in findings):
+        told = "; ".join(in_words(f) for f in findings)
+        return Judgment(passing(f"no worse than the stable release: {told}"), needed, findings)
+    more = _more(spans, rule)
+    open_ones = "; ".join(in_words(f) for f in findings if not f.no_worse)
+    reason = f"{_missing(more, spans)}: {open_ones}"
+    return Judgment(unknown(Cause.MISSING, reason), needed, findings, more)
 
 
-def fisher(new: int, new_total: int, stable: int, stable_total: int) -> float:
-    """P(at least *new* of the bad ones fall to the new release by chance alone), exactly."""
-    bad, total = new + stable, new_total + stable_total
-    whole = _log_choose(total, bad)
-    terms = (
-        _log_choose(new_total, k) + _log_choose(stable_total, bad - k) - whole
-        for k in range(new, min(bad, new_total) + 1)
-        if bad - k <= stable_total
+def in_words(finding: Finding) -> str:
+    """Counts, effect with its interval, what it may be, and what would have been seen."""
+    f = finding
+    ratio = "" if not f.ratio.low else f", {_times(f.ratio.low)} to {_times(f.ratio.high)} times"
+    seen = (
+        f"; a rise to {100 * f.detectable:.2g}% would be found {power.POWER:.0%} of the time"
+        if f.detectable is not None and not f.worse
+        else ""
     )
-    return min(1.0, math.fsum(math.exp(term) for term in terms))
+    clusters = (
+        f"; they come in clusters of about {f.clusters:.1f}, which count once" if f.clusters > 1 else ""
+    )
+    chance = f"; by chance {f.p:.1g}, limit {f.alpha:.1g}" if f.worse else ""
+    counts = f"{f.new[0]} of {f.new[1]} {f.name} against {f.stable[0]} of {f.stable[1]}"
+    points = f"{100 * f.difference.low:+.2f} to {100 * f.difference.high:+.2f}"
+    effect = f"{100 * f.effect:+.2f} points, {points}{ratio}; margin {100 * f.limit:.2f}"
+    return f"{counts} ({effect}{chance}{seen}{clusters})"
 
 
-def newcombe_upper(new: int, new_total: int, stable: int, stable_total: int, z: float) -> float:
-    """Upper confidence limit of the difference of two shares (new − stable)."""
-    p_new, p_stable = new / new_total, stable / stable_total
-    _, new_high = wilson(new, new_total, z)
-    stable_low, _ = wilson(stable, stable_total, z)
-    return p_new - p_stable + math.hypot(new_high - p_new, p_stable - stable_low)
+def _times(ratio: float) -> str:
+    return "any number of" if math.isinf(ratio) else f"{ratio:.2g}"
 
 
-def wilson(bad: int, total: int, z: float) -> tuple[float, float]:
-    """Wilson's score interval for a share."""
-    p, spread = bad / total, z * z / total
-    middle = (p + spread / 2) / (1 + spread)
-    half = math.sqrt(p * (1 - p) * spread + spread * spread / 4) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+def _missing(more: int | None, spans: Sequence[Span]) -> str:
+    if more is None:
+        return "too close to call: at these rates no number of requests would show that it is no worse"
+    own = [span for span in spans if span.step == spans[-1].step]
+    began = max((span.at for span in spans if span.at < own[0].at), default=0.0)
+    requests, seconds = sum(span.new.requests for span in own), spans[-1].at - began
+    if not requests or seconds <= 0:
+        return f"{more} more requests of the new release are needed, and none come"
+    return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
 
 
-def _log_choose(n: int, k: int) -> float:
-    return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
+def duration(seconds: float) -> str:
+    """As people say it, at the present rate."""
+    for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit} at the present rate"
+    return f"{max(1, math.ceil(seconds))} seconds at the present rate"
+
+
+def _more(spans: Sequence[Span], rule: Rule) -> int | None:
+    """How many more requests of the new release show that it is no worse, if rates and shares stay."""
+    metrics = [(_errors(spans), rule.points, rule.ratio)]
+    if rule.slow_ms is not None:
+        metrics.append((_slow(spans), rule.slow_points, 1.0))
+    needed = [_more_of(*metric) for metric in metrics]
+    return None if any(n is None for n in needed) else max(n for n in needed if n is not None)
+
+
+def _more_of(pairs: list[Pair], points: float, ratio: float) -> int | None:
+    steps = comparable(pairs)
+    if not steps:
+        return None
+    clusters = dispersion.ratio(pairs)
+    last = steps[-1]
+    rate, alike = sum(p.new_bad for p in steps) / sum(p.new for p in steps), stable_rate(steps)
+
+    def holds(extra: float) -> bool:
+        beside = extra * last.stable / last.new
+        longer = replace(
+            last,
+            new=last.new + extra,
+            new_bad=last.new_bad + extra * rate,
+            stable=last.stable + beside,
+            stable_bad=last.stable_bad + beside * alike,
+        )
+        return shown_no_worse(_thinned([*steps[:-1], longer], clusters), points, ratio)
+
+    if shown_no_worse(_thinned(steps, clusters), points, ratio):
+        return 0
+    found = power.least(holds)
+    return None if found is None else math.ceil(found)

@@ -6,6 +6,7 @@ Called by whoever starts one that runs commands. Must not know what it runs.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import sys
 from collections.abc import Coroutine
@@ -16,6 +17,8 @@ T = TypeVar("T")
 
 def run(main: Coroutine[None, None, T]) -> T:
     """`asyncio.run`, without a thread for each process that is waited for (as Python itself, from 3.12)."""
+    # What was imported is never garbage: the collector need not go through it again and again.
+    gc.freeze()
     if sys.platform == "linux" and sys.version_info < (3, 12) and _has_pidfd():
         asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
     return asyncio.run(main)

@@ -1,31 +1,46 @@
 """The canary: does the new release serve users as well as the stable one beside it?
 
-Called by the engine for the verbs ``measure`` (readings when it begins) and ``look`` (one comparison
-since then). Must not move traffic. Doubtful counts are UNKNOWN, never PASS.
+Called by the engine for the verbs ``measure`` (readings when it begins, and what the plan can show) and
+``look`` (all that both releases did since then). Must not move traffic. Doubtful counts are UNKNOWN, never
+PASS.
 """
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 
-from penstock.analysis.judge import NEEDED, Window, judge
+from penstock.analysis import readings
+from penstock.analysis.judge import judge, needed_requests, slow_bound, spans_of
+from penstock.analysis.plan import Traffic, foresee
+from penstock.analysis.readings import Reading
+from penstock.core.canary import Row, Rule
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import Looked, Measured, State
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
-from penstock.core.verdict import Cause, Result, Verdict, unknown
+from penstock.core.verdict import Result, Verdict
 from penstock.errors import Broken
 from penstock.ports import Metrics, Outcome, Platform, Task
 
 #: No service is called quiet on less than this: a change must not shed its canary by making it short.
 QUIET_SECONDS = 30.0
+#: For how long traffic is watched, at most, to say beforehand what the canary can show.
+WATCHED_SECONDS = 5.0
+#: What is slow for the stable release is told from at least so many of its requests.
+SLOW_ENOUGH = 50
 
 
 async def measure(task: Task, /, *, metrics: Metrics) -> Outcome:
-    """Read both releases' counters before the new one sees its first user."""
-    new, stable = await _read(task, metrics)
-    return Outcome(State.SUCCESS, "", (), Measured("measured", new, stable))
+    """Read both releases' counters before the new one sees its first user; say what the plan can show."""
+    before = await _read(task, metrics)
+    await asyncio.sleep(min(task.canary.look_every, WATCHED_SECONDS))
+    now = await _read(task, metrics)
+    measured = Measured("measured", now.new, now.stable)
+    traffic = Traffic.between(before.stable, now.stable)
+    foreseen = foresee(traffic, task.canary, _rule(task, measured))
+    return Outcome(State.SUCCESS, foreseen.words, (), measured)
 
 
 async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcome:
@@ -33,68 +48,70 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
     release that keeps ending, for the proxy passes it over, and the counts may not show it."""
     if task.release is None or task.measured is None:
         raise Broken("a look before anything was measured", where=task.delivery)
-    start = task.measured
-    new, stable = await _read(task, metrics)
-    plan = task.canary
-    verdict, total = _verdict(start, new, stable, plan.looks)
-    quiet = total < NEEDED and new.at - start.new.at >= QUIET_SECONDS
+    start, now = task.measured, await _read(task, metrics)
+    rule, needed = _rule(task, start), needed_requests(_rule(task, start))
+    verdict, rows = _verdict(task, start, now, rule)
+    quiet = _quiet(start, now, rows, needed)
     predicate = Look(
         verdict=verdict.result.value,
         explanation=verdict.reason,
         look=task.intent.number,
-        looks=plan.looks,
-        needed=NEEDED,
+        looks=task.canary.looks,
+        needed=needed,
         quiet=quiet,
         new_from=start.new,
-        new_to=new,
+        new_to=now.new,
         stable_from=start.stable,
-        stable_to=stable,
+        stable_to=now.stable,
+        rule=rule if rows else None,
+        spans=rows or None,
     )
-    statement = Statement((Subject(task.release.id, task.release.digest),), predicate)
+    subjects = (Subject(task.release.id, task.release.digest),)
     placement = await platform.observe(task.release.id)
     failed = verdict.result is Result.FAIL
     why = (placement.verdict or (failed and placement.ended) or "") if placement else ""
     if why:
         reason = masked(why, task.secrets)
-        told = replace(predicate, explanation=f"{verdict.reason}; {reason}")
-        ended = Looked("looked", Result.FAIL.value, quiet)
-        return Outcome(State.FAILURE, told.explanation, (Statement(statement.subjects, told),), ended)
-    state = State.FAILURE if failed else State.SUCCESS
-    detail = Looked("looked", verdict.result.value, quiet)
-    return Outcome(state, verdict.reason, (statement,), detail)
+        predicate = replace(predicate, explanation=f"{verdict.reason}; {reason}")
+    ends = failed or bool(why)
+    result = Result.FAIL if ends else verdict.result
+    detail = Looked("looked", result.value, quiet, now.new, now.stable)
+    state = State.FAILURE if ends else State.SUCCESS
+    return Outcome(state, predicate.explanation, (Statement(subjects, predicate),), detail)
 
 
-def window(since: Counters, until: Counters) -> Window | Verdict:
-    """What happened between two readings, or why that cannot be told."""
-    if since.epoch != until.epoch:
-        return unknown(Cause.ERROR, f"the counters of {until.release} restarted during the canary")
-    requests, errors = until.requests - since.requests, until.errors - since.errors
-    latency = {_bound(b): n - since.latency.get(b, 0) for b, n in until.latency.items()}
-    if requests < 0 or not 0 <= errors <= requests or any(n < 0 for n in latency.values()):
-        return unknown(Cause.ERROR, f"the counters of {until.release} ran backwards")
-    return Window(requests, errors, latency)
+def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Verdict, tuple[Row, ...]]:
+    """What all looks say together, and what happened between them; nothing if this reading is of no use."""
+    earlier = [
+        Reading(share, looked.new, looked.stable)
+        for share, looked in task.looked
+        if looked.new is not None and looked.stable is not None
+    ]
+    found = readings.rows(Reading(0, start.new, start.stable), [*earlier, now], rule.slow_ms)
+    if isinstance(found, Verdict):
+        return found, ()
+    return judge(spans_of(found), rule).verdict, found
 
 
-def _verdict(start: Measured, new: Counters, stable: Counters, looks: int) -> tuple[Verdict, int]:
-    new_window, stable_window = window(start.new, new), window(start.stable, stable)
-    if isinstance(new_window, Verdict):
-        return new_window, NEEDED
-    if isinstance(stable_window, Verdict):
-        return stable_window, NEEDED
-    total = new_window.requests + stable_window.requests
-    return judge(new_window, stable_window, looks).verdict, total
+def _quiet(start: Measured, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
+    """Whether all the traffic of the service would have been too little; nobody can say of a bad reading."""
+    total = sum(row[2] + row[5] for row in rows)
+    return bool(rows) and total < needed and now.new.at - start.new.at >= QUIET_SECONDS
 
 
-async def _read(task: Task, metrics: Metrics) -> tuple[Counters, Counters]:
+def _rule(task: Task, start: Measured) -> Rule:
+    """What is slow is fixed before the canary, from what the stable release's users saw."""
+    counts = readings.latency(start.stable)
+    enough = max(counts.values(), default=0) >= SLOW_ENOUGH
+    return task.config.canary.rule(slow_bound(counts) if enough else None)
+
+
+async def _read(task: Task, metrics: Metrics) -> Reading:
     if task.release is None or task.baseline is None:
         raise Broken("a canary without two releases", where=task.delivery)
-    readings = await metrics.counters(task.change.service, task.change.environment)
-    found = {counters.release: counters for counters in readings}
-    return tuple(  # type: ignore[return-value]
-        found.get(release.id) or Counters(release.id, 0.0, "absent", 0, 0)
-        for release in (task.release, task.baseline)
+    counted = await metrics.counters(task.change.service, task.change.environment)
+    found: dict[str, Counters] = {counters.release: counters for counters in counted}
+    new, stable = (
+        found.get(release.id) or readings.absent(release.id) for release in (task.release, task.baseline)
     )
-
-
-def _bound(text: str) -> float:
-    return float("inf") if text == "+Inf" else float(text)
+    return Reading(task.intent.share, new, stable)

@@ -281,7 +281,7 @@ def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Intent | Wa
     if now < last + plan.look_every:
         return Wait(last + plan.look_every)
     if not since or last < step_began + plan.seconds_per_step:
-        return Intent(stage.name, "look", len(looks))
+        return Intent(stage.name, "look", len(looks), shifts[-1].intent.share)
     if len(shifts) < len(plan.steps):
         return Intent(stage.name, "shift", len(shifts), plan.steps[len(shifts)])
     seen = since[-1].detail if isinstance(since[-1].detail, Looked) else Looked("looked", "UNKNOWN", False)
@@ -289,4 +289,4 @@ def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Intent | Wa
     # Waiting helps where the requests are few, not where there are none to speak of.
     if seen.verdict == "PASS" or seen.quiet or not patient:
         return None
-    return Intent(stage.name, "look", len(looks))
+    return Intent(stage.name, "look", len(looks), shifts[-1].intent.share)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from penstock.core.admission import Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
 from penstock.core.workload import Placement, Workload
@@ -71,13 +72,21 @@ class ReadCounters:
 
 
 @dataclass(frozen=True)
+class ReadRefused:
+    kind: Literal["read-refused"]
+    service: str
+    environment: str
+
+
+@dataclass(frozen=True)
 class StopEverything:
     """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
 
     kind: Literal["stop-everything"]
 
 
-Call = Place | Observe | Scale | Remove | Logs | ReadTraffic | ApplyTraffic | ReadCounters | StopEverything
+Read = Observe | Logs | ReadTraffic | ReadCounters | ReadRefused
+Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
 @dataclass(frozen=True)
@@ -88,6 +97,7 @@ class Answer:
     traffic: TrafficState | None = None
     counters: tuple[Counters, ...] | None = None
     lines: tuple[str, ...] | None = None
+    refused: tuple[Refused, ...] | None = None
 
 
 @dataclass(frozen=True)

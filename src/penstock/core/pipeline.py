@@ -6,6 +6,7 @@ anything, and knows no clock.
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -101,7 +102,8 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Intent:
-    """Something to do: *stage*, *verb*, and for the canary which *number* and *share* (thousandths).
+    """Something to do: *stage*, *verb*, and for the canary which *number*, and the new release's *share* of
+    user traffic (thousandths): for a shift the one to come, for a look the present one.
 
     *part* and *target* are those of its stage.
     """
@@ -114,7 +116,7 @@ class Intent:
     part: str = ""
     target: str = ""
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Unique within a delivery; an intent with the same key is the same intent."""
         return f"{self.stage}/{self.verb}/{self.number}"
@@ -178,9 +180,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Looked:
+    """What a look found, and the readings of both releases that the next one goes on from."""
+
     kind: Literal["looked"]
     verdict: Literal["PASS", "FAIL", "UNKNOWN"]
     quiet: bool
+    new: Counters | None = None
+    stable: Counters | None = None
 
 
 Detail = Begun | Made | Gated | Measured | Looked
@@ -233,29 +239,39 @@ class Facts:
         return tuple(record for record in self.records if record.intent.verb == verb)
 
     def done(self, intent: Intent) -> bool:
-        return any(record.intent.key == intent.key for record in self.records)
+        return intent.key in self._done
 
-    @property
+    @functools.cached_property
+    def _done(self) -> frozenset[str]:
+        return frozenset(record.intent.key for record in self.records)
+
+    @functools.cached_property
     def begun(self) -> Begun | None:
         details = (record.detail for record in self.of("begin"))
         return next((detail for detail in details if isinstance(detail, Begun)), None)
 
-    @property
+    @functools.cached_property
     def artifact(self) -> Artifact | None:
         made = (r.detail.artifact for r in self.records if isinstance(r.detail, Made))
         return next(made, self.begun.artifact if self.begun else None)
 
-    @property
+    @functools.cached_property
     def release(self) -> Release | None:
         """The pair that this delivery is about, once both halves are known."""
         if self.begun is None or self.artifact is None:
             return None
         return Release(self.service, self.environment, self.artifact.digest, self.begun.data.digest)
 
-    @property
+    @functools.cached_property
     def measured(self) -> Measured | None:
         details = (record.detail for record in self.of("measure"))
         return next((detail for detail in details if isinstance(detail, Measured)), None)
+
+    @property
+    def looked(self) -> tuple[tuple[int, Looked], ...]:
+        """The looks of the canary so far, each with the share that the new release had."""
+        looks = self.of("look")
+        return tuple((r.intent.share, r.detail) for r in looks if isinstance(r.detail, Looked))
 
     def failed(self, pipeline: Pipeline) -> Record | None:
         """The first record that keeps the delivery from going on, the undoing itself left aside."""
@@ -266,7 +282,7 @@ class Facts:
     def of_stage(self, name: str) -> tuple[Record, ...]:
         return tuple(record for record in self.records if record.intent.stage == name)
 
-    @property
+    @functools.cached_property
     def open_gates(self) -> tuple[Record, ...]:
         """Gates that wait, or whose stage has not begun: they may have to be asked again."""
         last = {record.intent.stage: record for record in self.records}

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+from penstock.core.canary import Row, Rule
 from penstock.core.codec import json_name
 from penstock.core.objectives import Budget
 from penstock.core.people import Said
@@ -100,10 +101,8 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Drifted:
-    """The data plane did not do what was last asked of it: *found* says in what. It was put right then.
-
-    *weights* are those that were found, in thousandths.
-    """
+    """The data plane did not do what was last asked of it: *found* says in what, *weights* (in thousandths) are
+    those that were found. It was put right then."""
 
     TYPE: ClassVar[str] = "urn:penstock:drift:v1"
     delivery: str
@@ -291,8 +290,9 @@ class Accepted:
 class Look:
     """One look of the canary judge at both releases since the canary began. Counts, not shares.
 
-    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now:
-    the verdict can be recomputed from them.
+    *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
+    what happened in between, from look to look: with the *rule*, it gives the verdict to whoever asks again.
+    Where a reading was of no use there is neither, and the verdict is UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -307,6 +307,8 @@ class Look:
     stable_from: Counters = field(metadata=json_name("stableFrom"))
     stable_to: Counters = field(metadata=json_name("stableTo"))
     at: float | None = None
+    rule: Rule | None = None
+    spans: tuple[Row, ...] | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ Called by every layer. Must not know where an artifact is stored or where a rele
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -113,7 +114,7 @@ class Release:
     artifact: str
     data: str
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         return digest_of(self)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
 from penstock.errors import Invalid
 
 WHOLE = 1000
@@ -42,7 +43,8 @@ class Backend:
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
     *chain* names dark releases of other services that are tested together with this one while it is dark
-    too: its calls to those services go to them.
+    too: its calls to those services go to them. *admission* holds for the service while this is its live
+    release; *breakers* hold for this release, dark or not.
     """
 
     release: str
@@ -51,6 +53,8 @@ class Backend:
     egress: tuple[Egress, ...] = ()
     chain: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    admission: Admission = ANYBODY
+    breakers: Breakers = NO_BREAKERS
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,8 @@ class TrafficPlan:
             if self.mirror.release in served:
                 raise Invalid(f"a mirror to {self.mirror.release}, which has users", where=self.service)
         for backend in self.backends:
+            backend.admission.check(backend.release)
+            backend.breakers.check(backend.release)
             if backend.chain and backend.release in served:
                 what = f"{backend.release} has users, so its calls cannot go to dark releases"
                 raise Invalid(what, where=self.service)
@@ -157,6 +163,12 @@ class TrafficPlan:
     def serving(self) -> frozenset[str]:
         """Releases that some user may meet."""
         return served_by(self.weights, self.rules)
+
+    @property
+    def admission(self) -> Admission:
+        """Whom the live release lets in: the one that users move away from, while they move."""
+        live = self.weights[0].release if self.weights else ""
+        return next((b.admission for b in self.backends if b.release == live), ANYBODY)
 
     def _check_weights(self, weights: tuple[Weight, ...]) -> None:
         for weight in weights:
@@ -228,14 +240,22 @@ class TrafficState:
     sticky: str = ""
     mirror: Mirror | None = None
     handling: Handling = Handling()
+    admission: Admission = ANYBODY
     asked: TrafficPlan | None = None
 
     @property
     def plan(self) -> TrafficPlan:
         """The plan that changes nothing, but puts right what has drifted."""
-        known, of = tuple(backend.backend for backend in self.backends), self.asked or self
+        known, of = tuple(self._meant(found.backend) for found in self.backends), self.asked or self
         rest = (of.rules, of.sticky, of.mirror, of.handling)
         return TrafficPlan(self.service, self.environment, known, of.weights, *rest)
+
+    def _meant(self, backend: Backend) -> Backend:
+        """The backend with the breakers that were asked for."""
+        for asked in self.asked.backends if self.asked else ():
+            if asked.release == backend.release:
+                return replace(backend, breakers=asked.breakers)
+        return backend
 
     @property
     def drift(self) -> str:
@@ -245,9 +265,12 @@ class TrafficState:
         said = []
         if self.weights != self.asked.weights:
             said.append(f"users on {in_words(self.weights)} instead of {in_words(self.asked.weights)}")
-        for name in ("rules", "sticky", "mirror", "handling"):
+        for name in ("rules", "sticky", "mirror", "handling", "admission"):
             if (found := getattr(self, name)) != getattr(self.asked, name):
                 said.append(f"{name}: {found or 'none'}")
+        for known, meant in zip(self.backends, self.plan.backends, strict=True):
+            if known.backend.breakers != meant.breakers:
+                said.append(f"breakers of {known.release}: {known.backend.breakers}")
         return "; ".join(said)
 
     def share(self, release: str) -> int:
@@ -261,7 +284,7 @@ class TrafficState:
 
     def exposing(self, backend: Backend) -> TrafficPlan:
         """The plan that makes *backend* known (or brings it up to date) and moves nobody."""
-        others = tuple(b.backend for b in self.backends if b.release != backend.release)
+        others = tuple(b for b in self.plan.backends if b.release != backend.release)
         return replace(self.plan, backends=(*others, backend))
 
     def shifting(self, *weights: Weight) -> TrafficPlan:
@@ -275,7 +298,7 @@ class TrafficState:
         plan = self.plan
         served = served_by(kept, plan.rules)
         mirror = plan.mirror if plan.mirror and plan.mirror.release not in served else None
-        known = tuple(_without_chain(b.backend) if b.release in served else b.backend for b in self.backends)
+        known = tuple(_without_chain(b) if b.release in served else b for b in plan.backends)
         return replace(plan, backends=known, weights=kept, mirror=mirror)
 
     def settling(self, release: str = "") -> TrafficPlan:
@@ -285,7 +308,7 @@ class TrafficState:
 
     def without(self, *releases: str) -> TrafficPlan:
         """The plan that forgets backends; `Invalid` if one of them still has users."""
-        left = tuple(b.backend for b in self.backends if b.release not in releases)
+        left = tuple(b for b in self.plan.backends if b.release not in releases)
         mirror = self.plan.mirror
         kept = mirror if mirror and mirror.release not in releases else None
         return replace(self.plan, backends=left, mirror=kept)
@@ -306,7 +329,8 @@ class Counters:
 
     *requests* and *errors* (responses 5xx, and none at all) count user traffic only. *latency* maps
     an upper bound in milliseconds (as text) to the number of requests at or under it.
-    *epoch* changes whenever the counts may have restarted; two readings with different epochs must
+    *refused* requests were above the release's `Breakers`: the proxy answered them itself; None if there were
+    none. *epoch* changes whenever the counts may have restarted; two readings with different epochs must
     not be subtracted.
     """
 
@@ -316,3 +340,4 @@ class Counters:
     requests: int
     errors: int
     latency: Mapping[str, int] = field(default_factory=dict)
+    refused: int | None = None

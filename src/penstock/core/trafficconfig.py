@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from penstock.core.admission import Admission, Breakers
 from penstock.core.traffic import WHOLE, Field, Handling, Mirror, Rule, Weight
 from penstock.errors import Invalid
 
@@ -37,11 +38,20 @@ class EarlyConfig:
 
 
 @dataclass(frozen=True)
+class RateConfig:
+    """So many requests *per_second* at most (0: no limit), and *burst* at once (0: as many)."""
+
+    per_second: int = 0
+    burst: int = 0
+
+
+@dataclass(frozen=True)
 class TrafficConfig:
     """How requests are handled. With *sticky*, a user keeps his place during a canary, by a cookie.
 
     *mirror* per cent of user requests are copied to a new release, from when it is dark until the canary
-    begins. Users with an *early* request see it as soon as the canary begins.
+    begins. Users with an *early* request see it as soon as the canary begins. *callers*, *public* and *rate*
+    say who gets in, while this is live; *most_requests* and *most_connections* are for each release.
     """
 
     sticky: bool = False
@@ -49,10 +59,24 @@ class TrafficConfig:
     early: tuple[EarlyConfig, ...] = ()
     timeout_seconds: float = 15.0
     retries: int = 2
+    callers: tuple[str, ...] | None = None
+    public: bool = True
+    rate: RateConfig = RateConfig()
+    most_requests: int = 0
+    most_connections: int = 0
 
     @property
     def handling(self) -> Handling:
         return Handling(self.timeout_seconds, self.retries)
+
+    @property
+    def admission(self) -> Admission:
+        burst = self.rate.burst or self.rate.per_second
+        return Admission(self.callers, self.public, self.rate.per_second, burst)
+
+    @property
+    def breakers(self) -> Breakers:
+        return Breakers(self.most_requests, self.most_connections)
 
     def rules(self, release: str) -> tuple[Rule, ...]:
         """Those that lead early users to the new *release*."""
@@ -72,6 +96,8 @@ class TrafficConfig:
             raise Invalid(found, where=f"{SECTION}.timeout_seconds")
         if not 0 <= self.retries <= 10:
             raise Invalid(f"from 0 to 10, found {self.retries}", where=f"{SECTION}.retries")
+        self.admission.check(SECTION)
+        self.breakers.check(SECTION)
         if len(self.early) > MOST_EARLY:
             raise Invalid(f"at most {MOST_EARLY}", where=f"{SECTION}.early")
         for early in self.early:

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
 from penstock.core.traffic import Backend, Egress
 
 
@@ -64,6 +65,7 @@ class Workload:
     working directory with *env* plus ``PORT`` (where it must listen on 127.0.0.1) and one
     ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
     what is in flight, and then SIGKILL. *secrets* are values that must not be shown in what it writes.
+    *admission* and *breakers* are handed on to the proxy.
     """
 
     service: str
@@ -80,6 +82,8 @@ class Workload:
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    admission: Admission = ANYBODY
+    breakers: Breakers = NO_BREAKERS
 
 
 class Phase(StrEnum):
@@ -124,13 +128,21 @@ class Placement:
     health_path: str = ""
     advisory: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    admission: Admission = ANYBODY
+    breakers: Breakers = NO_BREAKERS
 
     @property
     def backend(self) -> Backend:
         """This placement as something that traffic can be sent to."""
         addresses = tuple(instance.address for instance in self.instances)
         return Backend(
-            self.release, addresses, self.health_path, self.egress, drain_seconds=self.drain_seconds
+            self.release,
+            addresses,
+            self.health_path,
+            self.egress,
+            drain_seconds=self.drain_seconds,
+            admission=self.admission,
+            breakers=self.breakers,
         )
 
     @property

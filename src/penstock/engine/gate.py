@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from penstock.core.authority import Authority
-from penstock.core.evidence import Statement, Subject
+from penstock.core.evidence import Entry, Statement, Subject
 from penstock.core.pipeline import Blocked, Gated, State
-from penstock.core.policy import PolicyDocument, sign_off
+from penstock.core.policy import PolicyDocument, Rules, sign_off
 from penstock.core.predicates import SignOff
 from penstock.core.selection import Question, tags_of
 from penstock.core.verdict import Cause, Result, Verdict, combine
@@ -35,13 +35,7 @@ async def perform(
         authority = await ledger.authority(tx)
         selected = await inputs(ledger, tx, question)
     policies = needed(authority, question.action, question.change)
-    # A language may take seconds (Rego does, until it is stopped): leases are renewed meanwhile.
-    sign_offs = [
-        await asyncio.to_thread(
-            sign_off, question, p, _published(authority, p), compiled(p, languages), selected, authority
-        )
-        for p in policies
-    ]
+    sign_offs = [await _asked(question, p, compiled(p, languages), selected, authority) for p in policies]
     subjects = (
         Subject(question.release.id, question.release.digest),
         Subject(question.artifact.name, question.artifact.digest),
@@ -49,6 +43,18 @@ async def perform(
     statements = tuple(Statement(subjects, signed) for signed in sign_offs)
     outcome = _outcome(question, policies, sign_offs, authority, task.waits_until)
     return replace(outcome, statements=statements, rests_on=question)
+
+
+async def _asked(
+    question: Question,
+    policy: PolicyDocument,
+    rules: Rules,
+    selected: Sequence[Entry],
+    authority: Authority,
+) -> SignOff:
+    given = (question, policy, _published(authority, policy), rules, selected, authority)
+    # A language may take seconds (Rego does, until it is stopped): leases are renewed meanwhile.
+    return sign_off(*given) if rules.at_once else await asyncio.to_thread(sign_off, *given)
 
 
 def question_of(task: Task) -> Question:
@@ -72,12 +78,15 @@ async def lapsed(ledger: Ledger, tx: Transaction, question: Question) -> bool:
 
     Rules and roles, or the evidence that counts, are not what they were.
     """
+    size = await ledger.size(tx)
+    if size == question.size:
+        return False
     authority = await ledger.authority(tx)
     if authority.changed >= question.size:
         return True
     if not await ledger.tagged_since(tx, tags_of(question), question.size):
         return False
-    now = replace(question, size=await ledger.size(tx))
+    now = replace(question, size=size)
     return await inputs(ledger, tx, question) != await inputs(ledger, tx, now)
 
 

@@ -7,6 +7,7 @@ transaction as its evidence there.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections.abc import Collection, Sequence
@@ -111,7 +112,7 @@ class Delivery:
     def scope(self) -> str:
         return f"{self.header.change.service}/{self.header.change.environment}"
 
-    @property
+    @functools.cached_property
     def facts(self) -> Facts:
         change = self.header.change
         return Facts(

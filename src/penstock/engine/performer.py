@@ -7,6 +7,7 @@ worker. Every verb that Penstock knows is a row in `VERBS`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import os
 import shutil
@@ -86,9 +87,8 @@ class Engine:
         return self._logs / delivery / f"{stage}.log"
 
     def _granted(self, verb: Callable[..., Any]) -> dict[str, object]:
-        asked = inspect.signature(verb).parameters.values()
-        names = [p.name for p in asked if p.kind is inspect.Parameter.KEYWORD_ONLY]
-        unknown = set(names) - set(self._powers)
+        names = _asked(verb)
+        unknown = names - self._powers.keys()
         if unknown:
             known = ", ".join(sorted(self._powers))
             raise Broken(f"{verb.__module__} asks for {sorted(unknown)}; there are: {known}")
@@ -112,6 +112,7 @@ class Engine:
             release=facts.release,
             baseline=facts.begun.baseline if facts.begun else None,
             measured=facts.measured,
+            looked=facts.looked,
             canary=pipeline.canary,
             reason=trouble.reason if trouble else facts.request,
             waits_until=_waits_until(facts, intent),
@@ -126,6 +127,13 @@ class Engine:
             task.tree.mkdir(parents=True)
             await self._source.checkout(task.source, task.tree)
             complete.touch()
+
+
+@functools.cache
+def _asked(verb: Callable[..., Any]) -> frozenset[str]:
+    """The names of the ports that a verb asks for."""
+    parameters = inspect.signature(verb).parameters.values()
+    return frozenset(p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY)
 
 
 def _waits_until(facts: Facts, intent: Intent) -> float:

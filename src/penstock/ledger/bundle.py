@@ -20,9 +20,9 @@ from penstock.core.digest import canonical
 from penstock.core.evidence import Entry, open_envelope
 from penstock.core.notes import Checkpoint, claimed_size, cosigners, open_note
 from penstock.core.people import MANDATES
-from penstock.core.predicates import Decision, Deployed, Promoted, SignOff
+from penstock.core.predicates import Decision, Deployed, Look, Promoted, SignOff
 from penstock.errors import Invalid, PenstockError
-from penstock.ledger import again
+from penstock.ledger import again, looks
 from penstock.ledger.fsck import Trust
 from penstock.ledger.log import Ledger, admitted
 from penstock.ledger.signatures import signed_by
@@ -189,6 +189,12 @@ def _check_delivery(
     if again.proposed(mine, bundle.delivery) is None:
         yield StepResult("the delivery began", False, f"nothing here began {bundle.delivery}")
         return
+    for entry in entries:
+        predicate = entry.statement.predicate
+        if isinstance(predicate, Look) and predicate.spans is not None:
+            reason = "; ".join(looks.faults(entry))
+            what = f"canary look (entry {entry.index}) is judged again: {predicate.verdict}"
+            yield StepResult(what, not reason, reason)
     for entry in mine:
         if isinstance(entry.statement.predicate, SignOff):
             decision = entry.statement.predicate.penstock

@@ -29,7 +29,7 @@ from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.predicates import SignOff
 from penstock.core.selection import tags_of
 from penstock.errors import Invalid, PenstockError
-from penstock.ledger import again
+from penstock.ledger import again, looks
 from penstock.ledger.log import admitted, entry_of
 from penstock.ledger.signatures import signed_by
 from penstock.ledger.tags import tags
@@ -164,7 +164,7 @@ async def _pages(tx: Transaction, select: str, key: Sequence[str]) -> AsyncItera
 
 
 async def _entries(check: _Check, tx: Transaction) -> int:
-    """Steps 1 to 5, for each entry in order."""
+    """Steps 1 to 6, for each entry in order."""
     expected = 0
     async for rows in _pages(tx, "SELECT idx, envelope FROM entries", ["idx"]):
         for index, raw in rows:
@@ -197,7 +197,10 @@ async def _entry(check: _Check, tx: Transaction, index: int, raw: bytes) -> bool
             pool = await _before(check, tx, index, tags_of(again.question_of(entry.statement.predicate)))
             for problem in again.faults(entry, pool, check.authority, check.languages):
                 check.wrong(f"entry {index}", problem)
-        # 5. What was done had its sign-offs.
+        # 5. A canary's verdict is what its counts give.
+        for problem in looks.faults(entry):
+            check.wrong(f"entry {index}", problem)
+        # 6. What was done had its sign-offs.
         for problem in await _unsigned(check, tx, entry):
             check.wrong(f"entry {index}", problem)
     except (PenstockError, ValueError) as error:

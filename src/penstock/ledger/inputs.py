@@ -13,5 +13,4 @@ from penstock.ports import Transaction
 
 async def inputs(ledger: Ledger, tx: Transaction, question: Question) -> tuple[Entry, ...]:
     """What counts for this question, at its ledger size."""
-    entries = [e for tag in tags_of(question) for e in await ledger.tagged(tx, tag, question.size)]
-    return select(entries, question)
+    return select(await ledger.tagged(tx, *tags_of(question), before=question.size), question)

@@ -7,7 +7,7 @@ column is a pure function of them and is compared by `ledger.fsck`.
 
 from __future__ import annotations
 
-import functools
+import collections
 import itertools
 from collections.abc import Callable, Sequence
 
@@ -52,6 +52,11 @@ PAGE = 1000
 #: In one statement; SQLite before 3.32 bounds its parameters at 999.
 ROWS = 250
 
+#: So many folds are kept: of the newest tree heads, and of a few before them that others still read.
+FOLDS = 8
+#: So many envelopes are kept with what they say.
+ENVELOPES = 2048
+
 #: A node's level and index.
 Place = tuple[int, ...]
 
@@ -76,8 +81,8 @@ class Ledger:
         self._store = store
         self._signers = {signer.public_key: signer for signer in signers}
         self.origin = origin
-        #: A fold kept between calls, the number of entries in it, and their root.
-        self._fold = (Authority(), 0, merkle.EMPTY_ROOT)
+        #: Folds kept between calls: by the number of entries in it, the tree head over them and the fold.
+        self._folds: dict[int, tuple[str, Authority]] = {}
 
     async def migrate(self) -> None:
         await self._store.migrate("ledger", SCHEMA)
@@ -93,9 +98,7 @@ class Ledger:
         if not envelopes:
             return ()
         first = await self.size(tx)
-        entries = tuple(
-            Entry(first + number, envelope, envelope.statement()) for number, envelope in enumerate(envelopes)
-        )
+        entries = tuple(Entry(first + number, *_kept(envelope)) for number, envelope in enumerate(envelopes))
         authority = await self._authority(tx, first)
         for entry in entries:
             authority = admitted(authority, entry)
@@ -117,6 +120,7 @@ class Ledger:
             raise Broken("this server does not have the log's key", next_move="put it back into keys/")
         note = sign_note(head, signer.public_key, lambda message: signer.sign(message).value)
         await tx.execute("INSERT INTO checkpoints (size, note) VALUES (?, ?)", (size, note))
+        self._keep(size, note, authority)
 
     # --- read ----------------------------------------------------------------------------------------
 
@@ -136,13 +140,13 @@ class Ledger:
         )
         return tuple(entry_of(row) for row in rows)
 
-    async def tagged(self, tx: Transaction, tag: str, before: int | None = None) -> tuple[Entry, ...]:
-        """Entries with a tag (see `ledger.tags`), oldest first; with *before*, only those below it."""
+    async def tagged(self, tx: Transaction, *tags: str, before: int | None = None) -> tuple[Entry, ...]:
+        """Entries with any of *tags* (see `ledger.tags`), oldest first; with *before*, those below it."""
         limit = await self.size(tx) if before is None else before
         rows = await tx.execute(
-            "SELECT e.idx, e.envelope FROM tags t JOIN entries e ON e.idx = t.idx "
-            "WHERE t.tag = ? AND t.idx < ? ORDER BY t.idx",
-            (tag, limit),
+            "SELECT idx, envelope FROM entries WHERE idx IN "
+            f"(SELECT idx FROM tags WHERE tag IN ({', '.join('?' * len(tags))}) AND idx < ?) ORDER BY idx",
+            (*tags, limit),
         )
         return tuple(entry_of(row) for row in rows)
 
@@ -159,18 +163,32 @@ class Ledger:
         return await self._authority(tx, await self.size(tx))
 
     async def _authority(self, tx: Transaction, size: int) -> Authority:
-        fold, known, root = self._fold
-        begun = min(known, size)
-        nodes = await self._nodes(tx, lambda node: (merkle.root(begun, node), merkle.root(size, node)))
-        # The root tells a beginning of this ledger from one that was rolled back.
-        if known > size or merkle.root(begun, lambda *place: nodes[place]) != root:
-            fold, known = Authority(), 0
-        if known == size:
-            return fold
-        for entry in await self._said(tx, known):
-            fold = fold.admit(entry)
-        self._fold = (fold, size, merkle.root(size, lambda *place: nodes[place]))
+        known, fold = await self._nearest(tx, size)
+        if known < size:
+            for entry in await self._said(tx, known):
+                fold = fold.admit(entry)
+            self._keep(size, await self._note(tx, size), fold)
         return fold
+
+    async def _nearest(self, tx: Transaction, size: int) -> tuple[int, Authority]:
+        """The newest fold kept of at most *size* entries. Its tree head tells a beginning of this ledger from
+        one that was rolled back."""
+        for known in sorted((kept for kept in self._folds if kept <= size), reverse=True):
+            note, fold = self._folds[known]
+            if note == await self._note(tx, known):
+                return known, fold
+        return 0, Authority()
+
+    def _keep(self, size: int, note: str, fold: Authority) -> None:
+        if note:
+            self._folds[size] = (note, fold)
+        while len(self._folds) > FOLDS:
+            del self._folds[min(self._folds)]
+
+    async def _note(self, tx: Transaction, size: int) -> str:
+        """The tree head that was signed over the first *size* entries; empty if none was."""
+        rows = await tx.execute("SELECT note FROM checkpoints WHERE size = ?", (size,))
+        return str(rows[0][0]) if rows else ""
 
     def signs_with(self, public_key: str) -> bool:
         """Whether this process has a key of the log's (raw, hex)."""
@@ -306,11 +324,16 @@ def entry_of(row: Row) -> Entry:
     index, raw = row
     if not isinstance(index, int) or not isinstance(raw, bytes):
         raise Broken("an entry of the wrong type", where=f"entry {index}", next_move="penstock ledger verify")
-    return Entry(index, *_parsed(raw))
+    return Entry(index, *(_newest.get(raw) or _kept(open_envelope(raw))))
 
 
-@functools.lru_cache(maxsize=2048)
-def _parsed(raw: bytes) -> tuple[Envelope, Statement]:
-    # The same entries are read again and again, and strict parsing costs more than fetching them.
-    envelope = open_envelope(raw)
-    return envelope, envelope.statement()
+#: The same entries are read again and again, and strict parsing costs more than fetching them.
+_newest: collections.OrderedDict[bytes, tuple[Envelope, Statement]] = collections.OrderedDict()
+
+
+def _kept(envelope: Envelope) -> tuple[Envelope, Statement]:
+    """The envelope and what it says; kept, so that what was just appended need not be parsed."""
+    pair = _newest[envelope.raw] = envelope, envelope.statement()
+    if len(_newest) > ENVELOPES:
+        _newest.popitem(last=False)
+    return pair

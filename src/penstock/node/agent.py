@@ -135,6 +135,8 @@ class Agent:
                 return calls.Answer(traffic=await self._router.read(service, environment))
             case calls.ReadCounters(service=service, environment=environment):
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
+            case calls.ReadRefused(service=service, environment=environment):
+                return calls.Answer(refused=await self._metrics.refused(service, environment))
             case calls.StopEverything():
                 try:
                     await self._platform.stop()

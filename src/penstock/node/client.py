@@ -11,6 +11,7 @@ import json
 from pathlib import Path
 
 from penstock.core import nodecalls as calls
+from penstock.core.admission import Refused
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, TrafficPlan, TrafficState
@@ -101,6 +102,10 @@ class NodeMetrics:
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         call = calls.ReadCounters("read-counters", service, environment)
         return (await self._client.ask(call, READ_SECONDS)).counters or ()
+
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        call = calls.ReadRefused("read-refused", service, environment)
+        return (await self._client.ask(call, READ_SECONDS)).refused or ()
 
 
 def _placed(answer: calls.Answer) -> Placement:

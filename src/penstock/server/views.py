@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.admission import ANYBODY
 from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
@@ -300,8 +301,21 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
         "drift": bool(
             now_live and not running and not problem and traffic.share(now_live.release.id) != 1000
         ),
+        "refused": await _turned_away(control, traffic),
         "problem": problem,
     }
+
+
+async def _turned_away(control: ControlPlane, traffic: TrafficState) -> dict[str, int]:
+    """How many requests each rule has refused: asked only where there are rules; the proxy looks through
+    all its statistics for it."""
+    if traffic.admission == ANYBODY:
+        return {}
+    try:
+        found = await control.metrics.refused(traffic.service, traffic.environment)
+    except Unavailable:  # counting must not hide what runs
+        return {}
+    return {refused.rule: refused.count for refused in found}
 
 
 async def why(control: ControlPlane, service: str, environment: str = PRODUCTION) -> View:

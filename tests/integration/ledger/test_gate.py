@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+
 import pytest
 
 from integration.ledger.world import (
@@ -14,9 +19,11 @@ from integration.ledger.world import (
     scanned,
     suite_ran,
 )
+from penstock.adapters.cel import Cel
 from penstock.bootstrap.identity import publication, shipped_policies
+from penstock.core.facts import Fact
 from penstock.core.people import Binding, By, RoleGrant
-from penstock.core.policy import ACTIONS, guarding
+from penstock.core.policy import ACTIONS, PolicyDocument, Rules, RuleVerdict, guarding
 from penstock.core.predicates import Predicate, SignOff
 from penstock.engine import gate
 from penstock.ledger import bundle
@@ -92,6 +99,37 @@ async def test_the_shipped_policies(
     outcome = await ask(world, LATER, action, *evidence)
     assert (outcome.state.value, words in outcome.reason) == (state, True), outcome.reason
     assert (await world.verify()).problems == ()
+
+
+class Slow:
+    """CEL for somebody who decides only once the loop has gone on."""
+
+    def __init__(self) -> None:
+        self.asked, self.went_on = threading.Event(), threading.Event()
+
+    def compile(self, policy: PolicyDocument) -> SlowRules:
+        return SlowRules(Cel().compile(policy), self)
+
+
+@dataclass(frozen=True)
+class SlowRules:
+    rules: Rules
+    language: Slow
+    at_once: bool = False
+
+    def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
+        self.language.asked.set()
+        assert self.language.went_on.wait(10), "the loop stood still"
+        return self.rules.decide(facts)
+
+
+async def test_a_language_that_takes_its_time_holds_nobody_else_up(world: World) -> None:
+    slow = Slow()
+    world.languages["cel"] = slow
+    asking = asyncio.ensure_future(ask(world, FIRST, "deploy", built(), suite_ran(), scanned()))
+    assert await asyncio.to_thread(slow.asked.wait, 10)
+    slow.went_on.set()
+    assert (await asking).state == "success"
 
 
 async def test_a_first_release_has_no_canary(world: World) -> None:

@@ -8,12 +8,24 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import httpx
 
+from penstock.adapters.envoy.admission import breakers_of
+from penstock.adapters.envoy.tally import OVERFLOWS
+from penstock.core.admission import NO_BREAKERS, Breakers
 from penstock.errors import Unavailable
+
+
+class Health(NamedTuple):
+    """What a cluster has: instances that are *ready*, and in *total*; where they are; its limits."""
+
+    ready: int = 0
+    total: int = 0
+    addresses: tuple[str, ...] = ()
+    breakers: Breakers = NO_BREAKERS
 
 
 class Admin:
@@ -94,8 +106,8 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Gauges&filter={quote(pattern)}")
         return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
 
-    async def health(self, *names: str) -> Mapping[str, tuple[int, int, tuple[str, ...]]]:
-        """(ready, total, addresses) of each of these clusters, by name; those that there are."""
+    async def health(self, *names: str) -> Mapping[str, Health]:
+        """How each of these clusters is, by name; those that there are."""
         if not names:
             return {}
         response = await self.get(f"/clusters?format=json&filter={_any_of(names)}")
@@ -103,15 +115,17 @@ class Admin:
         for cluster in response.json().get("cluster_statuses", []):
             hosts = cluster.get("host_statuses", [])
             ready = sum(1 for host in hosts if _healthy(host.get("health_status", {})))
-            found[str(cluster["name"])] = (ready, len(hosts), tuple(_address(host) for host in hosts))
+            addresses, limits = tuple(map(_address, hosts)), breakers_of(cluster.get("circuit_breakers", {}))
+            found[str(cluster["name"])] = Health(ready, len(hosts), addresses, limits)
         return found
 
     async def users(self, *clusters: str) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         """What users saw of these clusters: counters by name, and by cluster the cumulative counts of
         requests by upper bound (ms), none before the first."""
-        counters = await self.counters(_of_users(clusters, "completed|5xx"))
+        counted = rf"external\.upstream_rq_(completed|5xx)|{'|'.join(OVERFLOWS)}"
+        counters = await self.counters(_of(clusters, counted))
         # Asked second: histograms are up to date only once somebody has asked for statistics.
-        pattern = quote(_of_users(clusters, "time"))
+        pattern = quote(_of(clusters, r"external\.upstream_rq_time"))
         path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter={pattern}"
         found = [h for stat in (await self.get(path)).json()["stats"] for h in stat.get("histograms", [])]
         return counters, {_cluster_of(histogram["name"]): _buckets(histogram) for histogram in found}
@@ -122,9 +136,9 @@ def _any_of(names: Sequence[str]) -> str:
     return quote(f"^({'|'.join(re.escape(name) for name in names)})$")
 
 
-def _of_users(clusters: Sequence[str], what: str) -> str:
+def _of(clusters: Sequence[str], what: str) -> str:
     names = "|".join(re.escape(cluster) for cluster in clusters)
-    return rf"^cluster\.({names})\.external\.upstream_rq_({what})$"
+    return rf"^cluster\.({names})\.({what})$"
 
 
 def _cluster_of(stat: str) -> str:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from penstock.adapters.envoy import admission
+from penstock.adapters.envoy.admission import CALLER_HEADER, CALLING_HEADER, INTERNAL_HEADERS
 from penstock.core.traffic import MIRROR_HEADER, Backend
 
 Json = dict[str, Any]
@@ -23,20 +25,10 @@ LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 REQUEST_ID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
 PREVIEW = "+preview"
-#: Which release calls another service. The caller's own listener sets it; it is never taken from outside.
-CALLER_HEADER = "penstock-caller"
 
 #: Upper bounds of the latency histogram, milliseconds.
 BUCKETS = [1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000]
 
-#: What one release may have open at once. Repeated requests are at most a fifth of those in flight, or 100:
-#: more would keep down what is down already.
-LIMIT = {
-    "max_connections": 4096,
-    "max_pending_requests": 4096,
-    "max_requests": 8192,
-    "retry_budget": {"budget_percent": {"value": 20.0}, "min_retry_concurrency": 100},
-}
 #: An instance that five times on end cannot be reached, or gives 502, 503 or 504, is passed over for five
 #: seconds and longer each time; never more than half of them. A 500 is an answer, which the judge counts.
 OUTLIER = {
@@ -104,7 +96,7 @@ def _cluster(name: str, backend: Backend, *, checked: bool) -> Json:
         "type": "STATIC",
         "connect_timeout": "2s",
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
-        "circuit_breakers": {"thresholds": [LIMIT]},
+        "circuit_breakers": admission.thresholds(backend.breakers),
     }
     if len(backend.addresses) > 1:  # of one there is nobody else to ask
         cluster["outlier_detection"] = OUTLIER
@@ -132,7 +124,8 @@ def _health_check(path: str) -> Json:
 class Listening:
     """One listener at *where* (``unix:/path`` or ``host:port``) that serves the routes *named* in *file*.
 
-    It is the ingress of a service, or how *caller* reaches it; *baggage* is added to what passes, if any.
+    It is the ingress of a service, or how *caller*, a release of the service *calling*, reaches it; *baggage*
+    is added to what passes, if any.
     """
 
     name: str
@@ -141,6 +134,7 @@ class Listening:
     file: Path
     caller: str = ""
     baggage: str = ""
+    calling: str = ""
 
 
 def listener(of: Listening, log: Path) -> Json:
@@ -148,10 +142,13 @@ def listener(of: Listening, log: Path) -> Json:
         "@type": HTTP,
         "stat_prefix": of.name,
         "rds": {"route_config_name": of.named, "config_source": _file(of.file)},
-        "http_filters": [{"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}}],
+        "http_filters": [
+            admission.limiter(),
+            {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
+        ],
         "access_log": [_access_log(log, of.named)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
-        "local_reply_config": {"mappers": [_flagged()]},
+        "local_reply_config": {"mappers": _own_replies()},
         "early_header_mutation_extensions": [_on_arrival(of)],
         # The request's id is a user's first ticket (`routes`): tracing must not write into it.
         "request_id_extension": {"typed_config": {"@type": REQUEST_ID, "pack_trace_reason": False}},
@@ -176,9 +173,10 @@ def listener(of: Listening, log: Path) -> Json:
 def _on_arrival(of: Listening) -> Json:
     """What a request says before its route is chosen: users cannot claim to be a release, or a copy."""
     if of.caller:
-        mutations = [_set(CALLER_HEADER, of.caller, "OVERWRITE_IF_EXISTS_OR_ADD")]
+        said = ((CALLER_HEADER, of.caller), (CALLING_HEADER, of.calling))
+        mutations = [_told(name, value) for name, value in said]
     else:
-        mutations = [{"remove": CALLER_HEADER}, {"remove": MIRROR_HEADER}]
+        mutations = [{"remove": name} for name in (*INTERNAL_HEADERS, MIRROR_HEADER)]
     if of.baggage:
         mutations.append(_set("baggage", of.baggage, "APPEND_IF_EXISTS_OR_ADD"))
     return {
@@ -187,18 +185,30 @@ def _on_arrival(of: Listening) -> Json:
     }
 
 
+def _told(name: str, value: str) -> Json:
+    """What the listener knows, and nobody else may say."""
+    return _set(name, value, "OVERWRITE_IF_EXISTS_OR_ADD") if value else {"remove": name}
+
+
 def _set(name: str, value: str, how: str) -> Json:
     return {"append": {"header": {"key": name, "value": value}, "append_action": how}}
 
 
-def _flagged() -> Json:
+def flagged(status: int = 400, op: str = "GE", flags: str = "%RESPONSE_FLAGS%") -> Json:
     """Envoy's own replies say why they are its own."""
-    header = {"key": "x-penstock-flags", "value": "%RESPONSE_FLAGS%"}
-    comparison = {"op": "GE", "value": {"default_value": 400, "runtime_key": "penstock.flagged"}}
+    header = {"key": "x-penstock-flags", "value": flags}
+    comparison = {"op": op, "value": {"default_value": status, "runtime_key": "penstock.flagged"}}
     return {
         "filter": {"status_code_filter": {"comparison": comparison}},
         "headers_to_add": [{"header": header, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}],
     }
+
+
+def _own_replies() -> list[Json]:
+    """The first that fits is taken. A rate is known by its status: Envoy flags it once it is answered."""
+    limited = flagged(429, "EQ", admission.RATE) | admission.said(admission.RATE)
+    full = flagged() | admission.only(admission.FULL) | admission.said(admission.FULL)
+    return [limited, full, flagged()]
 
 
 def _access_log(path: Path, service: str) -> Json:
@@ -206,6 +216,8 @@ def _access_log(path: Path, service: str) -> Json:
         "time": "%START_TIME%",
         "service": service,
         "release": "%UPSTREAM_CLUSTER%",
+        # Of what is refused: of everything else it is taken off on the way.
+        "caller": f"%REQ({CALLING_HEADER})%",
         "method": "%REQ(:METHOD)%",
         # Without the query: it may hold what nobody else should read, a preview token for one.
         "path": "%PATH(NQ)%",

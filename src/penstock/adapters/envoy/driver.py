@@ -18,13 +18,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admin import Admin
+from penstock.adapters.envoy.admin import Admin, Health
+from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
 from penstock.adapters.envoy.state import State
+from penstock.adapters.envoy.tally import Tally, counted
 from penstock.adapters.envoy.watches import check_room, watched
+from penstock.core.admission import Refused
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
@@ -50,6 +53,7 @@ class Envoy:
         self._failed: dict[str, int] = {}
         self._state = State.of(folder, first_port)
         self._keys = Keys(self._state.token)
+        self._tally = Tally()
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
                 self._write(file, self._next(), [])
@@ -69,14 +73,16 @@ class Envoy:
             # Taken for "no traffic", this would become everybody's next plan.
             raise Unavailable("Envoy has not loaded its configuration yet", where=", ".join(missing) or name)
         users = active(found[1])
-        states = [_state(b, *health[b.release]) for b in plan.backends]
+        states = [_state(b, health[b.release]) for b in plan.backends]
+        as_told = all(health[b.release].breakers == b.breakers for b in plan.backends)
+        self._confirmed = self._confirmed if as_told else ""  # the next plan has to mend clusters too
         return TrafficState(
             service=service,
             environment=environment,
             backends=tuple(states),
             address=f"http://127.0.0.1:{port}",
             preview_token=self._keys.preview(name),
-            asked=None if users in map(wanted, self._state.known(name)) else plan,
+            asked=None if as_told and users in map(wanted, self._state.known(name)) else plan,
             **vars(users),
         )
 
@@ -182,7 +188,7 @@ class Envoy:
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
             health = await self._admin.health(*wanted)
-            waiting = [name for name in wanted if health.get(name, (0, 0, ()))[0] == 0]
+            waiting = [name for name in wanted if not health.get(name, Health()).ready]
             if not waiting:
                 return
             if time.monotonic() > deadline:
@@ -225,9 +231,8 @@ class Envoy:
         name = config.route_name(egress.callee, plan.environment)
         baggage = self._keys.chain(backend.release) if backend.chain else ""
         called = f"out.{backend.release}.{egress.callee}"
-        return self._listener(
-            Listening(called, egress.address, name, self._file(name), backend.release, baggage)
-        )
+        of = Listening(called, egress.address, name, self._file(name), backend.release, baggage, plan.service)
+        return self._listener(of)
 
     def _listener(self, of: Listening) -> config.Json:
         if not of.file.exists():  # it must be there before a listener asks for it
@@ -309,23 +314,20 @@ class Envoy:
         releases = [backend.release for backend in plan.backends]
         while True:
             births = await self._admin.births(*releases)
-            counted, latency = await self._admin.users(*births)
+            numbers, latency = await self._admin.users(*births)
             at, envoy = time.time(), self._process.identity
             if await self._admin.births(*releases) == births:  # else some may be of before and some of after
                 break
-        return tuple(
-            Counters(
-                release=release,
-                at=at,
-                # A cluster that changes (one more instance, say) starts to count afresh.
-                epoch=f"{envoy}-{births[release]}",
-                requests=counted.get(f"cluster.{release}.external.upstream_rq_completed", 0),
-                errors=counted.get(f"cluster.{release}.external.upstream_rq_5xx", 0),
-                latency=latency.get(release, {}),
-            )
-            for release in releases
-            if release in births
-        )
+        # A cluster that changes (one more instance, say) starts to count afresh.
+        epochs = {release: f"{envoy}-{births[release]}" for release in releases if release in births}
+        readings = (counted(r, at, epoch, numbers, latency.get(r, {})) for r, epoch in epochs.items())
+        return self._tally.of(config.route_name(service, environment), readings)
+
+    async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
+        name = config.route_name(service, environment)
+        if name not in self._state.plans:
+            return ()
+        return refusals(name, await self._admin.counters(rf"^{REFUSED}\.{re.escape(name)}\."))
 
     # --- looked after by the agent ---------------------------------------------------------------------
 
@@ -342,11 +344,12 @@ class Envoy:
             await self._process.stop()
 
 
-def _state(backend: Backend, ready: int, total: int, addresses: tuple[str, ...]) -> BackendState:
+def _state(backend: Backend, health: Health) -> BackendState:
     """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
-    ours = tuple(address for address in backend.addresses if address in addresses)
-    others = tuple(address for address in addresses if address not in ours)
-    return BackendState(replace(backend, addresses=(*ours, *others)), ready, total)
+    ours = tuple(address for address in backend.addresses if address in health.addresses)
+    others = tuple(address for address in health.addresses if address not in ours)
+    found = replace(backend, addresses=(*ours, *others), breakers=health.breakers)
+    return BackendState(found, health.ready, health.total)
 
 
 def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:

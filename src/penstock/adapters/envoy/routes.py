@@ -1,8 +1,9 @@
 """The routes of a service, rendered from its plan and read back from what Envoy has. Pure.
 
-Called by the driver. From the first to the last: who may see a dark release sees it; calls of a dark
-release go on in its chain; then the rules in their order, and the weights for everybody else. One route
-configuration serves a service's ingress and every caller's egress listener, so that a change is one rename.
+Called by the driver. From the first to the last: who may not call is told so; who may see a dark release
+sees it; calls of a dark release go on in its chain; users who are not let in are told so; then the rules in
+their order, and the weights for everybody else. One route configuration serves a service's ingress and every
+caller's egress listener, so that a change is one rename.
 """
 
 from __future__ import annotations
@@ -14,7 +15,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from penstock.adapters.envoy.config import CALLER_HEADER, PREVIEW, Json, route_name
+from penstock.adapters.envoy import admission
+from penstock.adapters.envoy.admission import CALLER_HEADER, INTERNAL_HEADERS, admission_of
+from penstock.adapters.envoy.config import PREVIEW, Json, route_name
+from penstock.core.admission import ANYBODY, Admission
 from penstock.core.traffic import (
     MIRROR_HEADER,
     PREVIEW_COOKIE,
@@ -89,14 +93,21 @@ def chains(plans: Iterable[TrafficPlan], callee: TrafficPlan) -> tuple[Chained, 
 
 def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Json:
     """The routes of one service."""
-    name = route_name(plan.service, plan.environment)
+    name, let_in = route_name(plan.service, plan.environment), plan.admission
     listed = [
+        *admission.refused_callers(plan.service, name, let_in, (chain.caller for chain in chained)),
         *itertools.chain.from_iterable(_preview(plan, b.release, keys) for b in plan.backends),
         *itertools.chain.from_iterable(_chain(plan, chain, keys) for chain in chained),
+        *admission.refused_users(plan.service, name, let_in),
         *itertools.chain.from_iterable(_rule(plan, *numbered) for numbered in enumerate(plan.rules)),
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
-    host = {"name": "all", "domains": ["*"], "routes": listed if plan.weights else [*listed, _nobody()]}
+    host = {
+        "name": "all",
+        "domains": ["*"],
+        "routes": listed if plan.weights else [*listed, _nobody()],
+        **admission.limited(name, let_in),
+    }
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
 
@@ -124,6 +135,7 @@ def _preview(plan: TrafficPlan, release: str, keys: Keys) -> Iterator[Json]:
         "match": {"prefix": "/", **link},
         "redirect": {"strip_query": True, "response_code": "SEE_OTHER"},
         "response_headers_to_add": [_added("set-cookie", cookie, "APPEND_IF_EXISTS_OR_ADD")],
+        **admission.unlimited(),
     }
     shown = (
         {"headers": [named, carried]},
@@ -146,8 +158,9 @@ def _dark(plan: TrafficPlan, release: str, match: Json) -> Json:
     return {
         "match": {"prefix": "/", **match},
         "route": _action(plan.handling) | {"cluster": release + PREVIEW},
-        "request_headers_to_remove": [TOKEN_HEADER, CALLER_HEADER],
+        "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         "response_headers_to_add": [_told(release)],
+        **admission.unlimited(),
     }
 
 
@@ -177,7 +190,7 @@ def _served(plan: TrafficPlan, weights: Sequence[Weight], name: str, match: Json
             "name": name,
             "match": {**match, "headers": headers, "cookies": [*match.get("cookies", ()), *tickets.cookies]},
             "route": _action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
-            "request_headers_to_remove": [TOKEN_HEADER, CALLER_HEADER],
+            "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         }
         if tickets.answer:
             route["response_headers_to_add"] = [*tickets.answer]
@@ -282,6 +295,7 @@ class Active:
     sticky: str = ""
     mirror: Mirror | None = None
     handling: Handling = field(default_factory=Handling)
+    admission: Admission = ANYBODY
 
     @property
     def serving(self) -> frozenset[str]:
@@ -292,13 +306,14 @@ class Active:
 def wanted(plan: TrafficPlan) -> Active:
     """What `active` gives where Envoy does what *plan* asks."""
     handling = plan.handling if plan.backends else Handling()  # with no backend there is nothing to handle
-    return Active(plan.weights, plan.rules, plan.sticky, plan.mirror, handling)
+    return Active(plan.weights, plan.rules, plan.sticky, plan.mirror, handling, plan.admission)
 
 
 def kept_by(users: Active, plan: TrafficPlan) -> TrafficPlan:
     """*plan*, with users where they are now, if a plan can say so."""
     try:
-        return replace(plan, **{**vars(users), "handling": plan.handling})
+        users_of = {name: getattr(users, name) for name in ("weights", "rules", "sticky", "mirror")}
+        return replace(plan, **users_of)
     except Invalid:  # somebody else has written what is no plan
         return plan
 
@@ -318,6 +333,7 @@ def active(configured: Mapping[str, Any]) -> Active:
         sticky=_sticky_of(users),
         mirror=_mirror_of(users),
         handling=handling[0] if handling else Handling(),
+        admission=admission_of(configured["virtual_hosts"][0]),
     )
 
 

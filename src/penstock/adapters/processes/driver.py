@@ -304,6 +304,8 @@ class Processes:
             health_path=release.workload.health_path,
             advisory=advisory(release.workload.limits),
             drain_seconds=release.workload.drain_seconds,
+            admission=release.workload.admission,
+            breakers=release.workload.breakers,
         )
 
     def _egress(self, release: _Release, place: Place, number: int) -> str:

@@ -67,6 +67,7 @@ class _Compiled:
     module: str
     checked: Checked
     engine: Engine
+    at_once: bool = False
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         """One verdict, of the rule ``deny``. Never raises.

@@ -1,0 +1,138 @@
+"""What a canary will be able to show, before it starts: its power at the service's real traffic.
+
+Called by `checks.canary` when a canary begins and by ``penstock canary plan``. Pure. It plans for a release
+that is as good as the stable one: expected counts stand for those to come, and half of such canaries need
+more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from penstock.analysis import power
+from penstock.analysis.judge import SEQUENTIAL, duration, needed_requests, shown_no_worse
+from penstock.analysis.sequential import Pair, comparable
+from penstock.core.canary import Rule
+from penstock.core.pipeline import Canary
+from penstock.core.traffic import WHOLE, Counters
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """What users ask of a service: *requests* in *seconds*, of which *errors* fail. All 0 if unknown."""
+
+    seconds: float
+    requests: int
+    errors: int
+    #: Of all that is counted, for a window is short and failures are rare.
+    error_rate: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.seconds if self.seconds > 0 else 0.0
+
+    @staticmethod
+    def between(since: Counters, until: Counters) -> Traffic:
+        """What one release, which has all users, did between two readings."""
+        requests, errors = until.requests - since.requests, until.errors - since.errors
+        whole = until.errors / until.requests if until.requests else 0.0
+        if since.epoch != until.epoch or until.at <= since.at or not 0 <= errors <= requests:
+            return Traffic(0.0, 0, 0)
+        return Traffic(until.at - since.at, requests, errors, min(1.0, whole))
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """*share* in thousandths; *new* and *stable* requests of the step; the smallest rate of failures that
+    would be found by its end (None: none), and whether a release as good as the stable one is shown so."""
+
+    share: int
+    seconds: float
+    new: float
+    stable: float
+    detectable: float | None
+    passes: bool
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """*needs* is how many seconds after the first step began a good release would pass (None: never)."""
+
+    traffic: Traffic
+    steps: tuple[PlannedStep, ...]
+    planned: float
+    deadline: float
+    needed: int
+    needs: float | None
+    quiet: bool
+
+    @property
+    def reachable(self) -> bool:
+        return self.needs is not None and self.needs <= self.deadline
+
+    @property
+    def words(self) -> str:
+        """What to expect, and if the plan cannot hold, what to do about it."""
+        rate = f"{self.traffic.rate:.3g} requests a second, {self.traffic.error_rate:.2%} of them failing"
+        if not self.traffic.rate:
+            return f"nobody asked while it was measured: {self._instead}"
+        found = self.steps[-1].detectable
+        of = f"would be found {power.POWER:.0%} of the time"
+        told = "" if found is None else f"; by the last step a rise to {100 * found:.2g}% {of}"
+        if self.needs is None:
+            return f"{rate}: no number of requests would show that a release is no worse; {self._instead}"
+        if not self.reachable:
+            when = duration(self.needs).removesuffix(" at the present rate")
+            late = f"a good release needs about {when}, and this canary ends after {self.deadline:.0f} s"
+            return f"{rate}: {late}: {self._instead}{told}"
+        return f"{rate}: a good release passes after about {self.needs:.0f} s of {self.planned:.0f}{told}"
+
+    @property
+    def _instead(self) -> str:
+        if self.quiet:
+            return "expect UNKNOWN; for so quiet a service, generated requests stand in if a policy says so"
+        longer = "give it longer (canary.seconds_per_step, patience), a wider margin, or an override"
+        return f"expect UNKNOWN; {longer}"
+
+
+def foresee(traffic: Traffic, canary: Canary, rule: Rule) -> Foreseen:
+    """What this plan shows if traffic stays as it is and the new release is as good as the stable one."""
+    planned = len(canary.steps) * canary.seconds_per_step
+    deadline = planned + canary.patience
+    pairs: list[Pair] = []
+    steps = []
+    for share in canary.steps:
+        pairs.append(_pair(traffic, share, canary.seconds_per_step))
+        told = comparable(pairs)
+        detectable = power.smallest_rate(told, rule.alpha_each * (1 - SEQUENTIAL))
+        passes = shown_no_worse(told, rule.points, rule.ratio)
+        new, stable = pairs[-1].new, pairs[-1].stable
+        steps.append(PlannedStep(share, canary.seconds_per_step, new, stable, detectable, passes))
+    needed = needed_requests(rule)
+    quiet = traffic.rate * deadline < needed
+    return Foreseen(
+        traffic, tuple(steps), planned, deadline, needed, _needs(traffic, canary, rule, pairs), quiet
+    )
+
+
+def _needs(traffic: Traffic, canary: Canary, rule: Rule, pairs: list[Pair]) -> float | None:
+    """When it passes: never before the last step has ended, for each is taken."""
+    if not pairs or not traffic.rate:
+        return None
+    planned = len(canary.steps) * canary.seconds_per_step
+
+    def holds(extra: float) -> bool:
+        longer = _pair(traffic, canary.steps[-1], canary.seconds_per_step + extra)
+        return shown_no_worse(comparable([*pairs[:-1], longer]), rule.points, rule.ratio)
+
+    if shown_no_worse(comparable(pairs), rule.points, rule.ratio):
+        return planned
+    extra = power.least(holds)
+    return None if extra is None else planned + math.ceil(extra)
+
+
+def _pair(traffic: Traffic, share: int, seconds: float) -> Pair:
+    requests = traffic.rate * seconds
+    new, stable = requests * share / WHOLE, requests * (WHOLE - share) / WHOLE
+    return Pair(share, new, new * traffic.error_rate, stable, stable * traffic.error_rate)

@@ -1,0 +1,41 @@
+"""Judges again what a canary's judge said, from the evidence alone.
+
+Called by `fsck` for every look in the ledger, and by `bundle` for those that a sign-off rests on. Looks of
+before kept no spans, and are believed; so are those that could not tell, for UNKNOWN never passes.
+"""
+
+from __future__ import annotations
+
+from penstock.analysis.judge import judge, spans_of
+from penstock.core.evidence import Entry
+from penstock.core.predicates import Look
+from penstock.core.traffic import Counters
+from penstock.errors import Invalid
+
+
+def faults(entry: Entry) -> list[str]:
+    """What is wrong with a look; nothing if its spans are its readings, and give its verdict."""
+    look = entry.statement.predicate
+    if not isinstance(look, Look) or look.spans is None or look.rule is None:
+        return []
+    try:
+        look.rule.check("rule")
+        spans = spans_of(look.spans)
+    except Invalid as error:
+        return [str(error)]
+    found = judge(spans, look.rule).verdict
+    new, stable = [span.new for span in spans], [span.stable for span in spans]
+    wrong = []
+    if (sum(a.requests for a in new), sum(a.errors for a in new)) != _between(look.new_from, look.new_to):
+        wrong.append("the looks at the new release do not add up to its readings")
+    if (sum(a.requests for a in stable), sum(a.errors for a in stable)) != _between(
+        look.stable_from, look.stable_to
+    ):
+        wrong.append("the looks at the stable release do not add up to its readings")
+    if found.result.value != look.verdict:
+        wrong.append(f"the canary's judge said {look.verdict}, and its evidence gives {found.result}")
+    return wrong
+
+
+def _between(since: Counters, until: Counters) -> tuple[int, int]:
+    return until.requests - since.requests, until.errors - since.errors
