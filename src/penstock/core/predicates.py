@@ -101,7 +101,7 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Drifted:
-    """The data plane did not do what was last asked of it: *found* says in what, *weights* (in thousandths) are
+    """The data plane did not do what was last asked: *found* says in what, *weights* (in thousandths) are
     those that were found. It was put right then."""
 
     TYPE: ClassVar[str] = "urn:penstock:drift:v1"
