@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.analysis.budget import Bucket, Watched
+from penstock.analysis.readings import latency as latency_of
 from penstock.core.codec import decode, encode
 from penstock.core.objectives import Objective
 from penstock.core.traffic import Counters
@@ -113,7 +114,8 @@ def difference(before: Sequence[Counters], after: Sequence[Counters]) -> Differe
         then = known.get(now.release)
         if then is None or then.epoch != now.epoch:
             then = Counters(now.release, now.at, now.epoch, 0, 0)
-        bounds = {float(bound): n - then.latency.get(bound, 0) for bound, n in now.latency.items()}
+        known_then = latency_of(then)
+        bounds = {bound: n - known_then.get(bound, 0) for bound, n in latency_of(now).items()}
         counts = (now.requests - then.requests, now.errors - then.errors, *bounds.values())
         if min(counts) < 0:
             continue
