@@ -1,9 +1,11 @@
 """What counting for objectives costs: a round of readings, the rows that it leaves, folding them, and asking.
 
-    benchmarks/objectives.py [--services N] [--json FILE]
+    benchmarks/objectives.py [--services N] [--envoy N] [--json FILE]
 
-The data plane is a function that counts at once, so that what is measured is ours: the loop, and the store.
-Every service is busy in every minute, which is the most rows that there can be.
+In the first part the data plane is a function that counts at once, so that what is measured is ours: the
+loop, and the store. Every service is busy in every minute, which is the most rows that there can be. In the
+second part a real Envoy with so many services (--envoy, 0: none) of two releases is read, one after another
+and as the sampler does.
 """
 
 from __future__ import annotations
@@ -12,18 +14,27 @@ import argparse
 import asyncio
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 
+import psutil
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+
+from parts.proxies import site
+
+from penstock.adapters.envoy import Envoy
 from penstock.adapters.sqlite import SqliteStore
+from penstock.core.fence import Fence
 from penstock.core.objectives import ENVIRONMENT, Objective
-from penstock.core.traffic import Counters
+from penstock.core.traffic import WHOLE, Backend, Counters, TrafficPlan, Weight
 from penstock.ports import Store, Transaction
 from penstock.telemetry import rollups
 from penstock.telemetry.rollups import Place
-from penstock.telemetry.sampler import EVERY, Sampler
+from penstock.telemetry.sampler import AT_ONCE, EVERY, Sampler
 from penstock.telemetry.standing import stand
 
 BOUNDS = (1, 2, 3, 5, 7.5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200, 300, 500, 750, 1000, 2000, 5000, 10000)
@@ -90,6 +101,44 @@ async def ticks(store: Store, places: Collection[Place], rounds: int) -> tuple[f
     return statistics.median(wall for wall, _ in took), statistics.median(used for _, used in took)
 
 
+def plan(service: str, address: str) -> TrafficPlan:
+    """Two releases of a service, users on the first."""
+    one, two = (Backend(f"{service}-{number}", (address,)) for number in (1, 2))
+    return TrafficPlan(service, ENVIRONMENT, (one, two), (Weight(one.release, WHOLE),))
+
+
+async def read_envoy(folder: Path, services: int) -> dict[str, float]:
+    """What one service's reading takes, and what Envoy itself works for it."""
+    envoy = Envoy(folder / "envoy", 21_000)
+    with site(folder) as behind:
+        try:
+            for number in range(services):
+                await envoy.apply(plan(f"s-{number}", behind.address), fence=Fence("bench", 1, "bench"))
+            process = psutil.Process(json.loads((folder / "envoy" / "envoy.pid").read_text())["pid"])
+            before, took = sum(process.cpu_times()[:2]), []
+            for number in range(services):
+                took.append((await seconds(lambda n=number: envoy.counters(f"s-{n}", ENVIRONMENT)))[0])
+            alone = sum(process.cpu_times()[:2]) - before
+
+            async def together() -> None:
+                for start in range(0, services, AT_ONCE):
+                    names = [f"s-{n}" for n in range(start, min(start + AT_ONCE, services))]
+                    await asyncio.gather(*(envoy.counters(name, ENVIRONMENT) for name in names))
+
+            before = sum(process.cpu_times()[:2])
+            shared = await seconds(together)
+            used = sum(process.cpu_times()[:2]) - before
+        finally:
+            await envoy.stop()
+    return {
+        "envoy_services": services,
+        "envoy_alone_round_s": sum(took),
+        "envoy_alone_cpu_s": alone,
+        "envoy_together_round_s": shared[0],
+        "envoy_together_cpu_s": used,
+    }
+
+
 async def measure(folder: Path, services: int) -> dict[str, float]:
     store = SqliteStore(folder / "penstock.db")
     await rollups.migrate(store)
@@ -136,10 +185,13 @@ async def measure(folder: Path, services: int) -> dict[str, float]:
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
     given.add_argument("--services", type=int, default=1500)
+    given.add_argument("--envoy", type=int, default=50)
     given.add_argument("--json", type=Path, metavar="FILE")
     options = given.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         figures = asyncio.run(measure(Path(folder), options.services))
+        if options.envoy:
+            figures |= asyncio.run(read_envoy(Path(folder), options.envoy))
     for name, value in figures.items():
         print(f"  {name:<24} {value:12,.2f}")
     if options.json:
