@@ -89,7 +89,8 @@ async def changes(folder: Path, count: int) -> Figures:
                 share = SHARES[number % len(SHARES)]
                 out = {0: (given.release.id,), WHOLE: (stable.id,)}.get(share, ())
                 told = world.told(given, "shift", share)
-                await moves.timed("shift", shift.perform(told, router=world.router), *out)
+                shifting = shift.perform(told, router=world.router, platform=world.platform)
+                await moves.timed("shift", shifting, *out)
         return {"weight changes": count, **lost(seen, world), **timings(moves, seen, "shift")}
 
 
@@ -126,7 +127,7 @@ async def cycle(world: Street, moves: Moves, stable: Release, *, undo: bool) -> 
     succeeded(await deployed(world, task))
     for share in CANARY:
         told = world.told(task, "shift", share)
-        await moves.timed("shift", shift.perform(told, router=world.router))
+        await moves.timed("shift", shift.perform(told, router=world.router, platform=world.platform))
     if undo:
         told = world.told(task, "undo")
         undoing = rollback.undo(told, router=world.router, platform=world.platform, metrics=world.metrics)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -21,16 +22,27 @@ from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode
 from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
+from penstock.core.environmentconfig import NAME, EnvironmentConfig
+from penstock.core.mesh import Mesh
 from penstock.core.pipeline import NO_CANARY, rollback, standard
 from penstock.core.release import EnvironmentData, Value, Variable
+from penstock.core.scaleconfig import KEPT_WARM, WarmConfig, check_scaling
+from penstock.core.traffic import HTTP1, AppProtocol
 from penstock.core.trafficconfig import TrafficConfig
-from penstock.core.workload import MOST_DRAIN, NO_LIMITS, PROCESS_LIVES, Limits, Liveness
+from penstock.core.workload import (
+    MOST_DRAIN,
+    NO_LIMITS,
+    NO_SCALING,
+    PROCESS_LIVES,
+    Limits,
+    Liveness,
+    Scaling,
+)
 from penstock.errors import Invalid
 
 T = TypeVar("T")
 
 FILE = "penstock.yaml"
-NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 #: Far more than anybody writes by hand. Reading takes a second for every twenty thousand of it.
 MAX_BYTES = 64 * 1024
 #: Stages that are there without being asked for; a check's stage has the check's name.
@@ -40,6 +52,7 @@ STAGES = {
     for stage in plan.stages
 }
 MOST_TARGETS = 20
+TRUST = "paste what penstock mesh trust prints on the peer"
 
 
 @dataclass(frozen=True)
@@ -91,6 +104,7 @@ class ServiceConfig:
     replicas: int = 1
     start_seconds: float = 30.0
     liveness: Liveness = PROCESS_LIVES
+    protocol: AppProtocol = HTTP1
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
     calls: tuple[str, ...] = ()
@@ -99,27 +113,14 @@ class ServiceConfig:
     acceptance: AcceptanceConfig = AcceptanceConfig()
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     traffic: TrafficConfig = field(default_factory=TrafficConfig)
+    scaling: Scaling = NO_SCALING
+    warm: WarmConfig = KEPT_WARM
     supersede: bool = True
 
     @property
     def command(self) -> tuple[str, ...] | None:
         """*run* as words, or None where a builder must find the start command."""
         return tuple(shlex.split(self.run)) if self.run else None
-
-
-@dataclass(frozen=True)
-class ServiceValues:
-    """The values of one service in an environment document."""
-
-    values: Mapping[str, Value] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class EnvironmentConfig:
-    """All of one ``environments/<name>.yaml`` in an organisation repository."""
-
-    environment: str
-    services: Mapping[str, ServiceValues] = field(default_factory=dict)
 
 
 def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
@@ -137,7 +138,22 @@ def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
 def load_environments(tree: Path) -> tuple[EnvironmentConfig, ...]:
     """Every environment document of an organisation repository; empty if it has none."""
     found = sorted((tree / "environments").glob("*.yaml"))
-    return tuple(load(EnvironmentConfig, path) for path in found)
+    return tuple(with_authorities(load(EnvironmentConfig, path), path.name) for path in found)
+
+
+def with_authorities(document: EnvironmentConfig, name: str) -> EnvironmentConfig:
+    """The same. `Invalid` if what peers are to be believed by is no authority: nobody would be."""
+    for peer, given in document.mesh.peers.items() if document.mesh else ():
+        where = f"{name}: mesh.peers.{peer}.trust"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        try:
+            context.load_verify_locations(cadata=given.trust)
+            kinds = context.cert_store_stats()
+        except (ssl.SSLError, ValueError, TypeError) as error:
+            raise Invalid("not certificates (PEM)", where=where, next_move=TRUST) from error
+        if not kinds["x509"] == kinds["x509_ca"] > 0:
+            raise Invalid("a certificate that vouches for nobody else", where=where, next_move=TRUST)
+    return document
 
 
 def load(kind: type[T], path: Path) -> T:
@@ -183,7 +199,9 @@ def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> 
         ) from error
 
 
-def environment_data(config: ServiceConfig, environment: str, given: Mapping[str, Value]) -> EnvironmentData:
+def environment_data(
+    config: ServiceConfig, environment: str, given: Mapping[str, Value], mesh: Mesh | None = None
+) -> EnvironmentData:
     """The typed document for one release: defaults filled in, every value checked against its type."""
     values: dict[str, Value] = {}
     for name, variable in sorted(config.environment.items()):
@@ -202,8 +220,15 @@ def environment_data(config: ServiceConfig, environment: str, given: Mapping[str
                 f"{name} is not declared by {config.service} (declared: {known})",
                 where=f"environments/{environment}.yaml",
             )
+    for callee in mesh.calls if mesh else ():
+        if callee not in config.calls:
+            called = ", ".join(config.calls) or "nobody"
+            raise Invalid(
+                f"{config.service} does not call {callee} (it calls: {called})",
+                where=f"environments/{environment}.yaml",
+            )
     secret = tuple(name for name, variable in sorted(config.environment.items()) if variable.secret)
-    data = EnvironmentData(config.service, environment, values, secret=secret or None)
+    data = EnvironmentData(config.service, environment, values, secret=secret or None, mesh=mesh)
     canonical(data)  # what has no canonical form has no digest: say so now
     return data
 
@@ -221,9 +246,12 @@ def _check_service(config: ServiceConfig) -> None:
             raise Invalid(f"{name} is secret, and so must be a string", where=f"{FILE}: environment")
     config.canary.check()
     config.traffic.check()
-    if not 1 <= config.replicas <= 64:
-        raise Invalid(f"replicas must be from 1 to 64, found {config.replicas}", where=FILE)
+    check_scaling(config.replicas, config.scaling)
+    config.warm.check()
     _check_liveness(config.liveness)
+    if config.protocol == "grpc" and config.health:
+        move = "leave health out: it is ready once it greets as HTTP/2 does"
+        raise Invalid("a gRPC server has no path to be asked for", where=f"{FILE}: health", next_move=move)
     _check_limits(config.limits)
     if not 0 <= config.drain_seconds <= MOST_DRAIN:
         raise Invalid(f"drain_seconds must be from 0 to {MOST_DRAIN:g}", where=FILE)

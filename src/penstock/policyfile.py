@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 import yaml
 
-from penstock.config import NAME, line_of, parse
+from penstock.config import line_of, parse
 from penstock.core.codec import json_name
+from penstock.core.environmentconfig import NAME
 from penstock.core.facts import AGED
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.errors import Invalid

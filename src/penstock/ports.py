@@ -21,14 +21,16 @@ from typing import Protocol
 
 from penstock.config import ServiceConfig
 from penstock.core.admission import Refused
+from penstock.core.chain import Link
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
+from penstock.core.mesh import Issued
 from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Isolation, Mount, Placement, Step, StepResult, Workload
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
+from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
 class Source(Protocol):
@@ -175,16 +177,14 @@ class Platform(Protocol):
     """Runs releases."""
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
-        """Start the release if it is not there yet, and return at once with what is there.
-
-        What had failed for good is started once more.
-        """
+        """Start the release if it is not there, or failed for good; return at once with what is there."""
 
     async def observe(self, release: str) -> Placement | None:
         """The release as it is now; None if it is not placed."""
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        """Change the number of instances; `Invalid` if the release is not placed."""
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        """Change the number of instances; *then* is asked for later, unless something else is said meanwhile.
+        `Invalid` if the release is not placed."""
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         """Stop and forget the release. Removing one that is not there is done already."""
@@ -227,6 +227,27 @@ class Metrics(Protocol):
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        """Requests led to each release that it knows: by previews, and by each chain that goes there."""
+
+
+class Issuer(Protocol):
+    """Vouches for the services of this installation before its peers. It works while nothing else does: the
+    node agent asks it. Not async: it is arithmetic on keys that are here."""
+
+    @property
+    def by(self) -> str:
+        """Names the authority that signs now; what another one signed is to be issued anew.
+
+        `Conflict` if its key is gone.
+        """
+
+    def issue(self, identity: str) -> Issued:
+        """A new key, and a short-lived certificate that it is *identity* (a URI) for both ends of a call."""
+
+    def trust(self) -> str:
+        """The certificates (PEM) from which all that it issues follows: what a peer is given."""
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -262,9 +283,7 @@ class Receiver(Protocol):
 
     async def post(self, body: bytes, headers: Mapping[str, str]) -> int:
         """Send, and give back the status of the answer, whatever it is; redirects are not followed.
-
-        `Unavailable` if no answer comes in time.
-        """
+        `Unavailable` if no answer comes in time."""
 
     async def close(self) -> None:
         """Let go of connections."""
@@ -325,7 +344,7 @@ class Task:
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
     are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
     each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
-    for evidence, if it waits already.
+    for evidence, if it waits already. *chain* are the dark releases that are tested too.
     """
 
     delivery: str
@@ -345,6 +364,7 @@ class Task:
     canary: Canary = NO_CANARY
     reason: str = ""
     waits_until: float = 0.0
+    chain: tuple[Link, ...] = ()
 
     @property
     def secrets(self) -> tuple[str, ...]:

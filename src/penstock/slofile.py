@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import yaml
 
-from penstock.config import NAME, line_of, parse
+from penstock.config import line_of, parse
 from penstock.core.codec import json_name
+from penstock.core.environmentconfig import NAME
 from penstock.core.objectives import Objective
 from penstock.errors import Invalid
 

@@ -15,6 +15,8 @@ from contracts.router import ENVIRONMENT, SERVICE, Subject
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
     MIRROR_HEADER,
+    PREVIEW_HEADER,
+    TOKEN_HEADER,
     Egress,
     Field,
     Handling,
@@ -80,6 +82,33 @@ class FinerContract:
         await subject.apply(state.without("web-2"))
         assert await subject.who(address, 3) == {"web-1": 3}
 
+    async def test_what_is_led_to_dark_releases_is_counted_by_whose_chain_it_was(
+        self, subject: Subject
+    ) -> None:
+        assert await subject.metrics.led(SERVICE, ENVIRONMENT) == ()
+        state = await subject.serving("web-1", "web-2")
+        caller = await self._caller(subject, "shop-1", "web-2")
+        before = await self._led(subject)
+        assert before == {("web-1", ""): 0, ("web-2", ""): 0, ("web-2", "shop-1"): 0}
+        await subject.who(calls(caller, "shop-1"), 3)
+        await subject.who(calls(caller, "shop-0"), 4)
+        preview = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
+        assert await subject.who(state.address, 5, preview) == {"web-2": 5}
+        await subject.who(state.address, 6)
+        assert await self._led(subject) == before | {("web-2", ""): 5, ("web-2", "shop-1"): 3}
+        # Another plan of the service must not begin the counts anew.
+        await subject.apply(state.exposing(await subject.world.backend("web-3")))
+        await subject.who(calls(caller, "shop-1"), 1)
+        assert (await self._led(subject))["web-2", "shop-1"] == 4
+        found = {c.release: c.requests for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
+        assert found["web-2"] == 0
+
+    @staticmethod
+    async def _led(subject: Subject) -> dict[tuple[str, str], int]:
+        found = await subject.metrics.led(SERVICE, ENVIRONMENT)
+        assert len({led.epoch for led in found}) == 1
+        return {(led.release, led.caller): led.requests for led in found}
+
     async def _caller(self, subject: Subject, release: str, *chain: str) -> TrafficState:
         """The service ``shop``: *release* dark and chained, and ``shop-0`` with users."""
         backends = []
@@ -141,7 +170,7 @@ class FinerContract:
 
     async def test_how_answers_are_handled_is_kept(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
-        handling = Handling(timeout_seconds=2.5005, retries=0)
+        handling = Handling(timeout_seconds=2.5005, retries=0, idle_seconds=60.25)
         state = await subject.apply(replace(state.plan, handling=handling))
         assert state.handling == handling
         state = await subject.apply(state.settling("web-2"))

@@ -6,16 +6,19 @@ Must not know which platform it tests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import cast
 
 import pytest
 
 from penstock.core.admission import Admission, Breakers
 from penstock.core.fence import Fence
-from penstock.core.workload import Limits, Liveness, Phase, Placement, Workload
+from penstock.core.workload import Later, Limits, Liveness, Phase, Placement, Scaling, Workload
 from penstock.errors import Invalid
+from penstock.node.scaler import Resizable
 from penstock.ports import Platform
 
 FENCE = Fence("web/production", 1, "key")
@@ -37,7 +40,14 @@ class Subject:
     placed: set[str] = field(default_factory=set)
 
     async def place(
-        self, life: str, *, replicas: int = 1, start_seconds: float = SECONDS, release: str = "web-1"
+        self,
+        life: str,
+        *,
+        replicas: int = 1,
+        start_seconds: float = SECONDS,
+        release: str = "web-1",
+        begin_with: int = 0,
+        most: int = 0,
     ) -> Placement:
         """Place a release that is asked at ``/live`` whether it lives."""
         self.placed.add(release)
@@ -58,6 +68,8 @@ class Subject:
             limits=Limits(memory_mb=200, cpus=0.5, open_files=256),
             admission=Admission(callers=("cart",)),
             breakers=Breakers(requests=9),
+            begin_with=begin_with,
+            scaling=Scaling(most, 10),
         )
         return await self.platform.place(workload, fence=FENCE)
 
@@ -73,6 +85,14 @@ class Subject:
         except TimeoutError:
             raise AssertionError(f"not as wanted after {SECONDS} s: {found}") from None
         return found
+
+    async def gone(self, address: str) -> None:
+        """Tend until nobody answers there; an assertion after `SECONDS`."""
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(SECONDS):
+                while await self.ask(address, "/"):
+                    await self.tend()
+                    await asyncio.sleep(0.01)
 
     async def remove_all(self) -> None:
         for release in self.placed:
@@ -118,6 +138,37 @@ class PlatformContract:
         assert await subject.ask(one.instances[0].address, "/")
         with pytest.raises(ConnectionError):
             await subject.ask(three.instances[2].address, "/")
+
+    async def test_it_begins_with_what_it_needs(self, subject: Subject) -> None:
+        placed = await subject.place("serve", replicas=4, begin_with=1, most=6)
+        assert (len(placed.instances), placed.asked, placed.full, placed.most) == (1, 1, 4, 6)
+        ready = await subject.until(lambda p: p.ready)
+        assert (ready.able, ready.backend.elastic) == (1, True)
+        grown = await subject.platform.scale("web-1", 2, fence=FENCE)
+        assert (len(grown.instances), grown.asked, grown.able) == (2, 2, 1)
+
+    async def test_one_copy_that_never_changes_is_not_elastic(self, subject: Subject) -> None:
+        assert not (await subject.place("serve")).backend.elastic
+
+    async def test_what_is_asked_for_later_holds_later(self, subject: Subject) -> None:
+        await subject.place("serve", replicas=2)
+        await subject.until(lambda p: p.ready)
+        then = (Later(1, 2.0), Later(0, 4.0))
+        said = await subject.platform.scale("web-1", 2, fence=FENCE, then=then)
+        assert (said.asked, said.later) == (2, then)
+        one = await subject.until(lambda p: p.asked == 1)
+        assert one.later == (Later(0, 4.0),)
+        assert len(one.instances) == 2, "whoever knows the proxy takes them away"
+        none = await subject.until(lambda p: p.asked == 0)
+        assert (len(none.instances), none.later) == (2, ())
+
+    async def test_what_is_asked_for_later_can_be_taken_back(self, subject: Subject) -> None:
+        await subject.place("serve", replicas=2)
+        await subject.until(lambda p: p.ready)
+        for _ in range(2):  # said again, it is the same
+            said = await subject.platform.scale("web-1", 2, fence=FENCE, then=(Later(1, 1000.0),))
+            assert said.later == (Later(1, 1000.0),)
+        assert (await subject.platform.scale("web-1", 2, fence=FENCE)).later == ()
 
     async def test_what_is_removed_is_gone(self, subject: Subject) -> None:
         await subject.place("serve")
@@ -230,6 +281,21 @@ class PlatformContract:
         assert "its token is ***" in written
         assert "its token is ***" in failed.reason
         assert "sesame" not in "".join((*written, failed.reason))
+
+
+class LocalContract:
+    """What a platform must do besides, whose copies the node agent counts."""
+
+    async def test_load_may_add_copies_within_bounds(self, subject: Subject) -> None:
+        platform = cast("Resizable", subject.platform)
+        await subject.place("serve", replicas=2, most=3)
+        two = await subject.until(lambda p: p.ready)
+        grown = await platform.resize("web-1", 9)
+        assert (len(grown.instances), grown.asked) == (3, 2)
+        three = await subject.until(lambda p: p.ready)
+        assert await subject.ask(three.instances[2].address, "/")
+        assert (await platform.resize("web-1", 0)).instances == two.instances
+        await subject.gone(three.instances[2].address)
 
 
 async def ignoring(asking: Awaitable[str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from contracts.platform import PlatformContract, Subject
+from contracts.platform import LocalContract, PlatformContract, Subject
 from fakes.image import put_image
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
@@ -39,7 +39,7 @@ async def over_processes(folder: Path, sandbox: Sandbox) -> AsyncIterator[Subjec
         await subject.remove_all()
 
 
-class TestFake(PlatformContract):
+class TestFake(PlatformContract, LocalContract):
     @pytest.fixture
     def subject(self) -> Subject:
         platform = FakePlatform()
@@ -58,7 +58,7 @@ class BoundsFiles:
         assert ready.advisory == ("cpus",)
 
 
-class TestProcessesSandboxed(BoundsFiles, PlatformContract):
+class TestProcessesSandboxed(BoundsFiles, PlatformContract, LocalContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path, bubblewrap: Bubblewrap) -> AsyncIterator[Subject]:
         async for subject in over_processes(short_tmp, bubblewrap):
@@ -79,7 +79,7 @@ class TestProcessesSandboxed(BoundsFiles, PlatformContract):
             assert (await ask(address, f"/read{path}")).startswith("refused: ")
 
 
-class TestProcessesUnsandboxed(BoundsFiles, PlatformContract):
+class TestProcessesUnsandboxed(BoundsFiles, PlatformContract, LocalContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async for subject in over_processes(short_tmp, Unsandboxed()):

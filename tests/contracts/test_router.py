@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from contracts.admission import AdmissionContract
+from contracts.elastic import ElasticContract
 from contracts.finer import FinerContract
 from contracts.router import RouterContract, Subject, Visit
 from fakes.node import agent_at
@@ -32,12 +33,24 @@ class World:
         self._folder = folder
         self._stack = stack
         self._sites: dict[str, Website] = {}
+        self._copies: dict[str, list[Website]] = {}
 
     async def backend(self, release: str) -> Backend:
-        self._sites[release] = site = Website(release)
+        self._sites[release] = await self._site(release)
+        return Backend(release, (self._sites[release].address,), "/health")
+
+    async def copies(self, release: str, number: int) -> Backend:
+        self._copies[release] = sites = [await self._site(release) for _ in range(number)]
+        return Backend(release, tuple(site.address for site in sites), "/health", elastic=True)
+
+    def served(self, release: str) -> Sequence[int]:
+        return [site.requests for site in self._copies[release]]
+
+    async def _site(self, release: str) -> Website:
+        site = Website(release)
         await site.start()
         self._stack.push_async_callback(site.stop)
-        return Backend(release, (site.address,), "/health")
+        return site
 
     def dead(self, release: str) -> Backend:
         return Backend(release, (f"127.0.0.1:{free_port()}",), "/health")
@@ -95,6 +108,15 @@ class FakeWorld:
 
     def __init__(self, router: FakeRouter) -> None:
         self._router = router
+        self._copies: dict[str, tuple[str, ...]] = {}
+
+    async def copies(self, release: str, number: int) -> Backend:
+        self._copies[release] = found = tuple(f"unix:/fake/{release}/{copy}" for copy in range(number))
+        self._router.up.update(found)
+        return Backend(release, found, "/health", elastic=True)
+
+    def served(self, release: str) -> Sequence[int]:
+        return [self._router.served[address] for address in self._copies[release]]
 
     async def backend(self, release: str) -> Backend:
         address = f"unix:/fake/{release}"
@@ -125,7 +147,7 @@ class FakeWorld:
         self._router.meddled[plan.service, plan.environment] = plan
 
 
-class TestFake(RouterContract, FinerContract, AdmissionContract):
+class TestFake(RouterContract, FinerContract, AdmissionContract, ElasticContract):
     @pytest.fixture
     def subject(self) -> Subject:
         router = FakeRouter()
@@ -133,7 +155,7 @@ class TestFake(RouterContract, FinerContract, AdmissionContract):
         return Subject(router, router, world)
 
 
-class TestEnvoy(RouterContract, FinerContract, AdmissionContract):
+class TestEnvoy(RouterContract, FinerContract, AdmissionContract, ElasticContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async with contextlib.AsyncExitStack() as stack:
@@ -143,7 +165,7 @@ class TestEnvoy(RouterContract, FinerContract, AdmissionContract):
             yield Subject(envoy, envoy, world)
 
 
-class TestNode(RouterContract, FinerContract, AdmissionContract):
+class TestNode(RouterContract, FinerContract, AdmissionContract, ElasticContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         router = FakeRouter()

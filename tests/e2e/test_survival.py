@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from tests.e2e.machine import SERVICE, Machine, machine
+from tests.e2e.machine import CONFIG, SERVICE, Machine, machine
 
 
 def counts(file: Path) -> dict[str, Any]:
@@ -86,6 +88,32 @@ def test_everything_is_killed_at_once_and_comes_back_by_itself(short_tmp: Path) 
         assert not row["drift"]
 
 
+def test_what_was_live_comes_back_though_its_node_has_lost_everything(short_tmp: Path) -> None:
+    """As on a new disk: from the ledger and the artifacts. Deliveries go on from there."""
+    with machine(short_tmp) as m:
+        m.up()
+        live = {}
+        for service in ("shop", "cart"):
+            m.repository = m.folder / service
+            m.commit("v1", penstock__yaml=CONFIG.replace("service: shop", f"service: {service}"))
+            live[service] = m.deliver()["release"]
+        addresses = {row["service"]: row["address"] for row in m.client.get("/v1/status")["services"]}
+        m.kill_everything()
+        shutil.rmtree(m.home.node)
+        m.penstock("up")  # with the same ports
+        rows = await_rows(m, lambda row: row["live"] in serving(row))
+        assert {row["service"]: row["live"] for row in rows} == live
+        assert {row["service"]: row["address"] for row in rows} == addresses
+        assert not any(row["drift"] for row in rows)
+        m.commit("v2", penstock__yaml=CONFIG.replace("service: shop", "service: cart"))
+        with m.load(100, addresses["shop"]) as shop, m.load(100, addresses["cart"], "cart.json") as cart:
+            view = m.deliver()
+        assert view["outcome"] == "promoted", view["reason"]
+        assert set(counts(shop)["by_release"]) == {live["shop"]}
+        assert {counts(file)["failed_by_switching"] for file in (shop, cart)} == {0}
+        verify_ledger(m)
+
+
 def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -139,6 +167,23 @@ def await_nobody_answers(m: Machine) -> None:
             return
         time.sleep(0.1)
     raise AssertionError(row)
+
+
+def serving(row: dict[str, Any]) -> list[str]:
+    """The releases with users, if all of them are ready."""
+    ready = {release["release"] for release in row["releases"] if release["ready"] == release["total"] > 0}
+    users = [weight["release"] for weight in row["weights"]]
+    return users if ready.issuperset(users) else []
+
+
+def await_rows(m: Machine, met: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for _ in range(300):
+        rows = m.client.get("/v1/status")["services"]
+        if all(met(row) for row in rows):
+            return rows
+        time.sleep(0.1)
+    raise AssertionError(rows)
 
 
 def wait_until_ready(m: Machine) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
-from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
+from penstock.core.workload import Afterwards, Instance, Isolation, Phase, Placement, Workload
 from penstock.errors import Invalid
 
 GREETING = "hello from the workload"
@@ -28,6 +28,9 @@ class _Release:
     reason: str = ""
     cut: str = ""
     ending: dict[str, str] = field(default_factory=dict)
+    asked: int = 0
+    later: Afterwards = ()
+    told: float = 0.0
 
 
 class FakePlatform:
@@ -46,7 +49,8 @@ class FakePlatform:
         if workload.release not in self._releases:
             found = _Release(workload, [], {})
             self._releases[workload.release] = found
-            for number in range(workload.replicas):
+            found.asked = workload.begin_with or workload.replicas
+            for number in range(found.asked):
                 self._start(found, str(number))
         known = self._releases[workload.release]
         for number, instance in enumerate(known.instances):
@@ -59,8 +63,21 @@ class FakePlatform:
         found = self._releases.get(release)
         return self._placement(found) if found else None
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
         self.fences.append(fence)
+        placement = await self._resize(release, replicas)
+        found = self._releases[release]
+        if (found.asked, found.later) != (replicas, then):
+            found.asked, found.later, found.told = replicas, then, self.now
+        return replace(placement, asked=replicas, later=found.later)
+
+    async def resize(self, release: str, count: int) -> Placement:
+        """What the node agent asks for when load changes."""
+        found = self._releases.get(release)
+        least, most = (found.asked, found.workload.most) if found else (0, 0)
+        return await self._resize(release, max(least, min(count, most)))
+
+    async def _resize(self, release: str, replicas: int) -> Placement:
         found = self._releases.get(release)
         if found is None:
             raise Invalid(f"{release} is not placed; placed: {', '.join(self._releases) or 'none'}")
@@ -88,6 +105,9 @@ class FakePlatform:
             return
         self.now += 1.0
         for found in self._releases.values():
+            due = [later for later in found.later if found.told + later.seconds <= self.now]
+            found.asked = min([found.asked, *(later.replicas for later in due)])
+            found.later = tuple(later for later in found.later if later not in due)
             found.instances = [self._tended(found, instance) for instance in found.instances]
 
     async def stop(self) -> None:
@@ -137,7 +157,19 @@ class FakePlatform:
             health_path=found.workload.health_path,
             admission=found.workload.admission,
             breakers=found.workload.breakers,
+            drain_seconds=found.workload.drain_seconds,
+            full=found.workload.replicas,
+            asked=found.asked,
+            later=found.later,
+            most=found.workload.most,
+            scaling=found.workload.scaling,
+            protocol=found.workload.protocol,
         )
+
+    def change(self, release: str, life: str) -> None:
+        """Copies that are started from now on lead another life."""
+        found = self._releases[release]
+        found.workload = replace(found.workload, command=(life,))
 
     # --- a user --------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from penstock.core.traffic import (
     Backend,
     BackendState,
     Counters,
+    Led,
     Rule,
     TrafficPlan,
     TrafficState,
@@ -32,7 +33,8 @@ TOKEN = "the-preview-token"
 
 
 class FakeRouter:
-    """An instance is ready if its address is in *up*. *applied* keeps every plan that changed something."""
+    """An instance is ready if its address is in *up*. *applied* keeps every plan that changed something,
+    *served* how often each address was asked, and *active* says what is in flight there."""
 
     def __init__(self) -> None:
         self.up: set[str] = set()
@@ -45,6 +47,8 @@ class FakeRouter:
         self.time = 0.0
         self._plans: dict[tuple[str, str], TrafficPlan] = {}
         self.seen: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=100))
+        self.served: Counter[str] = Counter()
+        self.active: Counter[str] = Counter()
         self._turn = 0
         self._copies = 0
         self._requests: Counter[str] = Counter()
@@ -53,6 +57,7 @@ class FakeRouter:
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._turned_away: dict[tuple[str, str], Counter[RuleName]] = defaultdict(Counter)
         self.held: Counter[str] = Counter()
+        self._led: Counter[tuple[str, str]] = Counter()
 
     # --- Router ------------------------------------------------------------------------------------
 
@@ -65,10 +70,7 @@ class FakeRouter:
             service=service,
             environment=environment,
             weights=plan.weights,
-            backends=tuple(
-                BackendState(backend, self._ready(backend), len(backend.addresses))
-                for backend in plan.backends
-            ),
+            backends=tuple(self._state(backend) for backend in plan.backends),
             address=f"http://{service}.{environment}",
             preview_token=f"{TOKEN}-{service}",
             rules=plan.rules,
@@ -99,6 +101,11 @@ class FakeRouter:
         if unready:
             raise Unavailable(f"the proxy cannot reach {', '.join(unready)}: no traffic was moved")
 
+    def _state(self, backend: Backend) -> BackendState:
+        active = sum(self.active[address] for address in (*backend.addresses, *backend.draining))
+        busy = tuple(address for address in backend.draining if self.active[address])
+        return BackendState(backend, self._ready(backend), len(backend.addresses), active, busy)
+
     def _ready(self, backend: Backend) -> int:
         return sum(address in self.up for address in backend.addresses)
 
@@ -122,6 +129,14 @@ class FakeRouter:
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         counted = sorted(self._turned_away[service, environment].items())
         return tuple(Refused(rule, count) for rule, count in counted)
+
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        plan = self._plans.get((service, environment))
+        known = [backend.release for backend in plan.backends] if plan else []
+        callers = [backend for other in self._plans.values() for backend in other.backends]
+        ways = [(release, "") for release in known]
+        ways += [(target, c.release) for c in callers for target in c.chain if target in known]
+        return tuple(Led(release, "1", self._led[release, caller], caller) for release, caller in ways)
 
     # --- looked after by the agent -------------------------------------------------------------------
 
@@ -151,7 +166,8 @@ class FakeRouter:
                 given["baggage"] = ",".join(filter(None, (given.get("baggage"), _chain(caller.release))))
         if plan is None:
             return 503, "", {}
-        dark = self._dark(plan, given)
+        dark, led_by = self._dark(plan, given)
+        self._led[dark, led_by] += bool(dark)
         if dark or not plan.weights:
             return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
         refused = self._not_admitted(plan, calling)
@@ -194,23 +210,23 @@ class FakeRouter:
                         return service, backend, self.meddled.get(key, self._plans.get(key))
         return None
 
-    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> str:
-        """The dark release that this request may see, and names; or that its chain leads to."""
+    def _dark(self, plan: TrafficPlan, given: dict[str, str]) -> tuple[str, str]:
+        """The dark release that this request may see, and names; or that the chain of a caller leads to."""
         token, cookies = f"{TOKEN}-{plan.service}", _cookies(given)
         for backend in plan.backends:
             release = backend.release
             on_host = given["host"].lower().startswith(f"{release}.preview.")
             named = given.get(PREVIEW_HEADER) == release or on_host
             if named and given.get(TOKEN_HEADER) == token:
-                return release
+                return release, ""
             if on_host and cookies.get(PREVIEW_COOKIE) == token:
-                return release
+                return release, ""
         known = {backend.release for backend in plan.backends}
         for caller in (caller for other in self._plans.values() for caller in other.backends):
             for target in caller.chain:
                 if target in known and _chain(caller.release) in given.get("baggage", ""):
-                    return target
-        return ""
+                    return target, caller.release
+        return "", ""
 
     def _choose(self, plan: TrafficPlan, given: dict[str, str], path: str) -> tuple[str, dict[str, str]]:
         weights = next((r.weights for r in plan.rules if _matches(r, given, path)), plan.weights)
@@ -241,6 +257,11 @@ class FakeRouter:
     def _reach(self, release: str, given: dict[str, str], path: str) -> int:
         lines = (f"{name}: {value}" for name, value in given.items() if name != TOKEN_HEADER)
         self.seen[release].append("\r\n".join((path, *lines)).lower())
+        backends = (known for plan in self._plans.values() for known in plan.backends)
+        known = next((backend for backend in backends if backend.release == release), None)
+        ready = [address for address in known.addresses if address in self.up] if known else []
+        if ready:
+            self.served[ready[self._turn % len(ready)]] += 1
         return self._status(path)
 
     @staticmethod

@@ -125,7 +125,7 @@ class Rig:
         ports = ["--port", str(free_port()), "--ingress-port", str(free_port())]
         workers = ["--workers", str(self.configuration.workers)] if self.configuration.workers > 1 else []
         self.machine.penstock("up", *ports, *workers)
-        _until(lambda: all(map(commands.is_held, self._locks.values())) or None, SETTLE_SECONDS)
+        until(lambda: all(map(commands.is_held, self._locks.values())) or None, SETTLE_SECONDS)
         self._keeper.start()
         policy = self.folder / "operations-lead.yaml"
         policy.write_text(POLICY)
@@ -261,6 +261,13 @@ class Rig:
         wrong += self._ledger_wrong(revision)
         return Delivered(run, view, tuple(wrong), seconds)
 
+    @contextmanager
+    def killing(self, *plan: Kill) -> Iterator[Run]:
+        """Kill as planned while somebody else delivers."""
+        run = self._run = Run(plan, {})
+        with self._listener.watching(run):
+            yield run
+
     @property
     def _seconds(self) -> float:
         return DELIVERY_SECONDS + self.database_seconds
@@ -277,14 +284,14 @@ class Rig:
             found = [d["id"] for d in listed if d["change"]["revision"] == revision]
             return found[0] if found else self.machine.ship()
 
-        return _until(once, self._seconds) or ""
+        return until(once, self._seconds) or ""
 
     def _await_end(self, delivery: str) -> View:
         def ended() -> View | None:
             view: View = self.machine.client.get(f"/v1/deliveries/{delivery}")
             return view if view["ended"] else None
 
-        view = _until(ended, self._seconds) if delivery else None
+        view = until(ended, self._seconds) if delivery else None
         return view or {"id": delivery, "outcome": "", "steps": [], "evidence": [], "reason": "no end"}
 
     # --- what must hold -------------------------------------------------------------------------------
@@ -301,7 +308,7 @@ class Rig:
             wrong[:] = world_wrong(self.machine, view)
             return not wrong or None
 
-        _until(agrees, SETTLE_SECONDS)
+        until(agrees, SETTLE_SECONDS)
         return wrong
 
     def wrong_now(self, view: View) -> list[str]:
@@ -317,7 +324,7 @@ class Rig:
             report: View = self.machine.client.post("/v1/ledger/verify")
             return report
 
-        report = _until(verify, SETTLE_SECONDS) or {"verified": False, "problems": "nobody answers"}
+        report = until(verify, SETTLE_SECONDS) or {"verified": False, "problems": "nobody answers"}
         listed = self.machine.client.get("/v1/deliveries")["deliveries"]
         own = [d["id"] for d in listed if d["change"]["revision"] == revision]
         wrong = [] if report["verified"] else [f"the ledger: {report['problems']}"]
@@ -337,7 +344,7 @@ def database(configuration: Configuration) -> Iterator[PostgresServer | None]:
         server.remove()
 
 
-def _until(ask: Callable[[], T | None], seconds: float) -> T | None:
+def until(ask: Callable[[], T | None], seconds: float) -> T | None:
     """What *ask* returns once that is not None. A server that is away is asked again."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

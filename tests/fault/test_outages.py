@@ -33,7 +33,10 @@ EFFECTS = ["canary/shift/0 router.apply #1 before"] + [
 def test_the_node_refuses_a_worker_that_was_believed_dead(place: Place, effect: str) -> None:
     made, shape, before = place, place.shape, place.times_said("let go: ")
     # It is paused until another one has ended the delivery.
-    done = made.deliver([Kill(effect, PAUSE)], None, shape)
+    with made.machine.load(40) as file:
+        done = made.deliver([Kill(effect, PAUSE)], None, shape)
+    counts = json.loads(file.read_text())
+    assert counts["failed_by_switching"] == 0, counts["errors"]
     assert done.run.killed
     assert not done.wrong, done.wrong
     # It went on with what was done meanwhile, or with what must not be any more. Either it looks at its lease

@@ -29,16 +29,17 @@ from penstock.checks.cyclonedx import parse_cyclonedx
 from penstock.checks.reports import parse_coverage, parse_junit
 from penstock.checks.sarif import parse_sarif
 from penstock.config import (
-    EnvironmentConfig,
     ServiceConfig,
     environment_data,
     load_service,
     parse,
+    with_authorities,
 )
 from penstock.core import image, imported, nodecalls, sshsig
 from penstock.core.codec import decode
 from penstock.core.codeowners import owners
 from penstock.core.digest import canonical, digest
+from penstock.core.environmentconfig import EnvironmentConfig
 from penstock.core.evidence import (
     PAYLOAD_TYPE,
     Statement,
@@ -178,10 +179,11 @@ def service(data: bytes) -> None:
 
 
 def environment(data: bytes) -> None:
-    found = parse(EnvironmentConfig, data, "production.yaml")
-    config = ServiceConfig("shop", environment={"GREETING": Variable(), "LIMIT": Variable("number", 1.0)})
-    for values in found.services.values():
-        assert environment_data(config, found.environment, values.values).digest
+    found = with_authorities(parse(EnvironmentConfig, data, "production.yaml"), "production.yaml")
+    declared = {"GREETING": Variable(), "LIMIT": Variable("number", 1.0)}
+    config = ServiceConfig("shop", calls=("catalog",), environment=declared)
+    for name, given in found.services.items():
+        assert environment_data(config, found.environment, given.values, found.mesh_of(name)).digest
 
 
 # --- projects and images -----------------------------------------------------------------------------------

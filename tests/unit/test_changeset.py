@@ -134,6 +134,12 @@ def test_all_of_a_set_is_promoted_and_what_is_called_goes_first() -> None:
     order = [made.first(name, "promote") for name in ("stock", "catalog", "storefront")]
     assert order == sorted(order)
     assert made.first("storefront", "shift") > made.first("catalog", "promote")
+    # Each knows the release of every other before it makes its first request, and all meet in the tests.
+    deployed, tested = (
+        [made.first(name, verb) for name in made.members] for verb in ("deploy", "acceptance")
+    )
+    assert max(made.last(name, "build") for name in made.members) < min(deployed)
+    assert max(deployed) < min(tested)
 
 
 def test_nobody_has_users_before_everybody_passed_the_tests_in_production() -> None:

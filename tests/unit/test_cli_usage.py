@@ -25,6 +25,7 @@ COMMANDS = [
     "backup",
     "restore",
     "prune",
+    "mesh",
     "ship",
     "rollback",
     "promote",

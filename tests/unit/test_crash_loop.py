@@ -57,6 +57,7 @@ class Town:
             platform=self.platform,
             sandbox=FakeSandbox(),
             tools=None,  # type: ignore[arg-type]
+            metrics=self.router,
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.envoy.admission import CALLING_HEADER, LIMIT, breakers_of, thresholds
-from penstock.adapters.envoy.config import Listening, listener
+from penstock.adapters.envoy.config import Listening, manager
 from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, routes, wanted
 from penstock.core.admission import Admission, Breakers
 from penstock.core.traffic import Backend, Field, Handling, Mirror, Rule, TrafficPlan, Weight
@@ -35,11 +35,13 @@ def let_in(of: Admission) -> tuple[Backend, ...]:
         replace(PLAN, rules=RULES),
         replace(PLAN, sticky="web-2"),
         replace(PLAN, mirror=Mirror("web-3", 1)),
-        replace(PLAN, handling=Handling(0.0015, 0)),
         replace(PLAN, backends=let_in(Admission(callers=()))),
         replace(PLAN, backends=let_in(Admission(("shop", "cart-2"), False, 3, 7)), rules=RULES, sticky="a"),
         replace(PLAN, backends=let_in(Admission(("shop",))), weights=()),
-        replace(PLAN, rules=RULES, sticky="a.b-c", mirror=Mirror("web-3", 1000), handling=Handling(3600, 10)),
+        replace(PLAN, handling=Handling(0.0015, 0, 2.5)),
+        replace(
+            PLAN, rules=RULES, sticky="a.b-c", mirror=Mirror("web-3", 1000), handling=Handling(3600, 10, 3600)
+        ),
     ],
 )
 def test_routes_are_read_back_as_they_were_rendered(plan: TrafficPlan) -> None:
@@ -47,11 +49,16 @@ def test_routes_are_read_back_as_they_were_rendered(plan: TrafficPlan) -> None:
 
 
 def test_routes_of_an_earlier_release_are_understood() -> None:
-    """They had no names: after an upgrade Envoy still follows them, and users must be seen where they are."""
-    rendered = routes(PLAN, KEYS)
+    """They had no names, and one time limit for all of an answer: after an upgrade Envoy still follows them,
+    and users must be seen where they are."""
+    plan = replace(PLAN, handling=Handling(5.0, 1))
+    rendered = routes(plan, KEYS)
     for route in rendered["virtual_hosts"][0]["routes"]:
         route.pop("name", None)
-    assert active(rendered) == wanted(PLAN)
+        if "route" in route:
+            del route["route"]["idle_timeout"]
+            route["route"]["timeout"] = route["route"]["retry_policy"].pop("per_try_timeout")
+    assert active(rendered) == wanted(plan)
 
 
 @pytest.mark.parametrize(
@@ -63,9 +70,8 @@ def test_limits_are_read_back_as_they_were_rendered(limits: Breakers) -> None:
 
 def test_a_listener_of_no_service_of_ours_takes_nobodys_word_for_one() -> None:
     """What it does not know itself is taken off, whoever sent it."""
-    rendered = listener(Listening("in", "127.0.0.1:1", "web", Path("f"), caller="somebody"), Path("log"))
-    manager = rendered["filter_chains"][0]["filters"][0]["typed_config"]
-    (arrival,) = manager["early_header_mutation_extensions"]
+    of = Listening("in", "127.0.0.1:1", "web", Path("f"), caller="somebody")
+    (arrival,) = manager(of, Path("log"))["early_header_mutation_extensions"]
     assert {"remove": CALLING_HEADER} in arrival["typed_config"]["mutations"]
 
 

@@ -109,7 +109,7 @@ class Scene:
         return await done
 
     async def shift(self, share: int) -> Outcome:
-        return await shift.perform(self.task("shift", share), router=self.router)
+        return await shift.perform(self.task("shift", share), router=self.router, platform=self.platform)
 
     async def promote(self) -> Outcome:
         return await promote.perform(self.task("promote"), router=self.router, platform=self.platform)
@@ -317,7 +317,10 @@ def test_a_salt_that_cannot_be_in_a_cookie_is_refused(salt: str) -> None:
         TrafficPlan("web", "production", (Backend("web-1", ()),), (Weight("web-1", WHOLE),), sticky=salt)
 
 
-@pytest.mark.parametrize("handling", [Handling(0.0), Handling(-1.0), Handling(4000.0), Handling(1.0, 11)])
+@pytest.mark.parametrize(
+    "handling",
+    [Handling(0.0), Handling(idle_seconds=0.0), Handling(-1.0), Handling(4000.0), Handling(1.0, 11)],
+)
 def test_a_timeout_without_an_end_is_refused(handling: Handling) -> None:
     with pytest.raises(Invalid, match="timeout"):
         TrafficPlan("web", "production", (), (), handling=handling)

@@ -64,3 +64,8 @@ def test_a_service_and_whom_it_calls_are_watched_once() -> None:
     releases = (Backend("shop-1", ("unix:/1",), egress=calls), Backend("shop-2", ("unix:/2",), egress=calls))
     plans = [TrafficPlan("shop", "test", releases, ()), TrafficPlan("till", "test", (), ())]
     assert watched(plans) == {("shop", "test"), ("catalog", "test"), ("till", "test")}
+
+
+def test_where_an_elastic_release_is_is_watched_for_users_and_previews() -> None:
+    plan = TrafficPlan("shop", "test", (Backend("shop-1", ("unix:/1",), elastic=True),), ())
+    assert watched([plan]) == {("shop", "test"), ("shop-1", "users"), ("shop-1", "preview")}

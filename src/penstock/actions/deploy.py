@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from dataclasses import replace
 
+from penstock.config import ServiceConfig
 from penstock.core.drift import drift
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
+from penstock.core.mesh import Mesh
 from penstock.core.pipeline import State
 from penstock.core.predicates import Deployed
-from penstock.core.traffic import TrafficState
+from penstock.core.traffic import Backend, TrafficState
 from penstock.core.workload import Placement, Workload
 from penstock.errors import Broken, Unavailable
 from penstock.ports import Artifacts, Outcome, Platform, Router, Task
@@ -30,6 +33,9 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         raise Broken("deploy without a release", where=task.delivery)
     workload = await _workload(task, artifacts)
     placement = await platform.place(workload, fence=task.fence)
+    count = max(workload.begin_with, len(placement.instances))
+    if min(placement.floor, len(placement.instances)) < workload.begin_with:  # it was on its way out
+        placement = await platform.scale(workload.release, count, fence=task.fence)
     placement = await _settle(platform, placement, workload.start_seconds)
     if not placement.ready:
         # The workload's own last words are in it, and they may tell what it was given.
@@ -37,7 +43,10 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     found = drift(task.delivery, state)
-    await router.apply(state.exposing(placement.backend), fence=task.fence)
+    backend = _meshed(placement.backend, data.mesh)
+    if release.id not in state.plan.serving:  # what it calls while it is dark
+        backend = replace(backend, chain=tuple(link.release.id for link in task.chain))
+    await router.apply(state.exposing(backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
     hint = await _not_let_in(router, workload) if outcome.state is State.SUCCESS else ""
     return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
@@ -51,6 +60,14 @@ async def _not_let_in(router: Router, workload: Workload) -> str:
             state = await router.read(callee, workload.environment)
             refusing += [] if state.admission.allows(workload.service) else [callee]
     return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
+
+
+def _meshed(backend: Backend, mesh: Mesh | None) -> Backend:
+    """The same, with calls to services at peers led there, and with who of the peers may call."""
+    if mesh is None:
+        return backend
+    egress = tuple(replace(way, remote=mesh.calls.get(way.callee)) for way in backend.egress)
+    return replace(backend, egress=egress, export=mesh.export)
 
 
 async def _mirrored(task: Task, router: Router, state: TrafficState, release: str) -> str:
@@ -104,10 +121,20 @@ async def _workload(task: Task, artifacts: Artifacts) -> Workload:
         liveness=config.liveness,
         drain_seconds=config.drain_seconds,
         limits=config.limits,
+        protocol=config.protocol,
         secrets=task.secrets,
         admission=config.traffic.admission,
         breakers=config.traffic.breakers,
+        begin_with=_copies(task, config),
+        scaling=config.scaling,
     )
+
+
+def _copies(task: Task, config: ServiceConfig) -> int:
+    """Enough to be tested, and for what is mirrored to it; all of them if it is to serve everybody next."""
+    mirrored = config.traffic.mirror / 100 if task.baseline else 0.0
+    share = 1.0 if task.change.kind == "rollback" else mirrored
+    return max(1, math.ceil(config.replicas * share))
 
 
 async def _settle(platform: Platform, placement: Placement, seconds: float) -> Placement:

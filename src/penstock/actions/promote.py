@@ -1,19 +1,21 @@
 """Promote: the new release takes all user traffic; the one that it replaces stays warm.
 
-Called by the engine after the gate. Releases older than the replaced one are removed, so that going
-back one step is always immediate and nothing piles up.
+Called by the engine after the gate. The new release has copies for everybody before it gets them; the
+replaced one keeps all of its own for a while, and some for longer. Releases older than that are removed, so
+that going back one step is always immediate and nothing piles up.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from penstock.actions._capacity import Capacity
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.fence import Fence
 from penstock.core.pipeline import State
 from penstock.core.predicates import Promoted
-from penstock.core.traffic import Backend, TrafficState
+from penstock.core.traffic import WHOLE, Backend, TrafficState
 from penstock.errors import Broken
 from penstock.ports import Outcome, Platform, Router, Task
 
@@ -24,19 +26,20 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     if release is None or data is None:
         raise Broken("a promotion without a release", where=task.delivery)
     state = await router.read(release.service, release.environment)
-    if not state.ready(release.id):
-        return Outcome(
-            State.FAILURE, f"{release.id} does not answer the proxy any more: no traffic was moved"
-        )
     live = tuple(known.id for known in (release, task.baseline) if known)
     found = drift(task.delivery, state, live)
-    settled = replace(state.settling(release.id), handling=task.config.traffic.handling)
+    capacity = Capacity(task, router, platform)
+    given = await capacity.give(release, WHOLE, state, beside=task.baseline)
+    if given.lacking:
+        return Outcome(State.FAILURE, f"{given.lacking}: no traffic was moved", found)
+    settled = replace(given.state.settling(release.id), handling=task.config.traffic.handling)
     state = await router.apply(settled, fence=task.fence)
+    warm = await capacity.rest(task.baseline)
     keep = {release.id} | ({task.baseline.id} if task.baseline else set())
     old = tuple(known.backend for known in state.backends if known.release not in keep)
     cut = await _forget(old, state, task.fence, router, platform)
     promoted = Promoted(task.delivery, release, data, task.baseline)
-    words = f"{release.id} has all traffic{cut}{in_brackets(found)}"
+    words = f"{release.id} has all traffic{given.in_words}{warm}{cut}{in_brackets(found)}"
     statement = Statement((Subject(release.id, release.digest),), promoted)
     return Outcome(State.SUCCESS, words, (statement, *found))
 

@@ -1,18 +1,20 @@
 """Roll back: the pair that was live serves everybody again, at once, and no policy is asked.
 
 Called by the engine to undo a delivery (`undo`), and to come back to an earlier pair by hand
-(`restore`). Stable must be proven ready before weight returns to it; the router sees to that.
+(`restore`). Stable must be proven ready before weight returns to it, with copies for everybody: load may have
+taken some away while others served its users.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
@@ -24,14 +26,19 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
         raise Broken("nothing to roll back", where=task.delivery)
     state = await router.read(new.service, new.environment)
     found = drift(task.delivery, state, tuple(known.id for known in (new, stable) if known))
+    cut = ""
+    if stable is not None and new != stable:
+        capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
+        given = await capacity.give(stable, WHOLE, state, beside=new)
+        # A bad release must not keep its users for want of copies of the good one.
+        state, cut = given.state, f"; {given.lacking}" if given.lacking else ""
     settled = state.settling(stable.id if stable else "")
     if found or settled != state.plan:
         state = await router.apply(settled, fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
-    cut = ""
     if new != stable:
         state = await router.apply(_out(state, new.id), fence=task.fence)
-        cut = await _drain(task, platform, new.id)
+        cut += await _drain(task, platform, new.id)
         state = await _withdraw(task, router, state, new.id)
         await platform.remove(new.id, fence=task.fence)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
@@ -40,16 +47,20 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled), *found))
 
 
-async def restore(task: Task, /, *, router: Router) -> Outcome:
+async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outcome:
     """Give all traffic to an earlier pair that is placed and ready again; the other stays warm."""
     target, current = task.release, task.baseline
     if target is None or current is None:
         raise Broken("a rollback needs a pair to come back to", where=task.delivery)
     state = await router.read(target.service, target.environment)
     found = drift(task.delivery, state, (target.id, current.id))
-    settled = replace(state.settling(target.id), handling=task.config.traffic.handling)
+    capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
+    given = await capacity.give(target, WHOLE, state, beside=current)
+    settled = replace(given.state.settling(target.id), handling=task.config.traffic.handling)
     await router.apply(settled, fence=task.fence)
-    words = f"{target.id} serves again instead of {current.id}{in_brackets(found)}"
+    warm = await capacity.rest(current) if target != current else ""
+    lacking = f"; {given.lacking}" if given.lacking else ""
+    words = f"{target.id} serves again instead of {current.id}{lacking}{warm}{in_brackets(found)}"
     rolled = RolledBack(task.delivery, current, target, task.change.title)
     subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
     return Outcome(State.SUCCESS, words, (Statement(subjects, rolled), *found))

@@ -26,7 +26,7 @@ import psutil
 
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, Settings
-from penstock.bootstrap.plugins import find, open_sandbox
+from penstock.bootstrap.plugins import find, open_issuer, open_sandbox
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
@@ -250,7 +250,7 @@ def run_node(home: Home) -> None:
     with reporting(home, "node"):
         sandbox = open_sandbox(settings.sandbox)
         platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)
-        proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port)
+        proxy = find("router", "envoy")(home.node / "envoy", settings.ingress_port, open_issuer(home))
         router, metrics = around("Router", proxy), proxy
         agent = Agent(home.node, platform=around("Platform", platform), router=router, metrics=metrics)
         asyncio.run(agent.serve())

@@ -94,6 +94,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     powers: dict[str, object] = {
         "store": store,
         "ledger": ledger,
+        "journal": journal,
         "languages": languages,
         "router": router,
         "metrics": metrics,

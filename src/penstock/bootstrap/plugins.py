@@ -8,6 +8,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
+from penstock.bootstrap.home import Home
 from penstock.errors import Invalid
 from penstock.ports import Sandbox
 
@@ -34,6 +35,11 @@ def _load(port: str, point: EntryPoint) -> Any:
             f"the {port} adapter {point.name!r} needs {error.name or error}, which is not installed",
             next_move=f'pip install "penstock[{point.name}]", or "penstock[local]" for one machine',
         ) from error
+
+
+def open_issuer(home: Home) -> Any:
+    """What vouches for this installation's services before its peers."""
+    return find("issuer", "local")(home.keys)
 
 
 def open_sandbox(name: str) -> Sandbox:

@@ -24,6 +24,7 @@ from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.loop import run
 from penstock.engine import prune, tokens
+from penstock.engine.revive import Revival
 from penstock.server.app import create_app
 from penstock.server.connections import Bounded
 from penstock.server.guard import Guard
@@ -54,7 +55,7 @@ async def _serve(home: Home) -> None:
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
     # The senders run in this process alone, which holds the lock: else everybody would be told twice.
     senders = (control.witnesses.run(), control.outgoing.run())
-    own = (control.worker.run(), control.sampler.run())
+    own = (_work(control), control.sampler.run())
     background = [asyncio.create_task(task) for task in (*own, *senders)]
     try:
         await asyncio.gather(
@@ -66,6 +67,16 @@ async def _serve(home: Home) -> None:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
         await control.store.close()
+
+
+async def _work(control: ControlPlane) -> None:
+    """Deliveries go on once what was live is back: they compare with it, and fall back on it."""
+    parts = (control.platform, control.router, control.artifacts, control.keys.worker)
+    try:
+        await Revival(control.store, control.ledger, control.journal, *parts).run()
+    except Exception:  # whatever it is, nobody else would deliver instead
+        log.exception("could not look for what the node may have lost")
+    await control.worker.run()
 
 
 class _Server(uvicorn.Server):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import httpx
 
+from penstock.checks import chained
 from penstock.checks.reports import JUnit, parse_junit
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -24,13 +25,17 @@ from penstock.core.predicates import Accepted
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
-from penstock.ports import Outcome, Platform, Router, Sandbox, Task, Tools
+from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
 REQUEST_SECONDS = 10.0
+#: A gRPC call whose message has no field set. UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS are what 5xx is.
+GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
+EMPTY_MESSAGE = bytes(5)
+GRPC_ERRORS = ("2", "13", "14", "15")
 
 
 async def perform(
-    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools
+    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools, metrics: Metrics
 ) -> Outcome:
     """Run both parts; the policies decide on the counts, this check only refuses to invent them.
 
@@ -44,10 +49,13 @@ async def perform(
         if verdict:
             return Outcome(State.FAILURE, verdict)
         raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
+    await chained.lead(task, state, router)
+    before = await chained.read(task, metrics)
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
     latencies, errors = await _generate(task, state)
+    together = chained.met(task, before, await chained.read(task, metrics))
     verdict, ended = await _life(task, platform)
     accepted = Accepted(
         passed=suite.passed,
@@ -57,11 +65,12 @@ async def perform(
         errors=errors,
         p95_ms=round(percentile(latencies, 0.95), 1),
         p95_limit_ms=task.config.acceptance.p95_ms,
+        together=together,
     )
     words = (
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
         f"{errors} errors, p95 {accepted.p95_ms:g} ms"
-    ) + (f"; {ended}" if ended else "")
+    ) + (f"{chained.in_words(together)}; {ended}" if ended else chained.in_words(together))
     subjects = (Subject(task.release.id, task.release.digest),)
     statements = (Statement(subjects, accepted),)
     outcome = State.FAILURE if verdict else State.SUCCESS
@@ -128,26 +137,31 @@ def _read_report(report: Path, exit_code: int, tail: str) -> JUnit | str:
 
 async def _generate(task: Task, state: TrafficState) -> tuple[list[float], int]:
     """Latencies (ms) of the generated requests that were answered below 500, and how many were not."""
-    config = task.config.acceptance
+    config, grpc = task.config.acceptance, task.config.protocol == "grpc"
     release = task.release.id if task.release else ""
     latencies: list[float] = []
     errors = 0
     timeout = httpx.Timeout(REQUEST_SECONDS)
-    headers = preview_headers(state, release)
+    headers = preview_headers(state, release) | (GRPC_HEADERS if grpc else {})
     async with httpx.AsyncClient(base_url=state.address, headers=headers, timeout=timeout) as client:
         for number in range(config.requests):
             path = config.paths[number % len(config.paths)] if config.paths else "/"
             try:
-                response = await client.get(path)
+                response = await (client.post(path, content=EMPTY_MESSAGE) if grpc else client.get(path))
             except httpx.HTTPError:
                 errors += 1
                 continue
             served_by = response.headers.get("x-penstock-release", release)
-            if response.status_code >= 500 or served_by != release:
+            if response.status_code >= 500 or served_by != release or _failed_call(response):
                 errors += 1
             else:
                 latencies.append(response.elapsed.total_seconds() * 1000)
     return latencies, errors
+
+
+def _failed_call(response: httpx.Response) -> bool:
+    """Whether a gRPC call ended at once with what is an error of the server's own."""
+    return response.headers.get("grpc-status") in GRPC_ERRORS
 
 
 def percentile(values: list[float], share: float) -> float:

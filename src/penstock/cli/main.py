@@ -16,6 +16,7 @@ from penstock.cli import (
     local,
     logs,
     machine,
+    mesh,
     people,
     policies,
     saying,
@@ -61,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _machine(commands)
     keeping.parsers(functools.partial(_add, commands))
+    what = "calls between machines: what peers trust, and a change of it"
+    mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
     _delivery(commands)
     _looking(commands)
     _people(commands)
@@ -124,6 +127,8 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     ship.add_argument("--revision", default="", help="a branch, tag or commit (default: HEAD)")
     what = "as one change set: what is called before what calls it, and all of it or nothing"
     ship.add_argument("--together", action="store_true", help=what)
+    what = "test it together with the dark release of this delivery; may be repeated"
+    ship.add_argument("--with", dest="beside", action="append", default=[], metavar="DELIVERY", help=what)
     ship.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
     what = "take back: abort what is being delivered, else return to the previous pair"
     rollback = _add(

@@ -28,12 +28,17 @@ def ship(given: argparse.Namespace) -> int:
     client = Client.find()
     places = [str(Path(place).resolve()) if Path(place).exists() else place for place in given.location]
     changes = [{"location": place, "revision": given.revision} for place in places]
+    beside = {"beside": given.beside} if given.beside else {}
     if given.revision and len(changes) > 1:
         raise Invalid("--revision is of one repository", next_move="ship what is checked out, or one by one")
+    if given.together and beside:
+        raise Invalid("--together and --with", next_move="a change set is tested together by itself")
     if given.together:
         started = client.post("/v1/changesets", {"changes": changes})["deliveries"]
     else:
-        started = [one for change in changes for one in client.post("/v1/ship", change)["deliveries"]]
+        started = [
+            one for change in changes for one in client.post("/v1/ship", change | beside)["deliveries"]
+        ]
     if not started:
         return told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
     return _started(given, client, started)

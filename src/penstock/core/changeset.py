@@ -31,13 +31,14 @@ class ChangeSet:
 class Peer:
     """How far another delivery of the set is. Times are seconds since 1970; 0: not yet.
 
-    It goes *first* if this one's service calls it, *later* if it calls this one's. *exposed*: it may have
-    users, and was not undone.
+    It goes *first* if this one's service calls it, *later* if it calls this one's. Once it is *built*, its
+    release is known. *exposed*: it may have users, and was not undone.
     """
 
     delivery: str
     first: bool = False
     later: bool = False
+    built: float = 0.0
     deployed: float = 0.0
     tested: float = 0.0
     promoted: float = 0.0
@@ -57,13 +58,16 @@ class Together:
     def ready(self, verb: str) -> float | None:
         """Since when the others let a stage of this verb begin (seconds since 1970); None: not yet.
 
-        Tests in production meet the new releases of what this one calls. Nobody has users before everybody
-        has passed them, and a caller not before all that it calls is promoted.
+        Dark releases of one set are tested together: they are put up once all are known, so that each knows
+        the others from its first request on, and tested once all are up. Nobody has users before everybody
+        has passed, and a caller not before all that it calls is promoted.
         """
         called = [peer for peer in self.peers if peer.first]
         match verb:
+            case "deploy":
+                times = [peer.built for peer in self.peers]
             case "acceptance":
-                times = [peer.deployed for peer in called]
+                times = [peer.deployed for peer in self.peers]
             case "canary" | "promote" | "restore":
                 times = [peer.tested for peer in self.peers] + [peer.promoted for peer in called]
             case _:

@@ -64,6 +64,8 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.acceptance.errors": (FactType.INT, "generated requests answered 5xx or not at all"),
     "evidence.acceptance.p95_ms": (FactType.NUMBER, "95th percentile of their latency, milliseconds"),
     "evidence.acceptance.p95_limit_ms": (FactType.NUMBER, "the limit the service declares for it"),
+    "evidence.acceptance.together": (FactType.TEXTS, "digests of the dark releases that it met meanwhile"),
+    "evidence.acceptance.lost": (FactType.TEXTS, "dark releases that it was to meet, and did not"),
     "evidence.canary.verdict": (FactType.TEXT, "PASS, FAIL or UNKNOWN: the last look of the canary"),
     "evidence.canary.requests": (FactType.INT, "user requests that the new release answered in the canary"),
     "evidence.canary.needed": (FactType.INT, "user requests that the judge needs for a verdict"),

@@ -11,8 +11,8 @@ from typing import Literal
 
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Placement, Workload
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
+from penstock.core.workload import Afterwards, Placement, Workload
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,7 @@ class Scale:
     release: str
     replicas: int
     fence: Fence
+    then: Afterwards = ()
 
 
 @dataclass(frozen=True)
@@ -79,13 +80,20 @@ class ReadRefused:
 
 
 @dataclass(frozen=True)
+class ReadLed:
+    kind: Literal["read-led"]
+    service: str
+    environment: str
+
+
+@dataclass(frozen=True)
 class StopEverything:
     """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
 
     kind: Literal["stop-everything"]
 
 
-Read = Observe | Logs | ReadTraffic | ReadCounters | ReadRefused
+Read = Observe | Logs | ReadTraffic | ReadCounters | ReadRefused | ReadLed
 Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
@@ -96,6 +104,7 @@ class Answer:
     placement: Placement | None = None
     traffic: TrafficState | None = None
     counters: tuple[Counters, ...] | None = None
+    led: tuple[Led, ...] | None = None
     lines: tuple[str, ...] | None = None
     refused: tuple[Refused, ...] | None = None
 

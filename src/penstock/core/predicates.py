@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from penstock.core.canary import Row, Rule
+from penstock.core.chain import Met
 from penstock.core.codec import json_name
 from penstock.core.objectives import Budget
 from penstock.core.people import Said
@@ -46,10 +47,8 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Deployed:
-    """The pair is placed and proven ready at the data plane, without user traffic.
-
-    Here and in the next two, *at* is when the action began (seconds since 1970).
-    """
+    """The pair is placed and proven ready at the data plane, without user traffic. Here and in the next two,
+    *at* is when the action began (seconds since 1970)."""
 
     TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
     delivery: str
@@ -272,7 +271,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Accepted:
-    """Tests in production against the dark release, and sequential generated traffic."""
+    """Tests in production of the dark release (*together* with others), and sequential generated traffic."""
 
     TYPE: ClassVar[str] = "urn:penstock:acceptance:v1"
     passed: int
@@ -284,6 +283,7 @@ class Accepted:
     p95_limit_ms: float = 0.0
     traffic: Literal["generated"] = "generated"
     at: float | None = None
+    together: tuple[Met, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Literal
 
 from penstock.core.digest import digest_of, short
 from penstock.core.masking import forms
+from penstock.core.mesh import Mesh
 from penstock.errors import Invalid
 
 Value = str | int | float | bool
@@ -80,7 +81,8 @@ class Artifact:
 class EnvironmentData:
     """The typed document injected at run time; its digest is the second half of a release.
 
-    *secret* names the values that are not to be shown; None if there are none.
+    *secret* names the values that are not to be shown; None if there are none. So is *mesh*, what the service
+    has to do with other machines.
     """
 
     service: str
@@ -88,6 +90,7 @@ class EnvironmentData:
     values: Mapping[str, Value] = field(default_factory=dict)
     schema: Literal["penstock.environment/v1"] = "penstock.environment/v1"
     secret: tuple[str, ...] | None = None
+    mesh: Mesh | None = None
 
     @property
     def digest(self) -> str:

@@ -291,6 +291,7 @@ def _provenance(provenance: Provenance) -> Mapping[str, Fact]:
 
 
 def _acceptance(accepted: Accepted) -> Mapping[str, Fact]:
+    together = accepted.together or ()
     return {
         "evidence.acceptance.passed": accepted.passed,
         "evidence.acceptance.failed": accepted.failed,
@@ -299,6 +300,8 @@ def _acceptance(accepted: Accepted) -> Mapping[str, Fact]:
         "evidence.acceptance.errors": accepted.errors,
         "evidence.acceptance.p95_ms": accepted.p95_ms,
         "evidence.acceptance.p95_limit_ms": accepted.p95_limit_ms,
+        "evidence.acceptance.together": tuple(met.digest for met in together if met.requests),
+        "evidence.acceptance.lost": tuple(met.release for met in together if not met.requests),
     }
 
 

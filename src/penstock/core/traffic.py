@@ -8,11 +8,21 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
+from penstock.core.mesh import Export, Remote
 from penstock.errors import Invalid
 
 WHOLE = 1000
+#: Seconds that an answer may take to begin, or be silent, at most.
+LONGEST = 3600
+
+
+#: What a service speaks: HTTP/1.1, HTTP/2 without TLS, or gRPC over that.
+AppProtocol = Literal["http/1.1", "h2c", "grpc"]
+HTTP1: AppProtocol = "http/1.1"
+HTTP2: tuple[AppProtocol, ...] = ("h2c", "grpc")
 
 
 @dataclass(frozen=True)
@@ -28,11 +38,12 @@ class Egress:
     """Where calls of one release to the service *callee* enter the proxy.
 
     *address* is ``unix:/path`` or ``127.0.0.1:port``; it is this caller's own, so the listener
-    tells who calls.
+    tells who calls. With *remote* they go to a peer's service of that name, and never to one of ours.
     """
 
     callee: str
     address: str
+    remote: Remote | None = None
 
 
 @dataclass(frozen=True)
@@ -42,9 +53,12 @@ class Backend:
     *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested
     by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
     Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
+    *protocol* is what it speaks; users and callers need not know.
     *chain* names dark releases of other services that are tested together with this one while it is dark
-    too: its calls to those services go to them. *admission* holds for the service while this is its live
-    release; *breakers* hold for this release, dark or not.
+    too: its calls to those services go to them. *admission* and *export* hold for the service while this is
+    its live release: whom it lets in, and which services of peers may call; *breakers* hold for this release,
+    dark or not. The addresses of one that is *elastic* come and go while it serves, and its counts go on;
+    those *draining* get nothing new, and are known until what they have is answered.
     """
 
     release: str
@@ -53,8 +67,12 @@ class Backend:
     egress: tuple[Egress, ...] = ()
     chain: tuple[str, ...] = ()
     drain_seconds: float = 0.0
+    export: Export | None = None
     admission: Admission = ANYBODY
     breakers: Breakers = NO_BREAKERS
+    elastic: bool = False
+    draining: tuple[str, ...] = ()
+    protocol: AppProtocol = HTTP1
 
 
 @dataclass(frozen=True)
@@ -109,10 +127,15 @@ class Mirror:
 
 @dataclass(frozen=True)
 class Handling:
-    """How long an answer may take, and how often a request that no instance has seen is sent again."""
+    """How long an answer may take to begin, and how often a request that no instance has seen is sent again.
+
+    An answer that has begun goes on (a stream of events, a WebSocket, a gRPC call) until *idle_seconds* go by
+    in which neither side sends anything.
+    """
 
     timeout_seconds: float = 15.0
     retries: int = 2
+    idle_seconds: float = 300.0
 
 
 @dataclass(frozen=True)
@@ -156,8 +179,9 @@ class TrafficPlan:
             if backend.chain and backend.release in served:
                 what = f"{backend.release} has users, so its calls cannot go to dark releases"
                 raise Invalid(what, where=self.service)
-        if not (0 < self.handling.timeout_seconds <= 3600 and 0 <= self.handling.retries <= 10):
-            raise Invalid("a timeout above 0 s, up to 3600, and 0 to 10 retries", where=self.service)
+        seconds = (self.handling.timeout_seconds, self.handling.idle_seconds)
+        if not (all(0 < each <= LONGEST for each in seconds) and 0 <= self.handling.retries <= 10):
+            raise Invalid(f"timeouts above 0 s, up to {LONGEST}, and 0 to 10 retries", where=self.service)
 
     @property
     def serving(self) -> frozenset[str]:
@@ -169,6 +193,12 @@ class TrafficPlan:
         """Whom the live release lets in: the one that users move away from, while they move."""
         live = self.weights[0].release if self.weights else ""
         return next((b.admission for b in self.backends if b.release == live), ANYBODY)
+
+    @property
+    def export(self) -> Export | None:
+        """Who of the peers may call: what the live release says, as above."""
+        live = self.weights[0].release if self.weights else ""
+        return next((b.export for b in self.backends if b.release == live), None)
 
     def _check_weights(self, weights: tuple[Weight, ...]) -> None:
         for weight in weights:
@@ -210,11 +240,16 @@ def sticky_cookie(salt: str) -> str:
 
 @dataclass(frozen=True)
 class BackendState:
-    """A backend as the data plane has it: *ready* of *total* instances answer its health checks."""
+    """A backend as the data plane has it: *ready* of *total* instances answer its health checks.
+
+    *active* requests of users are in flight, some of them at the *busy* ones among those that drain.
+    """
 
     backend: Backend
     ready: int
     total: int
+    active: int = field(default=0, compare=False)
+    busy: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def release(self) -> str:
@@ -282,6 +317,10 @@ class TrafficState:
         found = [backend for backend in self.backends if backend.release == release]
         return bool(found) and found[0].total > 0 and found[0].ready == found[0].total
 
+    def proven(self, release: str) -> int:
+        """How many instances of *release* the data plane has proven ready."""
+        return sum(known.ready for known in self.backends if known.release == release)
+
     def exposing(self, backend: Backend) -> TrafficPlan:
         """The plan that makes *backend* known (or brings it up to date) and moves nobody."""
         others = tuple(b for b in self.plan.backends if b.release != backend.release)
@@ -321,6 +360,17 @@ def in_words(weights: Iterable[Weight]) -> str:
 
 def _without_chain(backend: Backend) -> Backend:
     return replace(backend, chain=())
+
+
+@dataclass(frozen=True)
+class Led:
+    """So many requests were led to the dark *release* since *epoch* (as in `Counters`): by its preview or,
+    with a *caller*, by the chain of that dark release."""
+
+    release: str
+    epoch: str
+    requests: int
+    caller: str = ""
 
 
 @dataclass(frozen=True)

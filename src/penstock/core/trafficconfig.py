@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from penstock.core.admission import Admission, Breakers
-from penstock.core.traffic import WHOLE, Field, Handling, Mirror, Rule, Weight
+from penstock.core.traffic import LONGEST, WHOLE, Field, Handling, Mirror, Rule, Weight
 from penstock.errors import Invalid
 
 SECTION = "penstock.yaml: traffic"
@@ -64,10 +64,11 @@ class TrafficConfig:
     rate: RateConfig = RateConfig()
     most_requests: int = 0
     most_connections: int = 0
+    idle_seconds: float = 300.0
 
     @property
     def handling(self) -> Handling:
-        return Handling(self.timeout_seconds, self.retries)
+        return Handling(self.timeout_seconds, self.retries, self.idle_seconds)
 
     @property
     def admission(self) -> Admission:
@@ -91,9 +92,12 @@ class TrafficConfig:
         if not (self.mirror == 0 or 0.1 <= self.mirror <= 100):
             found = f"from 0.1 to 100 per cent (or 0: none), found {self.mirror:g}"
             raise Invalid(found, where=f"{SECTION}.mirror")
-        if not 0.001 <= self.timeout_seconds <= 3600:
-            found = f"from 0.001 to 3600 seconds, found {self.timeout_seconds:g}"
+        if not 0.001 <= self.timeout_seconds <= LONGEST:
+            found = f"from 0.001 to {LONGEST} seconds, found {self.timeout_seconds:g}"
             raise Invalid(found, where=f"{SECTION}.timeout_seconds")
+        if not 1 <= self.idle_seconds <= LONGEST:
+            found = f"from 1 to {LONGEST} seconds, found {self.idle_seconds:g}"
+            raise Invalid(found, where=f"{SECTION}.idle_seconds")
         if not 0 <= self.retries <= 10:
             raise Invalid(f"from 0 to 10, found {self.retries}", where=f"{SECTION}.retries")
         self.admission.check(SECTION)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
-from penstock.core.traffic import Backend, Egress
+from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
 
 
 class Isolation(StrEnum):
@@ -58,6 +58,32 @@ NO_LIMITS = Limits()
 
 
 @dataclass(frozen=True)
+class Scaling:
+    """How load sets the number of copies: one more while each has more than *in_flight* requests of users, up
+    to *most*; one less where fewer would have done for *idle_seconds*. 0 *in_flight*: load sets nothing.
+    """
+
+    most: int = 0
+    in_flight: int = 0
+    idle_seconds: float = 60.0
+
+
+NO_SCALING = Scaling()
+
+
+@dataclass(frozen=True)
+class Later:
+    """*seconds* after it was said, at most *replicas* copies are asked for any more."""
+
+    replicas: int
+    seconds: float
+
+
+#: In the order of their times.
+Afterwards = tuple[Later, ...]
+
+
+@dataclass(frozen=True)
 class Workload:
     """One release to be run.
 
@@ -66,6 +92,7 @@ class Workload:
     ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
     what is in flight, and then SIGKILL. *secrets* are values that must not be shown in what it writes.
     *admission* and *breakers* are handed on to the proxy.
+    *replicas* is for all users; *begin_with* is how many are started first (0: all of them).
     """
 
     service: str
@@ -81,9 +108,17 @@ class Workload:
     liveness: Liveness = PROCESS_LIVES
     drain_seconds: float = 30.0
     limits: Limits = NO_LIMITS
+    protocol: AppProtocol = HTTP1
     secrets: tuple[str, ...] = field(default=(), repr=False)
     admission: Admission = ANYBODY
     breakers: Breakers = NO_BREAKERS
+    begin_with: int = 0
+    scaling: Scaling = NO_SCALING
+
+    @property
+    def most(self) -> int:
+        """More copies than this are never run."""
+        return max(self.replicas, self.scaling.most)
 
 
 class Phase(StrEnum):
@@ -117,7 +152,9 @@ CRASH_LOOP = 3
 class Placement:
     """A release as the platform observes it. *reason* says why it failed, with its own last output.
 
-    *advisory* names the limits that were declared and cannot be enforced here.
+    *advisory* names the limits that were declared and cannot be enforced here. *full* is the number of copies
+    for all users, *asked* how many there must be now, and *later* what will be asked for; load may add more,
+    up to *most*.
     """
 
     release: str
@@ -130,20 +167,42 @@ class Placement:
     drain_seconds: float = 0.0
     admission: Admission = ANYBODY
     breakers: Breakers = NO_BREAKERS
+    full: int = 1
+    asked: int = 1
+    later: Afterwards = ()
+    most: int = 1
+    scaling: Scaling = NO_SCALING
+    protocol: AppProtocol = HTTP1
 
     @property
     def backend(self) -> Backend:
         """This placement as something that traffic can be sent to."""
-        addresses = tuple(instance.address for instance in self.instances)
         return Backend(
             self.release,
-            addresses,
+            tuple(instance.address for instance in self.instances),
             self.health_path,
             self.egress,
             drain_seconds=self.drain_seconds,
             admission=self.admission,
             breakers=self.breakers,
+            elastic=self.elastic,
+            protocol=self.protocol,
         )
+
+    @property
+    def elastic(self) -> bool:
+        """Whether the number of its copies may change while it has users."""
+        return self.most > 1
+
+    @property
+    def floor(self) -> int:
+        """The fewest copies that are asked for, now or later."""
+        return min((self.asked, *(later.replicas for later in self.later)))
+
+    @property
+    def able(self) -> int:
+        """How many copies are ready."""
+        return sum(instance.phase is Phase.READY for instance in self.instances)
 
     @property
     def ready(self) -> bool:

@@ -32,8 +32,8 @@ async def perform(task: Task, /, *, store: Store, ledger: Ledger, artifacts: Art
             )
         artifact = Artifact(change.service, now_live.release.artifact)
         image = await artifacts.describe(artifact.digest)
-        given = task.data.values if task.data else {}
-        data = environment_data(image.config, change.environment, given)
+        given, mesh = (task.data.values, task.data.mesh) if task.data else ({}, None)
+        data = environment_data(image.config, change.environment, given, mesh)
     else:
         data = task.data or _carried_over(task, now_live)
     baseline = now_live.release if now_live else None
@@ -46,8 +46,11 @@ async def perform(task: Task, /, *, store: Store, ledger: Ledger, artifacts: Art
 
 
 def _carried_over(task: Task, now_live: Live | None) -> EnvironmentData:
-    """New code keeps the live values of the variables it still declares; new ones get their defaults."""
+    """New code keeps the live values of the variables it still declares, and the peers of services that it
+    still calls; new variables get their defaults."""
     declared = task.config.environment
     values = now_live.data.values if now_live else {}
     kept = {name: value for name, value in values.items() if name in declared}
-    return environment_data(task.config, task.change.environment, kept)
+    mesh = now_live.data.mesh if now_live else None
+    mesh = mesh.within(task.config.calls) if mesh else None
+    return environment_data(task.config, task.change.environment, kept, mesh)

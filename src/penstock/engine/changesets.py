@@ -56,6 +56,7 @@ def peer(own: Delivery, other: Delivery) -> Peer:
     """How far *other* is, as *own* has to know it."""
     theirs, mine = other.header.changeset, own.header.changeset
     facts = other.facts
+    known = _since((*facts.of("begin"), *facts.of("build"))) if facts.release else 0.0
     deployed = _since(facts.of("deploy")) or _arrived(other)
     untested = all(stage.verb != "acceptance" for stage in plan(other).stages)  # a rollback
     tested = deployed if untested else _since(facts.of("acceptance")) or _arrived(other)
@@ -64,6 +65,7 @@ def peer(own: Delivery, other: Delivery) -> Peer:
         other.id,
         first=mine is not None and other.id in mine.after,
         later=theirs is not None and own.id in theirs.after,
+        built=known or _arrived(other),
         deployed=deployed,
         tested=tested,
         promoted=_since((*facts.of("promote"), *facts.of("restore"))) or _arrived(other),

@@ -76,7 +76,8 @@ class Header:
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
     configuration change, none for a code change (the data that is live stays). *retries* is the delivery
-    whose change this tries again, *changeset* its part in one.
+    whose change this tries again, *changeset* its part in one. *beside* are deliveries with whose dark
+    releases this one is tested.
     """
 
     change: Change
@@ -88,6 +89,7 @@ class Header:
     pipeline: Pipeline | None = None
     retries: str = ""
     changeset: ChangeSet | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,11 @@ class Journal:
             problem = "is ambiguous" if len(rows) > 1 else "is not known"
             raise Invalid(f"delivery {delivery!r} {problem}", next_move="penstock status")
         return await self._with_records(tx, (exact or rows)[0])
+
+    async def raise_fence(self, scope: str) -> int:
+        """A fence that is higher than every other of its scope: who holds one of those lets go."""
+        async with self._store.transaction() as tx:
+            return await _raised(tx, scope)
 
     async def recent(self, tx: Transaction, limit: int = 50, scope: str = "") -> tuple[Delivery, ...]:
         """The newest deliveries, newest first, without their records."""

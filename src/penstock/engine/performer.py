@@ -12,6 +12,7 @@ import inspect
 import os
 import shutil
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from penstock.actions import build, deploy, promote, rollback, shift
 from penstock.checks import acceptance, canary, scan, slo, suite
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
-from penstock.engine import begin, gate, scratch
+from penstock.engine import begin, chains, gate, scratch
 from penstock.engine.journal import Delivery
 from penstock.engine.logs import keeping, make_room
 from penstock.errors import Broken
@@ -44,6 +45,8 @@ VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
 
 #: Verbs that read the checked-out commit.
 NEED_TREE = ("build", "suite", "scan", "acceptance")
+#: Verbs that may meet the dark releases of other deliveries.
+MEET_OTHERS = ("deploy", "acceptance")
 
 
 class Engine:
@@ -67,6 +70,8 @@ class Engine:
         """Do it. `Unavailable` may be tried again; other errors are final."""
         task = self.task(delivery, pipeline, intent)
         make_room(task.log)
+        if intent.verb in MEET_OTHERS:
+            task = replace(task, chain=await chains.chain(delivery, **self._granted(chains.chain)))
         if intent.verb not in NEED_TREE:
             return await self._do(task)
         # The project's own commands: no more side by side than there are processors.
@@ -86,7 +91,7 @@ class Engine:
     def log_of(self, delivery: str, stage: str) -> Path:
         return self._logs / delivery / f"{stage}.log"
 
-    def _granted(self, verb: Callable[..., Any]) -> dict[str, object]:
+    def _granted(self, verb: Callable[..., Any]) -> dict[str, Any]:
         names = _asked(verb)
         unknown = names - self._powers.keys()
         if unknown:

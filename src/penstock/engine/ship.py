@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Literal
 
 from penstock.config import (
-    EnvironmentConfig,
     ServiceConfig,
     environment_data,
     load_environments,
     load_service,
 )
+from penstock.core.environmentconfig import EnvironmentConfig
 from penstock.core.pipeline import State
-from penstock.core.release import Artifact, Change, Value
+from penstock.core.release import Artifact, Change
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.queue import Proposal, Queue
 from penstock.errors import Conflict, Invalid
@@ -50,12 +50,17 @@ class Shipping:
         self._artifacts = artifacts
         self.queue = Queue(store, journal, ledger)
 
-    async def ship(self, location: str, revision: str, environment: str, permit: Permit) -> tuple[str, ...]:
+    async def ship(
+        self, location: str, revision: str, environment: str, permit: Permit, beside: Sequence[str] = ()
+    ) -> tuple[str, ...]:
         """Queue what the commit holds: a service, or the environment data of an organisation repository.
 
-        Returns the ids of the new deliveries; empty if environment data changes nothing that is live.
+        It is tested together with the dark releases of the deliveries *beside*. Returns the ids of the new
+        deliveries; empty if environment data changes nothing that is live.
         """
+        names = await self._beside(beside, environment)
         proposed = await self._proposed(location, revision, environment)
+        proposed = [replace(p, header=replace(p.header, beside=names)) for p in proposed]
         await permit([proposal.service for proposal in proposed])
         return tuple([await self.queue.add(proposal) for proposal in proposed])
 
@@ -71,6 +76,17 @@ class Shipping:
         proposals = [proposal for proposed in found for proposal in proposed]
         await permit([proposal.service for proposal in proposals])
         return await self.queue.add_together(proposals)
+
+    async def _beside(self, beside: Sequence[str], environment: str) -> tuple[str, ...]:
+        """The ids of these deliveries, if each has a dark release or may have one soon."""
+        async with self._store.transaction(write=False) as tx:
+            found = [await self._journal.find(tx, name) for name in beside]
+        for other in found:
+            if other.ended:
+                raise Conflict(f"{other.id} has ended: its release is not dark", next_move="penstock status")
+            if other.header.change.environment != environment:
+                raise Invalid(f"{other.id} is not of {environment}")
+        return tuple(other.id for other in found)
 
     async def _proposed(self, location: str, revision: str, environment: str) -> list[Proposal]:
         found = await self._source.resolve(location, revision)
@@ -155,20 +171,17 @@ class Shipping:
             raise Invalid(f"no document for {environment!r} (there are: {known})", where="environments/")
         proposed = []
         async with self._store.transaction(write=False) as tx:
-            for service, given in sorted(wanted[0].services.items()):
-                header = await self._data_header(tx, found, service, environment, given.values)
+            for service in sorted(wanted[0].services):
+                header = await self._data_header(tx, found, service, wanted[0])
                 if header is not None:
                     proposed.append(Proposal(header))
         return proposed
 
     async def _data_header(
-        self,
-        tx: Transaction,
-        found: SourceRevision,
-        service: str,
-        environment: str,
-        values: Mapping[str, Value],
+        self, tx: Transaction, found: SourceRevision, service: str, document: EnvironmentConfig
     ) -> Header | None:
+        environment, values = document.environment, document.services[service].values
+        mesh = document.mesh_of(service)
         now_live = await live(self._ledger, tx, service, environment)
         if now_live is None:
             raise Invalid(
@@ -177,7 +190,7 @@ class Shipping:
                 next_move=f"ship {service} first; it starts with the defaults of its penstock.yaml",
             )
         image = await self._artifacts.describe(now_live.release.artifact)
-        data = environment_data(image.config, environment, values)
+        data = environment_data(image.config, environment, values, mesh)
         if data == now_live.data and not await self._journal.open_in(tx, f"{service}/{environment}"):
             return None
         return Header(change_of("configuration", service, environment, found), image.config, None, None, data)

@@ -39,16 +39,18 @@ async def history(
     return (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
 
 
+async def places(ledger: Ledger, tx: Transaction) -> tuple[tuple[str, str], ...]:
+    """(service, environment) of everything that was ever promoted, the first first."""
+    said = (entry.statement.predicate for entry in await ledger.tagged(tx, f"type:{Promoted.TYPE}"))
+    releases = (predicate.release for predicate in said if isinstance(predicate, Promoted))
+    return tuple(dict.fromkeys((release.service, release.environment) for release in releases))
+
+
 async def pinned(ledger: Ledger, tx: Transaction, last: int) -> frozenset[str]:
     """The artifacts of what is live everywhere, of the *last* pairs that rollbacks by hand come back to, one
     after another, and of the *last* pairs that were promoted."""
-    places = set()
-    for entry in await ledger.tagged(tx, f"type:{Promoted.TYPE}"):
-        if isinstance(entry.statement.predicate, Promoted):
-            release = entry.statement.predicate.release
-            places.add((release.service, release.environment))
     kept: set[str] = set()
-    for service, environment in sorted(places):
+    for service, environment in await places(ledger, tx):
         entries = await ledger.tagged(tx, f"service:{service}/{environment}")
         promoted = [e.statement.predicate for e in entries if isinstance(e.statement.predicate, Promoted)]
         for pairs in ([one.release for one in _fold(entries)], [one.release for one in promoted]):

@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,16 +26,19 @@ from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused
 from penstock.node.fences import Fences, read_record, write_record
-from penstock.ports import Metrics, Platform, Router, Tended
+from penstock.node.scaler import Resizable, Scaler
+from penstock.ports import Metrics, Router, Tended
 
 log = logging.getLogger(__name__)
 
 LINE_BYTES = 4 * 1024 * 1024
 TEND_SECONDS = 0.2
 REPEAT_SECONDS = 10.0
+#: How often the number of copies is looked at.
+LOOK_SECONDS = 1.0
 
 
-class LocalPlatform(Platform, Tended, Protocol):
+class LocalPlatform(Resizable, Tended, Protocol):
     """What runs workloads on this machine."""
 
 
@@ -54,12 +57,16 @@ class Agent:
         self._platform = platform
         self._router = router
         self._metrics = metrics
+        self._scaler = Scaler(platform, router)
         self._fences = Fences(folder / "fences.json")
         self._scopes = read_record(folder / "scopes.json", dict[str, str])
         self._locks: dict[str, asyncio.Lock] = {}
         self._complained: dict[str, float] = {}
         self._talks: set[asyncio.Task[None]] = set()
         self._stopping = asyncio.Event()
+        #: Held while copies are counted; nobody counts them once everything was told to stop.
+        self._scaling = asyncio.Lock()
+        self._at_rest = False
 
     async def serve(self) -> None:
         """Answer calls and tend the drivers until SIGTERM. Workloads and proxy stay up."""
@@ -69,6 +76,7 @@ class Agent:
                 loop.add_signal_handler(number, self._stopping.set)
             server = await asyncio.start_unix_server(self._accept, sock=self._listen(), limit=LINE_BYTES)
             tending = [asyncio.create_task(self._tend(driver)) for driver in (self._platform, self._router)]
+            tending.append(asyncio.create_task(self._scale_all()))
             try:
                 await self._stopping.wait()
             finally:
@@ -137,26 +145,34 @@ class Agent:
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
             case calls.ReadRefused(service=service, environment=environment):
                 return calls.Answer(refused=await self._metrics.refused(service, environment))
+            case calls.ReadLed(service=service, environment=environment):
+                return calls.Answer(led=await self._metrics.led(service, environment))
             case calls.StopEverything():
-                try:
-                    await self._platform.stop()
-                finally:  # told to stop as well, whatever became of the first
-                    await self._router.stop()
-                return calls.Answer()
+                return await self._stop_everything()
             case _:
                 return await self._change(call)
+
+    async def _stop_everything(self) -> calls.Answer:
+        self._at_rest = True
+        async with self._scaling:  # a look that goes on now might start the proxy again
+            try:
+                await self._platform.stop()
+            finally:  # told to stop as well, whatever became of the first
+                await self._router.stop()
+        return calls.Answer()
 
     # --- changes, behind the fences --------------------------------------------------------------------
 
     async def _change(
         self, call: calls.Place | calls.Scale | calls.Remove | calls.ApplyTraffic
     ) -> calls.Answer:
+        self._at_rest = False
         match call:
             case calls.Place(workload=workload, fence=fence):
                 _check_fits(fence, f"{workload.service}/{workload.environment}")
                 return await self._fenced(fence, workload.release, lambda: self._place(call))
-            case calls.Scale(release=release, replicas=replicas, fence=fence):
-                return await self._fenced(fence, release, lambda: self._scale(release, replicas, fence))
+            case calls.Scale(release=release, fence=fence):
+                return await self._fenced(fence, release, lambda: self._scale(call))
             case calls.Remove(release=release, fence=fence):
                 return await self._fenced(fence, release, lambda: self._remove(release, fence))
             case calls.ApplyTraffic(plan=plan, fence=fence):
@@ -184,8 +200,9 @@ class Agent:
             self._keep_scopes({**self._scopes, call.workload.release: call.fence.scope})
         return calls.Answer(placement=await self._platform.place(call.workload, fence=call.fence))
 
-    async def _scale(self, release: str, replicas: int, fence: Fence) -> calls.Answer:
-        return calls.Answer(placement=await self._platform.scale(release, replicas, fence=fence))
+    async def _scale(self, call: calls.Scale) -> calls.Answer:
+        placement = await self._platform.scale(call.release, call.replicas, fence=call.fence, then=call.then)
+        return calls.Answer(placement=placement)
 
     async def _remove(self, release: str, fence: Fence) -> calls.Answer:
         await self._platform.remove(release, fence=fence)
@@ -208,6 +225,34 @@ class Agent:
             except Exception as error:  # one driver's trouble must not end the other's care
                 self._complain(f"{type(driver).__name__}: {error}")
             await asyncio.sleep(TEND_SECONDS)
+
+    async def _scale_all(self) -> None:
+        """Look at every service whose number of copies may change, each by itself."""
+        while True:
+            async with self._scaling:
+                scopes = {} if self._at_rest else await self._of_changing_number()
+                await asyncio.gather(*(self._scale_in(scope, names) for scope, names in scopes.items()))
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _of_changing_number(self) -> dict[str, list[str]]:
+        """Releases by scope."""
+        scopes: dict[str, list[str]] = {}
+        for release, scope in self._scopes.items():
+            placement = await self._platform.observe(release)
+            if placement and (placement.elastic or placement.asked < len(placement.instances)):
+                scopes.setdefault(scope, []).append(release)
+        return scopes
+
+    async def _scale_in(self, scope: str, releases: Collection[str]) -> None:
+        lock = self._locks.setdefault(scope, asyncio.Lock())
+        if lock.locked():
+            return  # a delivery is at work: the next look will do
+        try:
+            async with lock:
+                fence = Fence(scope, self._fences.seen(scope), "scaling")
+                await self._scaler.look(fence, releases)
+        except Exception as error:  # one service's trouble must not end the others' care
+            self._complain(f"scaling {scope}: {error}")
 
     def _complain(self, message: str) -> None:
         now = time.monotonic()

@@ -14,8 +14,8 @@ from penstock.core import nodecalls as calls
 from penstock.core.admission import Refused
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, TrafficPlan, TrafficState
-from penstock.core.workload import MOST_DRAIN, Placement, Workload
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
+from penstock.core.workload import MOST_DRAIN, Afterwards, Placement, Workload
 from penstock.errors import Broken, Invalid, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
 
@@ -73,8 +73,9 @@ class NodePlatform:
     async def observe(self, release: str) -> Placement | None:
         return (await self._client.ask(calls.Observe("observe", release), READ_SECONDS)).placement
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
-        return _placed(await self._client.ask(calls.Scale("scale", release, replicas, fence), END_SECONDS))
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        call = calls.Scale("scale", release, replicas, fence, then)
+        return _placed(await self._client.ask(call, END_SECONDS))
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         await self._client.ask(calls.Remove("remove", release, fence), END_SECONDS)
@@ -106,6 +107,10 @@ class NodeMetrics:
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         call = calls.ReadRefused("read-refused", service, environment)
         return (await self._client.ask(call, READ_SECONDS)).refused or ()
+
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        call = calls.ReadLed("read-led", service, environment)
+        return (await self._client.ask(call, READ_SECONDS)).led or ()
 
 
 def _placed(answer: calls.Answer) -> Placement:

@@ -37,6 +37,10 @@ class Fences:
             write_record(self._path, raised)
             self._highest = raised
 
+    def seen(self, scope: str) -> int:
+        """The highest of a scope; 0 if there was none."""
+        return self._highest.get(scope, 0)
+
 
 def read_record(path: Path, hint: type[T]) -> T:
     """The mapping that `write_record` wrote, empty if it never did. `Broken` if it is damaged."""

@@ -35,9 +35,12 @@ Index = Annotated[int, InPath(ge=0, le=MAX_INT)]
 
 
 class Ship(BaseModel):
+    """*beside*: deliveries whose dark releases this one is to be tested with."""
+
     location: Text
     revision: Text = ""
     environment: Text = views.PRODUCTION
+    beside: Annotated[list[Text], Field(max_length=MOST_MEMBERS)] = []
 
 
 class Proposed(BaseModel):
@@ -89,8 +92,8 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
     @api.post("/ship")
     async def ship(given: Ship, request: Request) -> View:
         """Start deliveries of what a commit holds."""
-        asked = (given.location, given.revision, given.environment)
-        return {"deliveries": await control.shipping.ship(*asked, await shipper(request))}
+        asked = (given.location, given.revision, given.environment, await shipper(request))
+        return {"deliveries": await control.shipping.ship(*asked, given.beside)}
 
     @api.post("/changesets")
     async def ship_together(given: Set, request: Request) -> View:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote
 
 import httpx
@@ -22,12 +23,15 @@ from penstock.errors import Unavailable
 FEW = 8
 
 
-class Health(NamedTuple):
-    """What a cluster has: instances that are *ready*, and in *total*; where they are; its limits."""
+@dataclass(frozen=True)
+class Hosts:
+    """Where a cluster is: addresses by which there is, and what is in flight at each. *ready* is how many of
+    those that do not drain answer its health checks; *breakers* are its limits."""
 
-    ready: int = 0
-    total: int = 0
-    addresses: tuple[str, ...] = ()
+    ready: int
+    addresses: tuple[str, ...]
+    draining: tuple[str, ...]
+    active: Mapping[str, int]
     breakers: Breakers = NO_BREAKERS
 
 
@@ -97,6 +101,13 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Counters&filter={quote(pattern)}")
         return {stat["name"]: int(stat["value"]) for stat in response.json()["stats"] if "value" in stat}
 
+    async def led(self, host: str, *prefixes: str) -> dict[str, int]:
+        """How many requests took routes that are counted under these names; those that are."""
+        names = "|".join(re.escape(prefix) for prefix in prefixes)
+        head, tail = f"vhost.{host}.route.", ".upstream_rq_total"
+        found = await self.counters(rf"^{re.escape(head)}({names}){re.escape(tail)}$") if names else {}
+        return {name.removeprefix(head).removesuffix(tail): count for name, count in found.items()}
+
     async def in_flight(self) -> int:
         """How many requests of users and callers are not answered yet."""
         return await self._gauges(r"^http\.(in|out)\..*\.downstream_rq_active$")
@@ -110,18 +121,13 @@ class Admin:
         response = await self.get(f"/stats?format=json&type=Gauges&filter={quote(pattern)}")
         return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
 
-    async def health(self, *names: str) -> Mapping[str, Health]:
+    async def health(self, *names: str) -> Mapping[str, Hosts]:
         """How each of these clusters is, by name; those that there are."""
         if not names:
             return {}
         response = await self.get(f"/clusters?format=json&filter={_any_of(names)}")
-        found = {}
-        for cluster in response.json().get("cluster_statuses", []):
-            hosts = cluster.get("host_statuses", [])
-            ready = sum(1 for host in hosts if _healthy(host.get("health_status", {})))
-            addresses, limits = tuple(map(_address, hosts)), breakers_of(cluster.get("circuit_breakers", {}))
-            found[str(cluster["name"])] = Health(ready, len(hosts), addresses, limits)
-        return found
+        found = response.json().get("cluster_statuses", [])
+        return {str(cluster["name"]): _hosts(cluster) for cluster in found}
 
     async def users(self, *clusters: str) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         """What users saw of these clusters: counters by name, and by cluster the cumulative counts of
@@ -152,6 +158,28 @@ def _of(clusters: Sequence[str], what: str) -> str:
 
 def _cluster_of(stat: str) -> str:
     return stat.removeprefix("cluster.").removesuffix(".external.upstream_rq_time")
+
+
+def _hosts(cluster: Mapping[str, Any]) -> Hosts:
+    statuses: Sequence[Mapping[str, Any]] = cluster.get("host_statuses", [])
+    draining = [host for host in statuses if _eds(host) == "DRAINING"]
+    there = [host for host in statuses if _eds(host) != "DRAINING"]
+    return Hosts(
+        ready=sum(1 for host in there if _healthy(host.get("health_status", {}))),
+        addresses=tuple(_address(host) for host in there),
+        draining=tuple(_address(host) for host in draining),
+        active={_address(host): _active(host) for host in statuses},
+        breakers=breakers_of(cluster.get("circuit_breakers", {})),
+    )
+
+
+def _eds(host: Mapping[str, Any]) -> str:
+    return str(host.get("health_status", {}).get("eds_health_status", "HEALTHY"))
+
+
+def _active(host: Mapping[str, Any]) -> int:
+    counted = (stat for stat in host.get("stats", []) if stat.get("name") == "rq_active")
+    return sum(int(stat.get("value", 0)) for stat in counted)
 
 
 def _healthy(status: Mapping[str, Any]) -> bool:

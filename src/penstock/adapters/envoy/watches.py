@@ -12,6 +12,7 @@ import errno
 import os
 from collections.abc import Callable, Iterable
 
+from penstock.adapters.envoy import mesh
 from penstock.core.traffic import TrafficPlan
 from penstock.errors import Unavailable
 
@@ -21,11 +22,16 @@ SPARE = 4
 
 
 def watched(plans: Iterable[TrafficPlan]) -> set[tuple[str, str]]:
-    """Service and environment of all routes that these plans have Envoy watch."""
-    found = set()
-    for plan in plans:
+    """All that these plans have Envoy watch: routes, by service and environment, certificates, and where
+    releases are."""
+    known = list(plans)
+    found = {(name, "certificate") for name in mesh.identities(known)}
+    for plan in known:
         found.add((plan.service, plan.environment))
-        found |= {(e.callee, plan.environment) for backend in plan.backends for e in backend.egress}
+        ways = (egress for backend in plan.backends for egress in backend.egress)
+        found |= {(way.callee, plan.environment) for way in ways if way.remote is None}
+        # Both clusters of an elastic release watch where it is.
+        found |= {(b.release, which) for b in plan.backends if b.elastic for which in ("users", "preview")}
     return found
 
 

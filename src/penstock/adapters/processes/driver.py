@@ -14,8 +14,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Coroutine, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 
 from penstock.adapters.processes.images import Images
@@ -30,10 +29,11 @@ from penstock.adapters.processes.record import (
     last_words,
     rotate,
 )
+from penstock.adapters.processes.release import Asked, Release
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
-from penstock.core.workload import MOST_DRAIN, Isolation, Phase, Placement, Workload
+from penstock.core.workload import MOST_DRAIN, Afterwards, Isolation, Phase, Placement, Workload
 from penstock.errors import Invalid, PenstockError, Unavailable
 from penstock.ports import Sandbox
 
@@ -43,17 +43,6 @@ log = logging.getLogger(__name__)
 STOP_SECONDS = 10.0
 #: The longest path of a unix socket that every system takes.
 SOCKET_PATH = 103
-
-
-@dataclass
-class _Release:
-    """What is kept of one release. *egress* are host ports, used only without a sandbox; *cut* says who
-    was still at work when it was last ended."""
-
-    workload: Workload
-    instances: list[Record] = field(default_factory=list)
-    egress: tuple[int, ...] = ()
-    cut: str = ""
 
 
 class Processes:
@@ -75,8 +64,11 @@ class Processes:
         self._records = folder / "releases"
         self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._releases = {path.stem: self._load(path) for path in sorted(self._records.glob("*.json"))}
-        known = [(record, self._place(name)) for name, r in self._releases.items() for record in r.instances]
+        self._looked = time.monotonic()
+        self._unsaved: dict[str, Asked] = {}
+        known = [(record, self._place(name)) for name, r in self._releases.items() for record in r.everybody]
         self._runner.adopt(known)
+        self._interrupted = [release for release in self._releases.values() if release.leaving]
 
     # --- Platform ------------------------------------------------------------------------------------
 
@@ -90,7 +82,8 @@ class Processes:
                     await asyncio.to_thread(self._images.unpack, workload.artifact)
                 bare = self._isolation is Isolation.NONE
                 egress = tuple(free_port() for _ in workload.calls) if bare else ()
-                release = _Release(workload, [self._new(n) for n in range(workload.replicas)], egress)
+                first = workload.begin_with or workload.replicas
+                release = Release(workload, [self._new(n) for n in range(first)], egress, "", Asked(first))
                 self._place(workload.release).sockets.joinpath("out").mkdir(parents=True, exist_ok=True)
                 self._releases[workload.release] = release
                 self._save(release)  # before anything runs: what is started must be on somebody's list
@@ -100,7 +93,7 @@ class Processes:
             await self._revive(self._releases[workload.release])
             return self._placement(self._releases[workload.release])
 
-    async def _revive(self, release: _Release) -> None:
+    async def _revive(self, release: Release) -> None:
         """Being asked for again, what had been given up gets a new start, and a record of its own: the
         old one may still be on its way out."""
         failed = [record for record in release.instances if record.phase is Phase.FAILED]
@@ -116,32 +109,57 @@ class Processes:
         found = self._releases.get(release)
         return self._placement(found) if found else None
 
-    async def scale(self, release: str, replicas: int, *, fence: Fence) -> Placement:
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
         async with self._lock_of(release):
             found = self._known(release)
             if replicas < 0:
                 raise Invalid(f"{replicas} instances", where=release, next_move="ask for 0 or more")
-            grown = []
-            while len(found.instances) < replicas:
-                record = self._new(max((int(r.id) for r in found.instances), default=-1) + 1)
-                found.instances.append(record)
-                grown.append(record)
+            found.asked = self._unsaved.pop(release, found.wanted).said(replicas, then)
+            self._grow(found, replicas)
+            surplus = found.take_off(replicas)
             self._save(found)
-            for record in grown:
-                self._start(record, found)
-            surplus, found.instances = found.instances[replicas:], found.instances[:replicas]
-            # As in `remove`: what is still on its way out stays on disk until it is gone.
-            await self._end(surplus, found)
-            self._save(found)
+            await self._let_go(found, surplus)
             return self._placement(found)
+
+    async def resize(self, release: str, count: int) -> Placement:
+        """As many copies as load needs: at least those asked for, at most what is allowed. Those too many are
+        told to end, and nobody waits for that."""
+        async with self._lock_of(release):
+            found = self._known(release)
+            count = max(found.wanted.replicas, min(count, found.workload.most))
+            self._grow(found, count)
+            if surplus := found.take_off(count):
+                self._in_background(self._let_go(found, surplus))  # also where the disk is full
+                self._save(found)
+            return self._placement(found)
+
+    def _grow(self, found: Release, replicas: int) -> None:
+        grown = []
+        while len(found.instances) < replicas:
+            record = self._new(max((int(r.id) for r in found.everybody), default=-1) + 1)
+            found.instances.append(record)
+            grown.append(record)
+        self._save(found)
+        for record in grown:
+            self._start(record, found)
+        if grown:
+            self._save(found)
+
+    async def _let_go(self, found: Release, records: Collection[Record]) -> None:
+        """End instances that leave; on disk they stay until they are gone."""
+        await self._end(tuple(records), found)
+        found.leaving = [record for record in found.leaving if record not in records]
+        if self._releases.get(found.workload.release) is found:
+            self._save(found)
 
     async def remove(self, release: str, *, fence: Fence) -> None:
         async with self._lock_of(release):
             found = self._releases.pop(release, None)
+            self._unsaved.pop(release, None)
             if found is None:
                 return
             # Forget it on disk last: a crash in between must not leave a process that nobody knows.
-            await self._end(found.instances, found)
+            await self._end(found.everybody, found)
             place = self._place(release)
             for folder in (place.sockets, place.logs, place.data):
                 shutil.rmtree(folder, ignore_errors=True)
@@ -164,18 +182,33 @@ class Processes:
 
     async def tend(self) -> None:
         # Without an await, so that nothing is removed, scaled or stopped halfway through.
+        passed, self._looked = time.monotonic() - self._looked, time.monotonic()
+        while self._interrupted:  # whose end an agent before us had begun
+            release = self._interrupted.pop()
+            self._in_background(self._let_go(release, tuple(release.leaving)))
         for release in () if self._stopped else tuple(self._releases.values()):
             before = encode(release)
+            self._pass(release, passed)
             for record in release.instances:
                 self._tend(record, release)
             if encode(release) != before:
                 self._save(release)
 
+    def _pass(self, release: Release, seconds: float) -> None:
+        """Let time pass for what is asked for later; kept now and then, and when it changes something."""
+        name, kept = release.workload.release, release.wanted
+        if not kept.then:
+            return
+        now = self._unsaved.get(name, kept).after(seconds)
+        self._unsaved[name] = now
+        if now.worth_keeping(kept):
+            release.asked = self._unsaved.pop(name)
+
     async def stop(self) -> None:
         """End everything, and remember that it should run: the next agent starts it again."""
         self._stopped = True
         async with self._lock:
-            ending = [self._end(r.instances, r, at_most=STOP_SECONDS) for r in self._releases.values()]
+            ending = [self._end(r.everybody, r, at_most=STOP_SECONDS) for r in self._releases.values()]
             # Those on their way out are on no list any more, and may take longer than this.
             leaving = [self._runner.stop(record, STOP_SECONDS) for record in self._leaving]
             await asyncio.gather(*ending, *leaving)
@@ -185,7 +218,7 @@ class Processes:
                         record.phase = Phase.STARTING
                 self._save(release)
 
-    async def _end(self, records: Sequence[Record], release: _Release, at_most: float = MOST_DRAIN) -> None:
+    async def _end(self, records: Sequence[Record], release: Release, at_most: float = MOST_DRAIN) -> None:
         """End instances, and note which would not end by themselves in time."""
         seconds = min(release.workload.drain_seconds, at_most)
         killed = await asyncio.gather(*(self._stop(record, seconds) for record in records))
@@ -217,7 +250,7 @@ class Processes:
         finally:
             self._unpacking.remove(artifact)
 
-    def _tend(self, record: Record, release: _Release) -> None:
+    def _tend(self, record: Record, release: Release) -> None:
         place, workload, now = self._place(release.workload.release), release.workload, time.time()
         if record.phase is Phase.FAILED:
             return
@@ -226,7 +259,7 @@ class Processes:
         if not self._runner.alive(record):
             self._restart(record, release, place, now)
         elif record.phase is Phase.STARTING:
-            if self._probes.ready(record, place, workload.health_path):
+            if self._probes.ready(record, place, workload):
                 self._probes.forget(record)
                 record.phase, record.ready_since, record.served = Phase.READY, now, True
             elif now > record.started + workload.start_seconds and not record.served:
@@ -237,7 +270,7 @@ class Processes:
         elif exceeded := self._watch.exceeded(record, workload.limits):
             record.ended_for = exceeded
             self._runner.kill(record)
-        elif workload.liveness.path and self._probes.hangs(record, place, workload.liveness):
+        elif workload.liveness.path and self._probes.hangs(record, place, workload):
             asked = f"{workload.liveness.failures} times at {workload.liveness.path}"
             record.ended_for = f"did not answer, asked {asked}, and was ended"
             self._runner.kill(record)
@@ -247,7 +280,7 @@ class Processes:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    def _restart(self, record: Record, release: _Release, place: Place, now: float) -> None:
+    def _restart(self, record: Record, release: Release, place: Place, now: float) -> None:
         if record.pid:
             self._runner.ended(record, place)
             self._probes.forget(record)
@@ -276,7 +309,7 @@ class Processes:
         """Its port is chosen at once: it must be on record before anything listens there."""
         return Record(str(number), port=free_port() if self._isolation is Isolation.NONE else 0)
 
-    def _start(self, record: Record, release: _Release) -> None:
+    def _start(self, record: Record, release: Release) -> None:
         if self._stopped:
             raise Unavailable("everything is being stopped", where=release.workload.release)
         image = self._images.unpack(release.workload.artifact)
@@ -289,7 +322,7 @@ class Processes:
             self._folder / "s" / short, self._folder / "logs" / release, self._folder / "data" / release
         )
 
-    def _placement(self, release: _Release) -> Placement:
+    def _placement(self, release: Release) -> Placement:
         place = self._place(release.workload.release)
         reasons = [record.reason for record in release.instances if record.reason]
         return Placement(
@@ -306,14 +339,20 @@ class Processes:
             drain_seconds=release.workload.drain_seconds,
             admission=release.workload.admission,
             breakers=release.workload.breakers,
+            full=release.workload.replicas,
+            asked=release.wanted.replicas,
+            later=release.wanted.then,
+            most=release.workload.most,
+            scaling=release.workload.scaling,
+            protocol=release.workload.protocol,
         )
 
-    def _egress(self, release: _Release, place: Place, number: int) -> str:
+    def _egress(self, release: Release, place: Place, number: int) -> str:
         if self._isolation is Isolation.NONE:
             return f"127.0.0.1:{release.egress[number]}"
         return f"unix:{place.sockets / 'out' / f'{number}.sock'}"
 
-    def _known(self, release: str) -> _Release:
+    def _known(self, release: str) -> Release:
         if release not in self._releases:
             known = ", ".join(sorted(self._releases)) or "none"
             raise Invalid(f"{release} is not placed; placed: {known}")
@@ -328,11 +367,15 @@ class Processes:
                 next_move="use a shorter data folder",
             )
 
-    def _load(self, path: Path) -> _Release:
-        return decode(_Release, json.loads(path.read_text()), path.name)
+    def _load(self, path: Path) -> Release:
+        return decode(Release, json.loads(path.read_text()), path.name)
 
-    def _save(self, release: _Release) -> None:
+    def _save(self, release: Release) -> None:
         path = self._records / f"{release.workload.release}.json"
         temporary = path.with_suffix(".new")
-        temporary.write_text(json.dumps(encode(release)))
-        temporary.replace(path)
+        try:
+            temporary.write_text(json.dumps(encode(release)))
+            temporary.replace(path)
+        except OSError as error:
+            problem = f"what runs cannot be written down: {error.strerror}"
+            raise Unavailable(problem, where=str(path), next_move="free some space") from error

@@ -7,16 +7,26 @@ agent, and the next one counts anew. Must not start or end anything.
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 
 from penstock.adapters.processes.record import Place, Record
-from penstock.core.workload import Isolation, Liveness
+from penstock.core.traffic import HTTP2
+from penstock.core.workload import Isolation, Workload
 
 READY_SECONDS = 2.0
+#: How HTTP/2 begins without TLS: the client's preface with an empty frame of settings, and then the server's.
+SETTINGS = 4
+GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, SETTINGS, 0, 0, 0, 0, 0])
+
+#: A question to an address.
+Asking = Callable[[str], Coroutine[Any, Any, bool]]
 
 
 @dataclass
@@ -33,16 +43,19 @@ class Probes:
         self._isolation = isolation
         self._questions: dict[int, _Question] = {}
 
-    def ready(self, record: Record, place: Place, path: str) -> bool:
+    def ready(self, record: Record, place: Place, workload: Workload) -> bool:
         """Whether it has answered by now."""
-        return bool(self._answer(record, place, path, READY_SECONDS))
+        asking = _asking(workload, workload.health_path, READY_SECONDS)
+        return bool(self._answer(record, place, asking))
 
-    def hangs(self, record: Record, place: Place, liveness: Liveness) -> bool:
+    def hangs(self, record: Record, place: Place, workload: Workload) -> bool:
         """Whether it has failed to answer as often in a row as is enough."""
+        liveness = workload.liveness
+        asking = _asking(workload, liveness.path, liveness.timeout)
         question, now = self._question(record), time.monotonic()
         if question.asked is None and now < question.next:
             return False
-        answer = self._answer(record, place, liveness.path, liveness.timeout)
+        answer = self._answer(record, place, asking)
         if answer is not None:
             question.failed = 0 if answer else question.failed + 1
             question.next = now + liveness.every
@@ -56,17 +69,46 @@ class Probes:
     def _question(self, record: Record) -> _Question:
         return self._questions.setdefault(id(record), _Question())
 
-    def _answer(self, record: Record, place: Place, path: str, seconds: float) -> bool | None:
+    def _answer(self, record: Record, place: Place, asking: Asking) -> bool | None:
         """The answer to the question that is under way; one begins if none is."""
         question = self._question(record)
         if question.asked is None:
             address = place.address(record, self._isolation)
-            question.asked = asyncio.ensure_future(answers(address, path, seconds))
+            question.asked = asyncio.ensure_future(asking(address))
             return None
         if not question.asked.done():
             return None
         asked, question.asked = question.asked, None
         return asked.result()
+
+
+def _asking(workload: Workload, path: str, seconds: float) -> Asking:
+    """For what is at *path* of an HTTP/2 service only the proxy asks, which speaks all of it."""
+    if workload.protocol in HTTP2:
+        return functools.partial(speaks_http2, seconds=seconds)
+    return functools.partial(answers, path=path, seconds=seconds)
+
+
+async def speaks_http2(address: str, seconds: float) -> bool:
+    """Whether it greets as HTTP/2 does."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await _connected(address)
+            try:
+                writer.write(GREETING)
+                head = await reader.readexactly(9)
+            finally:
+                writer.close()
+    except (OSError, EOFError, TimeoutError):
+        return False
+    return head[3] == SETTINGS
+
+
+async def _connected(address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    if address.startswith("unix:"):
+        return await asyncio.open_unix_connection(address.removeprefix("unix:"))
+    host, _, port = address.rpartition(":")
+    return await asyncio.open_connection(host, int(port))
 
 
 async def answers(address: str, path: str, seconds: float) -> bool:

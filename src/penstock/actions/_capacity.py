@@ -1,0 +1,134 @@
+"""Copies before users: a release gets a share of them only once enough of it is proven ready at the proxy.
+
+Shared by the actions that move users; not an action. Copies are only ever asked for here: who takes them away
+again is whoever looks after the platform, when what was asked for allows it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from penstock.core.masking import masked
+from penstock.core.release import Release
+from penstock.core.traffic import WHOLE, TrafficState
+from penstock.core.workload import Later, Phase, Placement
+from penstock.ports import Platform, Router, Task
+
+POLL_SECONDS = 0.1
+#: How long the proxy may take until it has seen that copies are ready.
+PROOF_SECONDS = 10.0
+#: Nobody is left on a release that is rolled back for longer than this, for want of copies of the other.
+ROLLBACK_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Given:
+    """*copies* of a release are proven ready; *lacking* says why it is not enough. *state* was read after."""
+
+    state: TrafficState
+    copies: int
+    lacking: str = ""
+    elastic: bool = False
+
+    @property
+    def in_words(self) -> str:
+        """Copies as an afterthought; "" where there is only ever one."""
+        return f", {self.copies} cop{'y' if self.copies == 1 else 'ies'} ready" if self.elastic else ""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What an action may ask of platform and router. Copies are waited for as long as one may take to start,
+    and not longer than for *patience* seconds."""
+
+    task: Task
+    router: Router
+    platform: Platform
+    patience: float = math.inf
+
+    async def give(
+        self, release: Release, share: int, state: TrafficState, *, beside: Release | None
+    ) -> Given:
+        """Enough copies of *release* for *share* thousandths of the users that it has, or gets, together with
+        the one *beside* it; and the proxy's word for each. *state* is what was read just now."""
+        placement = await self.platform.observe(release.id)
+        if placement is None or not placement.elastic:
+            gone = "" if state.ready(release.id) else f"{release.id} does not answer the proxy any more"
+            return Given(state, state.proven(release.id), gone)
+        other = await self.platform.observe(beside.id) if beside and beside != release else None
+        needed = _needed(placement, (placement, other), state, share)
+        rest = placement.full if share == WHOLE else needed
+        placement = await self._settled(await self._asked(placement, needed, rest), needed)
+        state = await self._proven(placement, needed)
+        proven = state.proven(release.id)
+        return Given(state, proven, self._lacking(placement, proven, needed), elastic=True)
+
+    async def rest(self, release: Release | None) -> str:
+        """Let a release that has lost its users keep its copies for a while, and fewer later. In words."""
+        placement = await self.platform.observe(release.id) if release else None
+        if placement is None:
+            return ""
+        warm, count = self.task.config.warm, len(placement.instances)
+        then = warm.afterwards(count)
+        if not then:
+            return ""
+        await self.platform.scale(placement.release, count, fence=self.task.fence, then=then)
+        steps = (f"{later.replicas} after {later.seconds:g} s" for later in then)
+        return f"; {placement.release} keeps {count} cop{'y' if count == 1 else 'ies'}, {', '.join(steps)}"
+
+    async def _asked(self, placement: Placement, needed: int, rest: int) -> Placement:
+        """Ask for copies that are missing, and hold those that load has added; later *rest* will do."""
+        count = max(needed, len(placement.instances))
+        if placement.asked >= needed and placement.floor >= rest and len(placement.instances) == count:
+            return placement
+        then = (Later(rest, self.task.config.warm.bake_seconds),) if count > rest else ()
+        return await self.platform.scale(placement.release, count, fence=self.task.fence, then=then)
+
+    async def _settled(self, placement: Placement, needed: int) -> Placement:
+        # The platform itself gives up after the first.
+        seconds = min(self.task.config.start_seconds + 5.0, self.patience)
+        for _ in range(int(seconds / POLL_SECONDS)):
+            if placement.able >= needed or placement.verdict:
+                break
+            await asyncio.sleep(POLL_SECONDS)
+            placement = await self.platform.observe(placement.release) or placement
+        return placement
+
+    async def _proven(self, placement: Placement, needed: int) -> TrafficState:
+        """Make copies that are ready known to the proxy, and wait until it has proven enough of them."""
+        state = await self._read()
+        known = next((b.backend for b in state.backends if b.release == placement.release), placement.backend)
+        there = {*known.addresses, *known.draining}
+        ready = (i for i in placement.instances if i.phase is Phase.READY or i.address in there)
+        backend = replace(known, addresses=tuple(i.address for i in ready), draining=())
+        if backend.addresses != known.addresses or known.draining:
+            state = await self.router.apply(state.exposing(backend), fence=self.task.fence)
+        for _ in range(int(PROOF_SECONDS / POLL_SECONDS)):
+            if state.proven(placement.release) >= min(needed, placement.able):
+                break
+            await asyncio.sleep(POLL_SECONDS)
+            state = await self._read()
+        return state
+
+    def _lacking(self, placement: Placement, proven: int, needed: int) -> str:
+        if proven >= needed:
+            return ""
+        why = f": {placement.reason}" if placement.reason else ""
+        said = f"{placement.release} has {proven} of {needed} copies ready{why}"
+        return masked(said, self.task.secrets)
+
+    async def _read(self) -> TrafficState:
+        change = self.task.change
+        return await self.router.read(change.service, change.environment)
+
+
+def _needed(placement: Placement, both: Sequence[Placement | None], state: TrafficState, share: int) -> int:
+    """How many copies *share* thousandths need, of as many as those of both releases that have users have
+    together: load may have added some, to either."""
+    serving = state.plan.serving
+    together = sum(len(one.instances) for one in both if one and one.release in serving)
+    whole = min(max(placement.full, together), placement.most)
+    return max(1, math.ceil(whole * share / WHOLE))
