@@ -89,7 +89,6 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
     languages = open_languages()
     source = around("Source", find("source", "git")(home.cache / "git"))
-    shipping = Shipping(store, journal, ledger, source, builders, artifacts)
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     powers: dict[str, object] = {
         "store": store,
@@ -112,7 +111,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         ledger=ledger,
         journal=journal,
         engine=engine,
-        shipping=shipping,
+        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
         operators=Operators(store, ledger, journal),
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),
