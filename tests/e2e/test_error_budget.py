@@ -46,7 +46,7 @@ def ask(m: Machine, path: str, times: int) -> set[int]:
         return {user.get(path).status_code for _ in range(times)}
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(420)
 def test_a_burnt_budget_blocks_until_somebody_overrides(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
