@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from penstock.core.acceptanceconfig import AcceptanceConfig as AcceptanceConfig
+from penstock.core.acceptanceconfig import stays_inside
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode
 from penstock.core.decide import UNDO
@@ -75,22 +77,6 @@ class SuiteConfig:
 
 
 @dataclass(frozen=True)
-class AcceptanceConfig:
-    """Tests in production. *run* gets PENSTOCK_BASE_URL and PENSTOCK_PREVIEW_HEADERS.
-
-    *paths* are requested by Penstock itself, *requests* times in all, one after another; each
-    answer must be below 500, and 95% of them must take at most *p95_ms* milliseconds.
-    """
-
-    run: str | None = None
-    junit: str | None = None
-    paths: tuple[str, ...] = ("/",)
-    requests: int = 100
-    p95_ms: float = 1000.0
-    seconds: float = 300.0
-
-
-@dataclass(frozen=True)
 class ServiceConfig:
     """All of ``penstock.yaml``; every field may be absent.
 
@@ -110,7 +96,7 @@ class ServiceConfig:
     calls: tuple[str, ...] = ()
     environment: Mapping[str, Variable] = field(default_factory=dict)
     checks: Mapping[str, SuiteConfig] = field(default_factory=dict)
-    acceptance: AcceptanceConfig = AcceptanceConfig()
+    acceptance: AcceptanceConfig = field(default_factory=AcceptanceConfig)
     canary: CanaryConfig = field(default_factory=CanaryConfig)
     traffic: TrafficConfig = field(default_factory=TrafficConfig)
     scaling: Scaling = NO_SCALING
@@ -259,10 +245,7 @@ def _check_service(config: ServiceConfig) -> None:
         _check_suite(name, suite)
     checks_in_order(config.checks)
     _check_stage_names(config.checks)
-    _stays_inside(config.acceptance.junit, "acceptance")
-    for path in config.acceptance.paths:
-        if not path.startswith("/") or path.startswith("//"):  # an address would lead away from the release
-            raise Invalid(f"{path!r} must begin with one slash", where=f"{FILE}: acceptance.paths")
+    config.acceptance.check(FILE)
     for text in (config.run, *(suite.run for suite in config.checks.values())):
         _check_command(text)
 
@@ -325,12 +308,7 @@ def _check_suite(name: str, suite: SuiteConfig) -> None:
     if len(suite.each) != len(set(suite.each)) or len(suite.each) > MOST_TARGETS or "" in suite.each:
         raise Invalid(f"each: up to {MOST_TARGETS} targets, none empty, none twice", where=where)
     for report in (suite.junit, suite.coverage, suite.sarif):
-        _stays_inside(report, f"checks.{name}")
-
-
-def _stays_inside(report: str | None, where: str) -> None:
-    if report and (report.startswith("/") or ".." in Path(report).parts):
-        raise Invalid(f"{report!r} leaves the repository", where=f"{FILE}: {where}")
+        stays_inside(report, where)
 
 
 def _check_command(text: str | None) -> None:

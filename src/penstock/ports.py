@@ -29,7 +29,7 @@ from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Me
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
-from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Afterwards, Isolation, Mount, Placement, Step, StepResult, Workload
 
 
@@ -55,11 +55,9 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class SourceRevision:
-    """One commit, and what it says of itself (the claims of `core.release.Change`).
-
-    *tree_digest* is the id of the commit's tree, so that equal trees are known to be equal. *signing_key*
-    is no claim but checked: the raw ed25519 public key, in hex, whose SSH signature this commit carries.
-    """
+    """One commit, and what it says of itself (the claims of `core.release.Change`). *tree_digest* is the id
+    of its tree, so that equal trees are known to be equal. *signing_key* is no claim but checked: the raw
+    ed25519 public key, in hex, whose SSH signature this commit carries."""
 
     location: str
     revision: str
@@ -141,10 +139,11 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """What an artifact says of itself; all of it is covered by the artifact's digest."""
+    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee."""
 
     command: tuple[str, ...]
     config: ServiceConfig
+    contracts: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -221,14 +220,16 @@ class Metrics(Protocol):
     """Counts what users saw."""
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Cumulative counters of every release of the service that the data plane knows. A window is the
-        difference of two readings; the caller keeps both as evidence."""
+        """Cumulative counters of each of the service's releases; a window is the difference of two."""
 
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         """What rules of the service's have refused, before any release had it: none of it is in counters."""
 
     async def led(self, service: str, environment: str) -> tuple[Led, ...]:
         """Requests led to each release that it knows: by previews, and by each chain that goes there."""
+
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
 
 
 class Issuer(Protocol):

@@ -14,6 +14,7 @@ import pytest
 from contracts.router import ENVIRONMENT, SERVICE, Subject
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
+    COPY_HEADER,
     MIRROR_HEADER,
     PREVIEW_HEADER,
     TOKEN_HEADER,
@@ -24,6 +25,7 @@ from penstock.core.traffic import (
     Rule,
     TrafficPlan,
     TrafficState,
+    Visit,
     Weight,
 )
 from penstock.errors import Invalid, Unavailable
@@ -268,6 +270,38 @@ class FinerContract:
         assert len(await self._copies(subject, 1)) == 1
         await subject.who(state.address, 1, {MIRROR_HEADER: "1"})  # a user is no copy, whatever he says
         assert len(await self._copies(subject, 2)) == 2
+
+    async def test_a_preview_may_be_marked_as_a_copy_and_users_may_not(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        preview = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
+        asked = {**preview, COPY_HEADER: "1", "baggage": "user=7"}
+        assert await subject.who(state.address, 1, asked) == {"web-2": 1}
+        copy = subject.world.seen("web-2")[-1]
+        assert f"{MIRROR_HEADER}: 1" in copy
+        assert f"{MIRROR_HEADER}=1" in copy
+        assert "user=7" in copy
+        assert COPY_HEADER not in copy
+        assert await subject.who(state.address, 1, preview) == {"web-2": 1}
+        assert MIRROR_HEADER not in subject.world.seen("web-2")[-1]
+        assert await subject.who(state.address, 1, {COPY_HEADER: "1"}) == {"web-1": 1}
+        assert f"{MIRROR_HEADER}:" not in subject.world.seen("web-1")[-1]
+
+    async def test_what_users_ask_for_is_known_without_their_queries(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        preview = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
+        for headers, path in (({}, "/shop?key=1"), (preview, "/dark"), ({}, "/cart")):
+            await subject.fetch(state.address, headers, path)
+        found = await self._visits(subject, 2)
+        assert [visit.path for visit in found] == ["/shop", "/cart"]
+        assert await subject.metrics.visits(SERVICE, ENVIRONMENT, found[-1].at) == ()
+        assert await subject.metrics.visits("nobody", ENVIRONMENT, 0.0) == ()
+
+    async def _visits(self, subject: Subject, count: int) -> tuple[Visit, ...]:
+        """The log is written a moment later."""
+        async with asyncio.timeout(10):
+            while len(found := await subject.metrics.visits(SERVICE, ENVIRONMENT, 0.0)) < count:
+                await asyncio.sleep(0.02)
+        return found
 
     async def test_a_mirror_ends_when_its_release_gets_users_or_goes(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2", "web-3")

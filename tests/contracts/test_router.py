@@ -19,7 +19,8 @@ from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from fakes.web import Website, free_port
 from penstock.adapters.envoy import Envoy, config
-from penstock.adapters.envoy.routes import Keys, routes
+from penstock.adapters.envoy.keys import Keys
+from penstock.adapters.envoy.routes import routes
 from penstock.core.traffic import Backend, TrafficPlan
 from penstock.node.client import NodeMetrics, NodeRouter
 

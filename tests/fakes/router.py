@@ -13,6 +13,7 @@ from collections import Counter, defaultdict, deque
 from penstock.core.admission import Refused, RuleName
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
+    COPY_HEADER,
     MIRROR_HEADER,
     PREVIEW_COOKIE,
     PREVIEW_HEADER,
@@ -25,6 +26,7 @@ from penstock.core.traffic import (
     Rule,
     TrafficPlan,
     TrafficState,
+    Visit,
     sticky_cookie,
 )
 from penstock.errors import Invalid, Unavailable
@@ -53,6 +55,7 @@ class FakeRouter:
         self._copies = 0
         self._requests: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
+        self._visits: dict[tuple[str, str], list[Visit]] = defaultdict(list)
         self._refused: Counter[str] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._turned_away: dict[tuple[str, str], Counter[RuleName]] = defaultdict(Counter)
@@ -126,6 +129,9 @@ class FakeRouter:
             for b in (plan.backends if plan else ())
         )
 
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        return tuple(visit for visit in self._visits[service, environment] if visit.at > since)
+
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         counted = sorted(self._turned_away[service, environment].items())
         return tuple(Refused(rule, count) for rule, count in counted)
@@ -168,6 +174,8 @@ class FakeRouter:
             return 503, "", {}
         dark, led_by = self._dark(plan, given)
         self._led[dark, led_by] += bool(dark)
+        if dark and given.pop(COPY_HEADER, None) is not None:
+            given |= _marked(given)
         if dark or not plan.weights:
             return (self._reach(dark, given, path), dark, {}) if dark else (503, "", {})
         refused = self._not_admitted(plan, calling)
@@ -183,6 +191,8 @@ class FakeRouter:
         status = self._reach(release, given, path)
         self._requests[release] += 1
         self._errors[release] += status >= 500
+        self.time += 0.001
+        self._visits[plan.service, plan.environment].append(Visit(self.time, path.partition("?")[0]))
         return status, release, cookies
 
     def _not_admitted(self, plan: TrafficPlan, calling: str) -> int:
@@ -251,8 +261,7 @@ class FakeRouter:
         self._copies += plan.mirror.share
         if self._copies >= WHOLE:
             self._copies -= WHOLE
-            baggage = ",".join(filter(None, (given.get("baggage"), f"{MIRROR_HEADER}=1")))
-            self._reach(plan.mirror.release, {**given, MIRROR_HEADER: "1", "baggage": baggage}, "/")
+            self._reach(plan.mirror.release, {**given, **_marked(given)}, "/")
 
     def _reach(self, release: str, given: dict[str, str], path: str) -> int:
         lines = (f"{name}: {value}" for name, value in given.items() if name != TOKEN_HEADER)
@@ -278,6 +287,12 @@ def _check_address(address: str) -> None:
         int(port)
     except ValueError as error:
         raise Invalid(f"refused: {error}", where=address) from error
+
+
+def _marked(given: dict[str, str]) -> dict[str, str]:
+    """The marks of a copy."""
+    baggage = ",".join(filter(None, (given.get("baggage"), f"{MIRROR_HEADER}=1")))
+    return {MIRROR_HEADER: "1", "baggage": baggage}
 
 
 def _chained(caller: Backend, plan: TrafficPlan) -> bool:

@@ -28,6 +28,9 @@ from penstock.checks import intake
 from penstock.checks.cyclonedx import parse_cyclonedx
 from penstock.checks.reports import parse_coverage, parse_junit
 from penstock.checks.sarif import parse_sarif
+from penstock.checks.untrusted import document as openapi_document
+from penstock.checks.untrusted import requests as openapi_requests
+from penstock.checks.untrusted.exchange import PlanCall
 from penstock.config import (
     ServiceConfig,
     environment_data,
@@ -146,6 +149,14 @@ def any_report(data: bytes) -> None:
 # --- what people write --------------------------------------------------------------------------------------
 
 CEL = Cel()
+
+
+def openapi(data: bytes) -> None:
+    """A document, and the requests that come of it."""
+    call = PlanCall("plan", "openapi.yaml", "", 3, 1, ())
+    openapi_requests.plan(openapi_document.parse(data, call.name), call)
+
+
 FACTS = {"evidence.tests.failed": 0, "change.author": "ada", "evidence.tests.failing": ("a", "b")}
 
 

@@ -14,7 +14,8 @@ import pytest
 
 from fakes.web import Website, free_port
 from penstock.adapters.envoy import Envoy, config
-from penstock.adapters.envoy.routes import Keys, routes
+from penstock.adapters.envoy.keys import Keys
+from penstock.adapters.envoy.routes import routes
 from penstock.cli.load import Counts
 from penstock.cli.load import run as load
 from penstock.core.fence import Fence

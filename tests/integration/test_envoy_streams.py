@@ -21,7 +21,7 @@ import pytest
 from fakes.streams import EVERY_SECONDS, GrpcTalker, Talker
 from fakes.web import free_port
 from penstock.adapters.envoy import Envoy
-from penstock.checks.acceptance import EMPTY_MESSAGE, GRPC_HEADERS
+from penstock.checks.load import EMPTY_MESSAGE, GRPC_HEADERS
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, Handling, TrafficPlan, TrafficState, Weight
 

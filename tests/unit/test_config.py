@@ -16,6 +16,7 @@ from penstock.config import (
     load_service,
     parse,
 )
+from penstock.core.acceptanceconfig import CompareConfig, LoadConfig
 from penstock.core.codec import encode
 from penstock.core.digest import canonical
 from penstock.core.release import Variable
@@ -31,12 +32,45 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
     defaults = ServiceConfig()
     for name in vars(defaults):
         assert name in given_fields, f"{name} is not documented"
-    for name in vars(defaults.acceptance):
-        assert f"{name}:" in REFERENCE.decode(), f"acceptance.{name} is not documented"
+    for name in (*vars(defaults.acceptance), *vars(LoadConfig(1.0)), *vars(CompareConfig())):
+        assert f"{name}:" in REFERENCE.decode(), f"acceptance: {name} is not documented"
     for name in vars(defaults.canary):
         assert f"{name}:" in REFERENCE.decode(), f"canary.{name} is not documented"
     for name in vars(defaults.traffic):
         assert f"{name}:" in REFERENCE.decode(), f"traffic.{name} is not documented"
+
+
+#: What is under ``acceptance``, the place below it, and what is wrong there.
+WRONG = (
+    ("requests_per_second: 0", ".requests_per_second", "from 0.1 to 1000"),
+    ("weights: {/b: 2}", ".weights", "'/b' is not among acceptance.paths"),
+    ("weights: {/: 0}", ".weights", "from 0.001"),
+    ("openapi: ../openapi.yaml", ".openapi", "leaves the repository"),
+    ("openapi: ''", ".openapi", "leaves the repository"),
+    ("openapi: //elsewhere/openapi.json", ".openapi", "must begin with one slash"),
+    ("openapi_cases: 5", "", "need openapi"),
+    ("{openapi: a.yaml, openapi_cases: 1001}", ".openapi_cases", "from 0 to 1000"),
+    ("{openapi: a.yaml, openapi_operations: [createItem]}", ".openapi_operations", "no operation such as"),
+    ("load: {requests_per_second: 1001}", ".load.requests_per_second", "from 0.1 to 1000"),
+    ("load: {requests_per_second: 1, seconds: 601}", ".load.seconds", "from 1 to 600"),
+    ("load: {requests_per_second: 1, connections: 0}", ".load.connections", "from 1 to 256"),
+    ("load: {requests_per_second: 1, error_rate: 2}", ".load.error_rate", "from 0 to 1"),
+    ("load: {requests_per_second: 1, p99_ms: 0}", ".load.p99_ms", "above 0 ms"),
+    ("load: {requests_per_second: 1, paths: ['http://elsewhere/']}", ".load.paths", "one slash"),
+    ("compare: {share: 101}", ".compare.share", "from 0 to 100"),
+    ("compare: {seconds: 601}", ".compare.seconds", "from 0 to 600"),
+    ("compare: {ignore: [generated_at]}", ".compare.ignore", "'generated_at' is no rule"),
+    ("compare: {max_different: 5}", ".compare.max_different", "from 0 to 1"),
+    ("compare: {max_slower: 0.5}", ".compare.max_slower", "from 1 to 1000"),
+)
+ACCEPTANCE = [
+    (
+        f"acceptance: {text if text.startswith('{') else '{' + text + '}'}\n",
+        f"penstock.yaml: acceptance{where}",
+        what,
+    )
+    for text, where, what in WRONG
+]
 
 
 @pytest.mark.parametrize(
@@ -126,6 +160,7 @@ def test_the_reference_is_valid_and_names_every_field() -> None:
         ("acceptance: {junit: /etc/passwd}\n", "penstock.yaml: acceptance", "leaves the repository"),
         ("acceptance: {paths: ['http://elsewhere/']}\n", "penstock.yaml", "must begin with one slash"),
         ("acceptance: {paths: [//elsewhere/]}\n", "penstock.yaml", "must begin with one slash"),
+        *ACCEPTANCE,
         ("a: &a [1]\nb: *a\n", "penstock.yaml", "aliases are not supported"),
         ("- just\n- a list\n", "penstock.yaml:1", "expected a mapping, found a list"),
         ("replicas: true\n", "penstock.yaml:1", "expected a whole number, found True"),

@@ -11,6 +11,7 @@ from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from fakes.sandbox import FakeSandbox
 from penstock.checks import acceptance, canary
+from penstock.checks.consumers import Demand
 from penstock.config import AcceptanceConfig, ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement
@@ -26,6 +27,16 @@ from penstock.ports import Task
 FENCE = Fence("shop/production", 1, "shop-1/acceptance/acceptance/0")
 DATA = EnvironmentData("shop", "production", {"KEY": "from the workload"}, secret=("KEY",))
 STABLE, NEW = (Release("shop", "production", digest(name), DATA.digest) for name in (b"1", b"2"))
+
+
+class Nobody:
+    """Nobody demands anything."""
+
+    async def of(self, service: str, environment: str) -> tuple[Demand, ...]:
+        return ()
+
+    async def by(self, artifact: str) -> tuple[Demand, ...]:
+        return ()
 
 
 class Town:
@@ -54,10 +65,11 @@ class Town:
         return await acceptance.perform(
             task(),
             router=self.router,
+            metrics=self.router,
+            demands=Nobody(),
             platform=self.platform,
             sandbox=FakeSandbox(),
             tools=None,  # type: ignore[arg-type]
-            metrics=self.router,
         )
 
 

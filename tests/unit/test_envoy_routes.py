@@ -9,7 +9,8 @@ import pytest
 
 from penstock.adapters.envoy.admission import CALLING_HEADER, LIMIT, breakers_of, thresholds
 from penstock.adapters.envoy.config import Listening, manager
-from penstock.adapters.envoy.routes import Active, Keys, active, chains, kept_by, routes, wanted
+from penstock.adapters.envoy.keys import Keys
+from penstock.adapters.envoy.routes import Active, active, chains, kept_by, routes, wanted
 from penstock.core.admission import Admission, Breakers
 from penstock.core.traffic import Backend, Field, Handling, Mirror, Rule, TrafficPlan, Weight
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli.load import Counts, Target, run
+from penstock.checks.sending import Bounds, Target
+from penstock.cli.load import Counts, get, run
 
 WAIT = 20.0
 Act = Callable[[asyncio.StreamWriter], Awaitable[bool]]
@@ -100,9 +101,9 @@ async def server() -> AsyncIterator[Server]:
 async def ask(server: Server, *script: Act, times: int = 1, seconds: float = WAIT) -> Counts:
     """Send *times* requests one after the other over one connection pool."""
     server.script = list(script) or [OK]
-    counts, target = Counts(), Target(server.url, seconds)
+    counts, target = Counts(), Target(server.url, Bounds(seconds))
     for _ in range(times):
-        await target.get(counts)
+        await get(target, counts)
         await asyncio.sleep(0)
     target.close()
     return counts
@@ -213,13 +214,13 @@ async def test_the_second_try_is_the_last(server: Server) -> None:
 @pytest.mark.parametrize("ending", [then_closes(answer()), answers_then_resets], ids=["closed", "reset"])
 async def test_a_connection_that_ends_while_idle_costs_nothing(server: Server, ending: Act) -> None:
     server.script = [ending, OK]
-    counts, target = Counts(), Target(server.url, WAIT)
-    await target.get(counts)
+    counts, target = Counts(), Target(server.url, Bounds(WAIT))
+    await get(target, counts)
     async with asyncio.timeout(WAIT):
         while not server.closed:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.01)
-    await target.get(counts)
+    await get(target, counts)
     target.close()
     assert outcome(counts) == (2, 0, 0)
 
@@ -227,8 +228,8 @@ async def test_a_connection_that_ends_while_idle_costs_nothing(server: Server, e
 async def test_nobody_there_fails() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        counts, target = Counts(), Target(f"http://127.0.0.1:{free.getsockname()[1]}/", WAIT)
-        await target.get(counts)
+        counts, target = Counts(), Target(f"http://127.0.0.1:{free.getsockname()[1]}/", Bounds(WAIT))
+        await get(target, counts)
     assert outcome(counts) == (1, 1, 0)
 
 

@@ -23,6 +23,7 @@ from penstock.core.people import (
     Person,
     PolicyRetirement,
     PolicyVersion,
+    Quarantine,
     Review,
     RoleGrant,
     RoleRevocation,
@@ -126,10 +127,13 @@ VERBS: dict[str, Verb] = {
     "retire an SLO of an unbound service": lambda by: SloRetirement(by, "unbound", "availability", "x"),
     "override for all": lambda by: Override(by, "p-organisation", "deploy", RELEASE, "x", 1.0),
     "override for shop": lambda by: Override(by, "p-team-shop", "deploy", RELEASE, "x", 1.0),
+    "quarantine in catalog": lambda by: Quarantine(by, "catalog", "test_a", "x", 1.0),
+    "quarantine in an unbound service": lambda by: Quarantine(by, "unbound", "test_a", "x", 1.0),
     "review": lambda by: Review(by, "ab" * 20, "approve", ""),
 }
 ADMINISTRATORS = {(ADMINISTRATOR, "organisation")}
 SECURITY = {("security-lead", "organisation")}
+TESTING = {("test-lead", "organisation")}
 OPERATIONS = {("operations-lead", "organisation")}
 SHOP_OPERATIONS = OPERATIONS | {("operations-lead", "team/shop")}
 SHOP_SECURITY = SECURITY | {("security-lead", "team/shop")}
@@ -160,6 +164,8 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "retire an SLO of an unbound service": OPERATIONS,
     "override for all": SECURITY,
     "override for shop": SHOP_SECURITY,
+    "quarantine in catalog": TESTING | {("test-lead", "team/shop")},
+    "quarantine in an unbound service": TESTING,
     "review": {*PEOPLE.values()},
 }
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 
 from penstock.config import STAGES, ServiceConfig, SuiteConfig
+from penstock.core.acceptanceconfig import AcceptanceConfig, CompareConfig, LoadConfig
 from penstock.core.codec import decode, encode
 from penstock.core.pipeline import ALL_CHECKS, Pipeline, Stage, State
 from penstock.core.release import Change
@@ -76,3 +78,11 @@ def test_no_check_can_have_the_name_of_a_stage() -> None:
     kinds = ("code", "configuration", "rollback")
     ours = {stage.name for kind in kinds for stage in planned(kind, CONFIG, objectives=True).stages}
     assert ours - {stage.name for stage in check_stages(CONFIG)} == STAGES
+
+
+def test_a_load_test_and_a_comparison_have_the_time_they_ask_for() -> None:
+    def seconds(config: ServiceConfig) -> float:
+        return next(s.seconds for s in planned("code", config).stages if s.verb == "acceptance")
+
+    asked = AcceptanceConfig(load=LoadConfig(1.0, seconds=600.0), compare=CompareConfig(seconds=60.0))
+    assert seconds(replace(CONFIG, acceptance=asked)) == seconds(CONFIG) + 660.0

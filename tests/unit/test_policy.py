@@ -134,6 +134,8 @@ class TestFacts:
             "evidence.tests.failed": 3,
             "evidence.tests.skipped": 4,
             "evidence.tests.failing": ("unit-0", "e2e-0", "e2e-1"),
+            "evidence.tests.blocking": 3,
+            "evidence.tests.quarantined": (),
             "evidence.tests.independent": 0,
             "evidence.tests.origins": ("self-reported",),
         }

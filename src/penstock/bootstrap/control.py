@@ -17,6 +17,7 @@ from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
 from penstock.bootstrap.outgoing import Outgoing, open_outgoing
 from penstock.bootstrap.plugins import find, names, open_sandbox
+from penstock.checks.consumers import LiveDemands
 from penstock.core.notes import VerifierKey
 from penstock.core.objectives import ENVIRONMENT
 from penstock.core.workload import Isolation
@@ -79,8 +80,7 @@ class ControlPlane:
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
     """Wire everything for a data folder, new or not; its worker signs with the key that *worker* names."""
     keys, store = load_keys(home, worker), around_store(open_store(home))
-    ledger = Ledger(store, keys.logs, ORIGIN)
-    journal = Journal(store, home.settings.lease_seconds)
+    ledger, journal = Ledger(store, keys.logs, ORIGIN), Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
     router, metrics, platform = open_node(home)
@@ -101,6 +101,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         "sandbox": sandbox,
         "builders": builders,
         "artifacts": artifacts,
+        "demands": LiveDemands(store, ledger, artifacts),
         "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
     engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries", worker))

@@ -1,43 +1,51 @@
 """Acceptance: tests in production, against the dark release, before any user sees it.
 
-Called by the engine. Two parts: the service's own acceptance command (its JUnit report is read), and
-generated requests, one after another, so that a service without traffic or tests is looked at too.
-Must not send a request without the preview headers: it would reach the stable release.
+Called by the engine. Its parts: the service's own acceptance command (its JUnit report is read), generated
+traffic, so that a service without users or tests is looked at too, the service's OpenAPI document, a load
+test, and the stable release's answers beside its own. Must not send a request without the preview headers: it
+would reach the stable release, and its users' counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import math
 import shlex
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import httpx
-
-from penstock.checks import chained
-from penstock.checks.reports import JUnit, parse_junit
+from penstock.checks import chained, compare, consumers, load
+from penstock.checks.consumers import Demands
+from penstock.checks.contract import check as checked
+from penstock.checks.preview import Dark, Part, dark, preview_headers
+from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
+from penstock.core.acceptance import Compared, Sent
+from penstock.core.acceptanceconfig import AcceptanceConfig
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
-from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
+from penstock.core.steplog import KEPT
+from penstock.core.traffic import TrafficState, Visit
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
-REQUEST_SECONDS = 10.0
-#: A gRPC call whose message has no field set. UNKNOWN, INTERNAL, UNAVAILABLE, DATA_LOSS are what 5xx is.
-GRPC_HEADERS = {"content-type": "application/grpc", "te": "trailers"}
-EMPTY_MESSAGE = bytes(5)
-GRPC_ERRORS = ("2", "13", "14", "15")
 
-
-async def perform(
-    task: Task, /, *, router: Router, platform: Platform, sandbox: Sandbox, tools: Tools, metrics: Metrics
+async def perform(  # noqa: PLR0913 (its powers)
+    task: Task,
+    /,
+    *,
+    router: Router,
+    metrics: Metrics,
+    demands: Demands,
+    platform: Platform,
+    sandbox: Sandbox,
+    tools: Tools,
 ) -> Outcome:
-    """Run both parts; the policies decide on the counts, this check only refuses to invent them.
+    """Run every part; the policies decide on the counts, this check only refuses to invent them.
 
     A release that keeps ending is a failure, whatever the counts are.
     """
@@ -54,27 +62,83 @@ async def perform(
     suite = await _suite(task, state, sandbox, tools)
     if isinstance(suite, str):
         return Outcome(State.ERROR, suite)
-    latencies, errors = await _generate(task, state)
+    way = dark(state, task.release.id)
+    config = task.config.acceptance
+    generated = await load.send(load.quiet(config, task.config.protocol), way)
+    contract, documented = await checked(config, task.tree if task.source else None, way)
+    place = (task.change.service, task.change.environment)
+    needed, kept = await consumers.check(demands, way, place, config.seconds)
+    own = await consumers.readable(demands, task.release.artifact)
+    loaded, held = await _load(config, way)
+    answers, alike = await _compare(task, state, way, metrics)
     together = chained.met(task, before, await chained.read(task, metrics))
     verdict, ended = await _life(task, platform)
-    accepted = Accepted(
-        passed=suite.passed,
-        failed=suite.failed + bool(verdict),
-        failed_tests=(*suite.failing, verdict) if verdict else suite.failing,
-        requests=len(latencies) + errors,
-        errors=errors,
-        p95_ms=round(percentile(latencies, 0.95), 1),
-        p95_limit_ms=task.config.acceptance.p95_ms,
-        together=together,
+    parts = (
+        Part(suite.passed, suite.failed, suite.failing),
+        documented,
+        kept,
+        own,
+        held,
+        alike,
+        Part(failed=1, failing=(verdict,)) if verdict else Part(),
     )
-    words = (
-        f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
-        f"{errors} errors, p95 {accepted.p95_ms:g} ms"
-    ) + (f"{chained.in_words(together)}; {ended}" if ended else chained.in_words(together))
-    subjects = (Subject(task.release.id, task.release.digest),)
-    statements = (Statement(subjects, accepted),)
+    accepted = Accepted(
+        passed=sum(part.passed for part in parts),
+        failed=sum(part.failed for part in parts),
+        failed_tests=tuple(name for part in parts for name in part.failing)[:MAX_NAMES],
+        requests=generated.requests,
+        errors=generated.errors,
+        p95_ms=generated.p95_ms,
+        p95_limit_ms=config.p95_ms,
+        together=together,
+        generated=generated,
+        contract=contract,
+        load=loaded,
+        compared=answers,
+        consumers=needed,
+    )
+    known = (*((contract,) if contract else ()), *(needed or ()))
+    _note(task, (*(p for one in known for p in one.problems), *(answers.first if answers else ())))
+    words = [
+        _words(accepted) + chained.in_words(together),
+        *(part.words for part in parts if part.words),
+        *([ended] if ended else []),
+    ]
+    statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
     outcome = State.FAILURE if verdict else State.SUCCESS
-    return Outcome(outcome, verdict or words, statements)
+    return Outcome(outcome, verdict or "; ".join(words), statements)
+
+
+def _words(accepted: Accepted) -> str:
+    return (
+        f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
+        f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms"
+    )
+
+
+async def _compare(
+    task: Task, state: TrafficState, way: Dark, metrics: Metrics
+) -> tuple[Compared | None, Part]:
+    async def visits(since: float) -> Sequence[Visit]:
+        return await metrics.visits(state.service, state.environment, since)
+
+    stable = dark(state, task.baseline.id) if task.baseline is not None else None
+    return await compare.check(task.config.acceptance, way, stable, visits)
+
+
+def _note(task: Task, lines: Iterable[str]) -> None:
+    """Add to the stage's log, unless it is full or cannot be written: the evidence holds the same."""
+    with contextlib.suppress(OSError):
+        if not task.log.exists() or task.log.stat().st_size < KEPT.head - 64 * 1024:
+            with task.log.open("a", encoding="utf-8") as log:
+                log.writelines(f"{masked(line, task.secrets)}\n" for line in lines)
+
+
+async def _load(config: AcceptanceConfig, way: Dark) -> tuple[Sent | None, Part]:
+    if config.load is None:
+        return None, Part()
+    sent = await load.send(load.heavy(config, config.load), way)
+    return sent, load.judged(sent, config.load)
 
 
 async def _life(task: Task, platform: Platform) -> tuple[str, str]:
@@ -84,11 +148,6 @@ async def _life(task: Task, platform: Platform) -> tuple[str, str]:
     if placement is None:
         return "", ""
     return masked(placement.verdict, task.secrets), masked(placement.ended, task.secrets)
-
-
-def preview_headers(state: TrafficState, release: str) -> dict[str, str]:
-    """The headers that lead to a dark release."""
-    return {PREVIEW_HEADER: release, TOKEN_HEADER: state.preview_token}
 
 
 async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools) -> JUnit | str:
@@ -133,39 +192,3 @@ def _read_report(report: Path, exit_code: int, tail: str) -> JUnit | str:
     if exit_code != 0 and not junit.failed:
         return f"the acceptance command exited with {exit_code} though no test failed:\n{tail[-1500:]}"
     return junit
-
-
-async def _generate(task: Task, state: TrafficState) -> tuple[list[float], int]:
-    """Latencies (ms) of the generated requests that were answered below 500, and how many were not."""
-    config, grpc = task.config.acceptance, task.config.protocol == "grpc"
-    release = task.release.id if task.release else ""
-    latencies: list[float] = []
-    errors = 0
-    timeout = httpx.Timeout(REQUEST_SECONDS)
-    headers = preview_headers(state, release) | (GRPC_HEADERS if grpc else {})
-    async with httpx.AsyncClient(base_url=state.address, headers=headers, timeout=timeout) as client:
-        for number in range(config.requests):
-            path = config.paths[number % len(config.paths)] if config.paths else "/"
-            try:
-                response = await (client.post(path, content=EMPTY_MESSAGE) if grpc else client.get(path))
-            except httpx.HTTPError:
-                errors += 1
-                continue
-            served_by = response.headers.get("x-penstock-release", release)
-            if response.status_code >= 500 or served_by != release or _failed_call(response):
-                errors += 1
-            else:
-                latencies.append(response.elapsed.total_seconds() * 1000)
-    return latencies, errors
-
-
-def _failed_call(response: httpx.Response) -> bool:
-    """Whether a gRPC call ended at once with what is an error of the server's own."""
-    return response.headers.get("grpc-status") in GRPC_ERRORS
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The smallest value that at least *share* of the values do not exceed; 0 of nothing."""
-    if not values:
-        return 0.0
-    return sorted(values)[min(len(values) - 1, math.ceil(share * len(values)) - 1)]

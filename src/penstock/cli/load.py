@@ -18,18 +18,16 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from penstock.checks.sending import UNANSWERED, Ask, Target
+
 #: Envoy's flags that mean: there was no way to a release, or it went away in the middle.
 SWITCHING_FLAGS = {"NR", "NC", "UH", "UF", "UO", "UC", "UR", "UT", "LR", "-"}
-REQUEST_SECONDS = 10.0
 WRITE_SECONDS = 0.5
-
-
-class Stale(ConnectionError):
-    """A kept connection was closed between two requests: not one byte of an answer came."""
 
 
 @dataclass
@@ -41,7 +39,7 @@ class Counts:
     by_release: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     latencies: list[float] = field(default_factory=list)
 
-    def answered(self, status: int, headers: dict[str, str], seconds: float) -> None:
+    def answered(self, status: int, headers: Mapping[str, str], seconds: float) -> None:
         self.requests += 1
         self.latencies.append(seconds)
         release = headers.get("x-penstock-release")
@@ -74,92 +72,19 @@ class Counts:
         }
 
 
-class Target:
-    """One URL and its idle connections; an answer may take *seconds*."""
+async def get(target: Target, counts: Counts) -> None:
+    """Ask for the target's own URL once, and count what came of it."""
 
-    def __init__(self, url: str, seconds: float = REQUEST_SECONDS) -> None:
-        parts = urlsplit(url)
-        self._seconds = seconds
-        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
-        path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode()
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    def retried() -> None:
+        counts.retried += 1
 
-    async def get(self, counts: Counts) -> None:
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(self._seconds):
-                status, headers = await self._answer(counts)
-        except (OSError, TimeoutError, EOFError, asyncio.LimitOverrunError, ValueError) as error:
-            counts.broken(error)
-        else:
-            counts.answered(status, headers, time.monotonic() - began)
-
-    def close(self) -> None:
-        """Let go of the kept connections."""
-        while self._idle:
-            self._idle.pop()[1].close()
-
-    async def _answer(self, counts: Counts) -> tuple[int, dict[str, str]]:
-        while self._idle:
-            reader, writer = self._idle.pop()
-            if reader.at_eof() or writer.is_closing():  # closed while it was idle: nothing was asked of it
-                writer.close()
-                continue
-            with contextlib.suppress(Stale):
-                return await self._ask(reader, writer)
-            counts.retried += 1
-            break
-        return await self._ask(*await asyncio.open_connection(self._host, self._port), fresh=True)
-
-    async def _ask(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, fresh: bool = False
-    ) -> tuple[int, dict[str, str]]:
-        kept = False
-        try:
-            writer.write(self._request)
-            status, headers = _parsed(await self._head(reader, fresh))
-            delimited = await _body(reader, status, headers)
-            kept = delimited and headers.get("connection", "").lower() != "close"
-            return status, headers
-        finally:
-            if kept:
-                self._idle.append((reader, writer))
-            else:
-                writer.close()
-
-    async def _head(self, reader: asyncio.StreamReader, fresh: bool) -> bytes:
-        try:
-            return await reader.readuntil(b"\r\n\r\n")
-        except asyncio.IncompleteReadError as error:
-            if fresh or error.partial:
-                raise
-            raise Stale from error
-
-
-def _parsed(head: bytes) -> tuple[int, dict[str, str]]:
-    """Status and headers, names in lower case. Raises `ValueError` if it is not HTTP/1.1."""
-    first, *lines = head.decode("latin-1").split("\r\n")
-    version, _, rest = first.partition(" ")
-    if version != "HTTP/1.1":
-        raise ValueError(f"not an HTTP/1.1 answer: {first[:40]!r}")
-    pairs = (line.split(":", 1) for line in lines if ":" in line)
-    return int(rest[:3]), {name.strip().lower(): value.strip() for name, value in pairs}
-
-
-async def _body(reader: asyncio.StreamReader, status: int, headers: dict[str, str]) -> bool:
-    """Read the body away. Whether it had an end of its own, so that the connection can be kept."""
-    if headers.get("transfer-encoding", "").lower() == "chunked":
-        while size := int((await reader.readuntil(b"\r\n")).partition(b";")[0], 16):
-            await reader.readexactly(size + 2)
-        while await reader.readuntil(b"\r\n") != b"\r\n":
-            pass  # trailers
-    elif "content-length" in headers:
-        await reader.readexactly(int(headers["content-length"]))
-    elif status not in (204, 304):
-        await reader.read()
-        return False
-    return True
+    began = time.monotonic()
+    try:
+        answer = await target.ask(Ask(), retried)
+    except UNANSWERED as error:
+        counts.broken(error)
+    else:
+        counts.answered(answer.status, answer.headers, time.monotonic() - began)
 
 
 async def run(urls: list[str], rate: float, seconds: float, file: Path) -> Counts:
@@ -178,7 +103,7 @@ async def run(urls: list[str], rate: float, seconds: float, file: Path) -> Count
                 await stop.wait()
         if stop.is_set():
             break
-        task = asyncio.create_task(chance.choice(targets).get(counts))
+        task = asyncio.create_task(get(chance.choice(targets), counts))
         flying.add(task)
         task.add_done_callback(flying.discard)
         now = time.monotonic()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from penstock.cli import (
+    flaky,
     keeping,
     local,
     logs,
@@ -66,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
     _delivery(commands)
     _looking(commands)
+    _tests(commands)
     _people(commands)
     _proof(commands)
     return top
@@ -174,6 +176,15 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "what is live, which change it came from, who signed it off and why"
     why = _add(commands, "why", verbs.why, what, "penstock why shop")
     why.add_argument("service")
+
+
+def _tests(commands: Commands[argparse.ArgumentParser]) -> None:
+    what = "which tests both failed and passed on the same artifact, and which are quarantined"
+    command = _add(commands, "flaky", flaky.flaky, what, "penstock flaky shop")
+    command.add_argument("service")
+    what = "have a flaky test's failure shown and not block, for a while: for the service's test lead"
+    example = "penstock quarantine shop tests::test_clock --reason 'races, T-12' --for 14d"
+    flaky.quarantine_parser(_add(commands, "quarantine", flaky.quarantine, what, example))
 
 
 def _proof(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -25,6 +25,7 @@ from penstock.core.people import (
     Person,
     PolicyRetirement,
     PolicyVersion,
+    Quarantine,
     Review,
     RoleGrant,
     RoleRevocation,
@@ -41,7 +42,8 @@ ADMINISTRATOR = "administrator"
 SOURCE = "evidence-source"
 #: Whoever holds it may ship, abort, promote, retry and roll back; and so may these others (see ADR 0021).
 DEPLOYER = "deployer"
-LEADS = ("development-lead", "test-lead", "security-lead", "operations-lead")
+TEST_LEAD = "test-lead"
+LEADS = ("development-lead", TEST_LEAD, "security-lead", "operations-lead")
 OPERATING = (DEPLOYER, *LEADS, ADMINISTRATOR)
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,126}")
@@ -215,6 +217,9 @@ class Authority:
                     )
             case PolicyVersion() | PolicyRetirement() | Override():
                 self._permit_owner(predicate)
+            case Quarantine():
+                _quarantined(predicate)
+                self._demand(predicate.by.identity, TEST_LEAD, f"service/{predicate.service}")
             case SloVersion() | SloRetirement():
                 _named(predicate.service)
                 _named(predicate.name)
@@ -345,6 +350,12 @@ def _well_named(said: KeyGrant | LogKey | Binding | Person | RoleGrant | RoleRev
             _well_scoped(scope, roles=True)
         case RoleRevocation(scope=scope):
             _well_scoped(scope, roles=True)
+
+
+def _quarantined(said: Quarantine) -> None:
+    _named(said.service)
+    if not said.test.strip() or not said.reason.strip() or max(len(said.test), len(said.reason)) > 1000:
+        raise Invalid("a quarantine names a test and a reason, each at most 1000 characters")
 
 
 def _well_scoped(scope: str, *, roles: bool = False) -> None:

@@ -30,6 +30,8 @@ SERVICE_LABEL = "org.penstock.service"
 ABI_LABEL = "org.penstock.abi"
 BASE_LABEL = "org.penstock.base"
 CONFIG_LABEL = "org.penstock.config"
+#: Followed by the name of a service: what this one needs of it, an OpenAPI document.
+CONTRACT_LABEL = "org.penstock.contract."
 REVISION_LABEL = "org.opencontainers.image.revision"
 
 _SKIPPED = re.compile(r"(?:^|/)__pycache__(?:/|$)|\.py[co]$")

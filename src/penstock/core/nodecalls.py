@@ -11,7 +11,7 @@ from typing import Literal
 
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Afterwards, Placement, Workload
 
 
@@ -73,6 +73,14 @@ class ReadCounters:
 
 
 @dataclass(frozen=True)
+class ReadVisits:
+    kind: Literal["read-visits"]
+    service: str
+    environment: str
+    since: float
+
+
+@dataclass(frozen=True)
 class ReadRefused:
     kind: Literal["read-refused"]
     service: str
@@ -93,7 +101,7 @@ class StopEverything:
     kind: Literal["stop-everything"]
 
 
-Read = Observe | Logs | ReadTraffic | ReadCounters | ReadRefused | ReadLed
+Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadRefused | ReadLed
 Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
@@ -106,6 +114,7 @@ class Answer:
     counters: tuple[Counters, ...] | None = None
     led: tuple[Led, ...] | None = None
     lines: tuple[str, ...] | None = None
+    visits: tuple[Visit, ...] | None = None
     refused: tuple[Refused, ...] | None = None
 
 

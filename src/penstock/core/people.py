@@ -179,7 +179,7 @@ class SloRetirement:
     reason: str
 
 
-# --- about one change ------------------------------------------------------------------------------------
+# --- about one change, or one test ----------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -206,6 +206,22 @@ class Override:
     expires: float
 
 
+@dataclass(frozen=True)
+class Quarantine:
+    """A holder of the role test-lead knows the test *test* of *service* to be flaky.
+
+    Until *expires* its failure is shown, and does not count for a policy that asks only for what blocks. The
+    last word on a test counts; one that ends at once lifts it.
+    """
+
+    TYPE: ClassVar[str] = "urn:penstock:quarantine:v1"
+    by: By
+    service: str
+    test: str
+    reason: str
+    expires: float
+
+
 Said = (
     Genesis
     | KeyGrant
@@ -221,6 +237,7 @@ Said = (
     | SloRetirement
     | Review
     | Override
+    | Quarantine
 )
 #: Statements that change who may do what, or which rules hold.
 MANDATES = (
@@ -238,4 +255,4 @@ MANDATES = (
     SloRetirement,
 )
 #: Statements that people sign; everything else is signed by workers.
-BY_PEOPLE = (*MANDATES, Review, Override)
+BY_PEOPLE = (*MANDATES, Review, Override, Quarantine)

@@ -7,7 +7,7 @@ compiled rules are passed in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -17,7 +17,7 @@ from penstock.core.authority import Authority
 from penstock.core.digest import canonical, digest, hex_of
 from penstock.core.evidence import Entry
 from penstock.core.facts import Fact, group
-from penstock.core.people import ORGANISATION, Override
+from penstock.core.people import ORGANISATION, Override, Quarantine
 from penstock.core.predicates import BuilderId, Decision, Overridden, Resource, RuleDecision, SignOff
 from penstock.core.reviews import objection
 from penstock.core.selection import Question
@@ -107,7 +107,10 @@ def sign_off(
     decided = judge(policy, rules, facts, selection.ages(selected, question.now))
     verdict = combine(rule.verdict for rule in decided)
     override = None if verdict.passed else _override(question, policy, selected, authority)
-    used = [entry for entry in selected if _matters(entry, policy)]
+    flaky = tuple(selection.quarantines(selected, question, authority).values())
+    used = [entry for entry in selected if _matters(entry, policy, flaky)]
+    # What passed for the sake of an override or a quarantine lapses with it.
+    ends = [said.expires for said in flaky] + ([override.expires] if override else [])
     return SignOff(
         verifier=BuilderId(question.engine),
         time_verified=_rfc3339(question.now),
@@ -119,7 +122,9 @@ def sign_off(
         ),
         verification_result="PASSED" if verdict.passed or override else "FAILED",
         verified_levels=_levels(policy, verdict, override),
-        penstock=_decision(question, policy, decided, verdict, override),
+        penstock=_decision(
+            question, policy, decided, verdict, override, min([question.now + policy.expires_after, *ends])
+        ),
     )
 
 
@@ -129,6 +134,7 @@ def _decision(
     decided: tuple[RuleVerdict, ...],
     verdict: Verdict,
     override: Overridden | None,
+    expires: float,
 ) -> Decision:
     return Decision(
         delivery=question.delivery,
@@ -142,7 +148,7 @@ def _decision(
         rules=tuple(_rule(rule) for rule in decided),
         size=question.size,
         now=question.now,
-        expires=min(question.now + policy.expires_after, override.expires if override else float("inf")),
+        expires=expires,
         engine=question.engine,
         first=question.first,
         change=question.change,
@@ -215,8 +221,10 @@ def _override(
     return None
 
 
-def _matters(entry: Entry, policy: PolicyDocument) -> bool:
+def _matters(entry: Entry, policy: PolicyDocument, flaky: Collection[Quarantine]) -> bool:
     said = entry.statement.predicate
+    if isinstance(said, Quarantine):
+        return said in flaky
     return not isinstance(said, Override) or said.policy == policy.policy
 
 

@@ -1,4 +1,5 @@
-"""What evidence can say: one frozen class for each in-toto predicate type; what people say is in `people`.
+"""What evidence can say: one frozen class for each in-toto predicate type; what people say is in `people`,
+and what the tests in production found in `acceptance`.
 
 Called by whoever makes evidence (actions, checks, ledger) and by `core.policy`, which reads it.
 The field's own predicate types are used wherever one exists; the others are URNs with a version.
@@ -11,8 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
+from penstock.core.acceptance import Accepted as Accepted
 from penstock.core.canary import Row, Rule
-from penstock.core.chain import Met
 from penstock.core.codec import json_name
 from penstock.core.objectives import Budget
 from penstock.core.people import Said
@@ -267,23 +268,6 @@ class Attempt:
     what: str
     reason: str
     statement: str
-
-
-@dataclass(frozen=True)
-class Accepted:
-    """Tests in production of the dark release (*together* with others), and sequential generated traffic."""
-
-    TYPE: ClassVar[str] = "urn:penstock:acceptance:v1"
-    passed: int
-    failed: int
-    failed_tests: tuple[str, ...] = field(metadata=json_name("failedTests"))
-    requests: int = 0
-    errors: int = 0
-    p95_ms: float = 0.0
-    p95_limit_ms: float = 0.0
-    traffic: Literal["generated"] = "generated"
-    at: float | None = None
-    together: tuple[Met, ...] | None = None
 
 
 @dataclass(frozen=True)

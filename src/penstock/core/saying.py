@@ -20,6 +20,7 @@ from penstock.core.people import (
     Person,
     PolicyRetirement,
     PolicyVersion,
+    Quarantine,
     Review,
     RoleGrant,
     RoleRevocation,
@@ -46,6 +47,8 @@ def subject_of(said: Said) -> Subject:
             return Subject(name, digest(source.encode()))
         case Override(release=release):
             return Subject("release", release)
+        case Quarantine(service=service):
+            return about_tests(service)
         case SloRetirement(service=service, name=name):
             return named(f"{service}/{name}")
         case Genesis(origin=name) | PolicyRetirement(name=name) | Review(revision=name):
@@ -59,6 +62,11 @@ def subject_of(said: Said) -> Subject:
             return named(name)
         case KeyRevocation(keyid=name) | LogKey(public_key=name) | Binding(service=name):
             return named(name)
+
+
+def about_tests(service: str) -> Subject:
+    """A service's tests, whatever they are."""
+    return named(f"tests/{service}")
 
 
 def named(name: str) -> Subject:

@@ -10,21 +10,23 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
    budgets. The newest of each counts: the canary of an earlier delivery never signs for a later one.
 4. About the release, at any time: the newest override of each policy for this action.
 5. About the change's revision: each person's newest review.
+6. About the service's tests: the newest word on each test, if it quarantines it still.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.core.authority import Authority
+from penstock.core.acceptance import Compared, Contract, Sent
+from penstock.core.authority import TEST_LEAD, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
 from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
 from penstock.core.imported import translate
 from penstock.core.objectives import Budget
 from penstock.core.objectives import facts as budget_facts
-from penstock.core.people import Override, Review
+from penstock.core.people import Override, Quarantine, Review
 from penstock.core.predicates import (
     Accepted,
     Components,
@@ -38,7 +40,8 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, Release
-from penstock.core.reviews import judged
+from penstock.core.reviews import judged, objection
+from penstock.core.saying import about_tests
 from penstock.errors import Invalid
 
 Name = tuple[str, ...]
@@ -67,7 +70,8 @@ class Question:
 
 def tags_of(question: Question) -> tuple[str, ...]:
     """The ledger's tags (see `ledger.tags`) that hold everything `select` may need."""
-    about = (question.artifact.digest, question.release.digest, question.revision)
+    tests = about_tests(question.change.service).digest
+    about = (question.artifact.digest, question.release.digest, question.revision, tests)
     return (*(f"about:{subject}" for subject in about), f"delivery:{question.delivery}")
 
 
@@ -81,7 +85,14 @@ def select(entries: Iterable[Entry], question: Question) -> tuple[Entry, ...]:
         name = _name(entry, question, began[0] if began else question.size)
         if name is not None:
             newest[name] = entry
-    return tuple(sorted(newest.values(), key=lambda entry: entry.index))
+    kept = (entry for entry in newest.values() if not _lifted(entry, question.now))
+    return tuple(sorted(kept, key=lambda entry: entry.index))
+
+
+def _lifted(entry: Entry, now: float) -> bool:
+    """Whether it is a quarantine that holds no longer."""
+    said = entry.statement.predicate
+    return isinstance(said, Quarantine) and said.expires <= now
 
 
 def _begins(entry: Entry, delivery: str) -> bool:
@@ -106,7 +117,26 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
                 pass
     if isinstance(statement.predicate, Review) and statement.about(question.revision):
         return (Review.TYPE, statement.predicate.by.identity)
+    if isinstance(statement.predicate, Quarantine) and statement.predicate.service == question.change.service:
+        return (Quarantine.TYPE, statement.predicate.test)
     return None
+
+
+def quarantines(selected: Sequence[Entry], question: Question, authority: Authority) -> dict[str, Quarantine]:
+    """By test, those that count, of tests that failed: said by whoever is still the service's test lead, and
+    not for their own change."""
+    told = (p for entry in selected for p in _told(entry.statement.predicate))
+    failed = {name for p in told if isinstance(p, (TestResult, Accepted)) for name in p.failed_tests}
+    found = {}
+    for entry in selected:
+        said = entry.statement.predicate
+        if not isinstance(said, Quarantine) or said.test not in failed:
+            continue
+        who = said.by.identity
+        holds = authority.covers(who, TEST_LEAD, f"service/{said.service}")
+        if holds and not objection(who, question.change, authority, question.engine):
+            found[said.test] = said
+    return found
 
 
 def report_name(predicate: Predicate, engine: str = ENGINE) -> Name | None:
@@ -137,7 +167,7 @@ def _tools(envelope: str) -> tuple[str, ...]:
     return tuple(str(getattr(report, "suite", "") or getattr(report, "tool", "")) for report in reports)
 
 
-def facts(selected: Iterable[Entry], question: Question, authority: Authority) -> dict[str, Fact]:
+def facts(selected: Sequence[Entry], question: Question, authority: Authority) -> dict[str, Fact]:
     """The facts of `core.facts.FACTS` that this evidence gives; what it does not give is absent.
 
     *authority* is that of the question's ledger size: who holds which role, and whose commits these are.
@@ -155,7 +185,8 @@ def facts(selected: Iterable[Entry], question: Question, authority: Authority) -
         "service.slos": sum(service == change.service for service, _ in authority.slos),
     }
     predicates = [p for entry in selected for p in _told(entry.statement.predicate)]
-    found |= _tests([p for p in predicates if isinstance(p, TestResult)])
+    flaky = quarantines(selected, question, authority)
+    found |= _tests([p for p in predicates if isinstance(p, TestResult)], flaky)
     found |= _coverage([p for p in predicates if isinstance(p, Coverage)])
     found |= _findings([p for p in predicates if isinstance(p, Findings)])
     found |= _components([p for p in predicates if isinstance(p, Components)])
@@ -166,7 +197,7 @@ def facts(selected: Iterable[Entry], question: Question, authority: Authority) -
             case Provenance():
                 found |= _provenance(predicate)
             case Accepted():
-                found |= _acceptance(predicate)
+                found |= _acceptance(predicate, flaky)
             case Look():
                 found |= _canary(predicate)
             case Budget():
@@ -215,10 +246,18 @@ def _origins(reports: Iterable[TestResult | Coverage | Findings]) -> tuple[str, 
     return tuple(sorted({report.origin for report in reports}))
 
 
-def _tests(results: list[TestResult]) -> Mapping[str, Fact]:
+def _spared(result: TestResult | Accepted, flaky: Collection[str]) -> list[str]:
+    """The failed tests that are quarantined; what is not named is not."""
+    return [name for name in result.failed_tests if name in flaky][: result.failed]
+
+
+def _tests(results: list[TestResult], flaky: Collection[str]) -> Mapping[str, Fact]:
     if not results:
         return {}
+    spared = [name for r in results for name in _spared(r, flaky)]
     return {
+        "evidence.tests.blocking": sum(r.failed for r in results) - len(spared),
+        "evidence.tests.quarantined": tuple(spared)[:MAX_NAMES],
         "evidence.tests.passed": sum(r.passed for r in results),
         "evidence.tests.failed": sum(r.failed for r in results),
         "evidence.tests.skipped": sum(r.skipped for r in results),
@@ -290,9 +329,12 @@ def _provenance(provenance: Provenance) -> Mapping[str, Fact]:
     return facts
 
 
-def _acceptance(accepted: Accepted) -> Mapping[str, Fact]:
+def _acceptance(accepted: Accepted, flaky: Collection[str]) -> Mapping[str, Fact]:
+    spared = _spared(accepted, flaky)
     together = accepted.together or ()
     return {
+        "evidence.acceptance.blocking": accepted.failed - len(spared),
+        "evidence.acceptance.quarantined": tuple(spared)[:MAX_NAMES],
         "evidence.acceptance.passed": accepted.passed,
         "evidence.acceptance.failed": accepted.failed,
         "evidence.acceptance.failing": accepted.failed_tests[:MAX_NAMES],
@@ -300,9 +342,40 @@ def _acceptance(accepted: Accepted) -> Mapping[str, Fact]:
         "evidence.acceptance.errors": accepted.errors,
         "evidence.acceptance.p95_ms": accepted.p95_ms,
         "evidence.acceptance.p95_limit_ms": accepted.p95_limit_ms,
+        **_contract(accepted.contract),
+        **({"evidence.acceptance.consumers": len(accepted.consumers)} if accepted.consumers else {}),
+        **_load(accepted.load),
+        **_compared(accepted.compared),
         "evidence.acceptance.together": tuple(met.digest for met in together if met.requests),
         "evidence.acceptance.lost": tuple(met.release for met in together if not met.requests),
     }
+
+
+def _contract(contract: Contract | None) -> Mapping[str, Fact]:
+    if contract is None:
+        return {}
+    return {
+        "evidence.acceptance.operations": contract.operations,
+        "evidence.acceptance.undocumented": contract.failed,
+    }
+
+
+def _load(load: Sent | None) -> Mapping[str, Fact]:
+    if load is None or not load.requests:
+        return {}
+    return {
+        "evidence.acceptance.load_per_second": load.per_second,
+        "evidence.acceptance.load_p95_ms": load.p95_ms,
+        "evidence.acceptance.load_p99_ms": load.p99_ms,
+        "evidence.acceptance.load_error_rate": load.errors / load.requests,
+    }
+
+
+def _compared(compared: Compared | None) -> Mapping[str, Fact]:
+    if compared is None or not compared.pairs:
+        return {}
+    share = compared.different / compared.pairs
+    return {"evidence.acceptance.compared": compared.pairs, "evidence.acceptance.different": share}
 
 
 def _canary(look: Look) -> Mapping[str, Fact]:

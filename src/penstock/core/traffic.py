@@ -12,6 +12,7 @@ from typing import Literal
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
 from penstock.core.mesh import Export, Remote
+from penstock.core.visit import Visit as Visit
 from penstock.errors import Invalid
 
 WHOLE = 1000
@@ -226,6 +227,8 @@ TOKEN_HEADER = "penstock-preview-token"
 PREVIEW_COOKIE = "penstock-preview"
 #: Carried by the copy of a request that goes to a mirror.
 MIRROR_HEADER = "penstock-mirror"
+#: Beside the preview headers: the request is the copy of a user's, and goes on with the marks of one.
+COPY_HEADER = "penstock-copy"
 
 
 def preview_host(release: str) -> str:

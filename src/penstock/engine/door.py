@@ -16,7 +16,7 @@ from penstock.core.authority import SOURCE, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Envelope, Statement, Subject
 from penstock.core.imported import foreign, translate
-from penstock.core.people import By, Genesis, Override, PolicyVersion, Said
+from penstock.core.people import By, Genesis, Override, PolicyVersion, Quarantine, Said
 from penstock.core.predicates import Attempt, Imported, Predicate
 from penstock.core.saying import spoken, statement_of
 from penstock.core.selection import report_name
@@ -32,8 +32,9 @@ REPEAT = 600.0
 SKEW = 600.0
 #: So many refused attempts of one login are kept within this time (seconds).
 MOST_ATTEMPTS, ATTEMPTS_WITHIN = 20, 3600.0
-#: The longest that an override may hold, seconds: a week.
+#: The longest that an override may hold, seconds: a week; and a quarantine: long enough to mend a test.
 LONGEST_OVERRIDE = 7 * 86400.0
+LONGEST_QUARANTINE = 60 * 86400.0
 
 
 @dataclass(frozen=True)
@@ -181,6 +182,8 @@ def _repeats(last: Predicate, said: Predicate, now: float) -> bool:
 
 def _timely(said: Said, now: float) -> None:
     assert not isinstance(said, Genesis)
+    if isinstance(said, Quarantine) and said.expires > now + LONGEST_QUARANTINE:
+        raise Invalid(f"a quarantine ends within {LONGEST_QUARANTINE / 86400:.0f} days")
     if abs(said.by.at - now) > SKEW:
         off = said.by.at - now
         raise Conflict(

@@ -57,11 +57,20 @@ def planned(
     )
     match kind:
         case "code":
-            return standard(canary, checks or check_stages(config), objectives=objectives)
+            made = standard(canary, checks or check_stages(config), objectives=objectives)
+            return _with_time(made, config)
         case "configuration":
-            return configuration(canary, objectives=objectives)
+            return _with_time(configuration(canary, objectives=objectives), config)
         case _:
             return rollback(canary)
+
+
+def _with_time(pipeline: Pipeline, config: ServiceConfig) -> Pipeline:
+    """A load test and a comparison take as long as they are asked to, beside everything else."""
+    asked = (config.acceptance.load, config.acceptance.compare)
+    more = sum(part.seconds for part in asked if part is not None)
+    stages = (replace(s, seconds=s.seconds + more) if s.verb == "acceptance" else s for s in pipeline.stages)
+    return replace(pipeline, stages=tuple(stages))
 
 
 def check_stages(config: ServiceConfig) -> tuple[Stage, ...]:

@@ -143,6 +143,8 @@ class Agent:
                 return calls.Answer(traffic=await self._router.read(service, environment))
             case calls.ReadCounters(service=service, environment=environment):
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
+            case calls.ReadVisits(service=service, environment=environment, since=since):
+                return calls.Answer(visits=await self._metrics.visits(service, environment, since))
             case calls.ReadRefused(service=service, environment=environment):
                 return calls.Answer(refused=await self._metrics.refused(service, environment))
             case calls.ReadLed(service=service, environment=environment):

@@ -14,7 +14,7 @@ from penstock.core import nodecalls as calls
 from penstock.core.admission import Refused
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
-from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState
+from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import MOST_DRAIN, Afterwards, Placement, Workload
 from penstock.errors import Broken, Invalid, Unavailable, from_wire
 from penstock.node.agent import LINE_BYTES
@@ -103,6 +103,10 @@ class NodeMetrics:
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         call = calls.ReadCounters("read-counters", service, environment)
         return (await self._client.ask(call, READ_SECONDS)).counters or ()
+
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        call = calls.ReadVisits("read-visits", service, environment, since)
+        return (await self._client.ask(call, READ_SECONDS)).visits or ()
 
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         call = calls.ReadRefused("read-refused", service, environment)

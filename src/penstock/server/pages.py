@@ -18,7 +18,7 @@ from penstock.analysis.budget import span
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.workload import Isolation
 from penstock.errors import PenstockError
-from penstock.server import logs, slos, views
+from penstock.server import flaky, logs, slos, views
 from penstock.server.guard import COOKIE, identity_of
 
 TEMPLATES = Environment(
@@ -105,6 +105,10 @@ def routes(control: ControlPlane) -> APIRouter:
     @pages.get("/services/{service}")
     async def why(service: str) -> HTMLResponse:
         return page("why.html", f"Why is {service} live?", why=await views.why(control, service))
+
+    @pages.get("/services/{service}/flaky")
+    async def tests(service: str) -> HTMLResponse:
+        return page("flaky.html", f"Flaky tests of {service}", tests=await flaky.view(control, service))
 
     @pages.get("/login")
     async def login() -> HTMLResponse:

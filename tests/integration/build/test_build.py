@@ -160,6 +160,20 @@ async def test_the_digest_covers_the_configuration(sandbox: Sandbox, tmp_path: P
     assert len(labels[REVISION_LABEL]) == 40
 
 
+async def test_what_it_needs_of_others_travels_in_the_image(sandbox: Sandbox, tmp_path: Path) -> None:
+    contracts = {"contracts/catalog.openapi.yaml": "openapi: 3.1.0\n", "contracts/other.openapi.yaml": "x"}
+    tree = write(tmp_path / "tree", {**APP, **contracts})
+    (tmp_path / "secret").write_text("hunter2")
+    (tree / "contracts/linked.openapi.yaml").symlink_to(tmp_path / "secret")
+    builder, config = PythonBuilder(sandbox, tmp_path / "store"), ServiceConfig(calls=("catalog", "linked"))
+    built = await builder.build(request_for(tree, tmp_path / "work", config))
+    image = await Layout(tmp_path / "store").describe(built.digest)
+    assert image.contracts == {"catalog": "openapi: 3.1.0\n"}
+    (tree / "contracts/catalog.openapi.yaml").write_text("x" * 300_000)
+    with pytest.raises(Invalid, match="larger than"):
+        await builder.build(request_for(tree, tmp_path / "work", config))
+
+
 async def test_dependencies_are_locked_once_and_run(sandbox: Sandbox, tmp_path: Path) -> None:
     """Needs the network once: a tiny dependency, and the project's own build backend."""
     tree = write(tmp_path / "tree", PACKAGED)

@@ -64,7 +64,15 @@ async def test_acceptance_keeps_the_preview_token_and_the_values_to_itself(
     write(tmp_path / "tree", {"check.py": f"KEY = {KEY!r}\n{SCRIPT}"})
     config = ServiceConfig("shop", acceptance=AcceptanceConfig("python3 check.py", "gone.xml", requests=0))
     given = task(tmp_path, config)
-    outcome = await acceptance.perform(given, router=Told(), sandbox=sandbox, tools=Nothing())  # type: ignore[arg-type]
+    outcome = await acceptance.perform(
+        given,
+        router=Told(),  # type: ignore[arg-type]
+        metrics=Nothing(),  # type: ignore[arg-type]
+        demands=Nothing(),  # type: ignore[arg-type]
+        platform=Told(),  # type: ignore[arg-type]
+        sandbox=sandbox,
+        tools=Nothing(),  # type: ignore[arg-type]
+    )
     kept = given.log.read_text()
     assert kept == outcome.reason.partition("\n")[2]
     assert '"penstock-preview-token": "***"}' in kept

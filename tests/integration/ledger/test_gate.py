@@ -80,7 +80,7 @@ def test_every_action_is_guarded_by_default() -> None:
         ("shift", [accepted(requests=0)], "failure", "0 of 0"),
         ("shift", [accepted(p95_ms=100.0)], "success", "test-lead"),
         ("shift", [accepted(p95_ms=100.5)], "failure", "100.5 ms above 100"),
-        ("shift", [], "error", "evidence.acceptance.failed"),
+        ("shift", [], "error", "evidence.acceptance.blocking"),
         # promote: the operations lead, and the test lead again
         ("promote", [accepted(), look("PASS")], "success", "operations-lead, test-lead"),
         ("promote", [accepted(), look("FAIL")], "failure", "the canary is FAIL: judged FAIL"),
@@ -90,7 +90,7 @@ def test_every_action_is_guarded_by_default() -> None:
         ("promote", [accepted(errors=1), look("UNKNOWN", quiet=True)], "failure", "canary is UNKNOWN"),
         ("promote", [accepted(), look("FAIL", quiet=True)], "failure", "the canary is FAIL"),
         ("promote", [accepted()], "error", "evidence.canary.verdict"),
-        ("promote", [look("PASS")], "error", "evidence.acceptance.failed"),
+        ("promote", [look("PASS")], "error", "evidence.acceptance.blocking"),
     ],
 )
 async def test_the_shipped_policies(
@@ -262,7 +262,7 @@ async def test_a_new_version_holds_from_the_next_gate_on(world: World) -> None:
     text = (
         shipped_policies()[0]
         .replace("evidence.tests.passed > 0", "1 > 0")
-        .replace("evidence.tests.failed == 0", "1 > 0")
+        .replace("evidence.tests.blocking == 0", "1 > 0")
     )
     await world.say(publication(text, By("op")))
     assert (await world.gate(FIRST, "deploy")).state == "success"

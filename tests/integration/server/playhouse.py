@@ -118,6 +118,8 @@ class ScriptedEngine:
     control: ControlPlane
     proxy: Proxy
     blocked: asyncio.Event = field(default_factory=asyncio.Event)
+    #: Commits whose tests have run: a flaky one fails the first time.
+    ran: set[str] = field(default_factory=set)
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         task = self.task(delivery, pipeline, intent)
@@ -158,6 +160,10 @@ class ScriptedEngine:
     def _suite(self, task: Task) -> Outcome:
         bad = ("test_price <b>",) if "fails tests" in task.change.title else ()
         result = TestResult("FAILED" if bad else "PASSED", "unit", (), 12, len(bad), 0, bad)
+        if "flaky" in task.change.title:
+            bad = () if task.change.revision in self.ran else ("test_clock",)
+            self.ran.add(task.change.revision)
+            result = replace(result, passed=13 - len(bad), failed=len(bad), failed_tests=bad)
         return Outcome(State.SUCCESS, f"12 passed, {len(bad)} failed", (self._of_artifact(task, result),))
 
     def _scan(self, task: Task) -> Outcome:

@@ -5,6 +5,7 @@ Called by the files beside it. Must not follow a link: the tree is other people'
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -19,6 +20,7 @@ from penstock.core.image import (
     ABI_LABEL,
     BASE_LABEL,
     CONFIG_LABEL,
+    CONTRACT_LABEL,
     REVISION_LABEL,
     SERVICE_LABEL,
     File,
@@ -136,6 +138,32 @@ def last_lines(text: str, count: int = 15) -> str:
     return "\n".join(text.strip().splitlines()[-count:])
 
 
+#: What is put into an image for each callee, in bytes.
+MAX_CONTRACT = 256 * 1024
+
+
+def contracts(request: BuildRequest) -> dict[str, str]:
+    """What the service needs of those that it calls, as its repository says: by callee, OpenAPI documents."""
+    found = {}
+    for callee, kind in itertools.product(request.config.calls, ("yaml", "yml", "json")):
+        name = f"contracts/{callee}.openapi.{kind}"
+        path = request.tree / name
+        inside = path.resolve().is_relative_to(
+            request.tree.resolve()
+        )  # or a link would put a secret into the image
+        if not path.is_file() or not inside or callee in found:
+            continue
+        with path.open("rb") as file:
+            data = file.read(MAX_CONTRACT + 1)
+        if len(data) > MAX_CONTRACT:
+            raise Invalid(f"larger than {MAX_CONTRACT} bytes", where=name, next_move="keep what is needed")
+        try:
+            found[callee] = data.decode()
+        except UnicodeDecodeError as error:
+            raise Invalid("not UTF-8", where=name) from error
+    return found
+
+
 def recipe(
     request: BuildRequest, command: tuple[str, ...], abi: str, base: str, env: dict[str, str]
 ) -> Recipe:
@@ -150,6 +178,7 @@ def recipe(
             BASE_LABEL: base,
             REVISION_LABEL: request.change.revision,
             CONFIG_LABEL: canonical(request.config).decode(),
+            **{CONTRACT_LABEL + callee: text for callee, text in contracts(request).items()},
         },
         platform=f"linux/{ARCHITECTURES.get(machine, machine)}",
         epoch=request.epoch,

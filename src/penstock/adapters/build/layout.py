@@ -21,6 +21,7 @@ from penstock.core.codec import decode
 from penstock.core.digest import canonical, digest, hex_of
 from penstock.core.image import (
     CONFIG_LABEL,
+    CONTRACT_LABEL,
     MANIFEST_TYPE,
     SERVICE_LABEL,
     Blobs,
@@ -45,7 +46,12 @@ class Layout:
             config = decode(ServiceConfig, json.loads(found.labels[CONFIG_LABEL]), CONFIG_LABEL)
         except (KeyError, ValueError, RecursionError, Invalid) as error:
             raise Broken("the image does not hold its configuration", where=artifact) from error
-        return Image(found.command, config)
+        contracts = {
+            name.removeprefix(CONTRACT_LABEL): text
+            for name, text in found.labels.items()
+            if name.startswith(CONTRACT_LABEL)
+        }
+        return Image(found.command, config, contracts)
 
     def read(self, artifact: str) -> Described:
         """The image's own configuration; every byte is checked against its digest."""

@@ -21,13 +21,13 @@ from penstock.adapters.envoy.admin import Admin, Hosts
 from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.files import Files
+from penstock.adapters.envoy.keys import Keys
 from penstock.adapters.envoy.peers import Peers
 from penstock.adapters.envoy.process import Process
 from penstock.adapters.envoy.rehearsal import rehearse
 from penstock.adapters.envoy.routes import (
     HOST,
     Active,
-    Keys,
     active,
     chains,
     kept_by,
@@ -39,10 +39,20 @@ from penstock.adapters.envoy.routes import (
 from penstock.adapters.envoy.sharing import Shared
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.tally import Tally, counted
+from penstock.adapters.envoy.visits import read_visits
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.admission import Refused
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, BackendState, Counters, Egress, Led, TrafficPlan, TrafficState
+from penstock.core.traffic import (
+    Backend,
+    BackendState,
+    Counters,
+    Egress,
+    Led,
+    TrafficPlan,
+    TrafficState,
+    Visit,
+)
 from penstock.errors import Invalid, Unavailable
 from penstock.ports import Issuer
 
@@ -320,6 +330,10 @@ class Envoy:
         if name not in self._state.plans:
             return ()
         return refusals(name, await self._admin.counters(rf"^{REFUSED}\.{re.escape(name)}\."))
+
+    async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
+        name = config.route_name(service, environment)
+        return await asyncio.to_thread(read_visits, self._folder / "access.log", name, since)
 
     async def led(self, service: str, environment: str) -> tuple[Led, ...]:
         """What was led to the dark releases of a service: Envoy counts it for each route."""

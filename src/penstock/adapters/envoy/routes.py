@@ -8,8 +8,6 @@ caller's egress listener, so that a change is one rename.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +17,10 @@ from penstock.adapters.envoy import admission
 from penstock.adapters.envoy.admission import CALLER_HEADER, INTERNAL_HEADERS, admission_of
 from penstock.adapters.envoy.config import PREVIEW, Json, route_name
 from penstock.adapters.envoy.exported import answering
+from penstock.adapters.envoy.keys import Keys
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.traffic import (
+    COPY_HEADER,
     MIRROR_HEADER,
     PREVIEW_COOKIE,
     PREVIEW_HEADER,
@@ -53,24 +53,6 @@ USERS, RULE = "users", "rule."
 TICKET = "[0-9a-f-]+"
 PARTS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
 TICKET_SECONDS = 30 * 24 * 3600
-
-
-@dataclass(frozen=True)
-class Keys:
-    """Secrets of one Envoy, all made from one."""
-
-    secret: str
-
-    def preview(self, route: str) -> str:
-        """Opens the dark releases of one service, and of no other."""
-        return self._of(f"preview {route}")
-
-    def chain(self, caller: str) -> str:
-        """A member of W3C baggage: whoever forwards it stays in the chain of *caller*."""
-        return f"penstock-chain={caller}.{self._of(f'chain {caller}')}"
-
-    def _of(self, purpose: str) -> str:
-        return hmac.new(self.secret.encode(), purpose.encode(), hashlib.sha256).hexdigest()[:40]
 
 
 @dataclass(frozen=True)
@@ -125,7 +107,8 @@ def no_routes(name: str) -> Json:
 
 
 def _preview(plan: TrafficPlan, release: str, keys: Keys) -> Iterator[Json]:
-    """By both headers, or on a host name of its own with the token as a header or a cookie.
+    """By both headers (as the copy of a request, if it says so), or on a host name of its own with the token
+    as a header or a cookie.
 
     A browser gets that cookie once it opens the host name with the token in the query.
     """
@@ -141,6 +124,8 @@ def _preview(plan: TrafficPlan, release: str, keys: Keys) -> Iterator[Json]:
         "response_headers_to_add": [_added("set-cookie", cookie, "APPEND_IF_EXISTS_OR_ADD")],
         **admission.unlimited(),
     }
+    copied = {"name": COPY_HEADER, "present_match": True}
+    yield _as_copy(_dark(plan, release, {"headers": [named, carried, copied]}))
     shown = (
         {"headers": [named, carried]},
         {"headers": [host, carried]},
@@ -258,12 +243,19 @@ def _copied(mirror: Mirror | None) -> tuple[_Variant, ...]:
             "default_value": {"numerator": mirror.share * 10, "denominator": "TEN_THOUSAND"}
         },
         "disable_shadow_host_suffix_append": True,
-        "request_headers_mutations": [
-            {"append": _added(MIRROR_HEADER, "1")},
-            {"append": _added(BAGGAGE, MARKED, "APPEND_IF_EXISTS_OR_ADD")},
-        ],
+        "request_headers_mutations": [{"append": mark} for mark in _marks()],
     }
     return (_Variant(headers=unmarked, action={"request_mirror_policies": [policy]}), _Variant())
+
+
+def _marks() -> tuple[Json, Json]:
+    """What says of a request that it is the copy of a user's, and of the calls that follow from it."""
+    return _added(MIRROR_HEADER, "1"), _added(BAGGAGE, MARKED, "APPEND_IF_EXISTS_OR_ADD")
+
+
+def _as_copy(route: Json) -> Json:
+    removed = [*route["request_headers_to_remove"], COPY_HEADER]
+    return route | {"request_headers_to_remove": removed, "request_headers_to_add": [*_marks()]}
 
 
 def _nobody() -> Json:
