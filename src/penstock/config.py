@@ -48,7 +48,11 @@ FILE = "penstock.yaml"
 #: Far more than anybody writes by hand. Reading takes a second for every twenty thousand of it.
 MAX_BYTES = 64 * 1024
 #: Stages that are there without being asked for; a check's stage has the check's name.
-STAGES = {stage.name for plan in (standard(NO_CANARY, ()), rollback(NO_CANARY)) for stage in plan.stages}
+STAGES = {
+    stage.name
+    for plan in (standard(NO_CANARY, (), objectives=True), rollback(NO_CANARY))
+    for stage in plan.stages
+}
 MOST_TARGETS = 20
 TRUST = "paste what penstock mesh trust prints on the peer"
 

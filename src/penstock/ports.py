@@ -294,7 +294,7 @@ Row = tuple[object, ...]
 
 
 class Transaction(Protocol):
-    """One open transaction. Parameters are ``?``. Only ``ledger`` and ``engine`` write SQL."""
+    """One open transaction. Parameters are ``?``. Only ``ledger``, ``engine`` and ``telemetry`` write SQL."""
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         """Run one statement and return its rows."""

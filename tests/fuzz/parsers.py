@@ -64,6 +64,7 @@ from penstock.ledger.signatures import signed_by
 from penstock.policyfile import parse_policy
 from penstock.policytests import load_tests
 from penstock.server.guard import OPEN, Guard
+from penstock.slofile import parse_slo
 
 # --- evidence ---------------------------------------------------------------------------------------------
 
@@ -166,6 +167,12 @@ def policy(data: bytes) -> None:
     found = parse_policy(data, "policy.yaml")
     assert found.rules
     CEL.compile(found)
+
+
+def slo(data: bytes) -> None:
+    found = parse_slo(data, "slo.yaml")
+    assert found.objectives
+    assert all(0 < one.allowed < 1 and one.window >= 3600 for one in found.objectives)
 
 
 def rules(data: bytes) -> None:

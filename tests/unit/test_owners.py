@@ -28,6 +28,8 @@ from penstock.core.people import (
     RoleGrant,
     RoleRevocation,
     Said,
+    SloRetirement,
+    SloVersion,
 )
 from penstock.core.predicates import Attempt, Ended, Findings, Predicate
 from penstock.core.saying import named, spoken, statement_of
@@ -59,6 +61,8 @@ class Hall:
         self.say("op", Binding(OP, "catalog", "shop"))
         for scope in ("organisation", "team/shop", "service/catalog", "service/unbound"):
             self.say("op", policy(OP, scope))
+        for service in ("catalog", "unbound"):
+            self.say("op", SloVersion(OP, service, "availability", "text"))
 
     def entry(self, signer: str, predicate: Predicate) -> Entry:
         self.clock += 1.0
@@ -117,6 +121,10 @@ VERBS: dict[str, Verb] = {
     "retire for all": lambda by: PolicyRetirement(by, "p-organisation", "x"),
     "retire for shop": lambda by: PolicyRetirement(by, "p-team-shop", "x"),
     "retire for catalog": lambda by: PolicyRetirement(by, "p-service-catalog", "x"),
+    "publish an SLO of catalog": lambda by: SloVersion(by, "catalog", "availability", "text"),
+    "publish an SLO of an unbound service": lambda by: SloVersion(by, "unbound", "availability", "text"),
+    "retire an SLO of catalog": lambda by: SloRetirement(by, "catalog", "availability", "x"),
+    "retire an SLO of an unbound service": lambda by: SloRetirement(by, "unbound", "availability", "x"),
     "override for all": lambda by: Override(by, "p-organisation", "deploy", RELEASE, "x", 1.0),
     "override for shop": lambda by: Override(by, "p-team-shop", "deploy", RELEASE, "x", 1.0),
     "quarantine in catalog": lambda by: Quarantine(by, "catalog", "test_a", "x", 1.0),
@@ -126,6 +134,8 @@ VERBS: dict[str, Verb] = {
 ADMINISTRATORS = {(ADMINISTRATOR, "organisation")}
 SECURITY = {("security-lead", "organisation")}
 TESTING = {("test-lead", "organisation")}
+OPERATIONS = {("operations-lead", "organisation")}
+SHOP_OPERATIONS = OPERATIONS | {("operations-lead", "team/shop")}
 SHOP_SECURITY = SECURITY | {("security-lead", "team/shop")}
 #: Who may do it, beside the operator, who holds every role.
 ALLOWED: dict[str, set[tuple[str, str]]] = {
@@ -148,6 +158,10 @@ ALLOWED: dict[str, set[tuple[str, str]]] = {
     "retire for all": SECURITY,
     "retire for shop": SHOP_SECURITY,
     "retire for catalog": SHOP_SECURITY,
+    "publish an SLO of catalog": SHOP_OPERATIONS,
+    "publish an SLO of an unbound service": OPERATIONS,
+    "retire an SLO of catalog": SHOP_OPERATIONS,
+    "retire an SLO of an unbound service": OPERATIONS,
     "override for all": SECURITY,
     "override for shop": SHOP_SECURITY,
     "quarantine in catalog": TESTING | {("test-lead", "team/shop")},
@@ -334,6 +348,10 @@ def test_somebody_is_always_left_who_can_grant() -> None:
         (RoleRevocation(OP, "nobody", "test-lead", "organisation", "x"), "does not hold"),
         (PolicyVersion(OP, "p", "security-lead", "everywhere", "t"), "not a scope"),
         (PolicyRetirement(OP, "p", "x"), "no policy 'p' is in force"),
+        (SloVersion(OP, "Not A Name", "a", "t"), "not a name"),
+        (SloVersion(OP, "catalog", "not/a/name", "t"), "not a name"),
+        (SloRetirement(OP, "catalog", "p", "x"), "catalog has no SLO 'p' in force; in force: availability"),
+        (SloRetirement(OP, "shop", "availability", "x"), "in force: none"),
         (Override(OP, "p", "deploy", RELEASE, "x", 1.0), "no policy 'p' is in force"),
     ],
 )

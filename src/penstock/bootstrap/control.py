@@ -6,8 +6,9 @@ entry-point name and nowhere else.
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from penstock.bootstrap.outgoing import Outgoing, open_outgoing
 from penstock.bootstrap.plugins import find, names, open_sandbox
 from penstock.checks.consumers import LiveDemands
 from penstock.core.notes import VerifierKey
+from penstock.core.objectives import ENVIRONMENT
 from penstock.core.workload import Isolation
 from penstock.engine import prune, schemas
 from penstock.engine.door import Door
@@ -29,10 +31,24 @@ from penstock.engine.scratch import Remembering
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import SLOTS, Worker
 from penstock.errors import Invalid
+from penstock.ledger import slos
 from penstock.ledger.log import Ledger
 from penstock.ledger.witnesses import Known, Witnesses
 from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
-from penstock.ports import Artifacts, Builder, Language, Metrics, Platform, Router, Sandbox, Store
+from penstock.ports import (
+    Artifacts,
+    Builder,
+    Language,
+    Metrics,
+    Platform,
+    Router,
+    Sandbox,
+    Store,
+    Transaction,
+)
+from penstock.telemetry import rollups
+from penstock.telemetry.rollups import Place
+from penstock.telemetry.sampler import Sampler
 
 
 @dataclass(frozen=True)
@@ -52,6 +68,7 @@ class ControlPlane:
     worker: Worker
     witnesses: Witnesses
     outgoing: Outgoing
+    sampler: Sampler
     platform: Platform
     router: Router
     metrics: Metrics
@@ -72,7 +89,6 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
     languages = open_languages()
     source = around("Source", find("source", "git")(home.cache / "git"))
-    shipping = Shipping(store, journal, ledger, source, builders, artifacts)
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     powers: dict[str, object] = {
         "store": store,
@@ -96,12 +112,13 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         ledger=ledger,
         journal=journal,
         engine=engine,
-        shipping=shipping,
+        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
         operators=Operators(store, ledger, journal),
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
+        sampler=Sampler(store, metrics, functools.partial(_with_objectives, ledger)),
         outgoing=await open_outgoing(home, store, ledger, journal),
         platform=platform,
         router=router,
@@ -119,9 +136,15 @@ async def _migrate(home: Home, store: Store, ledger: Ledger, journal: Journal) -
         await ledger.migrate()
         await journal.migrate()
         await prune.migrate(store)
+        await rollups.migrate(store)
     except BaseException:
         await store.close()
         raise
+
+
+async def _with_objectives(ledger: Ledger, tx: Transaction) -> Collection[Place]:
+    """The services for which something is to be counted."""
+    return [(service, ENVIRONMENT) for service in slos.services(await ledger.authority(tx))]
 
 
 def store_place(home: Home) -> tuple[str, Path | str]:

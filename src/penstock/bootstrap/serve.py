@@ -55,7 +55,8 @@ async def _serve(home: Home) -> None:
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
     # The senders run in this process alone, which holds the lock: else everybody would be told twice.
     senders = (control.witnesses.run(), control.outgoing.run())
-    background = [asyncio.create_task(task) for task in (_work(control), *senders)]
+    own = (_work(control), control.sampler.run())
+    background = [asyncio.create_task(task) for task in (*own, *senders)]
     try:
         await asyncio.gather(
             open_to_user.serve(sockets=[_unix(home.api_socket)]),

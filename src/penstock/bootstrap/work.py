@@ -47,7 +47,7 @@ async def _work(home: Home, name: str, slots: int) -> None:
     await grant_worker(control.store, control.ledger, control.keys, f"worker-{name}")
     # The lock says that the worker of this name before us is dead: nobody has to wait for its leases.
     await control.journal.orphan(control.worker.owner)
-    working = asyncio.create_task(control.worker.run())
+    working = asyncio.ensure_future(asyncio.gather(control.worker.run(), control.sampler.run()))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)

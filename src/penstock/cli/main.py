@@ -22,6 +22,7 @@ from penstock.cli import (
     people,
     policies,
     saying,
+    slos,
     verbs,
     webhook,
     witness,
@@ -225,6 +226,8 @@ def _people(commands: Commands[argparse.ArgumentParser]) -> None:
     canary.parsers(_group(commands, "canary", what, "penstock canary plan shop"))
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
+    what = "service level objectives: publish, list, show"
+    slos.parsers(_group(commands, "slo", what, "penstock slo list"))
     people.parsers(functools.partial(_group, commands))
     what = "let a release pass a policy: by a holder of its owning role, with a reason, for a while"
     example = "penstock override shop-1a2b3c4d --policy security-lead --reason 'fix is on its way' --for 4h"

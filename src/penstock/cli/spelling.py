@@ -42,6 +42,15 @@ def warn_of_binding(client: Client, service: str, team: str, before: Iterable[st
     _warn("service", service, {row["service"] for row in client.get("/v1/status")["services"]})
 
 
+def warn_of_service(client: Client, service: str) -> None:
+    """A service that nobody has delivered yet."""
+    known = {row["service"] for row in client.get("/v1/status")["services"]}
+    if service not in known:
+        nearest = _nearest(service, known)
+        words = f"; did you mean {nearest}?" if nearest else ""
+        complain(f"! no service here was called {service} before{words}")
+
+
 def warn_of_revoked(client: Client, keyid: str) -> None:
     """A key that was taken back once, and is granted again."""
     about = client.get("/v1/evidence", digest=digest(keyid.encode()))["entries"]

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from penstock.core.digest import digest, hex_of
 from penstock.core.evidence import Entry, Statement
+from penstock.core.objectives import OWNER, SloInForce
 from penstock.core.people import (
     MANDATES,
     ORGANISATION,
@@ -29,6 +30,8 @@ from penstock.core.people import (
     RoleGrant,
     RoleRevocation,
     Said,
+    SloRetirement,
+    SloVersion,
 )
 from penstock.core.predicates import Components, Coverage, Findings, TestResult
 from penstock.core.saying import subject_of
@@ -73,6 +76,7 @@ class Authority:
     """What the entries so far grant. `admit` gives the next one.
 
     *roles* holds (role, scope) pairs; *owners* keeps whose a policy's name is, after its retirement too;
+    *slos* are found by service and name;
     *log_keys* the log's keys, each with the index of the entry that made it so; *latest* is when each person
     last said something; *changed* the index of the last entry that changed who may do what, or which rules
     hold (-1: none).
@@ -83,6 +87,7 @@ class Authority:
     addresses: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     policies: Mapping[str, InForce] = field(default_factory=dict)
     owners: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    slos: Mapping[tuple[str, str], SloInForce] = field(default_factory=dict)
     teams: Mapping[str, str] = field(default_factory=dict)
     log_keys: tuple[tuple[int, bytes], ...] = ()
     latest: Mapping[str, float] = field(default_factory=dict)
@@ -215,6 +220,12 @@ class Authority:
             case Quarantine():
                 _quarantined(predicate)
                 self._demand(predicate.by.identity, TEST_LEAD, f"service/{predicate.service}")
+            case SloVersion() | SloRetirement():
+                _named(predicate.service)
+                _named(predicate.name)
+                self._demand(predicate.by.identity, OWNER, f"service/{predicate.service}")
+                if isinstance(predicate, SloRetirement):
+                    self._known_slo(predicate.service, predicate.name)
             case Review():
                 pass  # anybody who is known may have an opinion; whose counts is for policies to say
             case _:
@@ -246,6 +257,11 @@ class Authority:
         elif name not in self.policies:
             known = ", ".join(sorted(self.policies)) or "none"
             raise Invalid(f"no policy {name!r} is in force; in force: {known}")
+
+    def _known_slo(self, service: str, name: str) -> None:
+        if (service, name) not in self.slos:
+            known = ", ".join(held for place, held in sorted(self.slos) if place == service) or "none"
+            raise Invalid(f"{service} has no SLO {name!r} in force; in force: {known}")
 
     def _demand(self, identity: str, role: str, scope: str) -> None:
         if self.covers(identity, role, scope):
@@ -295,6 +311,11 @@ def _applied(before: Authority, said: object, entry: Entry) -> Authority:
                 policies={**before.policies, version.name: held_now},
                 owners={**before.owners, version.name: (version.owner, version.scope)},
             )
+        case SloVersion(service=service, name=name, source=source):
+            slo = SloInForce(service, name, source, digest(source.encode()), entry.index)
+            return replace(before, slos={**before.slos, (service, name): slo})
+        case SloRetirement(service=service, name=name):
+            return replace(before, slos={k: v for k, v in before.slos.items() if k != (service, name)})
         case PolicyRetirement(name=name):
             return replace(before, policies={k: v for k, v in before.policies.items() if k != name})
         case _:

@@ -31,6 +31,7 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "artifact.name": (FactType.TEXT, "the service whose artifact this is"),
     "artifact.digest": (FactType.TEXT, "sha256:… of the image manifest"),
     "release.digest": (FactType.TEXT, "sha256:… of the pair (artifact, environment data)"),
+    "service.slos": (FactType.INT, "SLOs that are in force for the service"),
     "release.first": (FactType.BOOL, "true while the service has never been promoted here"),
     "evidence.provenance.builder": (FactType.TEXT, "who built the artifact"),
     "evidence.provenance.isolation": (FactType.TEXT, "bubblewrap, or none"),
@@ -83,6 +84,16 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.canary.needed": (FactType.INT, "user requests that the judge needs for a verdict"),
     "evidence.canary.quiet": (FactType.BOOL, "true if all the service's traffic was too little to tell"),
     "evidence.canary.explanation": (FactType.TEXT, "the judge's words"),
+    "evidence.slo.verdict": (FactType.TEXT, "PASS, FAIL or UNKNOWN: the service's error budgets"),
+    "evidence.slo.burning": (FactType.TEXTS, "objectives whose budget goes too fast to last"),
+    "evidence.slo.exhausted": (FactType.TEXTS, "objectives whose budget is used up"),
+    "evidence.slo.quiet": (FactType.TEXTS, "objectives with too few user requests to tell"),
+    "evidence.slo.unknown": (FactType.TEXTS, "objectives for which nothing was counted of late"),
+    "evidence.slo.left": (
+        FactType.NUMBER,
+        "the smallest budget that is left: 1 is all, below 0 too much used",
+    ),
+    "evidence.slo.explanation": (FactType.TEXT, "how each objective stands, in words"),
 }
 
 #: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would; what an earlier
@@ -106,6 +117,7 @@ AGED = (
     "evidence.findings",
     "evidence.components",
     "evidence.imported",
+    "evidence.slo",
 )
 
 

@@ -28,6 +28,7 @@ TYPES = {
     "acceptance": "test",
     "measure": "test",
     "look": "test",
+    "slo": "test",
     "deploy": "deploy",
     "shift": "deploy",
     "promote": "deploy",

@@ -1,4 +1,4 @@
-"""What people say: grants, policies, reviews, overrides. One frozen class for each predicate type.
+"""What people say: grants, policies, SLOs, reviews, overrides. One frozen class for each predicate type.
 
 Called by `core.predicates` (which lists every type), by `core.authority` (which says who may say what)
 and by whoever makes such a statement. A class never changes once released: a new version is a new class
@@ -154,6 +154,31 @@ class PolicyRetirement:
     reason: str
 
 
+# --- what users can rely on -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SloVersion:
+    """The source text of an SLO (OpenSLO v1) of *service*. Its subject is the text."""
+
+    TYPE: ClassVar[str] = "urn:penstock:slo:v1"
+    by: By
+    service: str
+    name: str
+    source: str
+
+
+@dataclass(frozen=True)
+class SloRetirement:
+    """The SLO holds no longer."""
+
+    TYPE: ClassVar[str] = "urn:penstock:slo-retirement:v1"
+    by: By
+    service: str
+    name: str
+    reason: str
+
+
 # --- about one change, or one test ----------------------------------------------------------------------
 
 
@@ -208,6 +233,8 @@ Said = (
     | Binding
     | PolicyVersion
     | PolicyRetirement
+    | SloVersion
+    | SloRetirement
     | Review
     | Override
     | Quarantine
@@ -224,6 +251,8 @@ MANDATES = (
     Binding,
     PolicyVersion,
     PolicyRetirement,
+    SloVersion,
+    SloRetirement,
 )
 #: Statements that people sign; everything else is signed by workers.
 BY_PEOPLE = (*MANDATES, Review, Override, Quarantine)

@@ -310,8 +310,11 @@ ALL_CHECKS = (Stage("tests", "suite", after=("build",)),)
 CANARY_SLACK = 900.0
 
 
-def standard(canary: Canary, checks: tuple[Stage, ...] = ALL_CHECKS) -> Pipeline:
-    """The pipeline of a code change. *checks* run beside the scan, after the build."""
+def standard(canary: Canary, checks: tuple[Stage, ...] = ALL_CHECKS, *, objectives: bool = False) -> Pipeline:
+    """The pipeline of a code change. *checks* run beside the scan, after the build.
+
+    Here and below: where the service has *objectives*, they are looked at before the promotion.
+    """
     before = ("scan", *(check.name for check in checks))
     return Pipeline(
         "standard",
@@ -320,25 +323,26 @@ def standard(canary: Canary, checks: tuple[Stage, ...] = ALL_CHECKS) -> Pipeline
             Stage("build", "build", after=("begin",)),
             *checks,
             Stage("scan", "scan", after=("build",)),
-            *_into_production(canary, before),
+            *_into_production(canary, before, objectives),
         ),
         canary,
     )
 
 
-def _into_production(canary: Canary, before: tuple[str, ...]) -> tuple[Stage, ...]:
+def _into_production(canary: Canary, before: tuple[str, ...], objectives: bool) -> tuple[Stage, ...]:
     seconds = len(canary.steps) * canary.seconds_per_step + canary.patience + CANARY_SLACK
     return (
         Stage("deploy", "deploy", guards="deploy", after=before),
         Stage("acceptance", "acceptance", after=("deploy",)),
         Stage("canary", "canary", guards="shift", after=("acceptance",), seconds=seconds),
-        Stage("promote", "promote", guards="promote", after=("canary",)),
+        *((Stage("slo", "slo", after=("canary",)),) if objectives else ()),
+        Stage("promote", "promote", guards="promote", after=("slo" if objectives else "canary",)),
     )
 
 
-def configuration(canary: Canary) -> Pipeline:
+def configuration(canary: Canary, *, objectives: bool = False) -> Pipeline:
     """Environment data alone: the artifact that is live, and its evidence, stand as they are."""
-    stages = (Stage("begin", "begin"), *_into_production(canary, ("begin",)))
+    stages = (Stage("begin", "begin"), *_into_production(canary, ("begin",), objectives))
     return Pipeline("configuration", stages, canary)
 
 

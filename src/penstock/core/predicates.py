@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, get_args
 from penstock.core.acceptance import Accepted as Accepted
 from penstock.core.canary import Row, Rule
 from penstock.core.codec import json_name
+from penstock.core.objectives import Budget
 from penstock.core.people import Said
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import Counters, Weight
@@ -100,10 +101,8 @@ class RolledBack:
 
 @dataclass(frozen=True)
 class Drifted:
-    """The data plane did not do what was last asked of it: *found* says in what. It was put right then.
-
-    *weights* are those that were found, in thousandths.
-    """
+    """The data plane did not do what was last asked: *found* says in what, *weights* (in thousandths) are
+    those that were found. It was put right then."""
 
     TYPE: ClassVar[str] = "urn:penstock:drift:v1"
     delivery: str
@@ -376,6 +375,7 @@ Predicate = (
     | Imported
     | Accepted
     | Look
+    | Budget
     | SignOff
     | Attempt
 )

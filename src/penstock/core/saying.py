@@ -25,6 +25,8 @@ from penstock.core.people import (
     RoleGrant,
     RoleRevocation,
     Said,
+    SloRetirement,
+    SloVersion,
 )
 
 
@@ -39,14 +41,16 @@ def spoken(said: Said, at: float) -> Said:
 
 
 def subject_of(said: Said) -> Subject:
-    """What it is about: a policy's text, a release, or something that has a name and no content."""
+    """What it is about: the text of a policy or SLO, a release, or what has a name and no content."""
     match said:
-        case PolicyVersion(name=name, source=source):
+        case PolicyVersion(name=name, source=source) | SloVersion(name=name, source=source):
             return Subject(name, digest(source.encode()))
         case Override(release=release):
             return Subject("release", release)
         case Quarantine(service=service):
             return about_tests(service)
+        case SloRetirement(service=service, name=name):
+            return named(f"{service}/{name}")
         case Genesis(origin=name) | PolicyRetirement(name=name) | Review(revision=name):
             return named(name)
         case (

@@ -6,8 +6,8 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
 2. About the artifact: provenance, test results, coverage, findings, components, and statements signed
    elsewhere. Of several with the same type, origin, source and suite or tool, the newest counts.
    (`FIRST_ENGINE` did not look at the suite or tool of what was signed elsewhere.)
-3. About the release, and newer than the delivery's own beginning: acceptance and canary looks. The
-   newest of each counts: the canary of an earlier delivery never signs for a later one.
+3. About the release, and newer than the delivery's own beginning: acceptance, canary looks and error
+   budgets. The newest of each counts: the canary of an earlier delivery never signs for a later one.
 4. About the release, at any time: the newest override of each policy for this action.
 5. About the change's revision: each person's newest review.
 6. About the service's tests: the newest word on each test, if it quarantines it still.
@@ -24,6 +24,8 @@ from penstock.core.digest import digest
 from penstock.core.evidence import Entry
 from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
 from penstock.core.imported import translate
+from penstock.core.objectives import Budget
+from penstock.core.objectives import facts as budget_facts
 from penstock.core.people import Override, Quarantine, Review
 from penstock.core.predicates import (
     Accepted,
@@ -107,7 +109,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
             return name
     if statement.about(question.release.digest):
         match statement.predicate:
-            case Accepted() | Look() if entry.index > began:
+            case Accepted() | Look() | Budget() if entry.index > began:
                 return (statement.predicate.TYPE,)
             case Override(policy=policy, action=action) if action == question.action:
                 return (Override.TYPE, policy)
@@ -180,6 +182,7 @@ def facts(selected: Sequence[Entry], question: Question, authority: Authority) -
         "artifact.digest": question.artifact.digest,
         "release.digest": release.digest,
         "release.first": question.first,
+        "service.slos": sum(service == change.service for service, _ in authority.slos),
     }
     predicates = [p for entry in selected for p in _told(entry.statement.predicate)]
     flaky = quarantines(selected, question, authority)
@@ -197,6 +200,8 @@ def facts(selected: Sequence[Entry], question: Question, authority: Authority) -
                 found |= _acceptance(predicate, flaky)
             case Look():
                 found |= _canary(predicate)
+            case Budget():
+                found |= budget_facts(predicate)
             case _:
                 pass
     return found
@@ -228,6 +233,7 @@ KINDS: dict[type, str] = {
     Findings: "evidence.findings",
     Components: "evidence.components",
     Imported: "evidence.imported",
+    Budget: "evidence.slo",
 }
 
 

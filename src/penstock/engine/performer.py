@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.actions import build, deploy, promote, rollback, shift
-from penstock.checks import acceptance, canary, scan, suite
+from penstock.checks import acceptance, canary, scan, slo, suite
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
 from penstock.engine import begin, chains, gate, scratch
@@ -37,6 +37,7 @@ VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
     "measure": canary.measure,
     "shift": shift.perform,
     "look": canary.look,
+    "slo": slo.perform,
     "promote": promote.perform,
     "rollback": rollback.undo,
     "restore": rollback.restore,

@@ -37,13 +37,17 @@ def _first(delivery: Delivery) -> Pipeline:
     return replace(made, stages=tuple(replace(stage, seconds=math.inf) for stage in made.stages))
 
 
-def with_plan(header: Header) -> Header:
+def with_plan(header: Header, *, objectives: bool = False) -> Header:
     """The header of a new delivery: the plan is kept in it."""
-    return replace(header, version=2, pipeline=planned(header.change.kind, header.config))
+    made = planned(header.change.kind, header.config, objectives=objectives)
+    return replace(header, version=2, pipeline=made)
 
 
-def planned(kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None = None) -> Pipeline:
-    """The pipeline for a `Change.kind`. *checks* stand for those of the configuration."""
+def planned(
+    kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None = None, *, objectives: bool = False
+) -> Pipeline:
+    """The pipeline for a `Change.kind`. *checks* stand for those of the configuration. A rollback is never
+    asked for *objectives*: it may be what they need."""
     given = config.canary
     canary = Canary(
         tuple(thousandths(step) for step in given.steps),
@@ -53,9 +57,10 @@ def planned(kind: str, config: ServiceConfig, checks: tuple[Stage, ...] | None =
     )
     match kind:
         case "code":
-            return _with_time(standard(canary, checks or check_stages(config)), config)
+            made = standard(canary, checks or check_stages(config), objectives=objectives)
+            return _with_time(made, config)
         case "configuration":
-            return _with_time(configuration(canary), config)
+            return _with_time(configuration(canary, objectives=objectives), config)
         case _:
             return rollback(canary)
 

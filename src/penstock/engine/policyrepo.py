@@ -1,8 +1,8 @@
-"""Policies from a git repository: another way to the same door.
+"""Policies and SLOs from a git repository: another way to the same door.
 
-Called by the server. A file counts only if CODEOWNERS gives it to the role that owns the policy, and if the
-last commit that changed it is signed by somebody who holds that role now. The server attests it, and the
-statement names the commit.
+Called by the server. A file counts only if CODEOWNERS gives it to the role that owns the policy (for an SLO:
+the operations lead), and if the last commit that changed it is signed by somebody who holds that role now.
+The server attests it, and the statement names the commit.
 """
 
 from __future__ import annotations
@@ -10,22 +10,23 @@ from __future__ import annotations
 import asyncio
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from penstock.core.authority import ADMINISTRATOR, Authority
+from penstock.core.authority import ADMINISTRATOR, Authority, InForce
 from penstock.core.codeowners import owners
-from penstock.core.digest import digest
 from penstock.core.evidence import Entry
-from penstock.core.people import By, PolicyVersion
-from penstock.core.policy import PolicyDocument
+from penstock.core.objectives import OWNER, SloInForce
+from penstock.core.people import By, PolicyVersion, SloVersion
 from penstock.engine.door import Door, Login
 from penstock.errors import Conflict, Invalid, Refused
 from penstock.ledger.log import Ledger
 from penstock.policyfile import parse_policy
 from penstock.ports import Source, SourceRevision, Store
+from penstock.slofile import parse_slo
 
-FOLDER = "policies"
+FOLDER, OBJECTIVES = "policies", "slos"
+NOBODY = By("")
 #: Where CODEOWNERS may lie, in the order in which it is looked for.
 CODEOWNERS = (".github/CODEOWNERS", "CODEOWNERS", "docs/CODEOWNERS")
 #: Far more than the policies of an organisation need; hostile patterns stay short work.
@@ -33,9 +34,14 @@ MAX_CODEOWNERS = 64 * 1024
 LOGIN = re.compile(r"signed commit [0-9a-f]{40,64} of (\d+)")
 
 
+#: What a file publishes; whose word it is, is known later.
+Version = PolicyVersion | SloVersion
+
+
 @dataclass(frozen=True)
 class Synced:
-    """One file: what became of it, by whose commit, and the entry that published it."""
+    """One file: what became of it, by whose commit, and the entry that published it. *policy* is the name of
+    the policy or SLO."""
 
     file: str
     policy: str
@@ -53,10 +59,10 @@ class PolicyRepository:
         self._door = door
 
     async def sync(self, location: str, revision: str, caller: str) -> tuple[Synced, ...]:
-        """Publish every policy of the repository that differs from what is in force.
+        """Publish every policy and SLO of the repository that differs from what is in force.
 
-        All files are checked before anything is published. A policy that is in force and has no file here
-        stays in force: retiring it is a decision of its own. *caller* has to be an administrator, or to hold
+        All files are checked before anything is published. What is in force and has no file here stays in
+        force: retiring it is a decision of its own. *caller* has to be an administrator, or to hold
         the roles that own what changes: people sign drafts too, and which repository counts is a decision.
         """
         async with self._store.transaction(write=False) as tx:
@@ -66,54 +72,75 @@ class PolicyRepository:
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             tree = Path(folder)
             await self._source.checkout(found, tree)
-            documents = await asyncio.to_thread(_policies, tree, location)
+            versions = await asyncio.to_thread(_versions, tree, location)
             ownership = _ownership(tree, location)
         async with self._store.transaction(write=False) as tx:
             authority = await self._ledger.authority(tx)
-            present = {h.name: await self._ledger.entry(tx, h.index) for h in authority.policies.values()}
+            held = {path: _held(authority, version) for path, version in versions.items()}
+            present = {path: await self._ledger.entry(tx, one.index) for path, one in held.items() if one}
         plans = [
-            await self._plan(found, name, document, ownership, authority, present)
-            for name, document in documents.items()
+            _unchanged(path, version)
+            if path in present and _text(present[path]) == version.source
+            else await self._plan(found, path, version, ownership, authority, present.get(path))
+            for path, version in versions.items()
         ]
-        for plan in plans:
-            owner, scope = documents[plan.file].owner, documents[plan.file].scope
+        for plan, version in zip(plans, versions.values(), strict=True):
+            owner, scope = _role(version)
             allowed = authority.covers(caller, ADMINISTRATOR, scope) or authority.covers(caller, owner, scope)
             if plan.identity and not allowed:
                 raise _not_for(caller, owner)
-        return tuple([await self._publish(plan, documents[plan.file]) for plan in plans])
+        return tuple(
+            [
+                await self._publish(plan, version)
+                for plan, version in zip(plans, versions.values(), strict=True)
+            ]
+        )
 
     async def _plan(
         self,
         found: SourceRevision,
-        name: str,
-        document: PolicyDocument,
+        path: str,
+        version: Version,
         ownership: str,
         authority: Authority,
-        present: dict[str, Entry],
+        present: Entry | None,
     ) -> Synced:
-        path, held = f"{FOLDER}/{name}", authority.policies.get(document.policy)
-        if held is not None and held.digest == digest(document.source.encode()):
-            return Synced(name, document.policy, "unchanged")
-        await asyncio.to_thread(_owned, path, document, ownership)
+        await asyncio.to_thread(_owned, path, _role(version)[0], ownership)
         commit = await self._source.touched(found, path)
         identity = _signer(commit, authority, path)
-        if held is not None and commit.committed_epoch <= _since(present[held.name]):
+        if present is not None and commit.committed_epoch <= _since(present):
             raise Conflict(
-                f"commit {commit.revision[:12]} is not newer than the version in force (entry {held.index})",
+                f"commit {commit.revision[:12]} is not newer than what is in force (entry {present.index})",
                 where=path,
                 next_move="sync the newest revision, or commit the change again",
             )
         login = f"signed commit {commit.revision} of {commit.committed_epoch}"
-        return Synced(name, document.policy, login, commit.revision, identity)
+        return replace(_unchanged(path, version), what=login, commit=commit.revision, identity=identity)
 
-    async def _publish(self, plan: Synced, document: PolicyDocument) -> Synced:
+    async def _publish(self, plan: Synced, version: Version) -> Synced:
         if not plan.identity:
             return plan
-        version = PolicyVersion(
-            By(plan.identity), document.policy, document.owner, document.scope, document.source
-        )
-        entry = await self._door.attest(version, Login(plan.identity, plan.what))
-        return Synced(plan.file, plan.policy, "published", plan.commit, plan.identity, entry.index)
+        said = replace(version, by=By(plan.identity))
+        entry = await self._door.attest(said, Login(plan.identity, plan.what))
+        return replace(plan, what="published", index=entry.index)
+
+
+def _unchanged(path: str, version: Version) -> Synced:
+    return Synced(path.removeprefix(f"{FOLDER}/"), version.name, "unchanged")
+
+
+def _held(authority: Authority, version: Version) -> InForce | SloInForce | None:
+    """What is in force under the name of what a file would publish."""
+    if isinstance(version, SloVersion):
+        return authority.slos.get((version.service, version.name))
+    return authority.policies.get(version.name)
+
+
+def _role(version: Version) -> tuple[str, str]:
+    """The role that says it, and for which scope."""
+    if isinstance(version, SloVersion):
+        return OWNER, f"service/{version.service}"
+    return version.owner, version.scope
 
 
 def _not_for(caller: str, role: str) -> Refused:
@@ -121,9 +148,10 @@ def _not_for(caller: str, role: str) -> Refused:
     return Refused(what, next_move=f"ask an administrator, or a holder of {role}: penstock identity list")
 
 
-def _policies(tree: Path, location: str) -> dict[str, PolicyDocument]:
-    files = sorted(tree.glob(f"{FOLDER}/*.yaml"))
-    for path in (tree / FOLDER, *files):
+def _versions(tree: Path, location: str) -> dict[str, Version]:
+    """What the files would publish, by path."""
+    files = sorted([*tree.glob(f"{FOLDER}/*.yaml"), *tree.glob(f"{OBJECTIVES}/*.yaml")])
+    for path in (tree / FOLDER, tree / OBJECTIVES, *files):
         # Git does not look through links: the last commit that changed the path says nothing about the text.
         if path.is_symlink():
             what = "a link, whose signature would not be that of the text behind it"
@@ -131,13 +159,22 @@ def _policies(tree: Path, location: str) -> dict[str, PolicyDocument]:
                 what, where=f"{location}: {path.relative_to(tree)}", next_move="commit the file itself"
             )
     found = {
-        file.name: parse_policy(file.read_bytes(), f"{FOLDER}/{file.name}")
+        str(file.relative_to(tree)): _version(file, str(file.relative_to(tree)))
         for file in files
         if not file.name.endswith(".test.yaml") and file.is_file()
     }
     if not found:
-        raise Invalid(f"no {FOLDER}/*.yaml here", where=location)
+        raise Invalid(f"no {FOLDER}/*.yaml or {OBJECTIVES}/*.yaml here", where=location)
     return found
+
+
+def _version(file: Path, path: str) -> Version:
+    text = file.read_bytes()
+    if path.startswith(f"{OBJECTIVES}/"):
+        slo = parse_slo(text, path)
+        return SloVersion(NOBODY, slo.service, slo.name, slo.source)
+    policy = parse_policy(text, path)
+    return PolicyVersion(NOBODY, policy.policy, policy.owner, policy.scope, policy.source)
 
 
 def _ownership(tree: Path, location: str) -> str:
@@ -153,16 +190,16 @@ def _ownership(tree: Path, location: str) -> str:
     )
 
 
-def _owned(path: str, document: PolicyDocument, ownership: str) -> None:
+def _owned(path: str, owner: str, ownership: str) -> None:
     """CODEOWNERS names the owning role, with or without an organisation before it."""
     named = owners(ownership, path)
-    if document.owner in {name.removeprefix("@").rpartition("/")[2] for name in named}:
+    if owner in {name.removeprefix("@").rpartition("/")[2] for name in named}:
         return
     whose = ", ".join(named) or "nobody"
     raise Refused(
-        f"CODEOWNERS gives this file to {whose}; the policy's owner is {document.owner}",
+        f"CODEOWNERS gives this file to {whose}; its owner is {owner}",
         where=path,
-        next_move=f"add to CODEOWNERS: /{path} @{document.owner}",
+        next_move=f"add to CODEOWNERS: /{path} @{owner}",
     )
 
 
@@ -182,6 +219,12 @@ def _signer(commit: SourceRevision, authority: Authority, path: str) -> str:
 def _since(entry: Entry) -> float:
     """When the version in force was made: its commit's time, or when it was signed."""
     said = entry.statement.predicate
-    assert isinstance(said, PolicyVersion)
+    assert isinstance(said, Version)
     commit = LOGIN.fullmatch(said.by.login or "")
     return float(commit.group(1)) if commit else said.by.at
+
+
+def _text(entry: Entry) -> str:
+    said = entry.statement.predicate
+    assert isinstance(said, Version)
+    return said.source

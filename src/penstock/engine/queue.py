@@ -16,6 +16,8 @@ from penstock.engine import changesets
 from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.plans import plan, with_plan
 from penstock.errors import Conflict, Invalid
+from penstock.ledger import slos
+from penstock.ledger.log import Ledger
 from penstock.ports import Store, Transaction
 
 #: What is about the artifact alone, and as true of it in another delivery.
@@ -35,9 +37,10 @@ class Proposal:
 
 
 class Queue:
-    def __init__(self, store: Store, journal: Journal) -> None:
+    def __init__(self, store: Store, journal: Journal, ledger: Ledger) -> None:
         self._store = store
         self._journal = journal
+        self._ledger = ledger
 
     async def add(self, proposal: Proposal) -> str:
         """Queue one delivery; returns its id."""
@@ -87,7 +90,9 @@ class Queue:
                     await self._journal.supersede(tx, delivery.id, by)
 
     async def _put(self, tx: Transaction, delivery: str, proposal: Proposal) -> None:
-        header = with_plan(proposal.header)
+        authority = await self._ledger.authority(tx)
+        objectives = bool(slos.in_force(authority, proposal.service))
+        header = with_plan(proposal.header, objectives=objectives)
         scope = f"{header.change.service}/{header.change.environment}"
         waiting = await self._journal.open_in(tx, scope)
         await self._journal.create(tx, delivery, header)

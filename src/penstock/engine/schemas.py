@@ -12,6 +12,7 @@ from penstock.engine import journal, numbers, prune
 from penstock.errors import Conflict
 from penstock.ledger import hooks, log
 from penstock.ports import Store
+from penstock.telemetry import rollups
 
 #: By component. What is not named here was made by somebody else, and is left alone.
 KNOWN: Mapping[str, int] = {
@@ -20,6 +21,7 @@ KNOWN: Mapping[str, int] = {
     "numbers": len(numbers.SCHEMA),
     "pruning": len(prune.SCHEMA),
     "webhooks": len(hooks.SCHEMA),
+    "telemetry": len(rollups.SCHEMA),
 }
 
 

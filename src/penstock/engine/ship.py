@@ -48,7 +48,7 @@ class Shipping:
         self._source = source
         self._builders = builders
         self._artifacts = artifacts
-        self.queue = Queue(store, journal)
+        self.queue = Queue(store, journal, ledger)
 
     async def ship(
         self, location: str, revision: str, environment: str, permit: Permit, beside: Sequence[str] = ()

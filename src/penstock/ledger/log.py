@@ -22,9 +22,10 @@ from penstock.core.evidence import (
     seal_statement,
 )
 from penstock.core.notes import Checkpoint, sign_note
-from penstock.core.people import BY_PEOPLE, PolicyVersion
+from penstock.core.people import BY_PEOPLE, PolicyVersion, SloVersion
 from penstock.core.predicates import Imported
 from penstock.errors import Broken, Invalid, Refused
+from penstock.ledger import slos
 from penstock.ledger.again import document_of
 from penstock.ledger.foreign import check_imported
 from penstock.ledger.signatures import signed_by
@@ -311,6 +312,8 @@ def admitted(authority: Authority, entry: Entry) -> Authority:
     predicate = entry.statement.predicate
     if isinstance(predicate, PolicyVersion):
         document_of(predicate)
+    if isinstance(predicate, SloVersion):
+        slos.document_of(predicate)
     if isinstance(predicate, Imported):
         check_imported(authority, predicate, entry.statement)
     return after

@@ -14,10 +14,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from penstock.analysis.budget import span
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.workload import Isolation
 from penstock.errors import PenstockError
-from penstock.server import canaries, flaky, logs, views
+from penstock.server import canaries, flaky, logs, slos, views
 from penstock.server.chart import picture
 from penstock.server.guard import COOKIE, identity_of
 
@@ -49,6 +50,8 @@ def _size(count: int) -> str:
 
 
 TEMPLATES.filters["size"] = _size
+TEMPLATES.filters["span"] = span
+TEMPLATES.filters["picture"] = slos.picture
 TEMPLATES.filters["when"] = _when
 TEMPLATES.filters["duration"] = _duration
 
@@ -95,6 +98,12 @@ def routes(control: ControlPlane) -> APIRouter:
     @pages.get("/policies")
     async def policies() -> HTMLResponse:
         return page("policies.html", "Policies", policies=await views.policies(control))
+
+    @pages.get("/slos")
+    async def objectives(after: str = "") -> HTMLResponse:
+        found = await slos.every(control, after)
+        more = found[-1]["service"] if len(found) == slos.PAGE else ""
+        return page("slos.html", "What users were promised", services=found, more=more)
 
     @pages.get("/services/{service}")
     async def why(service: str) -> HTMLResponse:

@@ -41,7 +41,7 @@ def proposal(service: str, revision: str = "1") -> Proposal:
 
 
 async def ship_together(s: Stage, *services: str) -> tuple[str, ...]:
-    return await Queue(s.store, s.journal).add_together([proposal(service) for service in services])
+    return await Queue(s.store, s.journal, s.ledger).add_together([proposal(service) for service in services])
 
 
 def order(engine: FakeEngine, verb: str) -> list[str]:
@@ -87,7 +87,7 @@ async def test_one_that_waits_in_its_queue_holds_the_others_back_and_is_ended_wi
     async with stage(tmp_path, store) as s:
         engine = FakeEngine()
         engine.holds["build"] = asyncio.Event()
-        queue = Queue(s.store, s.journal)
+        queue = Queue(s.store, s.journal, s.ledger)
         before = await queue.add(proposal("catalog"))
         async with running(await s.worker("w1", engine)):
             await s.until(lambda: bool(engine.keys(before)))
@@ -108,7 +108,7 @@ async def test_one_that_waits_in_its_queue_holds_the_others_back_and_is_ended_wi
 async def test_a_newer_commit_does_not_take_a_member_out_of_its_set(tmp_path: Path, store: Store) -> None:
     async with stage(tmp_path, store) as s:
         started = await ship_together(s, "storefront", "catalog")
-        newer = await Queue(s.store, s.journal).add(proposal("catalog", "2"))
+        newer = await Queue(s.store, s.journal, s.ledger).add(proposal("catalog", "2"))
         async with running(await s.worker("w", FakeEngine())):
             await s.ended(*started, newer)
         assert set((await outcomes(s, started)).values()) == {"promoted"}
@@ -133,7 +133,7 @@ async def test_a_set_that_failed_is_tried_again_as_a_set(tmp_path: Path, store: 
     async with stage(tmp_path, store) as s:
         started = await ship_together(s, "storefront", "catalog")
         engine = OneFails(("storefront", "acceptance"))
-        queue = Queue(s.store, s.journal)
+        queue = Queue(s.store, s.journal, s.ledger)
         async with running(await s.worker("w", engine)):
             await s.ended(*started)
             engine.asked = ()
@@ -152,7 +152,7 @@ async def test_a_set_is_only_repeated_once_all_of_it_has_ended(tmp_path: Path, s
     async with stage(tmp_path, store) as s:
         started = await ship_together(s, "storefront", "catalog")
         with pytest.raises(Conflict, match="still pending"):
-            await Queue(s.store, s.journal).again(started[0], None)
+            await Queue(s.store, s.journal, s.ledger).again(started[0], None)
 
 
 async def test_what_can_be_no_set_is_refused_and_leaves_nothing(tmp_path: Path, store: Store) -> None:
@@ -165,6 +165,6 @@ async def test_what_can_be_no_set_is_refused_and_leaves_nothing(tmp_path: Path, 
             for number, one in enumerate(many)
         ]
         with pytest.raises(Invalid, match=f"at most {MOST_MEMBERS}"):
-            await Queue(s.store, s.journal).add_together(named)
+            await Queue(s.store, s.journal, s.ledger).add_together(named)
         async with s.store.transaction(write=False) as tx:
             assert await s.journal.recent(tx) == ()

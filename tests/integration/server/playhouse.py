@@ -24,6 +24,7 @@ from shop_repository import PAYMENT, git, new_repository
 from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home, Settings
+from penstock.checks import slo
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.canary import Rule
 from penstock.core.digest import digest
@@ -112,6 +113,8 @@ class ScriptedEngine:
             return await gate.perform(
                 task, store=control.store, ledger=control.ledger, languages=control.languages
             )
+        if intent.verb == "slo":
+            return await slo.perform(task, store=control.store, ledger=control.ledger)
         if intent.verb == "suite" and "hangs" in task.change.title:
             await self.blocked.wait()
         play: Callable[[Task], Outcome] = getattr(self, f"_{intent.verb}")

@@ -146,7 +146,7 @@ def test_a_bundle_on_standard_output_is_the_bundle(
 def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path) -> None:
     file = tmp_path / "lead.yaml"
     file.write_text(sh.json("policy", "show", "operations-lead")["source"] + "# reviewed\n")
-    linted = [{"file": str(file), "policy": "operations-lead", "rules": 1}]
+    linted = [{"file": str(file), "policy": "operations-lead", "rules": 2}]
     assert sh.json("policy", "lint", str(file)) == linted
     assert sh.json("policy", "publish", str(file))["policy"] == "operations-lead"
     file.write_text(file.read_text().replace("evidence.canary.verdict", "evidence.canary.verdikt", 1))

@@ -394,5 +394,5 @@ def test_a_repository_publishes_what_its_owners_signed(office: Office) -> None:
     sh.ok("policy", "publish", office.write(source))
     sh("policy", "sync", str(folder))
     assert sh.code == 1
-    assert "is not newer than the version in force" in sh.err
+    assert "is not newer than what is in force" in sh.err
     sh.ok("identity", "attest-logins", "--off")

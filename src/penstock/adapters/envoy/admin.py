@@ -19,6 +19,9 @@ from penstock.adapters.envoy.tally import OVERFLOWS
 from penstock.core.admission import NO_BREAKERS, Breakers
 from penstock.errors import Unavailable
 
+#: More names than this are not put into an expression.
+FEW = 8
+
 
 @dataclass(frozen=True)
 class Hosts:
@@ -84,8 +87,9 @@ class Admin:
 
     async def births(self, *names: str) -> dict[str, str]:
         """When each of these clusters was added or last changed, by name; those that there are."""
-        active = await self.dump("dynamic_active_clusters", *names) if names else ()
-        return {str(item["cluster"]["name"]): str(item["last_updated"]) for item in active}
+        active = await self.dump("dynamic_active_clusters", *_few(names)) if names else ()
+        found = {str(item["cluster"]["name"]): str(item["last_updated"]) for item in active}
+        return {name: found[name] for name in names if name in found}
 
     async def texts(self, pattern: str) -> dict[str, str]:
         """Text readouts (the versions of configuration) whose name matches, by name."""
@@ -137,13 +141,18 @@ class Admin:
         return counters, {_cluster_of(histogram["name"]): _buckets(histogram) for histogram in found}
 
 
+def _few(names: Sequence[str]) -> Sequence[str]:
+    """Names to ask for, or none: Envoy refuses a long expression, and then is asked for all."""
+    return names if len(names) <= FEW else ()
+
+
 def _any_of(names: Sequence[str]) -> str:
     """For a query: exactly one of these. Envoy then looks at nothing else, however much there is."""
     return quote(f"^({'|'.join(re.escape(name) for name in names)})$")
 
 
 def _of(clusters: Sequence[str], what: str) -> str:
-    names = "|".join(re.escape(cluster) for cluster in clusters)
+    names = "|".join(re.escape(cluster) for cluster in _few(clusters)) or "[^.]+"
     return rf"^cluster\.({names})\.({what})$"
 
 

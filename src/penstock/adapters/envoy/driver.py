@@ -36,6 +36,7 @@ from penstock.adapters.envoy.routes import (
     routes,
     wanted,
 )
+from penstock.adapters.envoy.sharing import Shared
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.tally import Tally, counted
 from penstock.adapters.envoy.visits import read_visits
@@ -75,6 +76,7 @@ class Envoy:
         self._keys = Keys(self._state.token)
         self._peers = Peers(folder, issuer)
         self._tally = Tally()
+        self._users = Shared(self._read_users)
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
                 self._files.write(file, [])
@@ -307,6 +309,11 @@ class Envoy:
         if plan is None:
             return ()
         releases = [backend.release for backend in plan.backends]
+        found = await self._users.ask(releases)
+        readings = (found[release] for release in releases if release in found)
+        return self._tally.of(config.route_name(service, environment), readings)
+
+    async def _read_users(self, releases: Collection[str]) -> dict[str, Counters]:
         while True:
             births = await self._admin.births(*releases)
             numbers, latency = await self._admin.users(*births)
@@ -314,9 +321,8 @@ class Envoy:
             if await self._admin.births(*releases) == births:  # else some may be of before and some of after
                 break
         # A cluster that changes (one more instance, say) starts to count afresh.
-        epochs = {release: f"{envoy}-{births[release]}" for release in releases if release in births}
-        readings = (counted(r, at, epoch, numbers, latency.get(r, {})) for r, epoch in epochs.items())
-        return self._tally.of(config.route_name(service, environment), readings)
+        epochs = {release: f"{envoy}-{birth}" for release, birth in births.items()}
+        return {r: counted(r, at, epoch, numbers, latency.get(r, {})) for r, epoch in epochs.items()}
 
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         name = config.route_name(service, environment)
