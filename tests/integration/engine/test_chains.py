@@ -32,7 +32,7 @@ def proposal(service: str, *calls: str, beside: tuple[str, ...] = ()) -> Proposa
 
 class Place:
     def __init__(self, s: Stage) -> None:
-        self.stage, self.router, self.queue = s, FakeRouter(), Queue(s.store, s.journal)
+        self.stage, self.router, self.queue = s, FakeRouter(), Queue(s.store, s.journal, s.ledger)
 
     async def build(self, delivery: str, mesh: Mesh | None = None) -> Release:
         """Its release is known from here on."""
