@@ -178,6 +178,19 @@ class FinerContract:
         state = await subject.apply(state.settling("web-2"))
         assert (await subject.apply(state.settling())).handling == handling
 
+    async def test_each_release_brings_its_own_way_and_it_comes_back_with_it(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        own = {"web-1": Handling(2.0, 0), "web-2": Handling(3.0, 1, 60.0)}
+        for name, handling in own.items():
+            backend = replace(await subject.world.backend(name), handling=handling)
+            state = await subject.apply(state.exposing(backend))
+        assert state.handling == Handling(), "nobody has moved"
+        for name in ("web-1", "web-2", "web-1"):
+            state = await subject.apply(state.settling(name))
+            assert state.handling == own[name]
+        state = await subject.apply(state.shifting(Weight("web-1", 500), Weight("web-2", 500)))
+        assert state.handling == own["web-1"], "of the one that users move away from"
+
     # --- drift ---------------------------------------------------------------------------------------------
 
     async def test_what_somebody_else_has_changed_is_drift_until_the_next_plan(

@@ -137,6 +137,8 @@ class Scene:
 
 
 class Images:
+    """Every image has this configuration."""
+
     def __init__(self, config: ServiceConfig) -> None:
         self._config = config
 

@@ -5,7 +5,9 @@ One Penstock with three workers, and a steady load on its service in each test.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -139,8 +141,9 @@ def test_an_abort_is_asked_for_again_and_again_while_it_is_done(place: Place) ->
 def test_a_replica_dies_in_the_canary(place: Place) -> None:
     m = place.machine
     with users(m) as counts:
-        delivery = ship(place, LONG_CANARY, also="replicas: 2")
+        delivery = ship(place, LONG_CANARY, also="replicas: 3")
         m.await_step(delivery, "canary/shift/0")
+        assert copies_told(m, delivery) == 2, "of one alone nobody could take the place"
         release = release_of(m.client.get(f"/v1/deliveries/{delivery}"))
         kill_one(m, release)
         view = m.follow(delivery)
@@ -151,12 +154,28 @@ def test_a_replica_dies_in_the_canary(place: Place) -> None:
     assert counts["failed_by_switching"] <= 2, counts["errors"]
 
 
+def copies_told(m: Machine, delivery: str) -> int:
+    """How many copies the canary's step says that the new release has."""
+    steps = m.client.get(f"/v1/deliveries/{delivery}")["steps"]
+    (reason,) = (step["reason"] for step in steps if step["key"] == "canary/shift/0")
+    found = re.search(r"(\d+) cop", reason)
+    assert found, reason
+    return int(found[1])
+
+
 def kill_one(m: Machine, release: str) -> None:
     """The process that serves, of one instance."""
-    found = [p for p in psutil.process_iter(["cmdline"]) if "serve.py" in " ".join(p.info["cmdline"] or ())]
-    ours = [p for p in found if any(release in " ".join(parent.cmdline()) for parent in p.parents())]
+    ours = [process for process in psutil.process_iter() if serves(process, release)]
     assert ours, f"{release} does not run"
     ours[-1].kill()
+
+
+def serves(process: psutil.Process, release: str) -> bool:
+    """Whether it does, for *release*. Others of this machine come and go meanwhile."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parents = (" ".join(parent.cmdline()) for parent in process.parents())
+        return "serve.py" in " ".join(process.cmdline()) and any(release in parent for parent in parents)
+    return False
 
 
 def test_a_release_goes_while_it_has_long_requests(place: Place) -> None:

@@ -112,6 +112,21 @@ async def test_a_release_that_is_taken_out_answers_whom_it_has(leaving: Leaving,
     assert left == ({} if forgotten else {"web-2": ()})
 
 
+async def test_copies_that_drain_are_waited_for_when_they_are_taken_out_and_not_before(
+    leaving: Leaving,
+) -> None:
+    known = next(found.backend for found in leaving.state.backends if found.release == "web-2")
+    drains = replace(known, addresses=(), draining=known.addresses, elastic=True)
+    async with asyncio.timeout(SECONDS / 2):
+        state = await leaving.envoy.apply(leaving.state.exposing(drains), fence=FENCE)
+    ending = asyncio.create_task(leaving.carried_out(state.exposing(replace(drains, draining=()))))
+    await asyncio.wait({ending}, timeout=0.5)
+    assert not ending.done()
+    leaving.slow.go.set()
+    assert await leaving.asking == "web-2 200"
+    await ending
+
+
 async def test_other_services_do_not_wait_for_it(leaving: Leaving) -> None:
     ending = asyncio.create_task(leaving.carried_out(leaving.out()))
     await asyncio.wait({ending}, timeout=0.5)

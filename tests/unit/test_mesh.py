@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from fakes.copies import Images
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy
 from penstock.adapters.envoy import mesh as rendered
+from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.exported import answering, asking
 from penstock.adapters.envoy.watches import watched
 from penstock.adapters.issuer import LocalIssuer
@@ -22,10 +24,10 @@ from penstock.core.fence import Fence
 from penstock.core.mesh import SKEW, Export, Mesh, Remote, Validity, identity, server_name
 from penstock.core.pipeline import Intent, State
 from penstock.core.release import Change, EnvironmentData, Release
-from penstock.core.traffic import Backend, Egress, TrafficPlan, Weight
+from penstock.core.traffic import LONGEST, Backend, Egress, TrafficPlan, Weight
 from penstock.core.workload import Workload
 from penstock.errors import Invalid
-from penstock.ports import Image, Surplus, Task
+from penstock.ports import Task
 
 REMOTE = Remote("west", "east", "east.internal:8843", "PEM")
 
@@ -219,6 +221,16 @@ def test_who_needs_a_certificate_and_what_is_watched_for_it() -> None:
     assert found == {("shop", "production"), ("stock", "production"), (shop, "certificate")}
 
 
+def test_an_answer_of_a_peer_may_take_as_long_as_the_peer_says() -> None:
+    (way,) = rendered.ways([plan("shop-1", "shop-2")])
+    listener = rendered.egress(way, Listening("out", "127.0.0.1:2", "", Path()), Path("log"))
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    (route,) = manager["route_config"]["virtual_hosts"][0]["routes"]
+    bounds = [float(route["route"][name][:-1]) for name in ("timeout", "idle_timeout")]
+    bounds.append(float(route["route"]["retry_policy"]["per_try_timeout"][:-1]))
+    assert all(bound == 0 or bound >= LONGEST for bound in bounds), bounds
+
+
 # --- what deploying makes of it ----------------------------------------------------------------------------
 
 
@@ -252,14 +264,3 @@ async def test_a_release_is_known_to_the_proxy_with_its_peers_and_callers() -> N
     (known,) = (await router.read("shop", "production")).backends
     assert {way.callee: way.remote for way in known.backend.egress} == {"catalog": REMOTE, "stock": None}
     assert known.backend.export == export
-
-
-class Images:
-    def __init__(self, config: ServiceConfig) -> None:
-        self._config = config
-
-    async def describe(self, artifact: str) -> Image:
-        return Image(("serve",), self._config)
-
-    async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
-        raise AssertionError("nobody tidies here")

@@ -149,6 +149,22 @@ async def test_what_drains_and_is_needed_again_comes_back() -> None:
     assert await scene.copies() == (2, 2, 0)
 
 
+async def test_what_was_given_users_in_between_drains_anew() -> None:
+    scene = await Scene().begin(2, Scaling(), share=0)
+    await scene.platform.scale("web-1", 2, fence=FENCE, then=(Later(1, 0.0),))
+    await scene.tend()
+    scene.router.active[(await scene.placement()).instances[1].address] = 1
+    await scene.look()
+    again = (await scene.placement()).backend  # as a deployment makes it known once more
+    state = await scene.router.read("web", "production")
+    await scene.router.apply(state.exposing(again), fence=FENCE)
+    scene.router.active.clear()
+    await scene.look()
+    assert await scene.copies() == (2, 1, 1), "it may have been given something just now"
+    await scene.look()
+    assert await scene.copies() == (1, 1, 0)
+
+
 async def test_a_release_with_users_keeps_what_its_share_needs_whatever_was_asked_for() -> None:
     scene = await Scene().begin(4, Scaling(), share=500)
     await scene.platform.scale("web-1", 4, fence=FENCE, then=(Later(0, 0.0),))

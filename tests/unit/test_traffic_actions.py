@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fakes.copies import Images
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import deploy, promote, rollback, shift
@@ -15,6 +17,7 @@ from penstock.config import ServiceConfig
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
+from penstock.core.mesh import Mesh, Remote
 from penstock.core.pipeline import Intent, State
 from penstock.core.predicates import Drifted
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
@@ -30,9 +33,9 @@ from penstock.core.traffic import (
     Weight,
 )
 from penstock.core.trafficconfig import EarlyConfig, RateConfig, TrafficConfig
-from penstock.core.workload import Workload
+from penstock.core.workload import Afterwards, Placement, Workload
 from penstock.errors import Invalid
-from penstock.ports import Image, Outcome, Surplus, Task
+from penstock.ports import Outcome, Task
 
 FENCE = Fence("shop/production", 1, "shop-1/stage/verb/0")
 DATA = EnvironmentData("shop", "production")
@@ -52,6 +55,7 @@ class Scene:
 
     def __init__(self, asked: TrafficConfig = ASKED) -> None:
         self.config = ServiceConfig(service="shop", traffic=asked)
+        self.data = DATA
         self.router = FakeRouter()
         self.platform = FakePlatform()
 
@@ -59,7 +63,8 @@ class Scene:
         backends = []
         for release in releases:
             self.router.up.add(f"unix:/{release.id}")
-            backends.append(Backend(release.id, (f"unix:/{release.id}",)))
+            handling = self.config.traffic.handling if release == NEW else Handling()
+            backends.append(Backend(release.id, (f"unix:/{release.id}",), handling=handling))
         plan = TrafficPlan("shop", "production", tuple(backends), (Weight(releases[0].id, WHOLE),))
         return await self.router.apply(plan, fence=FENCE)
 
@@ -76,7 +81,7 @@ class Scene:
             fence=FENCE,
             work=Path("/work"),
             log=Path("/log"),
-            data=DATA,
+            data=self.data,
             artifact=Artifact("shop", NEW.artifact),
             release=NEW,
             baseline=STABLE,
@@ -124,15 +129,17 @@ class Scene:
         self.router.meddled["shop", "production"] = replace(state.plan, weights=weights)
 
 
-class Images:
-    def __init__(self, config: ServiceConfig) -> None:
-        self._config = config
+class Meanwhile(FakePlatform):
+    """While the copies of one release are ended, something else goes on."""
 
-    async def describe(self, artifact: str) -> Image:
-        return Image(("serve",), self._config)
+    def __init__(self, what: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._what = what
 
-    async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
-        raise AssertionError("nobody tidies here")
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        if not replicas:
+            await self._what()
+        return await super().scale(release, replicas, fence=fence, then=then)
 
 
 def drifted(outcome: Outcome) -> list[Drifted]:
@@ -174,6 +181,27 @@ async def test_who_gets_in_changes_with_the_users_and_comes_back_with_them() -> 
     assert (await scene.state()).admission == ANYBODY
 
 
+async def test_how_long_answers_may_take_comes_back_with_the_users() -> None:
+    scene = Scene()
+    await scene.serving(STABLE)
+    await scene.deploy_afresh()
+    await scene.shift(500)
+    assert (await scene.state()).handling == Handling(), "the stable release's own"
+    await scene.promote()
+    assert (await scene.state()).handling == Handling(3.0, 1)
+    await scene.undo()  # somebody has lost the record of the promotion
+    assert (await scene.state()).handling == Handling()
+
+
+async def test_what_was_known_before_it_said_how_long_answers_may_take_changes_nothing_of_it() -> None:
+    scene = Scene()
+    state = await scene.serving(STABLE)
+    known = replace(state.backends[0].backend, handling=None)
+    kept = replace(state.exposing(known), handling=Handling(7.0))
+    state = await scene.router.apply(kept, fence=FENCE)
+    assert state.settling(STABLE.id).handling == Handling(7.0)
+
+
 async def test_a_caller_is_told_at_once_that_it_will_be_refused() -> None:
     scene = Scene(TrafficConfig())
     scene.config = replace(scene.config, calls=("cart", "open", "absent"))
@@ -189,6 +217,8 @@ async def test_a_caller_is_told_at_once_that_it_will_be_refused() -> None:
     outcome = await scene.deploy_afresh()
     assert outcome.state is State.SUCCESS
     assert outcome.reason.endswith("; cart will refuse its calls (traffic.callers)")
+    scene.data = replace(DATA, mesh=Mesh({"cart": Remote("west", "east", "east:8843", "pem")}))
+    assert "refuse" not in (await scene.deploy()).reason, "it calls the cart of a peer, not this one"
 
 
 async def test_a_dark_release_sees_copies_until_it_gets_users() -> None:
@@ -244,6 +274,43 @@ async def test_a_rollback_ends_a_mirror_of_a_release_that_nobody_saw() -> None:
     await scene.router.apply(replace(state.plan, mirror=Mirror(NEW.id, 50)), fence=FENCE)
     await scene.undo()
     assert (await scene.state()).mirror is None
+
+
+@pytest.mark.parametrize(("verb", "old"), [("undo", NEW), ("promote", THIRD)])
+async def test_what_is_taken_out_keeps_no_copy_that_drains(verb: str, old: Release) -> None:
+    """Or the node would take it for one whose copies come and go, and give it addresses again."""
+    scene = Scene()
+    state = await scene.serving(STABLE, NEW, THIRD)
+    backend = next(known.backend for known in state.backends if known.release == old.id)
+    drains = replace(backend, draining=("unix:/drains",), elastic=True)
+    await scene.router.apply(state.exposing(drains), fence=FENCE)
+    await (scene.undo() if verb == "undo" else scene.promote())
+    known = (b for plan in scene.router.applied for b in plan.backends if b.release == old.id)
+    out = [backend for backend in known if not backend.addresses]
+    assert out
+    assert not any(backend.draining for backend in out)
+
+
+@pytest.mark.parametrize(("verb", "live"), [("undo", STABLE), ("promote", NEW)])
+async def test_copies_that_change_while_another_release_drains_are_let_alone(
+    verb: str, live: Release
+) -> None:
+    scene = Scene()
+    await scene.serving(STABLE, NEW, THIRD)
+
+    async def shrunk() -> None:
+        state = await scene.state()
+        known = next(found.backend for found in state.backends if found.release == live.id)
+        await scene.router.apply(state.exposing(replace(known, addresses=("unix:/other",))), fence=FENCE)
+
+    scene.platform = Meanwhile(shrunk)
+    for release in (NEW, THIRD):
+        workload = Workload("shop", "production", release.id, release.artifact, ("serve",))
+        await scene.platform.place(workload, fence=FENCE)
+    scene.router.up.add("unix:/other")
+    await (scene.undo() if verb == "undo" else scene.promote())
+    left = {known.release: known.backend.addresses for known in (await scene.state()).backends}
+    assert left[live.id] == ("unix:/other",)
 
 
 # --- drift -------------------------------------------------------------------------------------------------
@@ -324,3 +391,5 @@ def test_a_salt_that_cannot_be_in_a_cookie_is_refused(salt: str) -> None:
 def test_a_timeout_without_an_end_is_refused(handling: Handling) -> None:
     with pytest.raises(Invalid, match="timeout"):
         TrafficPlan("web", "production", (), (), handling=handling)
+    with pytest.raises(Invalid, match="timeout"):
+        TrafficPlan("web", "production", (Backend("web-1", (), handling=handling),), ())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from penstock.config import ServiceConfig
@@ -21,7 +22,7 @@ from penstock.core.predicates import Deployed
 from penstock.core.traffic import Backend, TrafficState
 from penstock.core.workload import Placement, Workload
 from penstock.errors import Broken, Unavailable
-from penstock.ports import Artifacts, Outcome, Platform, Router, Task
+from penstock.ports import Artifacts, Image, Outcome, Platform, Router, Task
 
 POLL_SECONDS = 0.1
 
@@ -31,7 +32,8 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     release, data = task.release, task.data
     if release is None or data is None:
         raise Broken("deploy without a release", where=task.delivery)
-    workload = await _workload(task, artifacts)
+    image = await artifacts.describe(release.artifact)
+    workload = _workload(task, image)
     placement = await platform.place(workload, fence=task.fence)
     count = max(workload.begin_with, len(placement.instances))
     if min(placement.floor, len(placement.instances)) < workload.begin_with:  # it was on its way out
@@ -43,22 +45,24 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, reason or "never became ready")
     state = await router.read(task.change.service, task.change.environment)
     found = drift(task.delivery, state)
-    backend = _meshed(placement.backend, data.mesh)
+    backend = replace(_meshed(placement.backend, data.mesh), handling=image.config.traffic.handling)
     if release.id not in state.plan.serving:  # what it calls while it is dark
         backend = replace(backend, chain=tuple(link.release.id for link in task.chain))
     await router.apply(state.exposing(backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
-    hint = await _not_let_in(router, workload) if outcome.state is State.SUCCESS else ""
+    here = [way.callee for way in backend.egress if way.remote is None]
+    hint = await _not_let_in(task, router, here) if outcome.state is State.SUCCESS else ""
     return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
 
 
-async def _not_let_in(router: Router, workload: Workload) -> str:
-    """Which services that it calls will refuse it, as they are now: better told here than found by users."""
+async def _not_let_in(task: Task, router: Router, callees: Sequence[str]) -> str:
+    """Which of these, that it calls on this machine, will refuse it as they are now: better told here than
+    found by users."""
     refusing = []
-    for callee in workload.calls:
+    for callee in callees:
         with contextlib.suppress(Unavailable):  # it is a hint
-            state = await router.read(callee, workload.environment)
-            refusing += [] if state.admission.allows(workload.service) else [callee]
+            state = await router.read(callee, task.change.environment)
+            refusing += [] if state.admission.allows(task.change.service) else [callee]
     return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
 
 
@@ -102,10 +106,9 @@ async def _proven(task: Task, router: Router, platform: Platform, placement: Pla
     return Outcome(State.FAILURE, "it answers on its own, but the proxy cannot reach it")
 
 
-async def _workload(task: Task, artifacts: Artifacts) -> Workload:
+def _workload(task: Task, image: Image) -> Workload:
     if task.release is None or task.data is None:
         raise Broken("deploy without a release", where=task.delivery)
-    image = await artifacts.describe(task.release.artifact)
     config = image.config
     return Workload(
         service=task.change.service,

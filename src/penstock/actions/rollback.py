@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from penstock.actions._afresh import change
 from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
@@ -34,12 +35,12 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
         state, cut = given.state, f"; {given.lacking}" if given.lacking else ""
     settled = state.settling(stable.id if stable else "")
     if found or settled != state.plan:
-        state = await router.apply(settled, fence=task.fence)
+        await router.apply(settled, fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
     if new != stable:
-        state = await router.apply(_out(state, new.id), fence=task.fence)
+        await change(task, router, lambda state: _out(state, new.id))
         cut += await _drain(task, platform, new.id)
-        state = await _withdraw(task, router, state, new.id)
+        await change(task, router, lambda state: state.without(new.id))
         await platform.remove(new.id, fence=task.fence)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
     words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{in_brackets(found)}"
@@ -56,8 +57,7 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     found = drift(task.delivery, state, (target.id, current.id))
     capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
     given = await capacity.give(target, WHOLE, state, beside=current)
-    settled = replace(given.state.settling(target.id), handling=task.config.traffic.handling)
-    await router.apply(settled, fence=task.fence)
+    await router.apply(given.state.settling(target.id), fence=task.fence)
     warm = await capacity.rest(current) if target != current else ""
     lacking = f"; {given.lacking}" if given.lacking else ""
     words = f"{target.id} serves again instead of {current.id}{lacking}{warm}{in_brackets(found)}"
@@ -69,7 +69,7 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
 def _out(state: TrafficState, release: str) -> TrafficPlan:
     """Nothing new for a release: what is in flight goes on, and idle connections are closed."""
     known = [known.backend for known in state.backends if known.release == release]
-    return state.exposing(replace(known[0], addresses=())) if known else state.shifting(*state.weights)
+    return state.exposing(replace(known[0], addresses=(), draining=())) if known else state.plan
 
 
 async def _drain(task: Task, platform: Platform, release: str) -> str:
@@ -79,12 +79,6 @@ async def _drain(task: Task, platform: Platform, release: str) -> str:
         return ""
     drained = await platform.scale(release, 0, fence=task.fence)
     return f"; {drained.reason}" if drained.reason else ""
-
-
-async def _withdraw(task: Task, router: Router, state: TrafficState, release: str) -> TrafficState:
-    if release not in {backend.release for backend in state.backends}:
-        return state
-    return await router.apply(state.without(release), fence=task.fence)
 
 
 async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:

@@ -51,15 +51,15 @@ class Egress:
 class Backend:
     """One release that the proxy can reach.
 
-    *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested
-    by the proxy itself to prove that it can reach the instance; "" means that connecting suffices.
-    Before its addresses go, requests that it has are waited for, for *drain_seconds* at most.
-    *protocol* is what it speaks; users and callers need not know.
+    *addresses* are ``unix:/path`` or ``host:port``, one per instance. *health_path* is requested by the proxy
+    itself to prove that it can reach the instance; "" means that connecting does. Before its addresses go,
+    what it has is waited for, for *drain_seconds* at most. Users and callers need not know its *protocol*.
     *chain* names dark releases of other services that are tested together with this one while it is dark
     too: its calls to those services go to them. *admission* and *export* hold for the service while this is
     its live release: whom it lets in, and which services of peers may call; *breakers* hold for this release,
-    dark or not. The addresses of one that is *elastic* come and go while it serves, and its counts go on;
-    those *draining* get nothing new, and are known until what they have is answered.
+    dark or not; *handling* holds once it has everybody (None: what held before goes on). The addresses of
+    one that is *elastic* come and go while it serves, and its counts go on; those *draining* get nothing new,
+    and are known until what they have is answered.
     """
 
     release: str
@@ -74,6 +74,7 @@ class Backend:
     elastic: bool = False
     draining: tuple[str, ...] = ()
     protocol: AppProtocol = HTTP1
+    handling: Handling | None = None
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,12 @@ class Handling:
     retries: int = 2
     idle_seconds: float = 300.0
 
+    def check(self, where: str) -> None:
+        """Raise `Invalid` if it has no end."""
+        seconds = (self.timeout_seconds, self.idle_seconds)
+        if not (all(0 < each <= LONGEST for each in seconds) and 0 <= self.retries <= 10):
+            raise Invalid(f"timeouts above 0 s, up to {LONGEST}, and 0 to 10 retries", where=where)
+
 
 @dataclass(frozen=True)
 class TrafficPlan:
@@ -180,9 +187,8 @@ class TrafficPlan:
             if backend.chain and backend.release in served:
                 what = f"{backend.release} has users, so its calls cannot go to dark releases"
                 raise Invalid(what, where=self.service)
-        seconds = (self.handling.timeout_seconds, self.handling.idle_seconds)
-        if not (all(0 < each <= LONGEST for each in seconds) and 0 <= self.handling.retries <= 10):
-            raise Invalid(f"timeouts above 0 s, up to {LONGEST}, and 0 to 10 retries", where=self.service)
+        for handling in (self.handling, *(b.handling for b in self.backends if b.handling)):
+            handling.check(self.service)
 
     @property
     def serving(self) -> frozenset[str]:
@@ -340,13 +346,14 @@ class TrafficState:
         plan = self.plan
         served = served_by(kept, plan.rules)
         mirror = plan.mirror if plan.mirror and plan.mirror.release not in served else None
-        known = tuple(_without_chain(b) if b.release in served else b for b in plan.backends)
+        known = tuple(replace(b, chain=()) if b.release in served else b for b in plan.backends)
         return replace(plan, backends=known, weights=kept, mirror=mirror)
 
     def settling(self, release: str = "") -> TrafficPlan:
-        """The plan that ends every experiment: all users to *release*, or nobody served."""
+        """The plan that ends every experiment: all users to *release*, in its own way, or nobody served."""
         plan = self.shifting(*([Weight(release, WHOLE)] if release else []))
-        return replace(plan, rules=(), sticky="", mirror=None)
+        own = next((b.handling for b in plan.backends if b.release == release), None)
+        return replace(plan, rules=(), sticky="", mirror=None, handling=own or plan.handling)
 
     def without(self, *releases: str) -> TrafficPlan:
         """The plan that forgets backends; `Invalid` if one of them still has users."""
@@ -359,10 +366,6 @@ class TrafficState:
 def in_words(weights: Iterable[Weight]) -> str:
     """Shares as people write them; "none" for nobody."""
     return ", ".join(f"{weight.release} {weight.share / 10:g}%" for weight in weights) or "none"
-
-
-def _without_chain(backend: Backend) -> Backend:
-    return replace(backend, chain=())
 
 
 @dataclass(frozen=True)

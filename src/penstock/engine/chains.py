@@ -39,7 +39,7 @@ async def _walk(
     lead to a release, the one that needs nobody's help is the one that counts."""
     change, links = own.header.change, list[Link]()
     met = {change.service}
-    ahead: deque[tuple[str, tuple[str, ...]]] = deque((callee, ()) for callee in own.header.config.calls)
+    ahead: deque[tuple[str, tuple[str, ...]]] = deque((callee, ()) for callee in _called_by(own))
     while ahead:
         service, past = ahead.popleft()
         if service in met:
@@ -49,16 +49,23 @@ async def _walk(
         release = other.facts.release if other else None
         if other is not None and release is not None and release.id not in state.plan.serving:
             links.append(Link(release, past))
-            ahead.extendleft((callee, ()) for callee in other.header.config.calls)
+            ahead.extendleft((callee, ()) for callee in _called_by(other))
         else:
             ahead.extend((callee, (*past, service)) for callee in _called_by_users_release(state))
     return tuple(links), frozenset(met)
 
 
+def _called_by(dark: Delivery) -> list[str]:
+    """What a dark release calls on this machine."""
+    begun = dark.facts.begun
+    mesh = begun.data.mesh if begun else None
+    return [callee for callee in dark.header.config.calls if not (mesh and callee in mesh.calls)]
+
+
 def _called_by_users_release(state: TrafficState) -> list[str]:
     serving = state.plan.serving
     known = (found.backend for found in state.backends if found.release in serving)
-    return [egress.callee for backend in known for egress in backend.egress]
+    return [way.callee for backend in known for way in backend.egress if way.remote is None]
 
 
 def _check_named(own: Delivery, others: list[Delivery], met: frozenset[str]) -> None:

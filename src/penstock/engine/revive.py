@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +103,7 @@ class Revival:
             log.error("%s does not come back: %s", release.id, outcome.reason)
             return False
         state = await self.router.read(release.service, release.environment)
-        settled = replace(state.settling(release.id), handling=image.config.traffic.handling)
-        await self.router.apply(settled, fence=fence)
+        await self.router.apply(state.settling(release.id), fence=fence)
         await self._say(pair)
         return True
 

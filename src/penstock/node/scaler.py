@@ -108,7 +108,9 @@ class Scaler:
             log.info("%s: %d copies, %d requests in flight", placement.release, count, known.active)
             placement = await self._platform.resize(placement.release, count)
         backend = _reached(known, placement, count)
-        seen.draining = {address: seen.draining.get(address, now) for address in backend.draining}
+        # A deployment in between has given those users again, whatever was seen before.
+        since = {address: seen.draining.get(address, now) for address in known.backend.draining}
+        seen.draining = {address: since.get(address, now) for address in backend.draining}
         patient = now - placement.drain_seconds
         # One that was told only now to drain may have been given something in this moment.
         gone = all(

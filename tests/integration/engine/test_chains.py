@@ -12,6 +12,7 @@ from fakes.router import FakeRouter
 from penstock.core.chain import Link
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
+from penstock.core.mesh import Mesh, Remote
 from penstock.core.pipeline import Begun, Intent, Made, Record, State
 from penstock.core.release import Artifact, Change, Release
 from penstock.core.traffic import Backend, Egress, TrafficPlan, Weight
@@ -21,6 +22,8 @@ from penstock.engine.queue import Proposal, Queue
 from penstock.errors import Invalid, Unavailable
 from penstock.ports import Store
 
+REMOTE = Remote("west", "east", "east:8843", "pem")
+
 
 def proposal(service: str, *calls: str, beside: tuple[str, ...] = ()) -> Proposal:
     change = Change("code", service, "production", f"/{service}", "1" * 40, "Dana", "A change")
@@ -29,23 +32,24 @@ def proposal(service: str, *calls: str, beside: tuple[str, ...] = ()) -> Proposa
 
 class Place:
     def __init__(self, s: Stage) -> None:
-        self.stage, self.router, self.queue = s, FakeRouter(), Queue(s.store, s.journal)
+        self.stage, self.router, self.queue = s, FakeRouter(), Queue(s.store, s.journal, s.ledger)
 
-    async def build(self, delivery: str) -> Release:
+    async def build(self, delivery: str, mesh: Mesh | None = None) -> Release:
         """Its release is known from here on."""
+        data = replace(DATA, mesh=mesh)
         service = delivery.rpartition("-")[0]
         artifact = Artifact(service, digest(delivery.encode()))
         async with self.stage.store.transaction() as tx:
-            for verb, detail in (("begin", Begun("begun", DATA)), ("build", Made("made", artifact))):
+            for verb, detail in (("begin", Begun("begun", data)), ("build", Made("made", artifact))):
                 record = Record(Intent(verb, verb), State.SUCCESS, 1.0, 2.0, detail=detail)
                 await self.stage.journal.add_record(tx, delivery, record)
         found = (await self.stage.find(delivery)).facts.release
         assert found is not None
         return found
 
-    async def users(self, service: str, release: str, *calls: str) -> None:
-        """*release* has the users of the service, and calls others."""
-        egress = tuple(Egress(callee, f"unix:/{release}-{callee}") for callee in calls)
+    async def users(self, service: str, release: str, *calls: str, remote: Remote | None = None) -> None:
+        """*release* has the users of the service, and calls others, here or at a peer."""
+        egress = tuple(Egress(callee, f"unix:/{release}-{callee}", remote) for callee in calls)
         backend = Backend(release, (f"unix:/{release}",), egress=egress)
         self.router.up.add(f"unix:/{release}")
         plan = TrafficPlan(service, "production", (backend,), (Weight(release, 1000),))
@@ -83,6 +87,22 @@ async def test_a_chain_goes_down_along_the_calls_also_past_what_has_users(
         await place.users("stock", releases["stock"].id)
         links = {link.release: link.stable for link in await place.chain(named["storefront"])}
         assert links == {releases["mail"]: (), releases["catalog"]: ("cart",)}
+
+
+async def test_a_chain_ends_where_a_call_leaves_the_machine(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        place = Place(s)
+        catalog = await place.queue.add(proposal("catalog"))
+        by_hand = (catalog,)
+        storefront = await place.queue.add(proposal("storefront", "cart", beside=by_hand))
+        await place.build(catalog)
+        await place.users("cart", "cart-1", "catalog", remote=REMOTE)
+        with pytest.raises(Invalid, match="storefront does not call catalog"):
+            await place.chain(storefront)
+        own = await place.queue.add(proposal("till", "catalog", beside=by_hand))
+        await place.build(own, Mesh({"catalog": REMOTE}))
+        with pytest.raises(Invalid, match="till does not call catalog"):
+            await place.chain(own)
 
 
 async def test_deliveries_that_are_named_are_tested_with(tmp_path: Path, store: Store) -> None:

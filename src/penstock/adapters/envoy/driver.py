@@ -124,10 +124,9 @@ class Envoy:
         if (known := self._state.plans.get(name)) is None:
             return
         kept = {weight.release for weight in known.weights}
-        kept |= {backend.release for backend in plan.backends if backend.addresses}
-        leaving = {
-            b.release: b.drain_seconds for b in known.backends if b.addresses and b.release not in kept
-        }
+        kept |= {b.release for b in plan.backends if b.addresses or b.draining}
+        had = (b for b in known.backends if b.addresses or b.draining)
+        leaving = {b.release: b.drain_seconds for b in had if b.release not in kept}
         deadline = time.monotonic() + max(leaving.values(), default=0.0)
         with contextlib.suppress(Unavailable):  # an Envoy that is gone has nobody waiting
             while leaving and time.monotonic() < deadline and await self._admin.waiting(*leaving):

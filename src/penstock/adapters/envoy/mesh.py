@@ -18,12 +18,11 @@ from penstock.adapters.envoy.config import Json, Listening, route_name
 from penstock.adapters.envoy.exported import asking
 from penstock.adapters.envoy.routes import action
 from penstock.core.mesh import Export, Remote, identity, is_literal, server_name
-from penstock.core.traffic import TOKEN_HEADER, Backend, Egress, Handling, TrafficPlan
+from penstock.core.traffic import LONGEST, TOKEN_HEADER, Backend, Egress, Handling, TrafficPlan
 
 TLS = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3."
 SPIFFE = f"{TLS}SPIFFECertValidatorConfig"
 INSPECTOR = "type.googleapis.com/envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector"
-UPSTREAM_HTTP = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 #: No connection outlives what was true when it was made for longer than this. The caller lets go first, so
 #: that no request meets a connection that is being closed.
 CALLER_SECONDS, LISTENER_SECONDS = 1800, 3600
@@ -111,8 +110,8 @@ def _cluster(way: Way, secret: Callable[[str], Path]) -> Json:
         "load_assignment": {"cluster_name": way.cluster, "endpoints": [{"lb_endpoints": [endpoint]}]},
         "circuit_breakers": {"thresholds": [LIMIT]},
         "typed_extension_protocol_options": {
-            UPSTREAM_HTTP: {
-                "@type": f"type.googleapis.com/{UPSTREAM_HTTP}",
+            config.PROTOCOL: {
+                "@type": config.PROTOCOL_OPTIONS,
                 "common_http_protocol_options": {"max_connection_duration": f"{CALLER_SECONDS}s"},
                 "explicit_http_config": {"http2_protocol_options": http2},
             }
@@ -127,9 +126,10 @@ def egress(way: Way, of: Listening, log: Path) -> Json:
     manager = config.manager(replace(of, baggage=""), log)
     del manager["rds"]
     # The peer's own proxy says how long an answer may take.
+    patient = Handling(timeout_seconds=LONGEST, idle_seconds=LONGEST)
     route = {
         "match": {"prefix": "/"},
-        "route": action(Handling()) | {"timeout": "0s", "cluster": way.cluster},
+        "route": action(patient) | {"cluster": way.cluster},
         "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
     }
     host = {"name": "all", "domains": ["*"], "routes": [route]}
