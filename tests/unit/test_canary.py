@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fakes.platform import FakePlatform
+from penstock.analysis.plan import Traffic, foresee
 from penstock.checks import canary
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.digest import digest
@@ -171,3 +172,11 @@ async def test_what_the_plan_can_show_is_said_when_it_begins() -> None:
     outcome = await town.measure()
     assert "100 requests a second" in outcome.reason
     assert "a good release passes after about 40 s of 40; by the last step a rise to" in outcome.reason
+
+
+def test_a_canary_that_is_too_short_to_call_a_service_quiet_says_so() -> None:
+    short = Canary((500,), seconds_per_step=6.0, look_every=2.0, patience=5.0)
+    quiet, rule = Traffic(20.0, 1, 0), ServiceConfig().canary.rule(None)
+    assert "no service is called quiet on less than 30 s: give it longer" in foresee(quiet, short, rule).words
+    longer = replace(short, patience=30.0)
+    assert "generated requests stand in" in foresee(quiet, longer, rule).words

@@ -17,6 +17,9 @@ from penstock.core.canary import Rule
 from penstock.core.pipeline import Canary
 from penstock.core.traffic import WHOLE, Counters
 
+#: No service is called quiet on less than this: a change must not shed its canary by making it short.
+QUIET_SECONDS = 30.0
+
 
 @dataclass(frozen=True)
 class Traffic:
@@ -90,6 +93,10 @@ class Foreseen:
 
     @property
     def _instead(self) -> str:
+        if self.quiet and self.deadline < QUIET_SECONDS:
+            return (
+                f"expect UNKNOWN; no service is called quiet on less than {QUIET_SECONDS:g} s: give it longer"
+            )
         if self.quiet:
             return "expect UNKNOWN; for so quiet a service, generated requests stand in if a policy says so"
         longer = "give it longer (canary.seconds_per_step, patience), a wider margin, or an override"

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from penstock.analysis import readings
 from penstock.analysis.judge import judge, needed_requests, slow_bound, spans_of
-from penstock.analysis.plan import Traffic, foresee
+from penstock.analysis.plan import QUIET_SECONDS, Traffic, foresee
 from penstock.analysis.readings import Reading
 from penstock.core.canary import Row, Rule
 from penstock.core.evidence import Statement, Subject
@@ -24,8 +24,6 @@ from penstock.core.verdict import Result, Verdict
 from penstock.errors import Broken
 from penstock.ports import Metrics, Outcome, Platform, Task
 
-#: No service is called quiet on less than this: a change must not shed its canary by making it short.
-QUIET_SECONDS = 30.0
 #: For how long traffic is watched, at most, to say beforehand what the canary can show.
 WATCHED_SECONDS = 5.0
 #: What is slow for the stable release is told from at least so many of its requests.

@@ -80,7 +80,7 @@ def demo(*, keep: bool = False, unsandboxed: bool = False) -> tuple[dict[str, An
         report = _tell(home, client)
         _print(report, started, time.monotonic() - began)
         if keep:
-            say(f"kept up: {started.url}  token: {started.token}")
+            say(f"kept up, pages: {started.url}  token: {started.token}")
             say(f"stop it with: PENSTOCK_HOME={home.path} {sys.argv[0]} down")
     return report["document"], not report["wrong"]
 
@@ -280,6 +280,6 @@ def _print(report: dict[str, Any], started: Started, seconds: float) -> None:
         say(f"  {note}")
     verdict = "verified" if ledger["verified"] else "DOES NOT VERIFY"
     say(f"ledger: {ledger['entries']} entries, root {ledger['root'][:16]}…, {verdict}")
-    say(f"pages: {started.url}   {seconds:.0f} s in all, isolation {started.isolation}")
+    say(f"{seconds:.0f} s in all, isolation {started.isolation}")
     for problem in report["wrong"]:
         say(f"✗ {problem}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +51,14 @@ def follow(
 def print_step(step: dict[str, Any]) -> None:
     """One finished step as a line."""
     sign = "…" if step["state"] == "pending" else mark(step["state"] in ("success", "skip"))
-    say(f"  {sign} {step['name']:<22} {step['seconds']:6.1f} s  {first_line(step['reason'])[:110]}")
+    line = f"  {sign} {step['name']:<22} {step['seconds']:6.1f} s  {first_line(step['reason'])}"
+    say(_fitting(line) if sys.stdout.isatty() else line)
+
+
+def _fitting(line: str) -> str:
+    """As much of it as a terminal's line holds; whoever reads a file or a pipe gets all of it."""
+    room = max(80, shutil.get_terminal_size().columns)
+    return line if len(line) <= room else f"{line[: room - 1]}…"
 
 
 def first_line(text: str) -> str:

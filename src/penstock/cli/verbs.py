@@ -88,10 +88,14 @@ def _request(given: argparse.Namespace, word: str) -> int:
 
 def _waited(given: argparse.Namespace, client: Client, delivery: str) -> dict[str, Any]:
     """A delivery once it has ended; told on the way, unless a program is to read it."""
-    if given.format == "json":
-        return follow(client, delivery, lambda step: None)
-    say(f"▸ {delivery}")
-    view = follow(client, delivery, print_step)
+    try:
+        if given.format == "json":
+            return follow(client, delivery, lambda step: None)
+        say(f"▸ {delivery}")
+        view = follow(client, delivery, print_step)
+    except KeyboardInterrupt:
+        complain(f"{delivery} goes on; next: penstock status {delivery}, or penstock abort {delivery}")
+        raise
     good = _is_good(view)
     by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
     say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
