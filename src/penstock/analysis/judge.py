@@ -274,7 +274,7 @@ def _conclude(findings: tuple[Finding, ...], spans: Sequence[Span], rule: Rule, 
 def in_words(finding: Finding) -> str:
     """Counts, effect with its interval, what it may be, and what would have been seen."""
     f = finding
-    ratio = "" if not f.ratio.low else f", {_times(f.ratio.low)} to {_times(f.ratio.high)} times"
+    ratio = "" if not f.ratio.low else f", {_times(f.ratio)} times"
     seen = (
         f"; a rise to {100 * f.detectable:.2g}% would be found {power.POWER:.0%} of the time"
         if f.detectable is not None and not f.worse
@@ -290,8 +290,9 @@ def in_words(finding: Finding) -> str:
     return f"{counts} ({effect}{chance}{seen}{clusters})"
 
 
-def _times(ratio: float) -> str:
-    return "any number of" if math.isinf(ratio) else f"{ratio:.0f}" if ratio >= 10 else f"{ratio:.2g}"
+def _times(ratio: Bounds) -> str:
+    low, high = (f"{bound:.0f}" if bound >= 10 else f"{bound:.2g}" for bound in (ratio.low, ratio.high))
+    return f"at least {low}" if math.isinf(ratio.high) else f"{low} to {high}"
 
 
 def _missing(more: int | None, spans: Sequence[Span]) -> str:
