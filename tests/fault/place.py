@@ -14,7 +14,7 @@ from collections.abc import Callable
 from tests.fault.checks import Shape
 from tests.fault.listening import Kill, Reached
 from tests.fault.proxy import FarPostgres
-from tests.fault.rig import SETTLE_SECONDS, Configuration, Delivered, Rig
+from tests.fault.rig import SERVER, SETTLE_SECONDS, Configuration, Delivered, Rig
 
 #: What happens at a boundary in place of a kill.
 HAPPENS = "somebody else"
@@ -48,6 +48,11 @@ class Place(Rig):
     def victims(self) -> tuple[str, ...]:
         """Those that can be killed here; this database is only far away."""
         return tuple(victim for victim in self.configuration.victims if victim != "postgres")
+
+    @property
+    def server(self) -> int:
+        """Its process."""
+        return self.machine.pid(self._locks[SERVER])
 
     @property
     def far(self) -> FarPostgres:

@@ -59,7 +59,15 @@ def test_a_database_that_falls_silent_and_speaks_again(place: Place) -> None:
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
 def test_a_worker_that_is_cut_off_from_the_database_is_replaced(place: Place) -> None:
     let_go, held = place.times_said("let go: "), place.far.held
-    done = place.deliver_while(SHIFT, lambda reached: place.far.fall_silent(reached.pid))
+    again = threading.Timer(3 * LEASE_SECONDS, place.far.speak)
+
+    def cut_off(reached: Reached) -> None:
+        place.far.fall_silent(reached.pid)
+        if reached.pid == place.server:  # it may drive, too, and is asked how the delivery goes
+            again.start()
+
+    done = place.deliver_while(SHIFT, cut_off)
+    again.cancel()
     assert done.run.killed
     assert place.far.held > held
     assert not done.wrong, done.wrong

@@ -67,7 +67,8 @@ async def run_command(
             # What left the group (possible without a sandbox) may hold the pipe open for ever.
             await asyncio.wait([reading], timeout=2.0)
             reading.cancel()
-        code = await process.wait()
+            await asyncio.wait([reading])  # nobody looks at the pipe any more when it is closed
+            code = await process.wait()
         output.close()
     words = output.last_words + (f"\n(ended after {step.seconds:.0f} s)" if timed_out else "")
     return StepResult(code, words, time.monotonic() - began, timed_out)
