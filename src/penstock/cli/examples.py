@@ -30,7 +30,8 @@ def materialise(name: str, version: str, destination: Path, examples: Path = FOL
     if name not in known:
         raise Invalid(f"no example {name!r}; there are: {', '.join(known)}", where=str(examples))
     for layer in _layers(examples / name, version):
-        shutil.copytree(layer, destination, dirs_exist_ok=True, ignore=LEFT_BEHIND)
+        # With times of their own: git takes a file of the same size and time for one that did not change.
+        shutil.copytree(layer, destination, dirs_exist_ok=True, ignore=LEFT_BEHIND, copy_function=shutil.copy)
 
 
 def _layers(folder: Path, version: str) -> list[Path]:
