@@ -110,7 +110,7 @@ def foresee(traffic: Traffic, canary: Canary, rule: Rule) -> Foreseen:
     pairs: list[Pair] = []
     steps = []
     for share in canary.steps:
-        pairs.append(_pair(traffic, share, canary.seconds_per_step))
+        pairs.append(_pair(traffic, canary, share, canary.seconds_per_step))
         told = comparable(pairs)
         detectable = power.smallest_rate(told, rule.alpha_each * (1 - SEQUENTIAL))
         passes = shown_no_worse(told, rule.points, rule.ratio)
@@ -130,7 +130,7 @@ def _needs(traffic: Traffic, canary: Canary, rule: Rule, pairs: list[Pair]) -> f
     planned = len(canary.steps) * canary.seconds_per_step
 
     def holds(extra: float) -> bool:
-        longer = _pair(traffic, canary.steps[-1], canary.seconds_per_step + extra)
+        longer = _pair(traffic, canary, canary.steps[-1], canary.seconds_per_step + extra)
         return shown_no_worse(comparable([*pairs[:-1], longer]), rule.points, rule.ratio)
 
     if shown_no_worse(comparable(pairs), rule.points, rule.ratio):
@@ -139,7 +139,7 @@ def _needs(traffic: Traffic, canary: Canary, rule: Rule, pairs: list[Pair]) -> f
     return None if extra is None else planned + math.ceil(extra)
 
 
-def _pair(traffic: Traffic, share: int, seconds: float) -> Pair:
-    requests = traffic.rate * seconds
-    new, stable = requests * share / WHOLE, requests * (WHOLE - share) / WHOLE
+def _pair(traffic: Traffic, canary: Canary, share: int, seconds: float) -> Pair:
+    requests, beside = traffic.rate * seconds, share if canary.baseline else WHOLE - share
+    new, stable = requests * share / WHOLE, requests * beside / WHOLE
     return Pair(share, new, new * traffic.error_rate, stable, stable * traffic.error_rate)

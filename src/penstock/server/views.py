@@ -181,6 +181,7 @@ def _name(record: Record) -> str:
         "gate": f"{intent.stage}: sign-offs",
         "shift": f"{intent.stage}: {intent.share / 10:g}%",
         "look": f"{intent.stage}: look {intent.number + 1}",
+        "baseline": f"{intent.stage}: fresh baseline",
         "measure": f"{intent.stage}: baseline",
     }
     return names.get(intent.verb, intent.stage)
