@@ -50,7 +50,7 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
     start, now = task.measured, await _read(task, metrics)
     rule, needed = _rule(task, start), needed_requests(_rule(task, start))
     verdict, rows = _verdict(task, start, now, rule)
-    quiet = _quiet(start, now, rows, needed)
+    quiet = _quiet(task, now, rows, needed)
     predicate = Look(
         verdict=verdict.result.value,
         explanation=verdict.reason,
@@ -99,13 +99,16 @@ def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Ver
     return judge(spans_of(found), rule).verdict, found
 
 
-def _quiet(start: Measured, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
-    """Whether all the traffic of the service would have been too little; nobody can say of a bad reading."""
-    beside = _not_compared(start, now)
-    if not rows or beside is None:
+def _quiet(task: Task, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
+    """Whether all the traffic of the service is too little, also if the canary takes all of its time; nobody
+    can say of a bad reading."""
+    start = task.measured
+    beside = _not_compared(start, now) if start else None
+    if not rows or start is None or beside is None:
         return False
+    seconds = now.new.at - start.new.at
     total = beside + sum(row[2] + row[5] for row in rows)
-    return total < needed and now.new.at - start.new.at >= QUIET_SECONDS
+    return seconds >= QUIET_SECONDS and total * max(1.0, task.canary.longest / seconds) < needed
 
 
 def _not_compared(start: Measured, now: Reading) -> int | None:

@@ -195,6 +195,8 @@ def why(given: argparse.Namespace) -> int:
     say(f"  requirement   {', '.join(change['work_items']) or 'none named'}")
     if view.get("restored_by") is not None:
         say(f"  restored      by a rollback (entry {view['restored_by']})")
+    if view["canary"]:
+        say(f"  canary        {view['canary']}")
     say("signed off by")
     for signed in view["sign_offs"]:
         say(

@@ -73,10 +73,14 @@ class Canary:
     baseline: Baseline | None = None
 
     @property
+    def longest(self) -> float:
+        """How long it lasts at most, in seconds."""
+        return len(self.steps) * self.seconds_per_step + self.patience
+
+    @property
     def looks(self) -> int:
         """How many looks this plan can take at most: what the judge divides its error among."""
-        whole = len(self.steps) * self.seconds_per_step + self.patience
-        return max(1, round(whole / self.look_every) + len(self.steps))
+        return max(1, round(self.longest / self.look_every) + len(self.steps))
 
 
 #: For pipelines that move everybody at once.
