@@ -11,6 +11,7 @@ from penstock.actions._capacity import Capacity
 from penstock.actions._farewell import take_away
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Promoted
 from penstock.core.traffic import WHOLE
@@ -23,6 +24,9 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     release, data = task.release, task.data
     if release is None or data is None:
         raise Broken("a promotion without a release", where=task.delivery)
+    placement = await platform.observe(release.id)
+    if placement is not None and placement.verdict:  # a first release had no canary to find it out
+        return Outcome(State.FAILURE, f"{masked(placement.verdict, task.secrets)}: no traffic was moved")
     state = await router.read(release.service, release.environment)
     found = drift(task.delivery, state, task.involved)
     capacity = Capacity(task, router, platform)

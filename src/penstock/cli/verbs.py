@@ -130,6 +130,9 @@ def status(given: argparse.Namespace) -> int:
         for row in view["services"]
     ]
     say(table(("service", "live", "traffic", "now", "address"), rows) if rows else "nothing is live yet")
+    for row in view["services"]:
+        if row["unrest"]:
+            say(f"✗ {row['live']} {row['unrest']}; next: penstock logs {row['service']}")
     if recent:
         lines = [
             (

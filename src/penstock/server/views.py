@@ -303,8 +303,18 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
             now_live and not running and not problem and traffic.share(now_live.release.id) != 1000
         ),
         "refused": await _turned_away(control, traffic),
+        "unrest": await _unrest(control, now_live.release) if now_live else "",
         "problem": problem,
     }
+
+
+async def _unrest(control: ControlPlane, release: Release) -> str:
+    """Whether copies of what is live keep ending, in words."""
+    try:
+        placement = await control.platform.observe(release.id)
+    except Unavailable:  # which is told already: whoever keeps them keeps the proxy
+        return ""
+    return placement.unrest if placement else ""
 
 
 async def _turned_away(control: ControlPlane, traffic: TrafficState) -> dict[str, int]:
