@@ -21,6 +21,7 @@ from penstock.checks import acceptance, canary, scan, slo, suite
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
 from penstock.engine import begin, chains, gate, scratch
+from penstock.engine.callers import callers
 from penstock.engine.journal import Delivery
 from penstock.engine.logs import keeping, make_room
 from penstock.errors import Broken
@@ -72,6 +73,8 @@ class Engine:
         make_room(task.log)
         if intent.verb in MEET_OTHERS:
             task = replace(task, chain=await chains.chain(delivery, **self._granted(chains.chain)))
+        if intent.verb == "deploy":
+            task = replace(task, callers=await callers(delivery, **self._granted(callers)))
         if intent.verb not in NEED_TREE:
             return await self._do(task)
         # The project's own commands: no more side by side than there are processors.

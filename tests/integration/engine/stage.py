@@ -14,7 +14,7 @@ from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.people import By, Genesis, KeyGrant, Said
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
-from penstock.core.predicates import Coverage
+from penstock.core.predicates import Coverage, Promoted
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters
@@ -112,6 +112,14 @@ class Stage:
         async with self.store.transaction() as tx:
             statement = statement_of(spoken(said, await tx.now()))
             await self.ledger.append(tx, [attest(self.operator, statement)])
+
+    async def promoted(self, release: Release) -> None:
+        """The entry of a promotion that nothing else is known of."""
+        promoted = Promoted(f"{release.service}-0", release, DATA, None)
+        statement = Statement((Subject(release.id, release.digest),), promoted)
+        worker = await self.signer(f"of-{release.id}")
+        async with self.store.transaction() as tx:
+            await self.ledger.append(tx, [attest(worker, statement)])
 
     async def worker(self, name: str, engine: FakeEngine) -> Worker:
         return Worker(self.store, self.journal, self.ledger, engine, await self.signer(name))  # type: ignore[arg-type]
