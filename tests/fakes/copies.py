@@ -48,6 +48,7 @@ class Scene:
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
+        self.log = Path("/nowhere/log")
         self.router, self.platform = Watched(), FakePlatform()
         self.releases = [STABLE, NEW]
 
@@ -108,7 +109,7 @@ class Scene:
             config=self.config,
             fence=FENCE,
             work=Path("/work"),
-            log=Path("/log"),
+            log=self.log,
             data=DATA,
             artifact=Artifact("shop", NEW.artifact),
             release=NEW,
