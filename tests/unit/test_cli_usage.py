@@ -206,3 +206,22 @@ def test_a_table_is_as_wide_as_its_widest_cells() -> None:
     text = show.table(("a", "bb"), [("long", 1), ("x", "y")])
     assert text.splitlines()[0] == "a     bb"
     assert text.splitlines()[2] == "long  1"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["shpi", "."], "there is no 'shpi'; did you mean ship?"),
+        (["policy", "lnit", "x"], "there is no 'lnit'; did you mean lint?"),
+        (["explain", "shop"], "there is no 'explain'; did you mean policy explain?"),
+        (["evidence", "lits"], "there is no 'lits'; did you mean list?"),
+        (["evidence", "zzz"], "there is no 'zzz'; there are: list, show, add, export"),
+    ],
+)
+def test_a_misspelt_command_is_told_what_it_may_have_been(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(told)

@@ -12,6 +12,7 @@ from typing import Any
 from penstock.bootstrap.identity import publication
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
+from penstock.cli.ended import latest, trouble, well
 from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
@@ -220,12 +221,13 @@ def retired(given: argparse.Namespace) -> int:
 
 
 def explained(given: argparse.Namespace) -> int:
-    view = Client.find().get(f"/v1/deliveries/{given.delivery}")
+    client = Client.find()
+    view = client.get(f"/v1/deliveries/{latest(client, given.delivery)}")
     signed = [s for s in view["sign_offs"] if given.name in ("", s["policy"])]
     if given.format == "json":
         document({"delivery": view["id"], "sign_offs": signed, "waiting": view["waiting"]})
         return 0
-    if not signed:
+    if not signed and (given.name or not view["ended"] or well(view)):
         known = sorted({s["policy"] for s in view["sign_offs"]})
         raise Invalid(
             f"no sign-off of {given.name or 'any policy'} here; there are: {', '.join(known) or 'none'}"
@@ -233,6 +235,8 @@ def explained(given: argparse.Namespace) -> int:
     for one in signed:
         if given.all or not one["asked_again"]:
             _explain(one)
+    if said := trouble(view):
+        line(said)
     return 0
 
 

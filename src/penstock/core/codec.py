@@ -20,6 +20,7 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
+from penstock.core.nearest import did_you_mean
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -127,7 +128,8 @@ def _refuse_unknown(data: Mapping[str, Json], fields: Mapping[str, object], wher
         if key not in fields:
             known = ", ".join(sorted(fields))
             path = _told((*where, _key(key, where)))
-            raise Invalid(f"unknown field {_shown(key)}; known fields: {known}", where=path)
+            meant = did_you_mean(str(key), fields)
+            raise Invalid(f"unknown field {_shown(key)}; known fields: {known}{meant}", where=path)
 
 
 @functools.cache

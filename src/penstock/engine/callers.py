@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import contextlib
 
-from penstock.core.predicates import Promoted
 from penstock.engine.chains import called_by_users_release
 from penstock.engine.journal import Delivery, Journal
 from penstock.errors import Unavailable
+from penstock.ledger.live import places
 from penstock.ledger.log import Ledger
 from penstock.ports import Router, Store
 
@@ -26,11 +26,12 @@ async def callers(
     if own.header.config.traffic.callers is None:
         return ()
     async with store.transaction(write=False) as tx:
-        promoted = [e.statement.predicate for e in await ledger.tagged(tx, f"type:{Promoted.TYPE}")]
+        live = {
+            service for service, environment in await places(ledger, tx) if environment == change.environment
+        }
         others = [await journal.find(tx, name) for name in part.members] if part else []
-    live = {p.release.service for p in promoted if isinstance(p, Promoted)} - {change.service}
     found = {other.header.change.service for other in others if change.service in other.header.config.calls}
-    for service in live:
+    for service in live - {change.service}:
         with contextlib.suppress(Unavailable):
             state = await router.read(service, change.environment)
             found |= {service} if change.service in called_by_users_release(state) else set()

@@ -21,7 +21,8 @@ from penstock.core.decide import Finish
 from penstock.core.pipeline import ENDED, Attempt, Facts, Intent, Pipeline, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.engine import numbers
-from penstock.errors import Conflict, Invalid
+from penstock.engine.naming import too_late, unknown
+from penstock.errors import Conflict
 from penstock.ports import Row, SourceRevision, Store, Transaction
 
 SCHEMA = (
@@ -148,7 +149,7 @@ class Journal:
         )
 
     async def request(self, delivery: str, word: RequestWord) -> None:
-        """Ask a running delivery to abort or promote. `Conflict` if it has ended; abort is final."""
+        """Ask a delivery to abort or promote, once or again. `Conflict` if it has ended; abort is final."""
         async with self._store.transaction() as tx:
             changed = await tx.changed(
                 f"UPDATE deliveries SET request = ?, wake = 0 WHERE id = ? AND request <> 'abort' "
@@ -156,8 +157,8 @@ class Journal:
                 (word, delivery, *(state.value for state in ENDED)),
             )
             found = await self.find(tx, delivery)
-        if not changed and found.request != word:
-            raise Conflict(f"the delivery is {found.state} ({found.outcome})", where=delivery)
+        if not changed and (found.state in ENDED or found.request != word):
+            raise too_late(found, word)
 
     async def supersede(self, tx: Transaction, delivery: str, by: str) -> None:
         """Tell a delivery of the newer one that makes it needless: it ends where it waits."""
@@ -174,8 +175,7 @@ class Journal:
         )
         exact = [row for row in rows if row[0] == delivery]
         if not delivery or len(exact or rows) != 1:
-            problem = "is ambiguous" if len(rows) > 1 else "is not known"
-            raise Invalid(f"delivery {delivery!r} {problem}", next_move="penstock status")
+            raise unknown(delivery, [str(row[0]) for row in rows], await self.recent(tx, 500))
         return await self._with_records(tx, (exact or rows)[0])
 
     async def raise_fence(self, scope: str) -> int:
