@@ -1,6 +1,7 @@
 """Policies as software: list, show, lint, test, replay, publish, retire, explain.
 
-Called by `main`. Linting and testing need no server; everything else asks one.
+Called by `main`. Linting and testing need no server (a lint asks one who holds the owner's role, if it is
+there); everything else asks one.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from penstock.bootstrap.identity import publication
 from penstock.bootstrap.plugins import find, names
+from penstock.cli import spelling
 from penstock.cli.client import Client
 from penstock.cli.ended import latest, trouble, well
 from penstock.cli.saying import NOBODY, add_options, say
@@ -103,6 +105,7 @@ def lint_files(given: argparse.Namespace) -> int:
             rows.append({"file": str(path), "problem": str(error), "next": error.next_move})
             continue
         _warn_if_idle(policy.policy, policy.environments)
+        spelling.warn_of_owner(policy.owner)
         rows.append({"file": str(path), "policy": policy.policy, "rules": len(policy.rules)})
     good, bad = [row for row in rows if "problem" not in row], [row for row in rows if "problem" in row]
     for row in bad:

@@ -1,6 +1,7 @@
 """Warnings about names that look like a slip: what is granted to nobody's name holds, and helps nobody.
 
-Called by `people` once the statement is recorded: a new name is as good as any, so nothing is refused.
+Called by `people` once the statement is recorded, and by `policies`: a new name is as good as any, so nothing
+is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from penstock.cli.client import Client
 from penstock.cli.show import complain
 from penstock.core.authority import ADMINISTRATOR, DEPLOYER, LEADS, SOURCE
 from penstock.core.digest import digest
-from penstock.core.nearest import nearest
+from penstock.core.nearest import did_you_mean, nearest
 from penstock.core.people import KeyRevocation
+from penstock.errors import PenstockError
 
 SHIPPED = (ADMINISTRATOR, DEPLOYER, SOURCE, *LEADS)
 
@@ -49,6 +51,23 @@ def warn_of_service(client: Client, service: str) -> None:
         meant = nearest(service, known)
         words = f"; did you mean {meant}?" if meant else ""
         complain(f"! no service here was called {service} before{words}")
+
+
+def warn_of_owner(owner: str) -> None:
+    """A role that nobody holds, as a server says if there is one; else one that does not come with Penstock."""
+    try:
+        known = Client.find().get("/v1/identities")["identities"]
+    except PenstockError:
+        if owner not in SHIPPED:
+            meant = did_you_mean(owner, SHIPPED)
+            complain(f"! {owner} is none of the roles that come with Penstock{meant}")
+            complain("  next: with a server (penstock up), this says whether anybody holds it")
+        return
+    held = {role["role"] for one in known for role in one["roles"]}
+    if owner not in held:
+        meant = did_you_mean(owner, {*SHIPPED, *held})
+        complain(f"! nobody holds the role {owner}: nobody could publish or override this{meant}")
+        complain(f"  next: penstock role grant NAME {owner}")
 
 
 def warn_of_revoked(client: Client, keyid: str) -> None:

@@ -53,7 +53,7 @@ from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
 from penstock.ports import Artifacts, Image, Outcome, Task
 from penstock.server.app import create_app
-from penstock.server.guard import Guard
+from penstock.server.guard import COOKIE, Guard
 
 CONFIG = ServiceConfig(
     service="shop",
@@ -342,6 +342,17 @@ class Playhouse:
                 return view
             threading.Event().wait(0.05)
         raise AssertionError(f"{delivery} did not end: {view}")
+
+    def session(self) -> str:
+        """What the cookie of a browser holds that has signed in."""
+        form = {"token": self.token}
+        answer = httpx.post(self.pages + "/login", data=form, trust_env=False)
+        return answer.cookies[COOKIE]
+
+    @property
+    def pages(self) -> str:
+        """Where people look at pages."""
+        return self.url.replace("127.0.0.1", "localhost")
 
     def client(self, **headers: str) -> httpx.Client:
         """With the token, unless other *headers* are given."""
