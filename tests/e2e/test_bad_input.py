@@ -126,9 +126,13 @@ def test_a_port_that_is_taken(short_tmp: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         options = [] if Machine.sandboxed() else ["--unsandboxed-workloads"]
-        done = other.penstock("up", "--port", port, *options, check=False)
-    assert done.returncode == 1
-    assert f"port {port} is taken" in done.stderr
+        for option in ("--port", "--ingress-port"):
+            done = other.penstock("up", "--port", "0", option, port, *options, check=False)
+            assert done.returncode == 1
+            assert f"{option}: port {port} is taken (pid {os.getpid()}, " in done.stderr
+            assert f"next: penstock up {option} <another one>" in done.stderr
+    done = other.penstock("up", "--ingress-port", "70000", *options, check=False)
+    assert (done.returncode, "70000 is no port: from 1 to 65535" in done.stderr) == (2, True)
 
 
 def test_no_server(short_tmp: Path) -> None:

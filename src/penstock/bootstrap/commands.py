@@ -24,6 +24,7 @@ from typing import IO
 
 import psutil
 
+from penstock.bootstrap import vacant
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.plugins import find, open_issuer, open_sandbox
@@ -87,6 +88,10 @@ def _start(home: Home, wanted: Wanted) -> Settings:
             where=str(home.path),
             next_move="penstock status, or penstock down first",
         )
+    # What our own proxy may have already is no news; a node agent that runs reads it when it starts again.
+    news = wanted.ingress != settings.ingress_port or not (home.node / "envoy").exists()
+    if wanted.ingress is not None and news and not tending:
+        vacant.demand(wanted.ingress, "--ingress-port")
     settings = settings if serving else _choose(settings, wanted)
     home.keep(settings)
     for name in ("node", "serve"):
@@ -138,17 +143,10 @@ def _choose(settings: Settings, wanted: Wanted) -> Settings:
     chosen = replace(
         settings,
         sandbox=sandbox,
-        port=wanted.port or settings.port,
-        ingress_port=wanted.ingress or settings.ingress_port,
+        port=settings.port if wanted.port is None else wanted.port,
+        ingress_port=settings.ingress_port if wanted.ingress is None else wanted.ingress,
     )
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", chosen.port))
-        except OSError as error:
-            raise Conflict(
-                f"port {chosen.port} is taken", next_move="penstock up --port <another one>"
-            ) from error
+    vacant.demand(chosen.port, "--port")
     return chosen
 
 

@@ -54,7 +54,7 @@ def warn_of_service(client: Client, service: str) -> None:
 
 
 def warn_of_owner(owner: str) -> None:
-    """A role that nobody holds, as a server says if there is one; else one that does not come with Penstock."""
+    """A role that nobody holds, if there is a server to say so; else one that does not come with Penstock."""
     try:
         known = Client.find().get("/v1/identities")["identities"]
     except PenstockError:

@@ -1,6 +1,6 @@
 """Templates, and what they know of numbers and times.
 
-Called by `pages`, and by the guard for its refusals. Must not look anything up: a page shows what it is given.
+Called by `pages`, and by the guard for its refusals. Must not look anything up: it shows what it is given.
 """
 
 from __future__ import annotations
