@@ -35,6 +35,13 @@ def test_a_second_up_on_one_folder(m: Machine) -> None:
     assert "penstock status" in done.stderr
 
 
+def test_a_token_that_nobody_was_told_is_told_by_the_next_up(m: Machine) -> None:
+    """The first one gave up waiting, on a machine that had too much to do."""
+    (m.home.run / "token.once").write_text("pst_kept")
+    assert json.loads(m.penstock("up", "-o", "json").stdout)["token"] == "pst_kept"
+    assert m.penstock("up", check=False).returncode == 1
+
+
 def test_a_folder_that_is_no_repository(m: Machine) -> None:
     done = m.penstock("ship", str(m.folder / "nothing-here"), check=False)
     assert done.returncode == 2

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import show
+from penstock.cli import people, show
 from penstock.cli.main import main, parser
 
 COMMANDS = [
@@ -225,3 +225,16 @@ def test_a_misspelt_command_is_told_what_it_may_have_been(
         main(words)
     assert left.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1].endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("policy", "action"), [("test-lead", "promote"), ("security-lead", "deploy"), ("nobody", "deploy")]
+)
+def test_an_override_is_of_what_was_refused(policy: str, action: str) -> None:
+    said = [
+        ("test-lead", "shift", "FAILED"),
+        ("test-lead", "promote", "FAILED"),
+        ("test-lead", "deploy", "PASSED"),
+    ]
+    signed = [{"policy": who, "action": what, "result": result} for who, what, result in said]
+    assert people._refused_action({"sign_offs": signed}, policy) == action

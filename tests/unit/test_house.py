@@ -25,7 +25,7 @@ FUNCTION_LINES = 50
 PARAMETERS = 6
 PORT_METHODS = 5
 
-#: What may break a budget, as its complaint begins ("path", "path: name", "path: name: 7 parameters"); and why.
+#: What may break a budget, as its complaint begins ("path", "path: name", "path: name: 7 parameters"), why.
 EXCEPTIONS = {
     "src/penstock/ports.py": "every socket in one file, which is what a newcomer reads first",
     "src/penstock/checks/acceptance.py: perform: 7 parameters": "a check's powers are parameters",

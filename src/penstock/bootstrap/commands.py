@@ -82,7 +82,8 @@ def _start(home: Home, wanted: Wanted) -> Settings:
     settings = home.settings
     if wanted.workers is not None:
         settings = replace(settings, workers=wanted.workers)
-    if serving and tending and not _absent(home, settings):
+    untold = (home.run / "token.once").exists()  # an `up` before this one gave up waiting
+    if serving and tending and not _absent(home, settings) and not untold:
         raise Conflict(
             "the control plane is running already",
             where=str(home.path),
@@ -176,7 +177,8 @@ def _await(home: Home, met: Callable[[], bool], *processes: str) -> None:
                 raise from_wire(json.loads(_note(home, name).read_text()))
         time.sleep(0.05)
     tails = "\n".join(f"--- {name}.log\n{_tail(home.logs / f'{name}.log')}" for name in processes)
-    raise Unavailable(f"not up after {START_SECONDS:.0f} s:\n{tails}", next_move="penstock doctor")
+    move = "penstock up again: it may only be slow, and goes on starting; if it does not, penstock doctor"
+    raise Unavailable(f"not up after {START_SECONDS:.0f} s:\n{tails}", next_move=move)
 
 
 def _note(home: Home, name: str) -> Path:

@@ -102,7 +102,8 @@ def lint_files(given: argparse.Namespace) -> int:
         try:
             policy = _compiled(path)[0]
         except Invalid as error:
-            rows.append({"file": str(path), "problem": str(error), "next": error.next_move})
+            problem = str(Invalid(error.what, where=error.where))
+            rows.append({"file": str(path), "problem": problem, "next": error.next_move})
             continue
         _warn_if_idle(policy.policy, policy.environments)
         spelling.warn_of_owner(policy.owner)

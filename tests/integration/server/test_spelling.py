@@ -76,3 +76,10 @@ def test_a_policy_of_a_role_that_nobody_holds_is_told(
     )
     sh.ok("policy", "lint", good)
     assert sh.err == ""
+
+
+def test_what_is_wrong_with_a_policy_has_one_next_move(office: Office) -> None:
+    text = office.sh.json("policy", "show", "security-lead")["source"]
+    office.sh("policy", "lint", office.write(text.replace("[deploy", "[deplyo")))
+    assert (office.sh.code, office.sh.err.count("next: ")) == (2, 1)
+    assert "guards 'deplyo'; it may guard: deploy, shift, promote; did you mean deploy?" in office.sh.err
