@@ -64,8 +64,7 @@ async def perform(  # noqa: PLR0913 (its powers)
     config = task.config.acceptance
     generated = await load.send(load.quiet(config, task.config.protocol), way)
     contract, documented = await checked(config, task.tree if task.source else None, way)
-    place = (state.service, state.environment)
-    needed, kept = await consumers.check(demands, way, place, config.seconds)
+    needed, kept = await consumers.check(demands, way, (state.service, state.environment), config.seconds)
     own = await consumers.readable(demands, task.release.artifact)
     loaded, held = await _load(config, way)
     answers, alike = await _compare(task, state, way, metrics)
@@ -83,10 +82,9 @@ async def perform(  # noqa: PLR0913 (its powers)
         consumers=needed,
     )
     _note(task, _problems(accepted))
-    words = [_words(accepted) + chained.in_words(together), *(part.words for part in parts), ended]
+    told = "; ".join(filter(None, (_words(accepted), *(part.words for part in parts), ended)))
     statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
-    outcome = State.FAILURE if verdict else State.SUCCESS
-    return Outcome(outcome, verdict or "; ".join(filter(None, words)), statements)
+    return Outcome(State.FAILURE if verdict else State.SUCCESS, verdict or told, statements)
 
 
 async def _unreachable(task: Task, state: TrafficState, platform: Platform) -> str:
@@ -123,7 +121,7 @@ def _problems(accepted: Accepted) -> tuple[str, ...]:
 def _words(accepted: Accepted) -> str:
     return (
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
-        f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms"
+        f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms{chained.in_words(accepted.together)}"
     )
 
 

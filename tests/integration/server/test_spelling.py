@@ -63,16 +63,16 @@ def test_a_policy_of_a_role_that_nobody_holds_is_told(
     sh = office.sh
     text = sh.json("policy", "show", "security-lead")["source"]
     good = office.write(text)
-    slip = office.write(text.replace("owner: security-lead", "owner: securty-lead"), "slip.yaml")
+    slip = office.write(text.replace("owner: security-lead", "owner: secruity-lead"), "slip.yaml")
     sh.ok("policy", "lint", slip)
-    assert "! nobody holds the role securty-lead" in sh.err
-    assert "did you mean security-lead?\n  next: penstock role grant NAME securty-lead" in sh.err
+    assert "! nobody holds the role secruity-lead" in sh.err
+    assert "did you mean security-lead?\n  next: penstock role grant NAME secruity-lead" in sh.err
     sh.ok("policy", "lint", good)
     assert sh.err == ""
     monkeypatch.setenv("PENSTOCK_HOME", str(office.folder / "nobody"))
     sh.ok("policy", "lint", slip)
     assert (
-        "! securty-lead is none of the roles that come with Penstock; did you mean security-lead?" in sh.err
+        "! secruity-lead is none of the roles that come with Penstock; did you mean security-lead?" in sh.err
     )
     sh.ok("policy", "lint", good)
     assert sh.err == ""
