@@ -81,11 +81,6 @@ class RuleVerdict:
 class Rules(Protocol):
     """A compiled policy. Pure: same facts, same verdicts."""
 
-    @property
-    def at_once(self) -> bool:
-        """Whether `decide` takes milliseconds at most, whatever the policy and the facts: who must not be
-        held up calls it as it is. Otherwise from a thread."""
-
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         """One verdict per rule, in order. Never raises: whatever goes wrong is UNKNOWN(ERROR)."""
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from penstock.engine.drive import Drive, Means
+from penstock.engine.commit import Means
+from penstock.engine.drive import Drive
 from penstock.engine.journal import Delivery, Journal
 from penstock.engine.performer import Engine
 from penstock.errors import Conflict, Unavailable

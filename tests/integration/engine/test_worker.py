@@ -20,7 +20,8 @@ from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, State, stand
 from penstock.core.pipeline import Stage as Planned
 from penstock.core.release import Artifact, Release
 from penstock.engine import gate
-from penstock.engine.drive import Drive, Means
+from penstock.engine.commit import Means
+from penstock.engine.drive import Drive
 from penstock.engine.journal import MAX_ATTEMPTS, Delivery
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ports import Outcome, Store, Task
@@ -289,6 +290,9 @@ class AskingEngine(FakeEngine):
         fence = Fence(delivery.scope, delivery.fence, intent.key)
         change, folder = delivery.header.change, self.s.folder
         return Task(delivery.id, intent, change, CONFIG, fence, folder, folder, None, None, artifact, release)
+
+    async def ask(self, *_: object) -> None:
+        """They take their time: a transaction does not wait for them."""
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         outcome = await super().perform(delivery, pipeline, intent)

@@ -104,6 +104,8 @@ async def test_the_shipped_policies(
 class Slow:
     """CEL for somebody who decides only once the loop has gone on."""
 
+    at_once = False
+
     def __init__(self) -> None:
         self.asked, self.went_on = threading.Event(), threading.Event()
 
@@ -115,7 +117,6 @@ class Slow:
 class SlowRules:
     rules: Rules
     language: Slow
-    at_once: bool = False
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         self.language.asked.set()
