@@ -25,6 +25,8 @@ BUSY_SECONDS = 15.0
 LOG_PAGES = 8000
 #: So many connections are kept for readers: opening one, which reads the schema, costs more than most reads.
 SPARE_READERS = 4
+#: Of pages, each: a reader's are of no use to it once anybody has committed, and the system keeps them too.
+READER_KIB = 256
 #: Another process's commits are noticed at this pace.
 POLL_SECONDS = 0.2
 
@@ -86,6 +88,11 @@ class SqliteStore:
                     time.sleep(0.02)
         return connection
 
+    def _new_reader(self) -> sqlite3.Connection:
+        reader = self._connect()
+        reader.execute(f"PRAGMA cache_size = -{READER_KIB}")
+        return reader
+
     @contextlib.asynccontextmanager
     async def transaction(self, *, write: bool = True) -> AsyncIterator[Transaction]:
         if not write:
@@ -114,7 +121,7 @@ class SqliteStore:
         """A connection of its own for a reader, in a transaction: one that awaits must not see half of
         somebody's. Kept for the next reader if it can be."""
         with _translated(self._path):
-            reader = self._spare.pop() if self._spare else self._connect()
+            reader = self._spare.pop() if self._spare else self._new_reader()
         try:
             with _translated(self._path):
                 reader.execute("BEGIN")

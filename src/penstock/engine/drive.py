@@ -165,7 +165,7 @@ class Drive:
     # --- what is kept ------------------------------------------------------------------------------
 
     async def _commit(self, intent: Intent, began: float, outcome: Outcome) -> None:
-        """Keep how it ended; and with it what follows from that alone: a gate's answer, the delivery's end."""
+        """Keep how it ended; and with it what follows from that alone: a gate's answer, or the end."""
         means = self._means
         async with means.store.transaction() as tx:
             now = await tx.now()

@@ -82,10 +82,7 @@ class Worker:
         if len(self._running) >= self._slots:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             return
-        try:
-            due = await self._means.journal.next_wake()
-        except Unavailable:
-            due = None
+        due = self._means.journal.due
         await self._means.store.wake(min(IDLE_SECONDS, IDLE_SECONDS if due is None else max(due, 0.01)))
 
     async def _drive(self, delivery: Delivery) -> None:

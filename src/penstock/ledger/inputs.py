@@ -16,6 +16,6 @@ from penstock.ports import Transaction
 async def inputs(
     ledger: Ledger, tx: Transaction, question: Question, coming: Sequence[Entry] = ()
 ) -> tuple[Entry, ...]:
-    """What counts for this question, at its ledger size; *coming* are entries of it that are in no table yet."""
+    """What counts for this question, at its ledger size; the last of its entries may be *coming*."""
     there = await ledger.tagged(tx, *tags_of(question), before=question.size - len(coming))
     return select((*there, *coming), question)
