@@ -39,6 +39,13 @@ class _Asked:
         published = f"urn:penstock:entry:{self.authority.policies[policy.policy].index}"
         return sign_off(self.question, policy, published, rules, self.selected, self.authority)
 
+    def outcome(self, sign_offs: Sequence[SignOff], waits_until: float) -> Outcome:
+        """Of all its policies' sign-offs, in their order."""
+        outcome = _outcome(self.question, self.policies, sign_offs, self.authority, waits_until)
+        release, artifact = self.question.release, self.question.artifact
+        subjects = (Subject(release.id, release.digest), Subject(artifact.name, artifact.digest))
+        return replace(outcome, statements=tuple(Statement(subjects, signed) for signed in sign_offs))
+
 
 async def perform(
     task: Task, /, *, store: Store, ledger: Ledger, languages: Mapping[str, Language]
@@ -53,7 +60,7 @@ async def perform(
             sign_offs.append(asked.sign_off(policy, rules))
         else:  # it may take seconds (Rego does, until it is stopped): leases are renewed meanwhile
             sign_offs.append(await asyncio.to_thread(asked.sign_off, policy, rules))
-    return replace(_outcome(asked, sign_offs, task.waits_until), rests_on=asked.question)
+    return replace(asked.outcome(sign_offs, task.waits_until), rests_on=asked.question)
 
 
 async def at_once(
@@ -67,7 +74,7 @@ async def at_once(
     if not all(p.language in languages and languages[p.language].at_once for p in asked.policies):
         return None
     sign_offs = [asked.sign_off(policy, compiled(policy, languages)) for policy in asked.policies]
-    return _outcome(asked, sign_offs, task.waits_until)
+    return asked.outcome(sign_offs, task.waits_until)
 
 
 async def _asked(tx: Transaction, batch: Batch, task: Task, ledger: Ledger) -> _Asked:
@@ -110,17 +117,15 @@ async def lapsed(ledger: Ledger, tx: Transaction, question: Question) -> bool:
     return await inputs(ledger, tx, question) != await inputs(ledger, tx, now)
 
 
-def _outcome(asked: _Asked, sign_offs: Sequence[SignOff], waits_until: float) -> Outcome:
-    outcome = _answer(asked, sign_offs, waits_until)
-    release, artifact = asked.question.release, asked.question.artifact
-    subjects = (Subject(release.id, release.digest), Subject(artifact.name, artifact.digest))
-    return replace(outcome, statements=tuple(Statement(subjects, signed) for signed in sign_offs))
-
-
-def _answer(asked: _Asked, sign_offs: Sequence[SignOff], waits_until: float) -> Outcome:
-    question, authority = asked.question, asked.authority
+def _outcome(
+    question: Question,
+    policies: Sequence[PolicyDocument],
+    sign_offs: Sequence[SignOff],
+    authority: Authority,
+    waits_until: float,
+) -> Outcome:
     expires = min((signed.penstock.expires for signed in sign_offs), default=0.0)
-    open_ones = [(p, s) for p, s in zip(asked.policies, sign_offs, strict=True) if not _passed(s)]
+    open_ones = [(p, s) for p, s in zip(policies, sign_offs, strict=True) if not _passed(s)]
     blocked = tuple(_blocked(policy, signed, authority) for policy, signed in open_ones)
     overridden = tuple(
         f"{s.penstock.policy} by {s.penstock.override.identity}" for s in sign_offs if s.penstock.override
