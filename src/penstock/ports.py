@@ -166,7 +166,13 @@ class Artifacts(Protocol):
 
 
 class Language(Protocol):
-    """A policy language. The one port that is not async: it is arithmetic."""
+    """A policy language. The one port that is not async: it is arithmetic.
+
+    It is *at_once* if what it compiles decides within milliseconds, whatever the policy and the facts: who
+    must not be held up then calls it as it is. Otherwise from a thread, and never in a transaction.
+    """
+
+    at_once: bool
 
     def compile(self, policy: PolicyDocument) -> Rules:
         """Check and compile. Raises `Invalid` with rule, line and column."""

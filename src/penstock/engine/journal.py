@@ -130,6 +130,8 @@ class Journal:
     def __init__(self, store: Store, lease_seconds: float = 10.0) -> None:
         self._store = store
         self.lease_seconds = lease_seconds
+        #: Seconds until there is something to claim, as the last `claim` saw it; None: nothing is open.
+        self.due: float | None = None
         self._committed = 0.0
 
     async def migrate(self) -> None:
@@ -224,10 +226,8 @@ class Journal:
         One delivery at a time is executing for a scope; a pending one waits for it, unless it only has to
         end: that one's fence stays 0, so that it is nobody's business outside.
         """
-        async with self._store.transaction(write=False) as tx:
-            now = await tx.now()
-            nothing = not await tx.execute(_CLAIMABLE, (now, now))
-        if nothing and time.monotonic() < self._committed + COMMIT_SECONDS:
+        self.due = await self._next_wake()
+        if self.due != 0.0 and time.monotonic() < self._committed + COMMIT_SECONDS:
             return None  # mostly so: nobody is kept waiting by a commit of nothing
         self._committed = time.monotonic()
         async with self._store.transaction() as tx:
@@ -247,7 +247,7 @@ class Journal:
             await self.hold(tx, claimed, owner)
             return claimed
 
-    async def next_wake(self) -> float | None:
+    async def _next_wake(self) -> float | None:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(

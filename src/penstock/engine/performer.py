@@ -25,7 +25,8 @@ from penstock.engine.callers import callers
 from penstock.engine.journal import Delivery
 from penstock.engine.logs import keeping, make_room
 from penstock.errors import Broken
-from penstock.ports import Outcome, Source, Task
+from penstock.ledger.log import Batch
+from penstock.ports import Outcome, Source, Task, Transaction
 
 VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
     "begin": begin.perform,
@@ -81,6 +82,13 @@ class Engine:
         async with self._room:
             await self._check_out(task)
             return await self._do(task)
+
+    async def ask(
+        self, delivery: Delivery, pipeline: Pipeline, intent: Intent, tx: Transaction, batch: Batch
+    ) -> Outcome | None:
+        """What a gate says, in a transaction (see `gate.at_once`); None if it has to be performed."""
+        task = self.task(delivery, pipeline, intent)
+        return await gate.at_once(task, tx, batch, **self._granted(gate.at_once))
 
     async def _do(self, task: Task) -> Outcome:
         verb = VERBS[task.intent.verb]

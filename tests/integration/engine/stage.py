@@ -22,8 +22,8 @@ from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
 from penstock.errors import PenstockError
 from penstock.ledger.fsck import verify
-from penstock.ledger.log import Ledger, attest
-from penstock.ports import Outcome, Signer, Store
+from penstock.ledger.log import Batch, Ledger, attest
+from penstock.ports import Outcome, Signer, Store, Transaction
 
 CONFIG = ServiceConfig(service="shop", canary=CanaryConfig((50.0,), 0.05, 0.05, 0.05))
 DATA = EnvironmentData("shop", "production")
@@ -57,6 +57,14 @@ class FakeEngine:
         said = Coverage(intent.key, 1, 2, "platform")
         subject = Subject("shop", digest(delivery.id.encode()))
         return Outcome(State.SUCCESS, "done", (Statement((subject,), said),), _detail(intent))
+
+    async def ask(
+        self, delivery: Delivery, pipeline: Pipeline, intent: Intent, tx: Transaction, batch: Batch
+    ) -> Outcome | None:
+        """What its gates say, they say at once, unless they are held."""
+        if intent.verb in self.holds:
+            return None
+        return await self.perform(delivery, pipeline, intent)
 
     def forget(self, delivery: str, *, failed: bool = False) -> None:
         self.forgotten.append(delivery)

@@ -51,7 +51,8 @@ from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
-from penstock.ports import Artifacts, Image, Outcome, Task
+from penstock.ledger.log import Batch
+from penstock.ports import Artifacts, Image, Outcome, Task, Transaction
 from penstock.server.app import create_app
 from penstock.server.guard import COOKIE, Guard
 
@@ -119,6 +120,11 @@ class ScriptedEngine:
             await self.blocked.wait()
         play: Callable[[Task], Outcome] = getattr(self, f"_{intent.verb}")
         return play(task)
+
+    async def ask(
+        self, delivery: Delivery, pipeline: Pipeline, intent: Intent, tx: Transaction, batch: Batch
+    ) -> Outcome | None:
+        return await self.control.engine.ask(delivery, pipeline, intent, tx, batch)
 
     def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
         return self.control.engine.task(delivery, pipeline, intent)
