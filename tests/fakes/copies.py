@@ -53,12 +53,14 @@ class Scene:
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
         self.canary = NO_CANARY
+        self.log = Path("/nowhere/log")
         self.router, self.platform = Watched(), FakePlatform()
+        self.releases = [STABLE, NEW]
 
     async def tend(self) -> None:
         while True:
             await self.platform.tend()
-            for release in (STABLE.id, STABLE.fresh, NEW.id):
+            for release in (*(release.id for release in self.releases), STABLE.fresh):
                 placement = await self.platform.observe(release)
                 ready = placement.backend.addresses[: placement.able] if placement else ()
                 self.router.up.update(ready)
@@ -112,7 +114,7 @@ class Scene:
             config=self.config,
             fence=FENCE,
             work=Path("/work"),
-            log=Path("/log"),
+            log=self.log,
             data=DATA,
             artifact=Artifact("shop", NEW.artifact),
             release=NEW,
@@ -141,6 +143,16 @@ class Scene:
         task = replace(self.task("restore"), release=STABLE, baseline=NEW)
         return await rollback.restore(task, router=self.router, platform=self.platform)
 
+    async def ship(self, release: Release, baseline: Release, *shares: int) -> None:
+        """All of a delivery that moves users, step by step."""
+        self.releases.append(release)
+        powers = {"router": self.router, "platform": self.platform}
+        task = replace(self.task("deploy"), release=release, baseline=baseline)
+        await deploy.perform(task, **powers, artifacts=Images(self.config))
+        for share in shares:
+            await shift.perform(replace(task, intent=Intent("shift", "shift", share=share)), **powers)
+        await promote.perform(task, **powers)
+
 
 class Cut:
     """Changes go through to the fakes until there were *calls* of them; then whoever made them is gone,
@@ -160,6 +172,9 @@ class Cut:
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         return await self._cut(lambda: self._scene.router.apply(plan, fence=fence))
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        return await self._scene.platform.logs(release, lines)
 
     async def place(self, workload: Workload, *, fence: Fence) -> Placement:
         return await self._cut(lambda: self._scene.platform.place(workload, fence=fence))

@@ -58,7 +58,8 @@ class Capacity:
             gone = "" if state.ready(release) else f"{release} does not answer the proxy any more"
             return Given(state, state.proven(release), gone)
         others = [await self.platform.observe(name) for name in self.task.involved if name != release]
-        needed = max(least, _needed(placement, (placement, *others), state, share))
+        live = self.task.baseline.id if self.task.baseline else ""
+        needed = max(least, _needed(placement, (placement, *others), state, share, live))
         rest = placement.full if share == WHOLE else needed
         placement = await self._settled(await self._asked(placement, needed, rest), needed)
         state = await self._proven(placement, needed)
@@ -124,10 +125,22 @@ class Capacity:
         return await self.router.read(change.service, change.environment)
 
 
-def _needed(placement: Placement, every: Sequence[Placement | None], state: TrafficState, share: int) -> int:
-    """How many copies *share* thousandths need, of as many as those releases that have users have together:
-    load may have added some, to any."""
-    serving = state.plan.serving
-    together = sum(len(one.instances) for one in every if one and one.release in serving)
-    whole = min(max(placement.full, together), placement.most)
+def _needed(
+    placement: Placement, every: Sequence[Placement | None], state: TrafficState, share: int, live: str
+) -> int:
+    """How many copies *share* thousandths need, of as many as serve everybody now: load may have added some,
+    to any release that has users; *live* is the one that they leave, or come back to."""
+    serving = [one for one in every if one and one.release in state.plan.serving]
+    together = sum(len(one.instances) for one in serving)
+    shares = (0 if one.release == live else state.share(one.release) for one in serving)
+    whole = max((_of_all(one, of) for one, of in zip(serving, shares, strict=True)), default=0)
+    whole = min(max(placement.full, min(whole, together)), placement.most)
     return max(1, math.ceil(whole * share / WHOLE))
+
+
+def _of_all(placement: Placement, share: int) -> int:
+    """The fewest copies for everybody of which *share* thousandths would need as many as *placement* has. The
+    release that users leave keeps those it had for all of them (*share* 0): to add up both would let the
+    number grow with every switch."""
+    count = len(placement.instances)
+    return (count - 1) * WHOLE // share + 1 if share and count else count

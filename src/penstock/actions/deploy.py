@@ -45,7 +45,8 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
         return Outcome(State.FAILURE, masked(why, task.secrets), found)
     isolation, count = placement.isolation.value, len(placement.instances)
     words = _dark(placement) + await _mirrored(task, router, release.id)
-    words += await _not_let_in(task, router, [way.callee for way in known.egress if way.remote is None])
+    here = [way.callee for way in known.egress if way.remote is None]
+    words += await _not_let_in(task, router, artifacts, here) + _shut_out(task, image.config)
     deployed = Deployed(task.delivery, release, data, isolation, count)
     statement = Statement((Subject(release.id, release.digest),), deployed)
     return Outcome(State.SUCCESS, words, (statement, *found))
@@ -69,15 +70,24 @@ async def _mirrored(task: Task, router: Router, release: str) -> str:
     return f", a mirror of {mirror.share / 10:g}% of user requests"
 
 
-async def _not_let_in(task: Task, router: Router, callees: Sequence[str]) -> str:
-    """Which of these, that it calls on this machine, will refuse it as they are now: better told here than
-    found by users."""
-    refusing = []
+async def _not_let_in(task: Task, router: Router, artifacts: Artifacts, callees: Sequence[str]) -> str:
+    """Which of these, that it calls on this machine, will refuse it: as they are now, or as those will be
+    that go out together with it. Better told here than found by users."""
+    refusing, coming = [], {link.release.service: link.release for link in task.chain}
     for callee in callees:
         with contextlib.suppress(Unavailable):  # it is a hint
-            state = await router.read(callee, task.change.environment)
-            refusing += [] if state.admission.allows(task.change.service) else [callee]
+            if callee in coming:
+                admission = (await artifacts.describe(coming[callee].artifact)).config.traffic.admission
+            else:
+                admission = (await router.read(callee, task.change.environment)).admission
+            refusing += [] if admission.allows(task.change.service) else [callee]
     return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
+
+
+def _shut_out(task: Task, config: ServiceConfig) -> str:
+    """Which of those that call it now, or will, its own rules refuse once it has the users."""
+    out = [caller for caller in task.callers if not config.traffic.admission.allows(caller)]
+    return f"; it will refuse the calls of {', '.join(out)} (traffic.callers)" if out else ""
 
 
 def _copies(task: Task, config: ServiceConfig) -> int:

@@ -11,11 +11,15 @@ from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
 from penstock.actions._farewell import take_away
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
+
+#: Of what a release wrote that is taken out.
+LAST_LINES = 200
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
@@ -36,10 +40,11 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
+    kept = await _keep_last_words(task, platform, new.id) if new != stable else ""
     gone = [name for name in task.involved if stable is None or name != stable.id]
     cut += await take_away(task, gone, router, platform)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
-    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{in_brackets(found)}"
+    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{kept}{in_brackets(found)}"
     rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
     return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled), *found))
 
@@ -60,6 +65,20 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     rolled = RolledBack(task.delivery, current, target, task.change.title)
     subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
     return Outcome(State.SUCCESS, words, (Statement(subjects, rolled), *found))
+
+
+async def _keep_last_words(task: Task, platform: Platform, release: str) -> str:
+    """What its instances wrote last goes with them: it is kept as the output of this stage. Where, in words.
+    Nothing is lost but words if it cannot be kept."""
+    try:
+        lines = await platform.logs(release, LAST_LINES)
+        if not lines:
+            return ""
+        text = f"the last lines that {release} wrote:\n" + "".join(f"{line}\n" for line in lines)
+        task.log.write_text(masked(text, task.secrets), encoding="utf-8")
+    except (PenstockError, OSError):
+        return ""
+    return f"; its last output: penstock logs {task.delivery} {task.intent.stage}"
 
 
 async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:
