@@ -216,7 +216,7 @@ class Api:
         return self.storage.put(kind.full, new)
 
     def _valid(self, kind: FakeKind, new: Object, live: Object | None = None) -> None:
-        for field, said in defaults.faults(kind.kind, new, live):
+        for field, said in (*defaults.faults(kind.kind, new, live), *kind.faults(new)):
             raise _invalid(kind, new["metadata"]["name"], field, said)
 
     def _within_quota(self, kind: FakeKind, namespace: str, name: str) -> None:

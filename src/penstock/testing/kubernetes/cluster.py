@@ -45,6 +45,8 @@ class FakeCluster:
         self._controllers = Controllers(self.api, speed)
         self._more: list[Callable[[Api], None]] = []
         self._controlling: asyncio.Task[None] | None = None
+        #: The version at which every controller found nothing to do.
+        self._looked_at = 0
 
     async def __aenter__(self) -> FakeCluster:
         await self._wire.start()
@@ -134,6 +136,12 @@ class FakeCluster:
     async def reconnect(self) -> None:
         await self._wire.start()
 
+    async def settled(self) -> None:
+        """Return once no controller has anything left to do."""
+        async with asyncio.timeout(10):
+            while self._looked_at != self.api.storage.version:
+                await asyncio.sleep(0)
+
     # --- what it does by itself ----------------------------------------------------------------------
 
     async def _control(self) -> None:
@@ -144,6 +152,7 @@ class FakeCluster:
             for reconcile in self._more:
                 reconcile(self.api)
             if self.api.storage.version == seen:
+                self._looked_at = seen
                 await self.api.storage.wait(seen, LOOK_SECONDS)
             else:
                 await asyncio.sleep(0)  # what was just written is looked at next

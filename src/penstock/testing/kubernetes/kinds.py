@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,10 +27,15 @@ MERGED: Mapping[str, tuple[str, ...]] = {
 }
 
 
+def _fine(_: Object) -> Iterator[tuple[str, str]]:
+    return iter(())
+
+
 @dataclass(frozen=True)
 class FakeKind:
     """*shape* is what strict validation knows (None: any field). *merged* as `MERGED`, for server-side apply:
-    a list that is not named is replaced whole. *status* says whether it has that subresource."""
+    a list that is not named is replaced whole. *status* says whether it has that subresource. *faults* gives
+    (field, what is wrong with it) for values that its schema refuses."""
 
     group: str
     version: str
@@ -39,6 +44,7 @@ class FakeKind:
     shape: Shape | None = None
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     status: bool = True
+    faults: Callable[[Object], Iterator[tuple[str, str]]] = _fine
 
     @property
     def api_version(self) -> str:
