@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,9 +19,9 @@ from typing import Any, Literal
 import httpx
 
 from penstock.adapters._kubernetes.access import Access
-from penstock.adapters._kubernetes.failures import Call, TooOld, failure, silence
+from penstock.adapters._kubernetes.failures import Call, Moved, TooOld, failure, silence
 from penstock.adapters._kubernetes.kinds import PODS, Kind, Object
-from penstock.errors import Broken, Conflict, PenstockError, Unavailable
+from penstock.errors import Broken, PenstockError, Unavailable
 
 #: Whose fields ours are.
 MANAGER = "penstock"
@@ -49,6 +49,10 @@ class Change:
 
     gone: bool
     object: Object
+
+
+#: Told whether the server can be reached.
+Contact = Callable[[PenstockError | None], None]
 
 
 class Client:
@@ -121,7 +125,7 @@ class Client:
         call = self._call("create", kind, metadata["namespace"], metadata["name"])
         answer = await self._applied(call, {**object, "metadata": metadata})
         if answer.status_code == 409:
-            raise Conflict("it is there already", where=call.where, next_move="read it")
+            raise Moved("it is there already", where=call.where, next_move="read it")
         return self._taken(call, answer)
 
     async def apply(self, kind: Kind, object: Object) -> Object:
@@ -167,13 +171,13 @@ class Client:
     # --- watching ------------------------------------------------------------------------------------
 
     async def watch(
-        self, kind: Kind, namespace: str = "", *, labels: str = ""
+        self, kind: Kind, namespace: str = "", *, labels: str = "", contact: Contact = lambda _: None
     ) -> AsyncIterator[Listed | Change]:
         """Everything that is there, and then each change, for ever; everything anew where changes were
         missed.
 
-        A server that is away is asked again until it is back; who needs to know how old its picture is looks
-        at the time. What no time mends (a missing right, a missing CRD) is raised.
+        A server that is away is asked again until it is back: *contact* is told that it is away, and why, and
+        with None that it was reached. What no time mends (a missing right, a missing CRD) is raised.
         """
         call = self._call("watch", kind, namespace)
         version, tries = "", 0
@@ -183,18 +187,19 @@ class Client:
                     listed = await self.list(kind, call.namespace, labels=labels)
                     version = listed.version
                     yield listed
-                async for event in self._events(call, labels, version):
+                async for event in self._events(call, labels, version, contact):
                     tries = 0
                     version = str(event["object"]["metadata"]["resourceVersion"])
                     if event["type"] != "BOOKMARK":
                         yield Change(event["type"] == "DELETED", event["object"])
             except TooOld:
                 version = ""
-            except Unavailable:
+            except Unavailable as error:
+                contact(error)
                 await asyncio.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
                 tries += 1
 
-    async def _events(self, call: Call, labels: str, version: str) -> AsyncIterator[Object]:
+    async def _events(self, call: Call, labels: str, version: str, contact: Contact) -> AsyncIterator[Object]:
         query = {
             "watch": "true",
             "allowWatchBookmarks": "true",
@@ -205,6 +210,7 @@ class Client:
         async with self._streamed(call, query) as answer:
             if answer.status_code != 200:
                 raise self._failure(call, answer, (await answer.aread()).decode(errors="replace"))
+            contact(None)
             async for line in answer.aiter_lines():
                 event = _parsed(line)
                 if not isinstance(event, dict):

@@ -55,6 +55,10 @@ class Drift(Conflict):
         self.managers = managers
 
 
+class Moved(Conflict):
+    """It is another version by now, or there already: read it, and decide again."""
+
+
 class TooOld(Conflict):
     """The version that a watch was to go on from is not kept any more."""
 
@@ -137,7 +141,7 @@ def _conflict(call: Call, answer: dict[str, Any], said: str) -> Conflict:
     causes = (answer.get("details") or {}).get("causes") or []
     owned = [cause for cause in causes if cause.get("reason") == "FieldManagerConflict"]
     if not owned:
-        return Conflict(said, where=call.where, next_move="read it again")
+        return Moved(said, where=call.where, next_move="read it again")
     managers = tuple(sorted({_manager(str(cause.get("message", ""))) for cause in owned}))
     fields = ", ".join(str(cause.get("field", "?")) for cause in owned)
     return Drift(

@@ -16,8 +16,8 @@ from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficPlan
 from penstock.errors import Broken, Conflict, Invalid
 
-PLAN, FENCE, TOKEN = "penstock.dev/plan", "penstock.dev/fence", "penstock.dev/preview-token"
-SERVICE, ENVIRONMENT = "penstock.dev/service", "penstock.dev/environment"
+PLAN, FENCE, TOKEN = "penstock.org/plan", "penstock.org/fence", "penstock.org/preview-token"
+SERVICE, ENVIRONMENT = "penstock.org/service", "penstock.org/environment"
 BESIDE = "take it out of the other tool's hands, or give it a name of its own"
 
 

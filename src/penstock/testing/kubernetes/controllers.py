@@ -172,6 +172,7 @@ class Controllers:
         ]
         name = f"{metadata['name']}-slice"
         labels = {
+            **metadata.get("labels", {}),
             "kubernetes.io/service-name": metadata["name"],
             "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
         }

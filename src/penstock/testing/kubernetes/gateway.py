@@ -19,7 +19,7 @@ from penstock.testing.kubernetes.kinds import SERVICES, FakeKind, Object
 from penstock.testing.kubernetes.shapes import ANY, METADATA
 
 GROUP = "gateway.networking.k8s.io"
-CONTROLLER = "penstock.dev/fake-gateway"
+CONTROLLER = "penstock.org/fake-gateway"
 _DURATION = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
 _NAME = re.compile(r"[A-Za-z0-9!#$%&'*+\-.^_`|~]+")
 

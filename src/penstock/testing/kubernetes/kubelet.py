@@ -41,7 +41,7 @@ class Kubelet:
         self.lost: set[str] = set()
         self._api = api
         self._folder = folder
-        self._speed = speed
+        self.speed = speed
         self._pods: dict[str, Pod] = {}
         self._count = 0
 
@@ -97,7 +97,7 @@ class Kubelet:
         return self._api
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds / self._speed)
+        await asyncio.sleep(seconds / self.speed)
 
     def container(self, pod: Pod, spec: Object) -> Container:
         behaviour = self.behaviours[spec["image"]]
@@ -213,13 +213,15 @@ class Pod:
             said = f"back-off {pause:g}s restarting failed container={self._spec['name']} pod={self.name}"
             self._tell(waiting("CrashLoopBackOff", said))
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._ending.wait(), pause / self._kubelet._speed)
+                await asyncio.wait_for(self._ending.wait(), pause / self._kubelet.speed)
         else:
             self._tell(waiting("ContainerCreating"))
 
     async def _asked_to_end(self, run: Container, ended: asyncio.Future[int]) -> None:
+        leave = float(self._spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
+        await _either(ended, self._killing, leave / self._kubelet.speed)
         run.signal(signal.SIGTERM)
-        await _either(ended, self._killing, self._grace)
+        await _either(ended, self._killing, max(0.0, self._grace - leave))
         run.signal(signal.SIGKILL)
 
     # --- its probes ----------------------------------------------------------------------------------

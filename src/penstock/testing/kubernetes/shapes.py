@@ -97,6 +97,7 @@ CONTAINER: Shape = {
         "runAsGroup": int,
         "seccompProfile": {"type": str, "localhostProfile": str},
     },
+    "lifecycle": {"preStop": {"sleep": {"seconds": int}, "exec": {"command": [str]}}},
     "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool, "subPath": str}],
     "terminationMessagePolicy": str,
     "terminationMessagePath": str,
