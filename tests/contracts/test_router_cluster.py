@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -14,28 +14,34 @@ from contracts.powers import PowersContract
 from contracts.router import Subject, Visit, WeightsContract
 from fakes.cluster import cluster_and_client
 from fakes.router import FakeRouter
-from penstock.adapters._kubernetes import Client
+from penstock.adapters._kubernetes import Client, Kind, Object
 from penstock.adapters._meshes import written
 from penstock.adapters.gateway_api import Attached, GatewayApi
-from penstock.adapters.gateway_api.driver import POWERS, ROUTES
-from penstock.adapters.gateway_api.rendering import spec_of
+from penstock.adapters.gateway_api import rendering as gateway_api
+from penstock.adapters.istio import Istio, Meshed
+from penstock.adapters.istio import rendering as istio
 from penstock.core.traffic import Backend, TrafficPlan
 from penstock.testing.kubernetes import FakeCluster
+from penstock.testing.kubernetes.dataplane import DataPlane
 from penstock.testing.kubernetes.gateway import Gateways, use_gateway
+from penstock.testing.kubernetes.istio import Mesh, use_istio
 from penstock.testing.kubernetes.kinds import SERVICES, SLICES
 
 ATTACHED = Attached("public", "default")
+MESHED = Meshed()
+#: What a router writes, and how it writes a plan.
+Written = tuple[Kind, Callable[[TrafficPlan, str, Mapping[str, int]], Object]]
 PORT = 8080
 
 
 class ClusterWorld:
     """Releases are Services with one endpoint; users ask the data plane of the fake cluster."""
 
-    def __init__(self, cluster: FakeCluster, client: Client, gateways: Gateways) -> None:
+    def __init__(self, cluster: FakeCluster, client: Client, plane: DataPlane, written: Written) -> None:
         self.cluster = cluster
         self.client = client
-        self.gateways = gateways
-        self._number = 0
+        self.plane = plane
+        self._written = written
 
     async def backend(self, release: str) -> Backend:
         return self._backend(release, ready=True)
@@ -78,35 +84,65 @@ class ClusterWorld:
 
     async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
         await self.cluster.settled()
-        answer = self.gateways.plane.ask(address.removeprefix("http://"), headers, path)
+        answer = self.plane.ask(address.removeprefix("http://"), headers, path)
         return Visit(answer.status, answer.service, {})
 
     def seen(self, release: str) -> Sequence[str]:
-        return self.gateways.plane.seen[release]
+        return self.plane.seen[release]
 
     async def meddle(self, plan: TrafficPlan) -> None:
         """As another Penstock would: under our own name, and without a word of what was asked."""
-        name = written.object_name(plan.service, plan.environment)
-        route = await self.client.get(ROUTES, name)
-        assert route is not None
-        token = written.annotation(route, written.TOKEN)
+        kind, spec_of = self._written
+        live = await self.client.get(kind, written.object_name(plan.service, plan.environment))
+        assert live is not None
         ports = {backend.release: PORT for backend in plan.backends}
         mine = ("name", "namespace", "labels", "annotations")
-        metadata = {key: value for key, value in route["metadata"].items() if key in mine}
-        await self.client.apply(ROUTES, {"metadata": metadata, "spec": spec_of(plan, token, ports, ATTACHED)})
+        metadata = {key: value for key, value in live["metadata"].items() if key in mine}
+        spec = spec_of(plan, written.annotation(live, written.TOKEN), ports)
+        await self.client.apply(kind, {"metadata": metadata, "spec": spec})
+
+
+def as_route(plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
+    return gateway_api.spec_of(plan, token, ports, ATTACHED)
+
+
+def as_virtual(plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
+    return istio.spec_of(plan, token, ports, MESHED, "default")
 
 
 @contextlib.asynccontextmanager
-async def over_gateway(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld]]:
+async def over_gateway(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, Gateways]]:
     async with cluster_and_client(folder) as (cluster, client):
-        world = ClusterWorld(cluster, client, use_gateway(cluster))
-        yield Subject(GatewayApi(client, ATTACHED), FakeRouter(), world), world
+        gateways = use_gateway(cluster)
+        world = ClusterWorld(cluster, client, gateways.plane, (GatewayApi.kind, as_route))
+        yield Subject(GatewayApi(client, ATTACHED), FakeRouter(), world), world, gateways
 
 
-class TestGatewayApi(WeightsContract, RulesContract, DriftContract, MirrorContract, PowersContract):
-    powers = POWERS
+@contextlib.asynccontextmanager
+async def over_istio(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, Mesh]]:
+    async with cluster_and_client(folder) as (cluster, client):
+        mesh = use_istio(cluster)
+        world = ClusterWorld(cluster, client, mesh, (Istio.kind, as_virtual))
+        yield Subject(Istio(client, MESHED), FakeRouter(), world), world, mesh
+
+
+class ClusterContract(WeightsContract, RulesContract, DriftContract, MirrorContract, PowersContract):
+    """What both can do, and that the rest is refused."""
+
+
+class TestGatewayApi(ClusterContract):
+    powers = GatewayApi.powers
 
     @pytest.fixture
     async def subject(self, tmp_path: Path) -> AsyncIterator[Subject]:
-        async with over_gateway(tmp_path) as (subject, _):
+        async with over_gateway(tmp_path) as (subject, _, _):
+            yield subject
+
+
+class TestIstio(ClusterContract):
+    powers = Istio.powers
+
+    @pytest.fixture
+    async def subject(self, tmp_path: Path) -> AsyncIterator[Subject]:
+        async with over_istio(tmp_path) as (subject, _, _):
             yield subject

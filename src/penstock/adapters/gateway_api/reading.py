@@ -7,38 +7,26 @@ told by who changed it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from penstock.adapters._kubernetes import Object
 from penstock.adapters._meshes.matching import cookie_of
+from penstock.adapters._meshes.routed import Said, Word
+from penstock.adapters._meshes.shares import in_thousandths
 from penstock.adapters.gateway_api.rendering import NOBODY, Attached, duration
 from penstock.core.traffic import (
     PREVIEW_HEADER,
     WHOLE,
-    BackendState,
     Field,
     Handling,
     Mirror,
     Rule,
-    TrafficPlan,
-    TrafficState,
     Weight,
 )
 
 #: The gateway has not seen the Service yet: it comes by another watch than the route.
 NOT_YET = ("BackendNotFound", "Pending")
-
-
-@dataclass(frozen=True)
-class Word:
-    """What the gateway says of a generation of a route: *sure* once nothing is open, and why it was
-    *refused*; *waits* for what."""
-
-    sure: bool
-    refused: str = ""
-    waits: str = ""
 
 
 def word_of(route: Object, attached: Attached, generation: int) -> Word:
@@ -66,39 +54,8 @@ def word_of(route: Object, attached: Attached, generation: int) -> Word:
     return Word(True)
 
 
-def state_of(
-    route: Object, ours: Object, asked: TrafficPlan, backends: Sequence[BackendState], changed: str
-) -> TrafficState:
-    """What the route does. *ours* is the spec that *asked* was written as; *changed* says what of it is not
-    as we wrote it."""
-    base = TrafficState(
-        asked.service,
-        asked.environment,
-        asked.weights,
-        tuple(backends),
-        rules=asked.rules,
-        mirror=asked.mirror,
-        handling=asked.handling,
-        admission=asked.admission,
-    )
-    if not changed:
-        return base
-    found, meant = _said(route["spec"], asked.handling), _said(ours, asked.handling)
-    parts = {name: value for name, value in vars(found).items() if value != getattr(meant, name)}
-    return replace(base, **parts, asked=asked, foreign="" if parts else changed)
-
-
-@dataclass(frozen=True)
-class _Said:
-    """What a spec says that a plan could say too."""
-
-    weights: tuple[Weight, ...]
-    rules: tuple[Rule, ...]
-    mirror: Mirror | None
-    handling: Handling
-
-
-def _said(spec: Object, usual: Handling) -> _Said:
+def said(spec: Object, usual: Handling) -> Said:
+    """What the rules of a spec do; *usual* has what they do not say."""
     weights: tuple[Weight, ...] = ()
     rules: list[Rule] = []
     mirror, handling = None, usual
@@ -112,7 +69,7 @@ def _said(spec: Object, usual: Handling) -> _Said:
             weights, handling = _weights(rule), _handling(rule, usual)
         else:
             rules.append(_rule(match, _weights(rule)))
-    return _Said(weights, tuple(rules), mirror, handling)
+    return Said(weights, tuple(rules), mirror, handling)
 
 
 def _rule(match: Object, weights: tuple[Weight, ...]) -> Rule:
@@ -126,14 +83,8 @@ def _rule(match: Object, weights: tuple[Weight, ...]) -> Rule:
 
 
 def _weights(rule: Object) -> tuple[Weight, ...]:
-    """In thousandths, whatever they sum to; the largest takes what rounding leaves."""
-    refs = [(str(r["name"]), int(r.get("weight", 1))) for r in rule.get("backendRefs") or ()]
-    refs = [(name, weight) for name, weight in refs if weight > 0 and name != NOBODY]
-    total = sum(weight for _, weight in refs)
-    shares = {name: weight * WHOLE // total for name, weight in refs}
-    if shares:
-        shares[max(shares, key=lambda name: shares[name])] += WHOLE - sum(shares.values())
-    return tuple(Weight(name, share) for name, share in shares.items() if share)
+    refs = [(str(ref["name"]), int(ref.get("weight", 1))) for ref in rule.get("backendRefs") or ()]
+    return in_thousandths([(name, weight) for name, weight in refs if name != NOBODY])
 
 
 def _mirror(rule: Object) -> Mirror | None:
@@ -147,10 +98,10 @@ def _mirror(rule: Object) -> Mirror | None:
 
 
 def _handling(rule: Object, base: Handling) -> Handling:
-    said = (rule.get("timeouts") or {}).get("request")
-    if said == duration(base.timeout_seconds):
+    written = (rule.get("timeouts") or {}).get("request")
+    if written == duration(base.timeout_seconds):
         return base
-    return replace(base, timeout_seconds=_seconds(str(said or "0s")))
+    return replace(base, timeout_seconds=_seconds(str(written or "0s")))
 
 
 def _seconds(said: str) -> float:

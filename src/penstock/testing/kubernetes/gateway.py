@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.testing.kubernetes.api import Api, now
 from penstock.testing.kubernetes.cluster import FakeCluster
-from penstock.testing.kubernetes.dataplane import DataPlane
+from penstock.testing.kubernetes.dataplane import DataPlane, Way
 from penstock.testing.kubernetes.kinds import SERVICES, FakeKind, Object
 from penstock.testing.kubernetes.shapes import ANY, METADATA
 
@@ -101,12 +101,42 @@ ROUTES = FakeKind(GROUP, "v1", "httproutes", "HTTPRoute", ROUTE_SHAPE, faults=ro
 GATEWAYS = FakeKind(GROUP, "v1", "gateways", "Gateway")
 
 
+class RoutePlane(DataPlane):
+    """Serves HTTPRoutes: *routes* are the specs that were accepted, by uid."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.routes: dict[str, Object] = {}
+
+    def way(self, host: str, given: dict[str, str], path: str) -> Way:
+        rules = [rule for spec in self.routes.values() if host in spec["hostnames"] for rule in spec["rules"]]
+        fitting = [
+            (_rank(match), -number, rule)
+            for number, rule in enumerate(rules)
+            for match in rule.get("matches", [{}])
+            if _fits(match, given, path)
+        ]
+        if not fitting:
+            return Way(status=404)
+        rule = max(fitting, key=lambda found: found[:2])[2]
+        removed: list[str] = []
+        mirrored = ("", 0.0)
+        for change in rule.get("filters", []):
+            removed += change.get("requestHeaderModifier", {}).get("remove", [])
+            if mirror := change.get("requestMirror"):
+                fraction = mirror.get("fraction", {"numerator": mirror.get("percent", 100)})
+                share = 1000 * fraction["numerator"] / fraction.get("denominator", 100)
+                mirrored = (mirror["backendRef"]["name"], share)
+        to = [(ref["name"], ref.get("weight", 1)) for ref in rule.get("backendRefs", [])]
+        return Way(to, [name.lower() for name in removed], mirrored)
+
+
 class Gateways:
     """Reconciles routes; *plane* does what the accepted ones say. While it is *away*, nobody looks at
     anything; a route that has a host in *refuses* is not accepted."""
 
     def __init__(self) -> None:
-        self.plane = DataPlane()
+        self.plane = RoutePlane()
         self.away = False
         self.refuses: set[str] = set()
 
@@ -200,3 +230,25 @@ def _condition(kind: str, good: bool, said: tuple[str, str], generation: int) ->
 
 def _timeless(parents: Any) -> Any:
     return [{**p, "conditions": [{**c, "lastTransitionTime": ""} for c in p["conditions"]]} for p in parents]
+
+
+def _rank(match: Object) -> tuple[int, int]:
+    """The API's own order: the longest path, then the most headers."""
+    return len(match.get("path", {}).get("value", "/")), len(match.get("headers", []))
+
+
+def _fits(match: Object, given: dict[str, str], path: str) -> bool:
+    prefix = match.get("path", {}).get("value", "/").rstrip("/")
+    plain = path.partition("?")[0]
+    return f"{plain}/".startswith(f"{prefix}/") and all(
+        _has(header, given) for header in match.get("headers", [])
+    )
+
+
+def _has(header: Any, given: dict[str, str]) -> bool:
+    value = given.get(header["name"].lower())
+    if value is None:
+        return False
+    if header.get("type", "Exact") == "RegularExpression":
+        return re.fullmatch(header["value"], value) is not None
+    return bool(value == header["value"])
