@@ -161,17 +161,19 @@ class Kubernetes:
         return await _until_unmoved(once)
 
     async def _make(self, kind: Kind, child: Object) -> None:
-        """One that is there already is ours, or belonged to a Deployment of this name that was removed: that
-        one would soon go."""
+        """One that is there already is this Deployment's, or an earlier one's of its name, and would soon
+        go."""
         try:
             await self._client.create(kind, child)
         except Moved:
             name = child["metadata"]["name"]
             found = await self._client.get(kind, name)
-            (owner,) = child["metadata"]["ownerReferences"]
-            if found and any(r["uid"] == owner["uid"] for r in found["metadata"].get("ownerReferences", ())):
-                return
             if found:
+                _check_ours(kind, found)
+                (owner,) = child["metadata"]["ownerReferences"]
+                owners = found["metadata"].get("ownerReferences", ())
+                if any(reference["uid"] == owner["uid"] for reference in owners):
+                    return
                 await self._client.delete(kind, name, uid=found["metadata"]["uid"])
             await self._client.create(kind, child)
 
@@ -268,20 +270,25 @@ async def _until_unmoved(once: Callable[[], Awaitable[T]]) -> T:
 
 def _check(live: Object, fence: Fence) -> None:
     """`Conflict` if the release is not this fence's, or a higher one has been here."""
-    labels, name = live["metadata"].get("labels", {}), live["metadata"]["name"]
+    _check_ours(DEPLOYMENTS, live)
+    labels, name = live["metadata"]["labels"], live["metadata"]["name"]
     scope = f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}"
-    if labels.get(manifests.MANAGED) != "penstock":
-        raise Conflict(
-            f"there is a Deployment {name} that is not ours",
-            where=f"deployments.apps {live['metadata']['namespace']}/{name}",
-            next_move="remove or rename it, or deliver into another namespace",
-        )
     if scope != fence.scope:
         raise Conflict(f"{name} belongs to {scope}, the fence to {fence.scope}", where=name)
     highest = int(live["metadata"].get("annotations", {}).get(FENCE, "0"))
     if fence.number < highest:
         raise Conflict(
             f"fence {fence.number} is stale: {highest} has been seen", where=f"{fence.scope}: {fence.key}"
+        )
+
+
+def _check_ours(kind: Kind, found: Object) -> None:
+    metadata = found["metadata"]
+    if metadata.get("labels", {}).get(manifests.MANAGED) != "penstock":
+        raise Conflict(
+            f"there is a {kind.name} {metadata['name']} that is not ours",
+            where=f"{kind.full} {metadata['namespace']}/{metadata['name']}",
+            next_move="remove or rename it, or deliver into another namespace",
         )
 
 

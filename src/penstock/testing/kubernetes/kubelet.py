@@ -67,12 +67,13 @@ class Kubelet:
         said = wanted[0].lines()
         return "".join(f"{line}\n" for line in (said[-lines:] if lines else said))
 
-    def lose(self, node: str) -> None:
-        """The node is not heard of any more: its pods are taken for unready, and evicted, and never end."""
+    def lose(self, node: str, *, evict: bool = True) -> None:
+        """The node is not heard of any more: its pods are taken for unready and, after a while, are told to
+        end (*evict*), which they never say that they have."""
         self.lost.add(node)
         for pod in tuple(self._pods.values()):
             if pod.node == node:
-                pod.lost()
+                pod.lost(evict)
 
     def end_container(self, namespace: str, name: str, code: int) -> None:
         """Let a stub's container end."""
@@ -134,13 +135,14 @@ class Pod:
         if at_once:
             self._killing.set()
 
-    def lost(self) -> None:
+    def lost(self, evict: bool) -> None:
         self.done.cancel()
         if self.runs:
             self.runs[-1].signal(signal.SIGKILL)
-        self._tell({}, ready=False, phase="Running", reason="NodeLost")
-        with contextlib.suppress(Problem):
-            self._kubelet.api.delete(PODS, self.namespace, self.name)
+        self._tell(running(now()), reason="NodeLost")
+        if evict:
+            with contextlib.suppress(Problem):
+                self._kubelet.api.delete(PODS, self.namespace, self.name)
 
     # --- its life ------------------------------------------------------------------------------------
 
