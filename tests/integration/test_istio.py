@@ -12,12 +12,12 @@ import pytest
 from contracts.router import FENCE, SERVICE, Subject
 from contracts.test_router_cluster import ClusterWorld, over_istio
 from penstock.adapters._kubernetes.failures import Drift
+from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters.istio import Istio, Meshed
 from penstock.core.admission import Breakers
 from penstock.core.traffic import Handling, Mirror, TrafficState, Weight
 from penstock.errors import Conflict, Invalid
 from penstock.testing.kubernetes.istio import RULES, VIRTUALS, Mesh
-from penstock.testing.kubernetes.kinds import SERVICES
 
 NAME = "web.production"
 HOST = "web.default.svc.cluster.local"
@@ -112,8 +112,9 @@ async def test_without_limits_there_is_no_rule_and_others_are_left_alone(placed:
     spec = {"host": "web-2", "trafficPolicy": {"connectionPool": {"tcp": {"maxConnections": 1}}}}
     world.cluster.api.create(RULES, {**theirs, "metadata": metadata, "spec": spec}, manager="helm")
     await subject.apply((await subject.read()).plan)
+    (other,) = (backend for backend in state.plan.backends if backend.release == "web-2")
     with pytest.raises(Conflict, match="did not write"):
-        await subject.apply(state.exposing(replace(state.plan.backends[1], breakers=Breakers(requests=5))))
+        await subject.apply(state.exposing(replace(other, breakers=Breakers(requests=5))))
     assert [rule["spec"] for rule in world.cluster.api.all(RULES)] == [spec]
 
 

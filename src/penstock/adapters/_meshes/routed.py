@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
@@ -105,7 +105,7 @@ class Routed(ABC):
         await self._before(plan, fence)
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
-        await self._confirm(new, live, where)
+        await self._confirm(new, live, spec.keys(), where)
         return await self.read(plan.service, plan.environment)
 
     def _state(
@@ -135,12 +135,12 @@ class Routed(ABC):
             object["metadata"][name] = live["metadata"][name]
         return await self._client.apply(self.kind, object)
 
-    async def _confirm(self, new: Object, before: Object | None, where: str) -> None:
+    async def _confirm(self, new: Object, before: Object | None, fields: Collection[str], where: str) -> None:
         word = self._word(new, new["metadata"]["generation"])
         if not (word.sure or word.refused):
             word = await self._wait(new, word)
         if word.refused:
-            await self._put_back(new, before)
+            await self._put_back(new, before, fields)
             move = "the words are its own; what was there before is there again"
             raise Invalid(f"{self.called} refuses it: {word.refused}", where=where, next_move=move)
         if not word.sure:
@@ -167,8 +167,8 @@ class Routed(ABC):
                             return word
         return word
 
-    async def _put_back(self, new: Object, before: Object | None) -> None:
-        """The plan before, as we wrote it; an object that is new goes."""
+    async def _put_back(self, new: Object, before: Object | None, fields: Collection[str]) -> None:
+        """The plan before, in the *fields* that we write; an object that is new goes."""
         metadata = new["metadata"]
         if before is None:
             await self._client.delete(self.kind, metadata["name"], uid=metadata["uid"])
@@ -179,7 +179,7 @@ class Routed(ABC):
             written.annotation(before, written.TOKEN),
             metadata["namespace"],
         )
-        spec = {name: before["spec"][name] for name in new["spec"]}
+        spec = {name: before["spec"][name] for name in fields if name in before["spec"]}
         await self._client.apply(self.kind, {"metadata": {**kept, "uid": metadata["uid"]}, "spec": spec})
 
     def _where(self, service: str, environment: str) -> str:
