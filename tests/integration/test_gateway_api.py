@@ -212,6 +212,25 @@ async def test_a_write_that_nobody_knows_of_may_be_made_again(both: Place, how: 
     assert (state.weights, state.drift) == ((Weight("web-2", 1000),), "")
 
 
+async def test_a_status_that_is_told_in_between_is_no_conflict(both: Place) -> None:
+    """Gateways tell theirs whenever they like, and the version moves."""
+    subject, world = both
+    state = await subject.serving("web-1", "web-2")
+    await world.cluster.settled()
+    before = len(world.cluster.asked)
+    change = asyncio.ensure_future(subject.apply(state.settling("web-2")))
+    async with asyncio.timeout(10):
+        while not any("endpointslices" in asked for asked in world.cluster.asked[before:]):
+            await asyncio.sleep(0)
+    both.gateways.away = True
+    world.cluster.edit(ROUTES.full, NAME, {"status": {"parents": []}}, manager="gateway", part="status")
+    both.gateways.away = False
+    assert (await change).weights == (Weight("web-2", 1000),)
+    assert [asked for asked in world.cluster.asked[before:] if asked == "patch httproutes"] == [
+        "patch httproutes"
+    ] * 2
+
+
 async def test_of_two_writers_of_one_version_one_is_told(both: Place) -> None:
     subject, _ = both
     state = await subject.serving("web-1", "web-2")

@@ -105,7 +105,7 @@ async def test_without_limits_there_is_no_rule_and_others_are_left_alone(placed:
     state = await subject.serving("web-1", "web-2")
     limited = replace(state.plan.backends[0], breakers=Breakers(requests=7))
     state = await subject.apply(state.exposing(limited))
-    await subject.apply(state.exposing(replace(limited, breakers=Breakers())))
+    state = await subject.apply(state.exposing(replace(limited, breakers=Breakers())))
     assert world.cluster.api.all(RULES) == []
     theirs = {"apiVersion": RULES.api_version, "kind": RULES.kind}
     metadata = {"name": "web-2", "namespace": "default"}

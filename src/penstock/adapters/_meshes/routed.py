@@ -17,11 +17,15 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from penstock.adapters._kubernetes import Client, Kind, Listed, Object
+from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._meshes import backends, written
 from penstock.core.fence import Fence
 from penstock.core.powers import Power, refuse_beyond
 from penstock.core.traffic import BackendState, Handling, Mirror, Rule, TrafficPlan, TrafficState, Weight
 from penstock.errors import Conflict, Invalid, Unavailable
+
+#: So often in a row a status may be told between our reading and our writing.
+MOST_MOVES = 5
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,21 @@ class Routed(ABC):
     # --- writing -------------------------------------------------------------------------------------
 
     async def _write(self, object: Object, live: Object | None) -> Object:
+        """Make it of the version that was read. A controller that only told its status in between has moved
+        the version too, and nothing else: then it is made of that one."""
         if live is None:
             return await self._client.create(self.kind, object)
-        for name in ("resourceVersion", "uid"):
-            object["metadata"][name] = live["metadata"][name]
-        return await self._client.apply(self.kind, object)
+        for left in reversed(range(MOST_MOVES)):
+            for name in ("resourceVersion", "uid"):
+                object["metadata"][name] = live["metadata"][name]
+            try:
+                return await self._client.apply(self.kind, object)
+            except Moved:
+                now = await self._client.get(self.kind, object["metadata"]["name"])
+                if now is None or not left or not _same_but_for_status(now, live):
+                    raise
+                live = now
+        raise AssertionError("the last of them returns or raises")
 
     async def _confirm(self, new: Object, before: Object | None, fields: Collection[str], where: str) -> None:
         word = self._word(new, new["metadata"]["generation"])
@@ -184,6 +198,12 @@ class Routed(ABC):
 
     def _where(self, service: str, environment: str) -> str:
         return f"{self.kind.full} {written.object_name(service, environment)}"
+
+
+def _same_but_for_status(now: Object, before: Object) -> bool:
+    """Whether nobody has written more than a status: a spec has its generation, a worker its annotations."""
+    told = ("uid", "generation", "annotations", "labels")
+    return all(now["metadata"].get(name) == before["metadata"].get(name) for name in told)
 
 
 def _ports(known: Mapping[str, backends.Reached]) -> dict[str, int]:

@@ -50,31 +50,32 @@ class Istio(Routed):
         return word_of(object, generation)
 
     async def _before(self, plan: TrafficPlan, fence: Fence) -> None:
+        """A release's limits hold from when it is known. All are looked at before any is written."""
+        limited: list[tuple[Backend, Object | None]] = []
         for backend in plan.backends:
-            await self._limit(plan, backend, fence)
+            live = await self._client.get(LIMITS, backend.release)
+            ours = live is None or bool(written.annotation(live, written.FENCE))
+            where = f"{LIMITS.full} {backend.release}"
+            if ours:
+                written.check_fence(live, fence, where)
+                limited.append((backend, live))
+            elif backend.breakers != NO_BREAKERS:
+                what = "there is one that Penstock did not write"
+                raise Conflict(what, where=where, next_move="take it away, or leave the limits to it")
+        for backend, live in limited:
+            await self._limit(plan, backend, live, fence)
 
-    async def _limit(self, plan: TrafficPlan, backend: Backend, fence: Fence) -> None:
-        """A release's limits hold from when it is known, dark or not."""
-        live = await self._client.get(LIMITS, backend.release)
-        ours = live is None or bool(written.annotation(live, written.FENCE))
-        where = f"{LIMITS.full} {backend.release}"
+    async def _limit(self, plan: TrafficPlan, backend: Backend, live: Object | None, fence: Fence) -> None:
         if backend.breakers == NO_BREAKERS:
-            if live is not None and ours:
+            if live is not None:
                 await self._client.delete(LIMITS, backend.release, uid=live["metadata"]["uid"])
             return
-        if not ours:
-            what = "there is one that Penstock did not write"
-            raise Conflict(what, where=where, next_move="take it away, or leave the limits to it")
-        written.check_fence(live, fence, where)
-        service = await self._client.get(SERVICES, backend.release)
-        owner = {"apiVersion": "v1", "kind": "Service", "name": backend.release}
-        uid = {"ownerReferences": [{**owner, "uid": service["metadata"]["uid"]}]} if service else {}
         metadata: Object = {
             "name": backend.release,
             "namespace": self._client.namespace,
             "labels": {"app.kubernetes.io/managed-by": MANAGER, written.SERVICE: plan.service},
             "annotations": {written.FENCE: str(fence.number)},
-            **uid,
+            "ownerReferences": await self._owners(backend.release),
         }
         spec = limits_of(backend.release, backend.breakers, self._client.namespace)
         if live is None:
@@ -82,6 +83,14 @@ class Istio(Routed):
         else:
             metadata["resourceVersion"] = live["metadata"]["resourceVersion"]
             await self._client.apply(LIMITS, {"metadata": metadata, "spec": spec})
+
+    async def _owners(self, release: str) -> list[Object]:
+        """The release's Service: what is owned goes with it."""
+        service = await self._client.get(SERVICES, release)
+        if service is None:
+            return []
+        owner = {"apiVersion": "v1", "kind": "Service", "name": release}
+        return [{**owner, "uid": service["metadata"]["uid"]}]
 
     async def _address(self, service: str, environment: str) -> str:
         host = self._meshed.hostname(service, environment, self._client.namespace)
