@@ -51,7 +51,7 @@ def test_nothing_is_written_twice_that_no_request_can_have() -> None:
 
 
 def test_too_many_overlaps_are_refused() -> None:
-    wide = [Match("/" + "a/" * 0 + "p", tuple((f"h{n}-{m}", "1") for m in range(n + 1))) for n in range(12)]
+    wide = [Match("/p", tuple((f"h{n}-{m}", "1") for m in range(n + 1))) for n in range(12)]
     with pytest.raises(Invalid, match="overlap"):
         in_order(wide, "web")
 
