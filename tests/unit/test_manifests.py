@@ -255,6 +255,20 @@ def test_unknown_fields_are_told_and_never_lost() -> None:
     assert told(notes, "spec.anotherOne").line == 11
 
 
+def test_the_same_word_of_another_group_is_something_else() -> None:
+    knative = "apiVersion: serving.knative.dev/v1\nkind: Service\nmetadata: {name: s}\n"
+    knative += "spec: {selector: {app: shop}, ports: [{name: grpc}]}"
+    found = carried(POD, knative)
+    assert config(found).protocol == "http/1.1"
+    assert told(found.notes, "").what.startswith("Service (serving.knative.dev) s: ")
+
+
+def test_what_a_pipeline_says_besides_is_told() -> None:
+    pipeline = json.loads((FILES / "pipeline.json").read_text()) | {"freezeWindow": {"days": ["fri"]}}
+    (service,) = carried(json.dumps(pipeline)).services
+    assert told(service.notes, "freezeWindow").next
+
+
 def test_grpc_has_no_path() -> None:
     text = POD.replace("image: shop", "image: shop, readinessProbe: {grpc: {port: 1}}")
     service = "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: {selector: {app: shop}, "

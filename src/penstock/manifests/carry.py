@@ -55,7 +55,7 @@ class Carried:
 
 @dataclass
 class _Pile:
-    """The objects, and who has been read: *owner* is the service's draft by the name of its workload."""
+    """The objects, the pipelines, and the draft of each service by what it comes from (`_key`)."""
 
     every: list[Object]
     pipelines: list[Place] = field(default_factory=list)
@@ -217,6 +217,9 @@ def _pipelines(pile: _Pile) -> None:
         owned = [draft for draft in pile.drafts.values() if id(draft.origin) in inside]
         for draft in owned or pile.drafts.values():
             spinnaker.set_pipeline(draft, pipeline)
+            for name, part in pipeline.named().items():
+                for left in part.left() if name != "stages" else ():
+                    draft.lost(left, *NOTHING)
 
 
 def _leftovers(draft: Draft, place: Place) -> None:

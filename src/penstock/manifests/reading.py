@@ -21,20 +21,28 @@ TEMPLATE = re.compile(rb"\{\{[^\n]{0,200}\}\}")
 RENDER = "render it first: helm template, or kubectl kustomize, and import what that prints"
 
 
+#: Of which group a kind is meant: others use the same words for other things.
+GROUPS = {
+    "Rollout": "argoproj.io",
+    "AnalysisTemplate": "argoproj.io",
+    "ClusterAnalysisTemplate": "argoproj.io",
+    "Canary": "flagger.app",
+    "Deployment": "apps",
+    "HorizontalPodAutoscaler": "autoscaling",
+    "Service": "",
+    "ConfigMap": "",
+}
+
+
 @dataclass(frozen=True)
 class Object:
-    """One Kubernetes object; *kind* is "" for a document that is none."""
+    """One Kubernetes object; *kind* is "" for a document that is none, and has its group in brackets where
+    it is not the one that we mean by it."""
 
     kind: str
     name: str
     namespace: str
     place: Place
-
-    @property
-    def group(self) -> str:
-        """``argoproj.io`` of ``argoproj.io/v1alpha1``; "" for the core's."""
-        version = self.place.at("apiVersion").value
-        return str(version).rpartition("/")[0]
 
 
 def objects(files: Mapping[str, bytes]) -> Iterator[Object]:
@@ -87,5 +95,6 @@ def as_object(place: Place) -> Object:
     if not name:
         raise Invalid(f"a {kind.value[:60]} without metadata.name", where=place.where)
     kind.done()
-    place.at("apiVersion").done()
-    return Object(kind.value, name, metadata.at("namespace").text(), place)
+    group = place.at("apiVersion").text().rpartition("/")[0]
+    said = kind.value if GROUPS.get(kind.value, group) == group else f"{kind.value} ({group})"
+    return Object(said, name, metadata.at("namespace").text(), place)
