@@ -120,7 +120,10 @@ def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
     path = tree / FILE
     config = load(ServiceConfig, path) if path.is_file() else ServiceConfig()
     named = ServiceConfig(**{**vars(config), "service": config.service or _slug(fallback_name)})
-    check_service(named)
+    try:
+        check_service(named)
+    except Invalid as error:
+        raise Invalid(error.what, where=error.where, next_move=error.next_move or REFERENCE) from error
     return named
 
 
@@ -155,7 +158,8 @@ def _only(data: bytes, name: str) -> tuple[yaml.Node | None, Any]:
     found = list(islice(documents(data, name, MAX_BYTES), 2))
     if len(found) > 1:
         line = found[1][0].start_mark.line + 1
-        raise Invalid("not valid YAML: expected one document, found another", where=f"{name}:{line}")
+        what = "not valid YAML: expected one document, found another"
+        raise Invalid(what, where=f"{name}:{line}", next_move="leave one of them")
     return found[0] if found else (None, None)
 
 

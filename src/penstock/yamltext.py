@@ -14,6 +14,9 @@ import yaml
 
 from penstock.errors import Invalid
 
+#: What most syntax errors come of.
+MOVE = "look at the indentation, and put quotes around text that holds ': ' or ' #'"
+
 
 def documents(data: bytes, name: str, most: int) -> Iterator[tuple[yaml.Node, Any]]:
     """Each document that is not empty, with its value. `Invalid` with file *name* and line.
@@ -36,7 +39,8 @@ def _translated(name: str) -> Iterator[None]:
         yield
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Invalid(f"not valid YAML: {error.problem}", where=f"{name}:{line}") from error
+        what = ", ".join(filter(None, (error.problem, error.context)))
+        raise Invalid(f"not valid YAML: {what}", where=f"{name}:{line}", next_move=MOVE) from error
     except (
         yaml.YAMLError,
         ValueError,
@@ -46,7 +50,7 @@ def _translated(name: str) -> Iterator[None]:
         RecursionError,
     ) as error:
         # Given a tag that does not fit (`!!int ""`), the library raises whatever comes of it.
-        raise Invalid(f"not valid YAML: {error}", where=name) from error
+        raise Invalid(f"not valid YAML: {error}", where=name, next_move=MOVE) from error
 
 
 def refuse_tricks(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
