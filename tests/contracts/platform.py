@@ -30,13 +30,15 @@ class Subject:
     """A platform and the world around it.
 
     *artifact* is the digest of an image whose program (`fakes.image`) takes one word. *tend* gives the
-    platform a moment of care; *ask* asks the instance at an address for a path, over HTTP.
+    platform a moment of care; *ask* asks the instance at an address for a path, over HTTP. A release finds
+    its callees at URLs that begin with *neighbours*.
     """
 
     platform: Platform
     artifact: str
     tend: Callable[[], Awaitable[None]]
     ask: Callable[[str, str], Awaitable[str]]
+    neighbours: str = "http://127.0.0.1:"
     placed: set[str] = field(default_factory=set)
 
     async def place(
@@ -222,7 +224,7 @@ class PlatformContract:
         told = json.loads(await subject.ask(ready.instances[0].address, "/env"))
         assert told["COLOUR"] == "blue"
         assert told["PORT"].isdigit()
-        assert told["PRICE_LIST_URL"].startswith("http://127.0.0.1:")
+        assert told["PRICE_LIST_URL"].startswith(subject.neighbours)
 
     async def test_what_crashes_is_started_again(self, subject: Subject) -> None:
         await subject.place("serve")

@@ -15,6 +15,7 @@ from typing import Any
 from penstock.cli import (
     canary,
     flaky,
+    importing,
     keeping,
     local,
     logs,
@@ -166,6 +167,10 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "with every service of the change set that it came in, callers first"
     rollback.add_argument("--together", action="store_true", help=what)
     rollback.add_argument("--no-wait", action="store_true")
+    what = (
+        "make penstock.yaml of manifests: Argo Rollouts, Flagger, Spinnaker, Kubernetes; and say what is lost"
+    )
+    importing.parser(_add(commands, "import", importing.run, what, "penstock import k8s/ --into services"))
     for name, handler, what in (
         ("promote", verbs.promote, "end a canary early; the policies still decide"),
         ("abort", verbs.abort, "stop a delivery and undo it"),

@@ -17,6 +17,7 @@ class Isolation(StrEnum):
     """What keeps a workload from reading other people's files. Told, never assumed."""
 
     BUBBLEWRAP = "bubblewrap"
+    CONTAINER = "container"
     NONE = "none"
 
 
@@ -88,7 +89,7 @@ class Workload:
     """One release to be run.
 
     *artifact* is the digest of an image already in the artifact store. *command* runs in the image's
-    working directory with *env* plus ``PORT`` (where it must listen on 127.0.0.1) and one
+    working directory with *env* plus ``HOST`` and ``PORT`` (where it must listen) and one
     ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
     what is in flight, and then SIGKILL. *secrets* are values that must not be shown in what it writes.
     *admission* and *breakers* are handed on to the proxy.
