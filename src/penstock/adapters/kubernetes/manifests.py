@@ -105,7 +105,8 @@ def check(workload: Workload) -> None:
 
 
 def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fence) -> Object:
-    """With no copies yet: what they need is made after it, because it is to own that."""
+    """Paused: what its copies need is made after it, because it is to own that. With no copies it would count
+    as complete, and what never came up could not be told from what once served."""
     labels = _labels(workload)
     return {
         "metadata": {
@@ -119,7 +120,8 @@ def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fe
             },
         },
         "spec": {
-            "replicas": 0,
+            "replicas": workload.begin_with or workload.replicas,
+            "paused": True,
             "selector": {"matchLabels": {RELEASE: workload.release}},
             "progressDeadlineSeconds": max(1, math.ceil(workload.start_seconds)),
             "template": {
@@ -258,9 +260,8 @@ def _container(workload: Workload, settings: Settings, namespace: str) -> Object
             "periodSeconds": max(1, math.ceil(liveness.every)),
             "timeoutSeconds": max(1, math.ceil(liveness.timeout)),
             "failureThreshold": max(1, liveness.failures),
-            # It is asked once it is ready, and may take its time until then.
-            "initialDelaySeconds": 0,
         }
+        # It is asked whether it lives once it has come up, and may take its time until then.
         probes["startupProbe"] = {
             **_way(workload, workload.health_path),
             "periodSeconds": 1,
@@ -289,18 +290,17 @@ def _way(workload: Workload, path: str) -> Object:
 
 
 def _variables(workload: Workload, settings: Settings, namespace: str) -> list[Object]:
-    found: list[Object] = []
+    """By name; what the platform says wins, as everywhere."""
+    found: dict[str, Object] = {}
     plain, secret = _data(workload)
-    for reference, names in (
-        ("configMapKeyRef", tuple(plain)),
-        ("secretKeyRef", tuple(name for name in secret if name != MASKED)),
-    ):
-        held = workload.release
-        found += [{"name": n, "valueFrom": {reference: {"name": held, "key": n}}} for n in names]
+    for reference, names in (("configMapKeyRef", plain), ("secretKeyRef", secret)):
+        found |= {n: {"valueFrom": {reference: {"name": workload.release, "key": n}}} for n in names}
+    found.pop(MASKED, None)
     for callee in workload.calls:
         name = callee.upper().replace("-", "_") + "_URL"
-        found.append({"name": name, "value": f"http://{settings.address(callee, namespace)}"})
-    return [*found, {"name": "HOST", "value": "0.0.0.0"}, {"name": "PORT", "value": str(PORT)}]
+        found[name] = {"value": f"http://{settings.address(callee, namespace)}"}
+    found |= {"HOST": {"value": "0.0.0.0"}, "PORT": {"value": str(PORT)}}
+    return [{"name": name, **source} for name, source in found.items()]
 
 
 def _resources(workload: Workload) -> Object:
