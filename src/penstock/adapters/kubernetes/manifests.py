@@ -8,9 +8,11 @@ so nothing is left behind and no finalizer is needed. Every field is one that a 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -158,21 +160,31 @@ def kept(asked: Asked) -> str:
 
 
 def read_asked(owner: Object) -> Asked:
-    return _annotation(owner, ASKED, Asked)
+    return _annotation(owner, ASKED, _asked)
 
 
 def read_workload(owner: Object) -> Workload:
     """What was placed, without its variables and secrets: those are not kept where many may read."""
-    return _annotation(owner, WORKLOAD, Workload)
+    return _annotation(owner, WORKLOAD, _workload)
 
 
-def _annotation(owner: Object, name: str, kind: type[T]) -> T:
+def _annotation(owner: Object, name: str, read: Callable[[str], T]) -> T:
     where = f"deployments.apps {owner['metadata']['namespace']}/{owner['metadata']['name']}"
-    text = owner["metadata"].get("annotations", {}).get(name)
     try:
-        return decode(kind, json.loads(text or ""), name)
+        return read(str(owner["metadata"].get("annotations", {}).get(name, "")))
     except (ValueError, Invalid) as error:
         raise Broken(f"its annotation {name} cannot be read: {error}", where=where) from error
+
+
+# The same texts are read each time that a release is looked at.
+@functools.lru_cache(4096)
+def _asked(text: str) -> Asked:
+    return decode(Asked, json.loads(text), ASKED)
+
+
+@functools.lru_cache(4096)
+def _workload(text: str) -> Workload:
+    return decode(Workload, json.loads(text), WORKLOAD)
 
 
 # --- parts -----------------------------------------------------------------------------------------------
