@@ -121,11 +121,13 @@ def judge(spans: Sequence[Span], rule: Rule) -> Judgment:
     """What all spans since the canary began say together; the last one is the present look."""
     needed = needed_requests(rule)
     for who, requests in (
-        ("the stable release", sum(s.stable.requests for s in spans)),
+        (rule.beside, sum(s.stable.requests for s in spans)),
         ("the new release", sum(s.new.requests for s in spans)),
     ):
         if requests == 0:
-            words = f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed)}"
+            words = (
+                f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed, rule)}"
+            )
             return Judgment(unknown(Cause.MISSING, words), needed, (), needed)
     findings = [_finding("failed", _errors(spans), spans, rule)]
     if rule.slow_ms is not None:
@@ -261,10 +263,10 @@ def _rise(steps: Sequence[Pair]) -> float:
 def _conclude(findings: tuple[Finding, ...], spans: Sequence[Span], rule: Rule, needed: int) -> Judgment:
     worse = [in_words(f) for f in findings if f.worse]
     if worse:
-        return Judgment(failing("worse than the stable release: " + "; ".join(worse)), needed, findings)
+        return Judgment(failing(f"worse than {rule.beside}: " + "; ".join(worse)), needed, findings)
     if all(f.no_worse for f in findings):
         told = "; ".join(in_words(f) for f in findings)
-        return Judgment(passing(f"no worse than the stable release: {told}"), needed, findings)
+        return Judgment(passing(f"no worse than {rule.beside}: {told}"), needed, findings)
     more = _more(spans, rule)
     open_ones = "; ".join(in_words(f) for f in findings if not f.no_worse)
     reason = f"{_missing(more, spans)}: {open_ones}"
@@ -306,10 +308,11 @@ def _missing(more: int | None, spans: Sequence[Span]) -> str:
     return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
 
 
-def _until(spans: Sequence[Span], needed: int) -> str:
+def _until(spans: Sequence[Span], needed: int, rule: Rule) -> str:
     """How long it takes until the new release, which has answered none yet, has so many by its share."""
     requests = sum(s.new.requests + s.stable.requests for s in spans)
-    new = requests * spans[-1].step / WHOLE if spans else 0.0
+    part = 0.5 if rule.baseline else spans[-1].step / WHOLE if spans else 0.0
+    new = requests * part
     return f", about {duration(needed * spans[-1].at / new)}" if new else ""
 
 

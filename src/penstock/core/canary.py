@@ -6,6 +6,7 @@ Called by `core.predicates` and `analysis.judge`. Must not judge.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from penstock.core.codec import json_name
 from penstock.errors import Invalid
@@ -15,6 +16,9 @@ from penstock.errors import Invalid
 #: stable one.
 Row = tuple[int, ...]
 ROW = 8
+#: What the new release is compared with: None is the copies of the stable one that run, "fresh" some that are
+#: put up for it, as many as the new release has and with the same share of users.
+Baseline = Literal["fresh"]
 
 
 @dataclass(frozen=True)
@@ -33,11 +37,17 @@ class Rule:
     ratio: float = 2.0
     points: float = 0.01
     slow_points: float = field(default=0.05, metadata=json_name("slowPoints"))
+    baseline: Baseline | None = None
 
     @property
     def alpha_each(self) -> float:
         """Several metrics share one error budget evenly."""
         return self.alpha / (1 if self.slow_ms is None else 2)
+
+    @property
+    def beside(self) -> str:
+        """What the new release is compared with, in words."""
+        return "the fresh baseline" if self.baseline else "the stable release"
 
     def check(self, where: str) -> None:
         """Raise `Invalid` for what can promise or show nothing."""
