@@ -223,6 +223,7 @@ class PlatformContract:
         ready = await subject.until(lambda p: p.ready)
         told = json.loads(await subject.ask(ready.instances[0].address, "/env"))
         assert told["COLOUR"] == "blue"
+        assert told["HOST"]
         assert told["PORT"].isdigit()
         assert told["PRICE_LIST_URL"].startswith(subject.neighbours)
 

@@ -208,4 +208,4 @@ def _trouble(workload: Workload, path: str) -> str:
 
 def _environment(workload: Workload) -> dict[str, str]:
     urls = {f"{callee.upper().replace('-', '_')}_URL": "http://127.0.0.1:1" for callee in workload.calls}
-    return {**workload.env, "PORT": "1", **urls}
+    return {**workload.env, "HOST": "127.0.0.1", "PORT": "1", **urls}

@@ -100,3 +100,11 @@ def test_what_is_not_valid_is_found_by_both(path: tuple[str | int, ...], value: 
 def test_a_secret_is_in_the_secret_alone() -> None:
     for value in of(FULL):
         assert value["kind"] == "Secret" or "sesame" not in str(value)
+
+
+def test_what_the_platform_says_wins_over_what_was_given() -> None:
+    named = replace(FULL, env={"HOST": "example.org", "PORT": "1", "PRICE_LIST_URL": "x", "COLOUR": "red"})
+    (container,) = next(of(named))["spec"]["template"]["spec"]["containers"]
+    names = [entry["name"] for entry in container["env"]]
+    assert sorted(names) == ["COLOUR", "HOST", "PORT", "PRICE_LIST_URL"]
+    assert {"name": "PORT", "value": "8080"} in container["env"]

@@ -8,7 +8,6 @@ they are loaded, in a file of our own.
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 import ssl
 import tempfile
@@ -79,8 +78,11 @@ class Access:
 def _in_cluster(environ: Mapping[str, str], account: Path) -> Access:
     host, port = environ["KUBERNETES_SERVICE_HOST"], environ.get("KUBERNETES_SERVICE_PORT", "443")
     name = f"[{host}]" if ":" in host else host
-    namespace = (account / "namespace").read_text().strip() or "default"
-    tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    try:
+        namespace = (account / "namespace").read_text().strip() or "default"
+        tls = ssl.create_default_context(cafile=str(account / "ca.crt"))
+    except OSError as error:
+        raise Invalid(f"the account of this pod cannot be used: {error}", where=str(account)) from error
     return Access(f"https://{name}:{port}", namespace, tls, lambda: (account / "token").read_text().strip())
 
 
@@ -99,7 +101,8 @@ def _read(path: Path) -> dict[str, Any]:
 def _named(found: Sequence[dict[str, Any]], many: str, one: str, name: str, where: str) -> dict[str, Any]:
     known: list[str] = []
     for config in found:
-        for entry in config.get(many) or ():
+        listed = config.get(many)
+        for entry in listed if isinstance(listed, list) else ():
             if isinstance(entry, dict):
                 known.append(str(entry.get("name", "")))
                 if known[-1] == name:
@@ -124,7 +127,7 @@ def _token(user: dict[str, Any], base: Path, where: str) -> Callable[[], str]:
 def _tls(cluster: dict[str, Any], user: dict[str, Any], base: Path, where: str) -> ssl.SSLContext:
     try:
         return _context(cluster, user, base, where)
-    except (OSError, ssl.SSLError, binascii.Error, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Invalid(f"a certificate or key cannot be used: {error}", where=where) from error
 
 

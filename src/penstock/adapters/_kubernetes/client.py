@@ -213,7 +213,7 @@ class Client:
             contact(None)
             async for line in answer.aiter_lines():
                 event = _parsed(line)
-                if not isinstance(event, dict):
+                if not isinstance(event, dict) or not isinstance(event.get("object"), dict):
                     raise silence(call, self._access.server, "the watch broke off")
                 if event.get("type") == "ERROR":
                     raise failure(call, int(event["object"].get("code") or 500), event["object"])
@@ -267,7 +267,10 @@ class Client:
             return answer
 
     def _headers(self) -> dict[str, str]:
-        token = self._access.token()
+        try:
+            token = self._access.token()
+        except OSError as error:
+            raise Unavailable(f"our token cannot be read: {error}", where=self._access.server) from error
         return {"accept": "application/json", **({"authorization": f"Bearer {token}"} if token else {})}
 
     def _failure(self, call: Call, answer: httpx.Response, text: str) -> PenstockError:
@@ -277,7 +280,7 @@ class Client:
         if answer.status_code >= 300:
             raise self._failure(call, answer, answer.text)
         body = _parsed(answer.text)
-        if not isinstance(body, dict):
+        if not isinstance(body, dict) or not isinstance(body.get("metadata"), dict):
             raise Broken(f"the API answered {answer.status_code} without an object", where=call.where)
         return body
 

@@ -97,13 +97,14 @@ class Mirror:
     # --- news ----------------------------------------------------------------------------------------
 
     def put(self, kind: Kind, value: Object) -> None:
-        """What a write returned, or a watch told."""
+        """What a write returned, or a watch told; without who owns which field, which is the larger half."""
         name = value["metadata"]["name"]
+        rest = {key: inner for key, inner in value["metadata"].items() if key != "managedFields"}
         known = self._there[kind].get(name)
         if any(one["metadata"]["uid"] == value["metadata"]["uid"] for one in self._gone):
             return
         if known is None or _version(known) <= _version(value):
-            self._there[kind][name] = value
+            self._there[kind][name] = {**value, "metadata": rest}
             self._changed()
 
     def drop(self, kind: Kind, value: Object) -> None:

@@ -200,7 +200,7 @@ class Kubernetes:
         wanted = extract(live, MANAGER)
         said = {FENCE: str(fence.number), ASKED: manifests.kept(asked), COMPLETE: "true"}
         wanted["metadata"].setdefault("annotations", {}).update(said)
-        wanted.setdefault("spec", {})["replicas"] = replicas
+        wanted.setdefault("spec", {}).update(replicas=replicas, paused=False)
         changed = await self._client.apply(DEPLOYMENTS, wanted)
         self._mirror.put(DEPLOYMENTS, changed)
         return changed

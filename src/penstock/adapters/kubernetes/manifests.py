@@ -8,9 +8,11 @@ so nothing is left behind and no finalizer is needed. Every field is one that a 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -105,7 +107,8 @@ def check(workload: Workload) -> None:
 
 
 def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fence) -> Object:
-    """With no copies yet: what they need is made after it, because it is to own that."""
+    """Paused: what its copies need is made after it, because it is to own that. With no copies it would count
+    as complete, and what never came up could not be told from what once served."""
     labels = _labels(workload)
     return {
         "metadata": {
@@ -119,7 +122,8 @@ def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fe
             },
         },
         "spec": {
-            "replicas": 0,
+            "replicas": workload.begin_with or workload.replicas,
+            "paused": True,
             "selector": {"matchLabels": {RELEASE: workload.release}},
             "progressDeadlineSeconds": max(1, math.ceil(workload.start_seconds)),
             "template": {
@@ -156,21 +160,31 @@ def kept(asked: Asked) -> str:
 
 
 def read_asked(owner: Object) -> Asked:
-    return _annotation(owner, ASKED, Asked)
+    return _annotation(owner, ASKED, _asked)
 
 
 def read_workload(owner: Object) -> Workload:
     """What was placed, without its variables and secrets: those are not kept where many may read."""
-    return _annotation(owner, WORKLOAD, Workload)
+    return _annotation(owner, WORKLOAD, _workload)
 
 
-def _annotation(owner: Object, name: str, kind: type[T]) -> T:
+def _annotation(owner: Object, name: str, read: Callable[[str], T]) -> T:
     where = f"deployments.apps {owner['metadata']['namespace']}/{owner['metadata']['name']}"
-    text = owner["metadata"].get("annotations", {}).get(name)
     try:
-        return decode(kind, json.loads(text or ""), name)
+        return read(str(owner["metadata"].get("annotations", {}).get(name, "")))
     except (ValueError, Invalid) as error:
         raise Broken(f"its annotation {name} cannot be read: {error}", where=where) from error
+
+
+# The same texts are read each time that a release is looked at.
+@functools.lru_cache(4096)
+def _asked(text: str) -> Asked:
+    return decode(Asked, json.loads(text), ASKED)
+
+
+@functools.lru_cache(4096)
+def _workload(text: str) -> Workload:
+    return decode(Workload, json.loads(text), WORKLOAD)
 
 
 # --- parts -----------------------------------------------------------------------------------------------
@@ -258,9 +272,8 @@ def _container(workload: Workload, settings: Settings, namespace: str) -> Object
             "periodSeconds": max(1, math.ceil(liveness.every)),
             "timeoutSeconds": max(1, math.ceil(liveness.timeout)),
             "failureThreshold": max(1, liveness.failures),
-            # It is asked once it is ready, and may take its time until then.
-            "initialDelaySeconds": 0,
         }
+        # It is asked whether it lives once it has come up, and may take its time until then.
         probes["startupProbe"] = {
             **_way(workload, workload.health_path),
             "periodSeconds": 1,
@@ -289,18 +302,17 @@ def _way(workload: Workload, path: str) -> Object:
 
 
 def _variables(workload: Workload, settings: Settings, namespace: str) -> list[Object]:
-    found: list[Object] = []
+    """By name; what the platform says wins, as everywhere."""
+    found: dict[str, Object] = {}
     plain, secret = _data(workload)
-    for reference, names in (
-        ("configMapKeyRef", tuple(plain)),
-        ("secretKeyRef", tuple(name for name in secret if name != MASKED)),
-    ):
-        held = workload.release
-        found += [{"name": n, "valueFrom": {reference: {"name": held, "key": n}}} for n in names]
+    for reference, names in (("configMapKeyRef", plain), ("secretKeyRef", secret)):
+        found |= {n: {"valueFrom": {reference: {"name": workload.release, "key": n}}} for n in names}
+    found.pop(MASKED, None)
     for callee in workload.calls:
         name = callee.upper().replace("-", "_") + "_URL"
-        found.append({"name": name, "value": f"http://{settings.address(callee, namespace)}"})
-    return [*found, {"name": "HOST", "value": "0.0.0.0"}, {"name": "PORT", "value": str(PORT)}]
+        found[name] = {"value": f"http://{settings.address(callee, namespace)}"}
+    found |= {"HOST": {"value": "0.0.0.0"}, "PORT": {"value": str(PORT)}}
+    return [{"name": name, **source} for name, source in found.items()]
 
 
 def _resources(workload: Workload) -> Object:

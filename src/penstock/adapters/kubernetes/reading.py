@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import troubles
 from penstock.adapters.kubernetes.manifests import CONTAINER, PORT, Asked, Settings, read_workload
-from penstock.adapters.kubernetes.roll import Copy
+from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.core.traffic import Egress
 from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
 
@@ -70,7 +70,7 @@ def placement(seen: Seen) -> Placement:
     wanted = int(seen.deployment["spec"]["replicas"]) - len(told)
     taken = [copy.number for copy in seen.copies]
     for _ in range(wanted):  # the cluster has not made them yet
-        taken.append(_next(taken))
+        taken.append(Roll.free(taken))
         trouble = troubles.of_deployment(seen.deployment)
         told.append((Instance(str(taken[-1]), "", Phase.STARTING), str(trouble or "")))
     told.sort(key=lambda pair: (pair[0].phase is not Phase.FAILED, not pair[1]))
@@ -109,10 +109,6 @@ def last_end(pod: Object) -> Object:
         if found := state.get("terminated"):
             return dict(found)
     return {}
-
-
-def _next(taken: Collection[int]) -> int:
-    return next(number for number in range(len(taken) + 1) if number not in taken)
 
 
 def _proven(slices: Collection[Object]) -> set[str]:

@@ -69,7 +69,10 @@ class Words:
         previous = "running" in status_of(pod).get("state", {})
         code = int(end.get("exitCode", 0))
         hung = not out_of_memory and code > 128 and await self._hung(pod)
-        return Ended(code, out_of_memory, hung, await self.last(release, pod, previous=previous))
+        words = await self.last(release, pod, previous=previous)
+        if not words and not previous:  # it was started again meanwhile
+            words = await self.last(release, pod, previous=True)
+        return Ended(code, out_of_memory, hung, words)
 
     async def last(self, release: str, pod: Object, *, previous: bool = False) -> str:
         """The last words of a pod. They are a help: without the right to read them there are none."""

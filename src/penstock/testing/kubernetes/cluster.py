@@ -50,6 +50,8 @@ class FakeCluster:
 
     async def __aenter__(self) -> FakeCluster:
         await self._wire.start()
+        # Nobody else of this machine has the port, so nobody else has these.
+        self.kubelet.network = f"127.{self._wire.port >> 8}.{self._wire.port & 255}"
         self._controlling = asyncio.ensure_future(self._control())
         return self
 

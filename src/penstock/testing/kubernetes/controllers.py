@@ -110,12 +110,14 @@ class Controllers:
         self._tell(DEPLOYMENTS, deployment, status)
 
     def _progressing(self, deployment: Object, ready: int, pods: int) -> Object:
-        """Once all were available, it has come to its end, whatever comes after; before, there is a
-        deadline."""
+        """Once all were available (or none was wanted), it has come to its end, whatever comes after; before
+        that there is a deadline."""
         before = {c["type"]: c for c in deployment.get("status", {}).get("conditions", [])}
         known = before.get("Progressing", {}).get("reason", "")
         wanted, uid = deployment["spec"]["replicas"], deployment["metadata"]["uid"]
-        if known == "NewReplicaSetAvailable" or (pods and ready >= wanted):
+        if deployment["spec"].get("paused"):
+            return _condition("Progressing", True, "DeploymentPaused")
+        if known == "NewReplicaSetAvailable" or pods == ready == wanted:
             return _condition("Progressing", True, "NewReplicaSetAvailable")
         since, best = self._progress.get(uid, (time.monotonic(), (-1, -1)))
         if (ready, pods) > best:

@@ -39,6 +39,8 @@ class Kubelet:
         self.behaviours: dict[str, Behaviour] = {}
         self.nodes = ["node-1", "node-2"]
         self.lost: set[str] = set()
+        #: Pods have addresses of 127/8 that begin so. No two clusters of a machine may share them.
+        self.network = "127.10.0"
         self._api = api
         self._folder = folder
         self.speed = speed
@@ -51,7 +53,7 @@ class Kubelet:
         for uid, pod in there.items():
             if uid not in self._pods:
                 self._count += 1
-                address = f"127.10.{self._count // 250}.{self._count % 250 + 1}"
+                address = f"{self.network}.{self._count % 250 + 1}"
                 self._pods[uid] = Pod(self, pod, address)
             if "deletionTimestamp" in pod["metadata"] and self._pods[uid].node not in self.lost:
                 self._pods[uid].end()

@@ -7,6 +7,7 @@ holds a history older than what is kept is told so, and lists again.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -89,7 +90,8 @@ class Storage:
         """What happened after *version*. `Problem` 410 if that is not kept."""
         if version < self._oldest:
             raise Problem(410, f"too old resource version: {version} ({self._oldest})")
-        return [event for event in self._history if event.version > version]
+        start = bisect.bisect_right(self._history, version, key=lambda event: event.version)
+        return self._history[start:]
 
     async def wait(self, version: int, seconds: float) -> bool:
         """Return once something happened after *version*; whether it did within *seconds*."""
