@@ -13,7 +13,8 @@ from dataclasses import replace
 from penstock.analysis import readings
 from penstock.analysis.judge import judge, needed_requests, slow_bound, spans_of
 from penstock.analysis.plan import QUIET_SECONDS, Traffic, foresee
-from penstock.analysis.readings import Reading
+from penstock.analysis.quantiles import fixed
+from penstock.analysis.readings import Reading, Seen
 from penstock.core.canary import Row, Rule
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -48,8 +49,8 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
         raise Broken("a look before anything was measured", where=task.delivery)
     start, now = task.measured, await _read(task, metrics)
     rule, needed = _rule(task, start), needed_requests(_rule(task, start))
-    verdict, rows = _verdict(task, start, now, rule)
-    quiet = _quiet(start, now, rows, needed)
+    verdict, seen = _verdict(task, start, now, rule)
+    quiet = seen is not None and _quiet(start, now, seen.rows, needed)
     predicate = Look(
         verdict=verdict.result.value,
         explanation=verdict.reason,
@@ -61,8 +62,9 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
         new_to=now.new,
         stable_from=start.stable,
         stable_to=now.stable,
-        rule=rule if rows else None,
-        spans=rows or None,
+        rule=rule if seen else None,
+        spans=seen.rows if seen else None,
+        latencies=seen.latencies if seen else None,
     )
     subjects = (Subject(task.release.id, task.release.digest),)
     placement = await platform.observe(task.release.id)
@@ -78,30 +80,32 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
     return Outcome(state, predicate.explanation, (Statement(subjects, predicate),), detail)
 
 
-def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Verdict, tuple[Row, ...]]:
-    """What all looks say together, and what happened between them; nothing if this reading is of no use."""
+def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Verdict, Seen | None]:
+    """What all looks say together, and what happened between them; None if this reading is of no use."""
     earlier = [
         Reading(share, looked.new, looked.stable)
         for share, looked in task.looked
         if looked.new is not None and looked.stable is not None
     ]
-    found = readings.rows(Reading(0, start.new, start.stable), [*earlier, now], rule.slow_ms)
+    found = readings.seen(Reading(0, start.new, start.stable), [*earlier, now], rule)
     if isinstance(found, Verdict):
-        return found, ()
-    return judge(spans_of(found), rule).verdict, found
+        return found, None
+    return judge(spans_of(found.rows), rule, found.latencies).verdict, found
 
 
 def _quiet(start: Measured, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
     """Whether all the traffic of the service would have been too little; nobody can say of a bad reading."""
     total = sum(row[2] + row[5] for row in rows)
-    return bool(rows) and total < needed and now.new.at - start.new.at >= QUIET_SECONDS
+    return total < needed and now.new.at - start.new.at >= QUIET_SECONDS
 
 
 def _rule(task: Task, start: Measured) -> Rule:
     """What is slow is fixed before the canary, from what the stable release's users saw."""
     counts = readings.latency(start.stable)
     enough = max(counts.values(), default=0) >= SLOW_ENOUGH
-    return task.config.canary.rule(slow_bound(counts) if enough else None)
+    rule = task.config.canary.rule(slow_bound(counts) if enough else None)
+    judged = tuple(fixed(counts if enough else {}, quantile) for quantile in rule.judged)
+    return replace(rule, quantiles=judged or None)
 
 
 async def _read(task: Task, metrics: Metrics) -> Reading:
