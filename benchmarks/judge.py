@@ -332,8 +332,8 @@ says otherwise, α {alpha:.0%}, and one metric. The rules beside the judge:
   the run.
 
 Latencies are log-normal: half up to 8 ms, 95% up to 21 ms, 99% up to 32 ms, in the proxy's buckets; on
-{timed} runs. The margin of p95 is 1.5 times or 10 ms, that of p99 twice or 10 ms, whichever is more; a release
-that is just as much slower is within it half of the time. Beside the judge's test of a quantile:
+{timed} runs. The margin of p95 is 1.5 times or 10 ms, that of p99 twice or 10 ms, whichever is more: one that
+is just as much slower is hardly beyond it. Beside the judge's test of a quantile:
 
 * **slow**: its test on the share of slow requests, above {slow:g} ms here and with a margin of 5 points.
 * **bounds**: what the interval of the quantile would find by itself, at the last look and with the same α

@@ -139,22 +139,16 @@ def bounded(buckets: Buckets, quantile: Quantile) -> Stops:
 # --- detection -------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Slowed:
-    name: str
-    law: Real
-
-
 TWICE = "2 times as slow"
-SLOWED = (
-    Slowed("no slower", law()),
-    Slowed("1.25 times as slow", law(1.25)),
-    Slowed("1.5 times as slow", law(1.5)),
-    Slowed(TWICE, law(2.0)),
-    Slowed("3 times as slow", law(3.0)),
-    Slowed("2% take 100 ms more", law(late=0.02)),
-    Slowed("10% take 100 ms more", law(late=0.1)),
-)
+SLOWED = {
+    "no slower": law(),
+    "1.25 times as slow": law(1.25),
+    "1.5 times as slow": law(1.5),
+    TWICE: law(2.0),
+    "3 times as slow": law(3.0),
+    "2% take 100 ms more": law(late=0.02),
+    "10% take 100 ms more": law(late=0.1),
+}
 
 
 @dataclass(frozen=True)
@@ -176,15 +170,15 @@ def detected(seed: int, runs: int) -> list[Detected]:
     return [_detected(chance, size, slowed, runs) for size in SIZES for slowed in SLOWED]
 
 
-def _detected(chance: np.random.Generator, size: int, slowed: Slowed, runs: int) -> Detected:
-    parts = [drawn(chance, CHUNK, size, slowed.law, law()) for _ in range(max(1, runs // CHUNK))]
+def _detected(chance: np.random.Generator, size: int, slowed: str, runs: int) -> Detected:
+    parts = [drawn(chance, CHUNK, size, SLOWED[slowed], law()) for _ in range(max(1, runs // CHUNK))]
     p95, p99 = (Stops(np.concatenate([counted(b, q).at for b in parts])) for q in (P95, P99))
     either = Stops(
         np.where((p95.at > 0) & (p99.at > 0), np.minimum(p95.at, p99.at), np.maximum(p95.at, p99.at))
     )
     return Detected(
         requests=size,
-        slowed=slowed.name,
+        slowed=slowed,
         p95=p95.share,
         p99=p99.share,
         slow=float(np.mean([slow(b).share for b in parts])),
@@ -349,23 +343,12 @@ class Timings:
         limit = ALPHA + 3 * (ALPHA * (1 - ALPHA) / self.runs) ** 0.5
         wrong = max(a.wrong for a in common)
         found = min(d.p95 for d in self.detected if d.slowed == TWICE and d.requests >= 100)
+        same = f"{self.unlike} of {3 * UNLIKE} differ"
         return [
-            Goal(
-                "the same of quantiles, and without their margins",
-                most <= limit,
-                f"{most:.2%} of {limit:.2%}",
-            ),
-            Goal(
-                "quantiles outside their intervals at some look: 5% of runs at most",
-                wrong <= NO_WORSE,
-                f"{wrong:.2%}",
-            ),
+            Goal("the same of quantiles, and without margins", most <= limit, f"{most:.2%} of {limit:.2%}"),
+            Goal("outside their intervals at some look: 5% at most", wrong <= NO_WORSE, f"{wrong:.2%}"),
             Goal("twice as slow, 100 requests: p95 finds it in 99%", found >= 0.99, f"{found:.2%}"),
-            Goal(
-                "the judge itself says the same of p95, run by run",
-                self.unlike == 0,
-                f"{self.unlike} of {3 * UNLIKE} differ",
-            ),
+            Goal("the judge itself says the same of p95, run by run", self.unlike == 0, same),
         ]
 
     def tables(self) -> str:
@@ -394,9 +377,8 @@ class Timings:
         return "\n".join(parts) + "\n"
 
     def figures(self) -> dict[str, float]:
-        told = {f"{d.requests} requests, {d.slowed}: p95": d.p95 for d in self.detected}
-        told |= {f"{d.requests} requests, {d.slowed}: p99": d.p99 for d in self.detected}
-        told |= {f"{d.requests} requests, {d.slowed}: slow": d.slow for d in self.detected}
+        told = {f"{d.requests} requests, {d.slowed}: {name}": found for d in self.detected
+                for name, found in (("p95", d.p95), ("p99", d.p99), ("slow", d.slow))}  # fmt: skip
         told |= {f"quantile false alarms, {a.name}": a.p95 for a in self.alarms}
         return told | {f"no worse, {n.name}, {n.margin}": n.median for n in self.needed}
 
