@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 
 from penstock.analysis import dispersion, power, quantiles
 from penstock.analysis.exact import tail
-from penstock.analysis.quantiles import Shares, Timing
+from penstock.analysis.quantiles import Shares, Tested, Timing
 from penstock.analysis.sequential import (
     Bounds,
     Pair,
@@ -179,8 +179,9 @@ def _timings(spans: Sequence[Span], rule: Rule, shares: Shares) -> tuple[Timing,
     for index, quantile in enumerate(rule.judged):
         pairs = beyond(spans, index)
         clusters = dispersion.ratio(pairs)
-        said = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
-        found.append(quantiles.timing(shares.scaled(1 / clusters), quantile, said, NO_WORSE / 4))
+        p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
+        tested = Tested(p, alpha, rule.alpha_each * (1 - SEQUENTIAL))
+        found.append(quantiles.timing(shares.scaled(1 / clusters), quantile, tested, NO_WORSE / 4))
     return tuple(found)
 
 

@@ -170,13 +170,21 @@ def fixed(latency: Mapping[float, int], quantile: Quantile) -> Quantile:
     return replace(quantile, above_ms=next((bound for bound in bounds if bound >= margin), None))
 
 
-def timing(shares: Shares, quantile: Quantile, found: tuple[float, float] | None, alpha: float) -> Timing:
-    """One quantile at one look. *found* is what the test on counts above its bound gave, (p, its limit); None
-    where the quantile is only told. *alpha* is that of each end of the interval."""
+@dataclass(frozen=True)
+class Tested:
+    """What the test on requests above a quantile's bound gave, its limit, and that of the last look."""
+
+    p: float
+    alpha: float
+    last: float
+
+
+def timing(shares: Shares, quantile: Quantile, tested: Tested | None, alpha: float) -> Timing:
+    """One quantile at one look; where it is only told nothing was *tested*. *alpha* is that of each end of
+    the interval."""
     bounds = intervals(shares, quantile.level, alpha)
     (new, width), (stable, alike) = estimates(shares, quantile.level)
     limit = _margin(stable, quantile) - stable
-    p, most = found or (None, None)
     return Timing(
         quantile=quantile,
         new=new,
@@ -184,18 +192,18 @@ def timing(shares: Shares, quantile: Quantile, found: tuple[float, float] | None
         difference=difference(*bounds),
         widths=(width, alike),
         limit=limit,
-        p=p,
-        alpha=most,
-        detectable=_detectable(shares, quantile, most),
-        worse=p is not None and most is not None and p <= most and new - stable > limit,
+        p=tested.p if tested else None,
+        alpha=tested.alpha if tested else None,
+        detectable=_detectable(shares, quantile, tested.last) if tested else None,
+        worse=tested is not None and tested.p <= tested.alpha and new - stable > limit,
         no_worse=within_margin(*bounds, quantile),
     )
 
 
-def _detectable(shares: Shares, quantile: Quantile, alpha: float | None) -> float | None:
+def _detectable(shares: Shares, quantile: Quantile, alpha: float) -> float | None:
     """The smallest share of the new release's requests above its bound that would be found: more than the
     stable one's beyond chance, and more than the level leaves, for the quantile itself must be beyond."""
-    if alpha is None or quantile.above_ms not in shares.bounds:
+    if quantile.above_ms not in shares.bounds:
         return None
     steps = shares.above(shares.bounds.index(quantile.above_ms))
     least = power.smallest_rate(steps, alpha)
