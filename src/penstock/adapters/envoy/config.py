@@ -18,6 +18,7 @@ from penstock.core.traffic import HTTP2, MIRROR_HEADER, Backend
 
 Json = dict[str, Any]
 HTTP = "type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
+GRPC_STATS = "type.googleapis.com/envoy.extensions.filters.http.grpc_stats.v3.FilterConfig"
 ROUTER = "type.googleapis.com/envoy.extensions.filters.http.router.v3.Router"
 FILE_LOG = "type.googleapis.com/envoy.extensions.access_loggers.file.v3.FileAccessLog"
 CLUSTER = "type.googleapis.com/envoy.config.cluster.v3.Cluster"
@@ -174,7 +175,10 @@ def manager(of: Listening, log: Path) -> Json:
         "rds": {"route_config_name": of.named, "config_source": file_source(of.file)},
         "http_filters": [
             admission.limiter(),
-            {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
+            # Of every user's call, the status that it ended with; copies for a mirror do not come by here.
+            _filter("grpc_stats", {"@type": GRPC_STATS, "stats_for_all_methods": False}),
+            # Failed gRPC calls are not among the failed requests of all protocols (`tally`).
+            _filter("router", {"@type": ROUTER, "suppress_grpc_request_failure_code_stats": True}),
         ],
         "access_log": [_access_log(log, of.named)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
@@ -185,6 +189,10 @@ def manager(of: Listening, log: Path) -> Json:
         "stream_idle_timeout": "300s",
         "drain_timeout": "5s",
     }
+
+
+def _filter(name: str, config: Json) -> Json:
+    return {"name": f"envoy.filters.http.{name}", "typed_config": config}
 
 
 def network(manager: Json) -> Json:
