@@ -214,6 +214,7 @@ def _detectable(shares: Shares, quantile: Quantile, alpha: float) -> float | Non
     return max(least, left + spread) if left + spread <= 1 else None
 
 
+@functools.cache
 def least_requests(level: float, alpha: float) -> float | None:
     """From how many requests of each release on, all of them fast, the quantile has an upper bound at all."""
     each = alpha / USUAL_BOUNDS

@@ -386,8 +386,8 @@ class Counters:
     *requests* and *errors* (responses 5xx, gRPC calls that the server failed, and none at all) count user
     traffic only. *latency* maps an upper bound in milliseconds (as text) to the number of requests at or
     under it. *refused* requests were above the release's `Breakers`: the proxy answered them itself; None if
-    there were none. *epoch* changes whenever the counts may have restarted; two readings with different epochs must
-    not be subtracted.
+    there were none. *epoch* changes whenever the counts may have restarted; two readings with different
+    epochs must not be subtracted.
     """
 
     release: str

@@ -5,10 +5,10 @@ never had those requests: they are taken off. The two numbers are not of one mom
 be one or two lower than the last one was; that one is then said again.
 
 A gRPC call that failed has HTTP status 200, and its own status in the trailers, which a filter counts for
-each cluster. What Envoy answered to such a call itself, for nobody was there or in time, is in both: a 5xx for
-the router, UNAVAILABLE for the filter. So of those two the larger number counts: what a service says itself is
-in one of them alone. The status comes when a call ends, and the request is counted when its answer begins:
-errors wait until there are requests for them, for no more can fail than are asked.
+each cluster. What Envoy answered to such a call itself, for nobody was there or in time, is in both: a 5xx
+for the router, UNAVAILABLE for the filter. So of those two the larger number counts: what a service says
+itself is in one of them alone. The status comes when a call ends, and the request is counted when its answer
+begins: errors wait until there are requests for them, for no more can fail than are asked.
 """
 
 from __future__ import annotations
