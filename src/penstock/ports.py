@@ -381,6 +381,17 @@ class Task:
         return self.data.secrets if self.data else ()
 
     @property
+    def fresh(self) -> str:
+        """The name of the fresh baseline that the canary compares with; "" if it has none."""
+        return self.baseline.fresh if self.baseline and self.canary.baseline else ""
+
+    @property
+    def involved(self) -> tuple[str, ...]:
+        """The names of what users may be on while it moves them: new and stable release, fresh baseline."""
+        pairs = [pair.id for pair in (self.release, self.baseline) if pair]
+        return (*pairs, self.fresh) if self.fresh else tuple(pairs)
+
+    @property
     def tree(self) -> Path:
         """The checked-out commit of a code change; read-only for everybody."""
         return self.work / "tree"

@@ -247,10 +247,11 @@ class PlatformContract:
         await subject.place("serve")
         for number in range(1, 4):
             ready = await subject.until(lambda p, n=number: p.ready and p.instances[0].restarts == n - 1)
-            assert not ready.crash_looping
+            assert (ready.crash_looping, ready.unrest) == (False, "")
             await ignoring(subject.ask(ready.instances[0].address, "/crash"))
         looping = await subject.until(lambda p: p.crash_looping)
         assert not looping.failed, "what once served is not given up"
+        assert looping.unrest == "keeps ending: exit 3, 3 times in the last minute"
         assert "exit code 3" in looping.reason
 
     async def test_what_will_not_end_is_killed_at_the_limit_and_that_is_told(self, subject: Subject) -> None:

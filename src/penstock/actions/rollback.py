@@ -7,16 +7,14 @@ taken some away while others served its users.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
-from penstock.actions._afresh import change
 from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
+from penstock.actions._farewell import take_away
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
-from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
@@ -25,29 +23,26 @@ LAST_LINES = 200
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
-    """Take the delivery's release out: weight back to the baseline first, then drain and remove it."""
+    """Take the delivery's release out, and its fresh baseline: weight back to the stable release first, then
+    drain and remove them."""
     new, stable = task.release, task.baseline
     if new is None:
         raise Broken("nothing to roll back", where=task.delivery)
     state = await router.read(new.service, new.environment)
-    found = drift(task.delivery, state, tuple(known.id for known in (new, stable) if known))
+    found = drift(task.delivery, state, task.involved)
     cut = ""
     if stable is not None and new != stable:
         capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
-        given = await capacity.give(stable, WHOLE, state, beside=new)
+        given = await capacity.give(stable.id, WHOLE, state)
         # A bad release must not keep its users for want of copies of the good one.
         state, cut = given.state, f"; {given.lacking}" if given.lacking else ""
     settled = state.settling(stable.id if stable else "")
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
-    kept = ""
-    if new != stable:
-        kept = await _keep_last_words(task, platform, new.id)
-        await change(task, router, lambda state: _out(state, new.id))
-        cut += await _drain(task, platform, new.id)
-        await change(task, router, lambda state: state.without(new.id))
-        await platform.remove(new.id, fence=task.fence)
+    kept = await _keep_last_words(task, platform, new.id) if new != stable else ""
+    gone = [name for name in task.involved if stable is None or name != stable.id]
+    cut += await take_away(task, gone, router, platform)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
     words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{kept}{in_brackets(found)}"
     rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
@@ -60,9 +55,9 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     if target is None or current is None:
         raise Broken("a rollback needs a pair to come back to", where=task.delivery)
     state = await router.read(target.service, target.environment)
-    found = drift(task.delivery, state, (target.id, current.id))
+    found = drift(task.delivery, state, task.involved)
     capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
-    given = await capacity.give(target, WHOLE, state, beside=current)
+    given = await capacity.give(target.id, WHOLE, state)
     await router.apply(given.state.settling(target.id), fence=task.fence)
     warm = await capacity.rest(current) if target != current else ""
     lacking = f"; {given.lacking}" if given.lacking else ""
@@ -70,21 +65,6 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     rolled = RolledBack(task.delivery, current, target, task.change.title)
     subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
     return Outcome(State.SUCCESS, words, (Statement(subjects, rolled), *found))
-
-
-def _out(state: TrafficState, release: str) -> TrafficPlan:
-    """Nothing new for a release: what is in flight goes on, and idle connections are closed."""
-    known = [known.backend for known in state.backends if known.release == release]
-    return state.exposing(replace(known[0], addresses=(), draining=())) if known else state.plan
-
-
-async def _drain(task: Task, platform: Platform, release: str) -> str:
-    """Let what is in flight end while the release can still call its neighbours through the proxy; what was
-    cut off, in words."""
-    if await platform.observe(release) is None:
-        return ""
-    drained = await platform.scale(release, 0, fence=task.fence)
-    return f"; {drained.reason}" if drained.reason else ""
 
 
 async def _keep_last_words(task: Task, platform: Platform, release: str) -> str:
@@ -110,8 +90,9 @@ async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:
     except PenstockError:
         return 0, 0  # counting must never stand in the way of a rollback
     found = {counters.release: counters for counters in readings}
-    exposed = _since(task.measured.new, found.get(task.release.id))
-    return exposed + _since(task.measured.stable, found.get(task.baseline.id)), exposed
+    starts = [start for start in (task.measured.new, task.measured.stable, task.measured.running) if start]
+    counts = [_since(start, found.get(start.release)) for start in starts]
+    return sum(counts), counts[0]
 
 
 def _since(start: Counters, now: Counters | None) -> int:

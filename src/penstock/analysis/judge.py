@@ -100,11 +100,13 @@ def judge(spans: Sequence[Span], rule: Rule, latencies: Latencies | None = None)
     the histograms of the same time: without them no quantile is told, and none that is asked for passes."""
     needed = needed_requests(rule)
     for who, requests in (
-        ("the stable release", sum(s.stable.requests for s in spans)),
+        (rule.beside, sum(s.stable.requests for s in spans)),
         ("the new release", sum(s.new.requests for s in spans)),
     ):
         if requests == 0:
-            words = f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed)}"
+            words = (
+                f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed, rule)}"
+            )
             return Judgment(unknown(Cause.MISSING, words), needed, (), needed)
     findings = [_finding("failed", errors(spans), spans, rule)]
     if rule.slow_ms is not None:
@@ -254,10 +256,10 @@ def _shown(findings: Sequence[Finding], timings: Sequence[Timing], rule: Rule) -
     judged, told = _apart(timings, rule)
     worse = [*(in_words(f) for f in findings if f.worse), *(quantiles.in_words(t) for t in judged if t.worse)]
     if worse:
-        return failing(f"worse than the stable release: {'; '.join([*worse, *told])}")
+        return failing(f"worse than {rule.beside}: {'; '.join([*worse, *told])}")
     if all(f.no_worse for f in findings) and all(t.no_worse for t in judged):
         words = [*map(in_words, findings), *map(quantiles.in_words, judged), *told]
-        return passing(f"no worse than the stable release: {'; '.join(words)}")
+        return passing(f"no worse than {rule.beside}: {'; '.join(words)}")
     return None
 
 
@@ -314,10 +316,11 @@ def _missing(more: int | None, spans: Sequence[Span]) -> str:
     return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
 
 
-def _until(spans: Sequence[Span], needed: int) -> str:
+def _until(spans: Sequence[Span], needed: int, rule: Rule) -> str:
     """How long it takes until the new release, which has answered none yet, has so many by its share."""
     requests = sum(s.new.requests + s.stable.requests for s in spans)
-    new = requests * spans[-1].step / WHOLE if spans else 0.0
+    part = 0.5 if rule.baseline else spans[-1].step / WHOLE if spans else 0.0
+    new = requests * part
     return f", about {duration(needed * spans[-1].at / new)}" if new else ""
 
 

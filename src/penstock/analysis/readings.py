@@ -24,11 +24,13 @@ APART = 2.0
 
 @dataclass(frozen=True)
 class Reading:
-    """Both releases at one look; *share* is the new release's part of user traffic since the last one."""
+    """Both releases at one look; *share* is the new release's part of user traffic since the last one. If
+    *stable* is a fresh baseline, *running* is what the copies did that had run before."""
 
     share: int
     new: Counters
     stable: Counters
+    running: Counters | None = None
 
 
 def absent(release: str) -> Counters:

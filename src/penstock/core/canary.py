@@ -6,6 +6,7 @@ Called by `core.predicates` and `analysis.judge`. Must not judge.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from penstock.core.codec import json_name
 from penstock.errors import Invalid
@@ -15,6 +16,9 @@ from penstock.errors import Invalid
 #: stable one; and for each quantile that is judged, how many of either took longer than its `above_ms`.
 Row = tuple[int, ...]
 ROW = 8
+#: What the new release is compared with: None is the copies of the stable one that run, "fresh" some that are
+#: put up for it, as many as the new release has and with the same share of users.
+Baseline = Literal["fresh"]
 #: So many quantiles share one alpha at most.
 MOST_QUANTILES = 4
 
@@ -86,6 +90,7 @@ class Rule:
     ratio: float = 2.0
     points: float = 0.01
     slow_points: float = field(default=0.05, metadata=json_name("slowPoints"))
+    baseline: Baseline | None = None
     quantiles: tuple[Quantile, ...] | None = None
 
     @property
@@ -96,6 +101,11 @@ class Rule:
     def alpha_each(self) -> float:
         """Several metrics share one error budget evenly."""
         return self.alpha / (1 + (self.slow_ms is not None) + len(self.judged))
+
+    @property
+    def beside(self) -> str:
+        """What the new release is compared with, in words."""
+        return "the fresh baseline" if self.baseline else "the stable release"
 
     def check(self, where: str) -> None:
         """Raise `Invalid` for what can promise or show nothing."""

@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 
 from penstock.config import ServiceConfig, checks_in_order, stage_names
+from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.pipeline import (
     ALL_CHECKS,
     Canary,
@@ -48,13 +49,7 @@ def planned(
 ) -> Pipeline:
     """The pipeline for a `Change.kind`. *checks* stand for those of the configuration. A rollback is never
     asked for *objectives*: it may be what they need."""
-    given = config.canary
-    canary = Canary(
-        tuple(thousandths(step) for step in given.steps),
-        given.seconds_per_step,
-        given.look_every,
-        given.patience,
-    )
+    canary = canary_plan(config.canary)
     match kind:
         case "code":
             made = standard(canary, checks or check_stages(config), objectives=objectives)
@@ -63,6 +58,12 @@ def planned(
             return _with_time(configuration(canary, objectives=objectives), config)
         case _:
             return rollback(canary)
+
+
+def canary_plan(given: CanaryConfig) -> Canary:
+    """What ``penstock.yaml`` says of a canary, as it is planned."""
+    steps = tuple(thousandths(step) for step in given.steps)
+    return Canary(steps, given.seconds_per_step, given.look_every, given.patience, given.baseline)
 
 
 def _with_time(pipeline: Pipeline, config: ServiceConfig) -> Pipeline:

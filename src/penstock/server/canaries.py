@@ -21,9 +21,9 @@ from penstock.bootstrap.control import ControlPlane
 from penstock.core.canary import Latencies, Row, Rule
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode, encode
-from penstock.core.pipeline import Canary, thousandths
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
+from penstock.engine.plans import canary_plan
 from penstock.errors import Invalid
 from penstock.ledger.live import live
 from penstock.server import views
@@ -55,9 +55,7 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         before = await _stable(control, service)
         await asyncio.sleep(given.seconds)
         traffic = Traffic.between(before, await _stable(control, service))
-        steps = tuple(thousandths(step) for step in config.steps)
-        canary = Canary(steps, config.seconds_per_step, config.look_every, config.patience)
-        found = await asyncio.to_thread(foresee, traffic, canary, config.rule())
+        found = await asyncio.to_thread(foresee, traffic, canary_plan(config), config.rule())
         return {"service": service, **encode(found), "reachable": found.reachable, "words": found.words}
 
     @api.post("/deliveries/{delivery}/canary/replay")
