@@ -12,6 +12,8 @@ from fakes.platform import FakePlatform
 from penstock.analysis.plan import Traffic, foresee
 from penstock.checks import canary
 from penstock.config import CanaryConfig, ServiceConfig
+from penstock.core.canary import Latencies
+from penstock.core.canaryconfig import JudgeConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
 from penstock.core.fence import Fence
@@ -141,6 +143,37 @@ async def test_what_is_slow_is_fixed_before_the_canary() -> None:
     outcome = await town.look()
     assert outcome.state is State.FAILURE
     assert "30 of 40 slower than 20 ms" in outcome.reason
+    assert looks.faults(entry(said(outcome))) == []
+
+
+async def test_a_quantile_is_judged_by_histograms_that_are_evidence() -> None:
+    town = Town(config=replace(PLAN, judge=JudgeConfig(quantiles=(95.0,))))
+    await town.measure()
+    for number in range(6):
+        town.serve(NEW, 50 if number < 3 else 250)
+        town.serve(STABLE, 450 if number < 3 else 250)
+        look = said(await town.look(100 if number < 3 else 500))
+    assert look.verdict == "PASS"
+    assert "p95 4.75 ms against 4.75 ms (+0 ms, -5 to +5; " in look.explanation
+    first, second = (100, 150, 0, 0, 0, 1350, 0, 0, 0), (500, 750, 0, 0, 0, 750, 0, 0, 0)
+    assert look.latencies == Latencies((5.0, 20.0, 100.0), (first, second))
+    assert looks.faults(entry(look)) == []
+    dropped = looks.faults(entry(replace(look, latencies=None)))
+    assert dropped == ["the canary's judge said PASS, and its evidence gives UNKNOWN"]
+    changed = replace(look.latencies, steps=((100, 850, *first[2:]), second))
+    assert "do not add up" in looks.faults(entry(replace(look, latencies=changed)))[0]
+    assert looks.faults(entry(replace(look, latencies=Latencies((5.0,), ((1, 2),))))) != []
+
+
+async def test_a_slower_quantile_ends_the_canary() -> None:
+    """Fewer slow requests than the margin of five points: only the quantile sees them."""
+    town = Town(config=replace(PLAN, judge=JudgeConfig(quantiles=(99.0,))))
+    await town.measure()
+    town.serve(NEW, 600, slow=24)
+    town.serve(STABLE, 1200)
+    outcome = await town.look(500)
+    assert outcome.state is State.FAILURE
+    assert outcome.reason.startswith("worse than the stable release: p99 80 ms against 4.95 ms (+75 ms, ")
     assert looks.faults(entry(said(outcome))) == []
 
 

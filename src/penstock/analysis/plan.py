@@ -115,7 +115,7 @@ def foresee(traffic: Traffic, canary: Canary, rule: Rule) -> Foreseen:
         pairs.append(_pair(traffic, canary, share, canary.seconds_per_step))
         told = comparable(pairs)
         detectable = power.smallest_rate(told, rule.alpha_each * (1 - SEQUENTIAL))
-        passes = shown_no_worse(told, rule.points, rule.ratio)
+        passes = _passes(pairs, rule)
         new, stable = pairs[-1].new, pairs[-1].stable
         steps.append(PlannedStep(share, canary.seconds_per_step, new, stable, detectable, passes))
     needed = needed_requests(rule)
@@ -133,12 +133,19 @@ def _needs(traffic: Traffic, canary: Canary, rule: Rule, pairs: list[Pair]) -> f
 
     def holds(extra: float) -> bool:
         longer = _pair(traffic, canary, canary.steps[-1], canary.seconds_per_step + extra)
-        return shown_no_worse(comparable([*pairs[:-1], longer]), rule.points, rule.ratio)
+        return _passes([*pairs[:-1], longer], rule)
 
-    if shown_no_worse(comparable(pairs), rule.points, rule.ratio):
+    if _passes(pairs, rule):
         return planned
     extra = power.least(holds)
     return None if extra is None else planned + math.ceil(extra)
+
+
+def _passes(pairs: list[Pair], rule: Rule) -> bool:
+    """Of latencies nothing is known but how many requests a quantile needs at the least."""
+    told = comparable(pairs)
+    enough = sum(pair.new for pair in told) >= needed_requests(rule)
+    return enough and shown_no_worse(told, rule.points, rule.ratio)
 
 
 def _pair(traffic: Traffic, canary: Canary, share: int, seconds: float) -> Pair:

@@ -13,7 +13,8 @@ from dataclasses import replace
 from penstock.analysis import readings
 from penstock.analysis.judge import judge, needed_requests, slow_bound, spans_of
 from penstock.analysis.plan import QUIET_SECONDS, Traffic, foresee
-from penstock.analysis.readings import Reading
+from penstock.analysis.quantiles import fixed
+from penstock.analysis.readings import Reading, Seen
 from penstock.core.canary import Row, Rule
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -49,8 +50,8 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
         raise Broken("a look before anything was measured", where=task.delivery)
     start, now = task.measured, await _read(task, metrics)
     rule, needed = _rule(task, start), needed_requests(_rule(task, start))
-    verdict, rows = _verdict(task, start, now, rule)
-    quiet = _quiet(task, now, rows, needed)
+    verdict, seen = _verdict(task, start, now, rule)
+    quiet = seen is not None and _quiet(task, now, seen.rows, needed)
     predicate = Look(
         verdict=verdict.result.value,
         explanation=verdict.reason,
@@ -62,8 +63,9 @@ async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcom
         new_to=now.new,
         stable_from=start.stable,
         stable_to=now.stable,
-        rule=rule if rows else None,
-        spans=rows or None,
+        rule=rule if seen else None,
+        spans=seen.rows if seen else None,
+        latencies=seen.latencies if seen else None,
     )
     subjects = (Subject(task.release.id, task.release.digest),)
     state, why = await _standing(task, verdict, platform)
@@ -86,17 +88,17 @@ async def _standing(task: Task, verdict: Verdict, platform: Platform) -> tuple[S
     return (State.ERROR if why else State.SUCCESS), why
 
 
-def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Verdict, tuple[Row, ...]]:
-    """What all looks say together, and what happened between them; nothing if this reading is of no use."""
+def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Verdict, Seen | None]:
+    """What all looks say together, and what happened between them; None if this reading is of no use."""
     earlier = [
         Reading(share, looked.new, looked.stable)
         for share, looked in task.looked
         if looked.new is not None and looked.stable is not None
     ]
-    found = readings.rows(Reading(0, start.new, start.stable), [*earlier, now], rule.slow_ms)
+    found = readings.seen(Reading(0, start.new, start.stable), [*earlier, now], rule)
     if isinstance(found, Verdict):
-        return found, ()
-    return judge(spans_of(found), rule).verdict, found
+        return found, None
+    return judge(spans_of(found.rows), rule, found.latencies).verdict, found
 
 
 def _quiet(task: Task, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
@@ -104,7 +106,7 @@ def _quiet(task: Task, now: Reading, rows: tuple[Row, ...], needed: int) -> bool
     can say of a bad reading."""
     start = task.measured
     beside = _not_compared(start, now) if start else None
-    if not rows or start is None or beside is None:
+    if start is None or beside is None:
         return False
     seconds = now.new.at - start.new.at
     total = beside + sum(row[2] + row[5] for row in rows)
@@ -124,7 +126,9 @@ def _rule(task: Task, start: Measured) -> Rule:
     """What is slow is fixed before the canary, from what the stable release's users saw."""
     counts = readings.latency(start.usual)
     enough = max(counts.values(), default=0) >= SLOW_ENOUGH
-    return task.config.canary.rule(slow_bound(counts) if enough else None)
+    rule = task.config.canary.rule(slow_bound(counts) if enough else None)
+    judged = tuple(fixed(counts if enough else {}, quantile) for quantile in rule.judged)
+    return replace(rule, quantiles=judged or None)
 
 
 async def _read(task: Task, metrics: Metrics) -> Reading:

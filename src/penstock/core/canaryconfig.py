@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from penstock.core.canary import Baseline, Rule
+from penstock.core.canary import Baseline, Quantile, Rule
 from penstock.errors import Invalid
 
 WHERE = "penstock.yaml: canary"
@@ -24,17 +24,26 @@ class JudgeConfig:
     A release passes once it is shown that its share of failed requests is at most *ratio* times the stable
     release's, or *points* percentage points above it, whichever is more, and its share of slow ones at most
     *slow_points* above. A ratio of 1, or points of 0, leave the other margin alone.
+
+    *quantiles* of latency (per cent of requests that are faster) are judged too: each at most
+    *quantile_ratio* times the stable release's, or *quantile_ms* above it, whichever is more.
     """
 
     alpha: float = 0.01
     ratio: float = 2.0
     points: float = 1.0
     slow_points: float = 5.0
+    quantiles: tuple[float, ...] = ()
+    quantile_ratio: float = 2.0
+    quantile_ms: float = 10.0
 
     def rule(self, planned: float, slow_ms: float | None = None, baseline: Baseline | None = None) -> Rule:
         """The same, as the judge takes it: shares of one, and when the declared last look is due."""
-        points, slow_points = self.points / 100, self.slow_points / 100
-        return Rule(planned, slow_ms, self.alpha, self.ratio, points, slow_points, baseline)
+        judged = tuple(
+            Quantile(round(level / 100, 6), self.quantile_ratio, self.quantile_ms) for level in self.quantiles
+        )
+        margins = (self.ratio, self.points / 100, self.slow_points / 100)
+        return Rule(planned, slow_ms, self.alpha, *margins, baseline, judged or None)
 
 
 DEFAULT_JUDGE = JudgeConfig()

@@ -24,11 +24,11 @@ class Led:
 class Counters:
     """Cumulative counts of one release since *epoch*, at the moment of reading.
 
-    *requests* and *errors* (responses 5xx, and none at all) count user traffic only. *latency* maps
-    an upper bound in milliseconds (as text) to the number of requests at or under it.
-    *refused* requests were above the release's `Breakers`: the proxy answered them itself; None if there were
-    none. *epoch* changes whenever the counts may have restarted; two readings with different epochs must
-    not be subtracted.
+    *requests* and *errors* (responses 5xx, gRPC calls that the server failed, and none at all) count user
+    traffic only. *latency* maps an upper bound in milliseconds (as text) to the number of requests at or
+    under it. *refused* requests were above the release's `Breakers`: the proxy answered them itself; None if
+    there were none. *epoch* changes whenever the counts may have restarted; two readings with different
+    epochs must not be subtracted.
     """
 
     release: str
