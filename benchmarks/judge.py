@@ -27,7 +27,8 @@ from benchmarks.parts import judging
 from benchmarks.parts.judging import ALPHA, INTERVALS, Real, Runs, Stops
 from benchmarks.parts.margins import Needed, needed
 
-from penstock.analysis.judge import Arm, Span, judge
+from penstock.analysis.counted import Arm, Span
+from penstock.analysis.judge import judge
 from penstock.core.canary import Rule
 from penstock.core.verdict import Result
 

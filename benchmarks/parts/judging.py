@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.analysis import dispersion, exact, sequential
-from penstock.analysis.judge import SEQUENTIAL, Arm, Span, judge
+from penstock.analysis.counted import Arm, Span
+from penstock.analysis.judge import SEQUENTIAL, judge
 from penstock.analysis.sequential import Pair
 from penstock.core.canary import Rule
 from penstock.core.verdict import Result

@@ -9,18 +9,9 @@ import random
 import pytest
 
 from penstock.analysis import dispersion, power
+from penstock.analysis.counted import Arm, Span, spans_of
 from penstock.analysis.exact import MOST_TERMS, tail
-from penstock.analysis.judge import (
-    Arm,
-    Judgment,
-    Span,
-    evidence,
-    judge,
-    needed_requests,
-    shown_no_worse,
-    slow_bound,
-    spans_of,
-)
+from penstock.analysis.judge import Judgment, evidence, judge, needed_requests, shown_no_worse, slow_bound
 from penstock.analysis.sequential import (
     Pair,
     comparable,

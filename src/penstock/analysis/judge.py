@@ -1,18 +1,20 @@
 """The canary judge: is the new release worse than the stable one beside it, from counts alone?
 
 Called by `checks.canary` at every look, by `ledger.again` (to compute a verdict again) and by ``canary
-replay``. Pure: the same counts give the same judgment. Two metrics are judged, the share of failed requests
-and the share of slow ones; their errors are those of the whole canary, however often one looks.
+replay``. Pure: the same counts give the same judgment. Judged are the share of failed requests, the share of
+slow ones, and the share of bad events by each metric of the service's own (`series`); the errors are those of
+the whole canary, however often one looks and however many metrics there are.
 
 * FAIL as soon as a regression of either is shown. A whole *alpha* of false alarms is split evenly between the
   metrics; of each part a fifth goes to the sequential test at every look (`sequential.log_evidence`), and the
   rest to one exact test at the declared last look (`exact.tail`), which looking often would cost too much of.
-  A rise in slow requests must also be beyond its margin: a new process is a little slower, and hurts nobody.
-* PASS if both are shown to be no worse than the margin: failed requests at most *ratio* times the stable
-  release's share, or *points* above it, whichever is more; slow ones at most *slow_points* above. Both must
+  A rise in slow requests, or by a metric of the service's own, must also be beyond its margin: a new process
+  is a little slower, and hurts nobody.
+* PASS if all are shown to be no worse than the margin: failed requests at most *ratio* times the stable
+  release's share, or *points* above it, whichever is more; slow ones at most *slow_points* above. All must
   hold, so nothing is split between them (Berger, *Multiparameter hypothesis testing and acceptance sampling*,
   Technometrics 24, 1982). It holds at every look with `NO_WORSE`.
-* UNKNOWN otherwise, with what is missing.
+* UNKNOWN otherwise, with what is missing; also if a metric cannot be told, whatever the others say.
 
 "Slow" is above the first latency bound that is at least twice, and `SLOW_MS` more than, the one that 95% of
 the stable release's requests kept before the canary. Clusters count once (`dispersion`).
@@ -26,6 +28,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.analysis import dispersion, power
+from penstock.analysis.counted import Judged, Span, of_requests, of_series
 from penstock.analysis.exact import tail
 from penstock.analysis.sequential import (
     Bounds,
@@ -38,10 +41,9 @@ from penstock.analysis.sequential import (
     stable_bounds,
     stable_rate,
 )
-from penstock.core.canary import ROW, Row, Rule
+from penstock.core.canary import Rule, Series
 from penstock.core.traffic import WHOLE
-from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
-from penstock.errors import Invalid
+from penstock.core.verdict import Cause, Verdict, combine, failing, passing, unknown
 
 #: The part of a metric's alpha that the sequential test has; the exact test at the last look has the rest.
 SEQUENTIAL = 0.2
@@ -53,35 +55,6 @@ STABLE_PART, RATIO_PART = 0.2, 0.2
 UNTOLD = 10**9
 SLOW_MS = 10.0
 USUAL = 0.95
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What one release did in a stretch of time."""
-
-    requests: int
-    errors: int
-    slow: int = 0
-
-
-@dataclass(frozen=True)
-class Span:
-    """From one look to the next: *at* seconds since the canary began, in which *step* (of its traffic)."""
-
-    at: float
-    step: int
-    new: Arm
-    stable: Arm
-
-
-def spans_of(rows: Sequence[Row]) -> list[Span]:
-    """Evidence as the judge takes it. `Invalid` if it is none."""
-    if any(len(row) != ROW or min(row) < 0 for row in rows):
-        raise Invalid(f"spans have {ROW} whole numbers each", where="canary")
-    spans = [Span(row[0] / 1000, row[1], Arm(*row[2:5]), Arm(*row[5:8])) for row in rows]
-    if any(max(arm.errors, arm.slow) > arm.requests for s in spans for arm in (s.new, s.stable)):
-        raise Invalid("more bad requests than requests", where="canary")
-    return spans
 
 
 @dataclass(frozen=True)
@@ -117,8 +90,9 @@ class Judgment:
     more: int | None = 0
 
 
-def judge(spans: Sequence[Span], rule: Rule) -> Judgment:
-    """What all spans since the canary began say together; the last one is the present look."""
+def judge(spans: Sequence[Span], rule: Rule, series: Sequence[Series] = ()) -> Judgment:
+    """What all spans since the canary began say together; the last one is the present look. *series* are
+    those of the rule's own metrics until then."""
     needed = needed_requests(rule)
     for who, requests in (
         ("the stable release", sum(s.stable.requests for s in spans)),
@@ -127,10 +101,14 @@ def judge(spans: Sequence[Span], rule: Rule) -> Judgment:
         if requests == 0:
             words = f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed)}"
             return Judgment(unknown(Cause.MISSING, words), needed, (), needed)
-    findings = [_finding("failed", _errors(spans), spans, rule)]
-    if rule.slow_ms is not None:
-        findings.append(_finding(f"slower than {rule.slow_ms:g} ms", _slow(spans), spans, rule))
-    return _conclude(tuple(findings), spans, rule, needed)
+    told: list[Judged] = of_requests(spans, rule)
+    untold: list[Verdict] = []
+    known = {one.metric: one for one in series}
+    for margin in rule.metrics or ():
+        own = of_series(margin, known.get(margin.metric))
+        told += [own] if isinstance(own, Judged) else []
+        untold += [own] if isinstance(own, Verdict) else []
+    return _conclude(told, untold, rule, needed)
 
 
 def slow_bound(latency: Mapping[float, int]) -> float | None:
@@ -158,26 +136,17 @@ def _needed(points: float, ratio: float) -> int:
     return UNTOLD if found is None else math.ceil(found)
 
 
-def _errors(spans: Sequence[Span]) -> list[Pair]:
-    return [Pair(s.step, s.new.requests, s.new.errors, s.stable.requests, s.stable.errors) for s in spans]
-
-
-def _slow(spans: Sequence[Span]) -> list[Pair]:
-    return [Pair(s.step, s.new.requests, s.new.slow, s.stable.requests, s.stable.slow) for s in spans]
-
-
-def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) -> Finding:
-    errors = name == "failed"
-    points, ratio = (rule.points, rule.ratio) if errors else (rule.slow_points, 1.0)
+def _finding(metric: Judged, rule: Rule) -> Finding:
+    pairs = metric.pairs
     clusters = dispersion.ratio(pairs)
     steps = _thinned(comparable(pairs), clusters)
-    p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
+    p, alpha = evidence(pairs, clusters, _last_look(metric.ends, rule), rule.alpha_each)
     new = round(sum(p.new_bad for p in pairs)), round(sum(p.new for p in pairs))
     stable = round(sum(p.stable_bad for p in pairs)), round(sum(p.stable for p in pairs))
-    limit = max(points, (ratio - 1) * stable_rate(steps))
+    limit = max(metric.points, (metric.ratio - 1) * stable_rate(steps))
     effect = _rise(steps) if steps else 0.0
     return Finding(
-        name=name,
+        name=metric.name,
         new=new,
         stable=stable,
         effect=effect,
@@ -188,8 +157,8 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
         alpha=alpha,
         detectable=power.smallest_rate(steps, rule.alpha_each * (1 - SEQUENTIAL)),
         clusters=clusters,
-        worse=p <= alpha and (errors or effect > limit),
-        no_worse=shown_no_worse(steps, points, ratio),
+        worse=p <= alpha and (effect > limit or not metric.lenient),
+        no_worse=shown_no_worse(steps, metric.points, metric.ratio),
     )
 
 
@@ -227,9 +196,9 @@ def _whole(pair: Pair, divisor: float) -> Pair:
     return Pair(pair.step, new, new_bad, stable, stable_bad)
 
 
-def _last_look(spans: Sequence[Span], rule: Rule) -> int | None:
+def _last_look(ends: Sequence[float], rule: Rule) -> int | None:
     """The declared last look: the first that is due when the plan has ended. It does not depend on counts."""
-    return next((index for index, span in enumerate(spans) if span.at >= rule.planned), None)
+    return next((index for index, end in enumerate(ends) if end >= rule.planned), None)
 
 
 def shown_no_worse(steps: Sequence[Pair], points: float, ratio: float) -> bool:
@@ -258,17 +227,21 @@ def _rise(steps: Sequence[Pair]) -> float:
 # --- the verdict in words ---------------------------------------------------------------------------------
 
 
-def _conclude(findings: tuple[Finding, ...], spans: Sequence[Span], rule: Rule, needed: int) -> Judgment:
+def _conclude(told: Sequence[Judged], untold: Sequence[Verdict], rule: Rule, needed: int) -> Judgment:
+    findings = tuple(_finding(metric, rule) for metric in told)
     worse = [in_words(f) for f in findings if f.worse]
     if worse:
         return Judgment(failing("worse than the stable release: " + "; ".join(worse)), needed, findings)
-    if all(f.no_worse for f in findings):
-        told = "; ".join(in_words(f) for f in findings)
-        return Judgment(passing(f"no worse than the stable release: {told}"), needed, findings)
-    more = _more(spans, rule)
-    open_ones = "; ".join(in_words(f) for f in findings if not f.no_worse)
-    reason = f"{_missing(more, spans)}: {open_ones}"
-    return Judgment(unknown(Cause.MISSING, reason), needed, findings, more)
+    open_ones = [metric for metric, f in zip(told, findings, strict=True) if not f.no_worse]
+    if not open_ones and not untold:
+        words = "; ".join(in_words(f) for f in findings)
+        return Judgment(passing(f"no worse than the stable release: {words}"), needed, findings)
+    if not open_ones:
+        return Judgment(combine(untold), needed, findings)
+    more, missing = _more(open_ones)
+    words = "; ".join(in_words(f) for f in findings if not f.no_worse)
+    open_verdict = unknown(Cause.MISSING, f"{missing}: {words}")
+    return Judgment(combine([*untold, open_verdict]), needed, findings, more)
 
 
 def in_words(finding: Finding) -> str:
@@ -295,15 +268,20 @@ def _times(ratio: Bounds) -> str:
     return f"at least {low}" if math.isinf(ratio.high) else f"{low} to {high}"
 
 
-def _missing(more: int | None, spans: Sequence[Span]) -> str:
+def _missing(more: int | None, metric: Judged) -> tuple[float, str]:
+    """For how long, and in words."""
     if more is None:
-        return "too close to call: at these rates no number of requests would show that it is no worse"
-    own = [span for span in spans if span.step == spans[-1].step]
-    began = max((span.at for span in spans if span.at < own[0].at), default=0.0)
-    requests, seconds = sum(span.new.requests for span in own), spans[-1].at - began
-    if not requests or seconds <= 0:
-        return f"{more} more requests of the new release are needed, and none come"
-    return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
+        words = f"at these rates no number of {metric.what} would show that it is no worse"
+        return math.inf, f"too close to call: {words}"
+    step = metric.pairs[-1].step
+    ends = [end for end, pair in zip(metric.ends, metric.pairs, strict=True) if pair.step == step]
+    began = max((end for end in metric.ends if end < ends[0]), default=0.0)
+    events = sum(pair.new for pair in metric.pairs if pair.step == step)
+    seconds = metric.ends[-1] - began
+    needed = f"{more} more {metric.what} of the new release are needed"
+    if not events or seconds <= 0:
+        return math.inf, f"{needed}, and none come"
+    return more * seconds / events, f"{needed}, about {duration(more * seconds / events)}"
 
 
 def _until(spans: Sequence[Span], needed: int) -> str:
@@ -321,13 +299,13 @@ def duration(seconds: float) -> str:
     return f"{max(1, math.ceil(seconds))} seconds at the present rate"
 
 
-def _more(spans: Sequence[Span], rule: Rule) -> int | None:
-    """How many more requests of the new release show that it is no worse, if rates and shares stay."""
-    metrics = [(_errors(spans), rule.points, rule.ratio)]
-    if rule.slow_ms is not None:
-        metrics.append((_slow(spans), rule.slow_points, 1.0))
-    needed = [_more_of(*metric) for metric in metrics]
-    return None if any(n is None for n in needed) else max(n for n in needed if n is not None)
+def _more(metrics: Sequence[Judged]) -> tuple[int | None, str]:
+    """How many more events of the new release show that it is no worse, if rates and shares stay, and what to
+    say of that: by the metric that takes longest."""
+    needed = [_more_of(metric.pairs, metric.points, metric.ratio) for metric in metrics]
+    said = [_missing(more, metric) for more, metric in zip(needed, metrics, strict=True)]
+    slowest = max(range(len(said)), key=lambda n: (said[n][0], needed[n] is None))
+    return needed[slowest], said[slowest][1]
 
 
 def _more_of(pairs: list[Pair], points: float, ratio: float) -> int | None:

@@ -12,7 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.analysis.judge import Span, judge
+from penstock.analysis.counted import Span
+from penstock.analysis.judge import judge
 from penstock.core.canary import Row, Rule
 from penstock.core.codec import MAX_INT
 from penstock.core.verdict import Result

@@ -11,7 +11,8 @@ import asyncio
 from dataclasses import replace
 
 from penstock.analysis import readings
-from penstock.analysis.judge import judge, needed_requests, slow_bound, spans_of
+from penstock.analysis.counted import spans_of
+from penstock.analysis.judge import judge, needed_requests, slow_bound
 from penstock.analysis.plan import QUIET_SECONDS, Traffic, foresee
 from penstock.analysis.readings import Reading
 from penstock.core.canary import Row, Rule

@@ -9,7 +9,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from penstock.analysis.judge import spans_of
+from penstock.analysis.counted import spans_of
 from penstock.analysis.replay import replay, rows_of
 from penstock.cli.client import Client
 from penstock.cli.show import complain, mark, read, table, told

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from penstock.core.canary import Sample
 from penstock.core.changeset import Together
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
@@ -171,22 +172,27 @@ class Gated:
 
 @dataclass(frozen=True)
 class Measured:
-    """Readings of both releases when the canary began."""
+    """Readings of both releases when the canary began, and when that was (seconds since 1970, 0: not known);
+    *metrics* are those of the service's own that could be read."""
 
     kind: Literal["measured"]
     new: Counters
     stable: Counters
+    metrics: tuple[Sample, ...] | None = None
+    began: float = 0.0
 
 
 @dataclass(frozen=True)
 class Looked:
-    """What a look found, and the readings of both releases that the next one goes on from."""
+    """What a look found, and the readings of both releases that the next one goes on from; *metrics* are
+    those of the service's own that could be read."""
 
     kind: Literal["looked"]
     verdict: Literal["PASS", "FAIL", "UNKNOWN"]
     quiet: bool
     new: Counters | None = None
     stable: Counters | None = None
+    metrics: tuple[Sample, ...] | None = None
 
 
 Detail = Begun | Made | Gated | Measured | Looked

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from penstock.core.acceptance import Accepted as Accepted
-from penstock.core.canary import Row, Rule
+from penstock.core.canary import Row, Rule, Series
 from penstock.core.codec import json_name
 from penstock.core.objectives import Budget
 from penstock.core.people import Said
@@ -276,7 +276,8 @@ class Look:
 
     *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
     what happened in between, from look to look: with the *rule*, it gives the verdict to whoever asks again.
-    Where a reading was of no use there is neither, and the verdict is UNKNOWN.
+    Where a reading was of no use there is neither, and the verdict is UNKNOWN. *series* are the same of the
+    service's own metrics, one for each of the rule's.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -293,6 +294,7 @@ class Look:
     at: float | None = None
     rule: Rule | None = None
     spans: tuple[Row, ...] | None = None
+    series: tuple[Series, ...] | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ before kept no spans, and are believed; so are those that could not tell, for UN
 
 from __future__ import annotations
 
-from penstock.analysis.judge import judge, spans_of
+from penstock.analysis.counted import spans_of
+from penstock.analysis.judge import judge
 from penstock.core.evidence import Entry
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters

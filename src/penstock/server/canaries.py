@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from penstock.analysis.judge import spans_of
+from penstock.analysis.counted import spans_of
 from penstock.analysis.plan import Traffic, foresee
 from penstock.analysis.replay import Replayed, replay
 from penstock.bootstrap.control import ControlPlane
