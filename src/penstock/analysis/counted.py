@@ -57,6 +57,8 @@ class Judged:
     ratio: float = 1.0
     #: Whether a rise must also be beyond the margin to fail.
     lenient: bool = True
+    #: The name of one of the service's own.
+    metric: str = ""
 
 
 def of_requests(spans: Sequence[Span], rule: Rule) -> list[Judged]:
@@ -82,7 +84,7 @@ def of_series(margin: Margin, found: Series | None) -> Judged | Verdict:
             return unknown(Cause.MISSING, f"{margin.metric}: the {who} release has counted no event yet")
     ends = [row.at for row in rows]
     name, what = f"bad by {margin.metric}", f"events of {margin.metric}"
-    return Judged(name, what, pairs, ends, margin.points, margin.ratio)
+    return Judged(name, what, pairs, ends, margin.points, margin.ratio, metric=margin.metric)
 
 
 def _errors(spans: Sequence[Span]) -> list[Pair]:

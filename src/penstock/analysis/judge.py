@@ -62,7 +62,7 @@ class Finding:
     """One metric. *effect* is the difference of the rates, *difference* and *ratio* its bounds at all looks
     together, *limit* what the difference may be. *p* is the chance of so much evidence without a regression,
     *alpha* its limit; *detectable* the smallest rate that would have been found; *clusters* what counts were
-    divided by."""
+    divided by. *metric* names one of the service's own."""
 
     name: str
     new: tuple[int, int]
@@ -77,6 +77,7 @@ class Finding:
     clusters: float
     worse: bool
     no_worse: bool
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,6 +160,7 @@ def _finding(metric: Judged, rule: Rule) -> Finding:
         clusters=clusters,
         worse=p <= alpha and (effect > limit or not metric.lenient),
         no_worse=shown_no_worse(steps, metric.points, metric.ratio),
+        metric=metric.metric,
     )
 
 

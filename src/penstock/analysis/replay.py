@@ -10,11 +10,11 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.analysis.counted import Span
-from penstock.analysis.judge import judge
-from penstock.core.canary import Row, Rule
+from penstock.analysis.judge import Finding, judge
+from penstock.core.canary import Row, Rule, Series
 from penstock.core.codec import MAX_INT
 from penstock.core.verdict import Result
 from penstock.errors import Invalid
@@ -36,8 +36,21 @@ MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
+class Effect:
+    """The same of one *metric* of the service's own: by how much more of its events are bad."""
+
+    metric: str
+    at: float
+    effect: float
+    low: float
+    high: float
+    margin: float
+
+
+@dataclass(frozen=True)
 class Seen:
-    """One look: what was failed since the last one, and what all looks so far say of failed requests.
+    """One look: what was failed since the last one, and what all looks so far say of failed requests, and of
+    the service's own *metrics*, as far as they are told.
 
     Rates from 0 to 1; *share* in thousandths, *at* seconds since the canary began. *effect* with *low* and
     *high* is the difference of the rates at this look, None before both have answered.
@@ -53,6 +66,7 @@ class Seen:
     margin: float | None
     verdict: str
     reason: str
+    metrics: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,13 +79,14 @@ class Replayed:
     reason: str
 
 
-def replay(spans: Sequence[Span], rule: Rule, most: int = 0) -> Replayed:
+def replay(spans: Sequence[Span], rule: Rule, most: int = 0, series: Sequence[Series] = ()) -> Replayed:
     """Every look, up to the one that stops it. Of more than *most* (0: any number), only so many are looked
-    at, evenly, and the last."""
+    at, evenly, and the last. *series* are those of the service's own metrics at the last look."""
     numbers = _some(len(spans), most)
     looks: list[Seen] = []
     for number in numbers:
-        seen = _seen(spans[:number], rule)
+        own = series if number == len(spans) else [_until(one, _end(spans, number)) for one in series]
+        seen = _seen(spans[:number], rule, own)
         looks.append(seen)
         if seen.verdict == Result.FAIL:
             return Replayed(tuple(looks), number, seen.verdict, seen.reason)
@@ -86,8 +101,19 @@ def _some(count: int, most: int) -> list[int]:
     return sorted({math.ceil(count * number / most) for number in range(1, most + 1)})
 
 
-def _seen(spans: Sequence[Span], rule: Rule) -> Seen:
-    judgment, last = judge(spans, rule), spans[-1]
+def _end(spans: Sequence[Span], number: int) -> float:
+    """Until when a meter was asked at a look rather than at the next one: two clocks, a moment apart."""
+    return (spans[number - 1].at + spans[number].at) / 2
+
+
+def _until(found: Series, seconds: float) -> Series:
+    if found.spans is None:
+        return found
+    return replace(found, spans=tuple(row for row in found.spans if row[0] <= seconds * 1000))
+
+
+def _seen(spans: Sequence[Span], rule: Rule, series: Sequence[Series]) -> Seen:
+    judgment, last = judge(spans, rule, series), spans[-1]
     failed = judgment.findings[0] if judgment.findings else None
     return Seen(
         at=last.at,
@@ -100,7 +126,12 @@ def _seen(spans: Sequence[Span], rule: Rule) -> Seen:
         margin=failed.limit if failed else None,
         verdict=judgment.verdict.result.value,
         reason=judgment.verdict.reason,
+        metrics=tuple(_effect(f, last.at) for f in judgment.findings if f.metric),
     )
+
+
+def _effect(f: Finding, at: float) -> Effect:
+    return Effect(f.metric, at, f.effect, f.difference.low, f.difference.high, f.limit)
 
 
 # --- data of one's own ------------------------------------------------------------------------------------

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.core.canary import EVENTS_ROW, Count, Row, Sample, Series
 from penstock.core.canaryconfig import Metric
+from penstock.core.codec import MAX_INT
 from penstock.core.verdict import Cause, Verdict, unknown
 from penstock.errors import Invalid
 
@@ -63,7 +64,8 @@ def series(metric: Metric, began: float, taken: Iterable[tuple[int, Sample | Ver
     if wrong is not None:
         return _untold(metric.name, wrong)
     if not any(any(row[2:]) for row in rows):
-        return _untold(metric.name, _nothing_yet(metric.name, first))
+        nothing = _untold(metric.name, _nothing_yet(metric.name, first))
+        return replace(nothing, since=first, until=last)
     return Series(metric.name, first, last, tuple(rows))
 
 
@@ -120,7 +122,7 @@ def _not_numbers(count: Count) -> str:
         return f"counted at {count.at}"
     for part in count.parts:
         for what, number in (("bad", part.bad), ("total", part.total)):
-            if type(number) is not int or number < 0:
+            if type(number) is not int or not 0 <= number <= MAX_INT:
                 return f"{what} {number}"
     names = [part.name for part in count.parts]
     return "" if len(names) == len(set(names)) else "a part is there twice"

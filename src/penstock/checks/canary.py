@@ -2,28 +2,33 @@
 
 Called by the engine for the verbs ``measure`` (readings when it begins, and what the plan can show) and
 ``look`` (all that both releases did since then). Must not move traffic. Doubtful counts are UNKNOWN, never
-PASS.
+PASS: whatever is wrong with the proxy's counters, or with a metric of the service's own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from penstock.analysis import readings
 from penstock.analysis.counted import spans_of
 from penstock.analysis.judge import judge, needed_requests, slow_bound
-from penstock.analysis.plan import QUIET_SECONDS, Traffic, foresee
+from penstock.analysis.plan import QUIET_SECONDS, Traffic, expect, foresee
 from penstock.analysis.readings import Reading
-from penstock.core.canary import Row, Rule
+from penstock.analysis.series import series
+from penstock.checks.sampled import Where, in_a_line, samples
+from penstock.core.canary import Count, Row, Rule, Sample, Series
+from penstock.core.canaryconfig import Metric
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import Looked, Measured, State
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
-from penstock.core.verdict import Result, Verdict
-from penstock.errors import Broken
-from penstock.ports import Metrics, Outcome, Platform, Task
+from penstock.core.verdict import Cause, Result, Verdict, unknown
+from penstock.errors import Broken, Invalid, Unavailable
+from penstock.ports import Meter, Metrics, Outcome, Platform, Task
 
 #: For how long traffic is watched, at most, to say beforehand what the canary can show.
 WATCHED_SECONDS = 5.0
@@ -31,65 +36,121 @@ WATCHED_SECONDS = 5.0
 SLOW_ENOUGH = 50
 
 
-async def measure(task: Task, /, *, metrics: Metrics) -> Outcome:
-    """Read both releases' counters before the new one sees its first user; say what the plan can show."""
+async def measure(task: Task, /, *, metrics: Metrics, meters: Mapping[str, Meter]) -> Outcome:
+    """Read what there is of both releases before the new one sees its first user; say what the plan can show.
+
+    `Invalid` for a metric of the service's own that nobody could count.
+    """
+    where = _where(task, meters)
     before = await _read(task, metrics)
+    first = await samples(task.config.canary.metrics, where, before.new, before.stable)
     await asyncio.sleep(min(task.canary.look_every, WATCHED_SECONDS))
     now = await _read(task, metrics)
-    measured = Measured("measured", now.new, now.stable)
-    traffic = Traffic.between(before.stable, now.stable)
-    foreseen = foresee(traffic, task.canary, _rule(task, measured))
-    return Outcome(State.SUCCESS, foreseen.words, (), measured)
+    began = time.time()
+    last = await samples(task.config.canary.metrics, where, now.new, now.stable)
+    kept = tuple(sample for sample in last if isinstance(sample, Sample)) or None
+    new, stable = readings.told(now.new), readings.told(now.stable)
+    measured = Measured("measured", new, stable, kept, began)
+    rule = _rule(task, measured)
+    words = [foresee(Traffic.between(before.stable, now.stable), task.canary, rule).words]
+    for metric, since, until in zip(task.config.canary.metrics, first, last, strict=True):
+        words.append(expect(metric, _stable(since), _stable(until), task.canary, rule).words)
+    return Outcome(State.SUCCESS, masked("; ".join(words), task.secrets), (), measured)
 
 
-async def look(task: Task, /, *, metrics: Metrics, platform: Platform) -> Outcome:
+async def look(
+    task: Task, /, *, metrics: Metrics, platform: Platform, meters: Mapping[str, Meter]
+) -> Outcome:
     """Compare what both releases did since the canary began. FAIL ends the canary, and so does a new
     release that keeps ending, for the proxy passes it over, and the counts may not show it."""
     if task.release is None or task.measured is None:
         raise Broken("a look before anything was measured", where=task.delivery)
-    start, now = task.measured, await _read(task, metrics)
-    rule, needed = _rule(task, start), needed_requests(_rule(task, start))
-    verdict, rows = _verdict(task, start, now, rule)
-    quiet = _quiet(start, now, rows, needed)
-    predicate = Look(
-        verdict=verdict.result.value,
-        explanation=verdict.reason,
-        look=task.intent.number,
-        looks=task.canary.looks,
-        needed=needed,
-        quiet=quiet,
-        new_from=start.new,
-        new_to=now.new,
-        stable_from=start.stable,
-        stable_to=now.stable,
-        rule=rule if rows else None,
-        spans=rows or None,
-    )
-    subjects = (Subject(task.release.id, task.release.digest),)
+    seen = await _see(task, metrics, meters)
+    verdict, predicate = _verdict(task, task.measured, seen)
     placement = await platform.observe(task.release.id)
     failed = verdict.result is Result.FAIL
     why = (placement.verdict or (failed and placement.ended) or "") if placement else ""
-    if why:
-        reason = masked(why, task.secrets)
-        predicate = replace(predicate, explanation=f"{verdict.reason}; {reason}")
+    explained = f"{verdict.reason}; {why}" if why else verdict.reason
+    predicate = replace(predicate, explanation=masked(explained, task.secrets))
     ends = failed or bool(why)
     result = Result.FAIL if ends else verdict.result
-    detail = Looked("looked", result.value, quiet, now.new, now.stable)
+    kept = tuple(sample for sample in seen.own if isinstance(sample, Sample)) or None
+    detail = Looked("looked", result.value, predicate.quiet, predicate.new_to, predicate.stable_to, kept)
     state = State.FAILURE if ends else State.SUCCESS
+    subjects = (Subject(task.release.id, task.release.digest),)
     return Outcome(state, predicate.explanation, (Statement(subjects, predicate),), detail)
 
 
-def _verdict(task: Task, start: Measured, now: Reading, rule: Rule) -> tuple[Verdict, tuple[Row, ...]]:
-    """What all looks say together, and what happened between them; nothing if this reading is of no use."""
+@dataclass(frozen=True)
+class _Seen:
+    """What one look has read: the proxy's counters, or why not, and each of the service's own metrics."""
+
+    now: Reading
+    wrong: Verdict | None
+    own: tuple[Sample | Verdict, ...]
+
+
+async def _see(task: Task, metrics: Metrics, meters: Mapping[str, Meter]) -> _Seen:
+    try:
+        now, wrong = await _read(task, metrics), None
+    except Unavailable as error:
+        now, wrong = _nothing(task), unknown(Cause.ERROR, in_a_line(error))
+    declared = task.config.canary.metrics
+    try:
+        own = await samples(declared, _where(task, meters), now.new, now.stable)
+    except Invalid as error:  # it could be counted when the canary began
+        own = [unknown(Cause.ERROR, in_a_line(error)) for _ in declared]
+    return _Seen(now, wrong, tuple(own))
+
+
+def _verdict(task: Task, start: Measured, seen: _Seen) -> tuple[Verdict, Look]:
+    """What all looks say together, as evidence: with what happened between them, or nothing of it if the
+    proxy's reading is of no use."""
+    rule, now = _rule(task, start), seen.now
+    needed = needed_requests(rule)
     earlier = [
         Reading(share, looked.new, looked.stable)
         for share, looked in task.looked
         if looked.new is not None and looked.stable is not None
     ]
-    found = readings.rows(Reading(0, start.new, start.stable), [*earlier, now], rule.slow_ms)
-    if isinstance(found, Verdict):
-        return found, ()
-    return judge(spans_of(found), rule).verdict, found
+    found = seen.wrong or readings.rows(Reading(0, start.new, start.stable), [*earlier, now], rule.slow_ms)
+    rows: tuple[Row, ...] = () if isinstance(found, Verdict) else found
+    own = _series(task, start, seen.own) if rows else ()
+    verdict = found if isinstance(found, Verdict) else judge(spans_of(rows), rule, own).verdict
+    return verdict, Look(
+        verdict=verdict.result.value,
+        explanation=verdict.reason,
+        look=task.intent.number,
+        looks=task.canary.looks,
+        needed=needed,
+        quiet=_quiet(start, now, rows, needed) and all(one.since is not None for one in own),
+        new_from=start.new,
+        new_to=readings.told(now.new),
+        stable_from=start.stable,
+        stable_to=readings.told(now.stable),
+        rule=rule if rows else None,
+        spans=rows or None,
+        series=own or None,
+    )
+
+
+def _series(task: Task, start: Measured, own: Sequence[Sample | Verdict]) -> tuple[Series, ...]:
+    """Each of the service's own metrics since the canary began."""
+    found = []
+    for metric, present in zip(task.config.canary.metrics, own, strict=True):
+        taken: list[tuple[int, Sample | Verdict | None]] = [(0, _of(metric, start.metrics))]
+        taken += [(share, _of(metric, looked.metrics)) for share, looked in task.looked]
+        taken.append((task.intent.share, present))
+        found.append(series(metric, start.began, taken))
+    return tuple(found)
+
+
+def _of(metric: Metric, kept: Sequence[Sample] | None) -> Sample | None:
+    return next((sample for sample in kept or () if sample.metric == metric.name), None)
+
+
+def _stable(sample: Sample | Verdict) -> Count | Verdict:
+    return sample if isinstance(sample, Verdict) else sample.stable
 
 
 def _quiet(start: Measured, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
@@ -106,11 +167,19 @@ def _rule(task: Task, start: Measured) -> Rule:
 
 
 async def _read(task: Task, metrics: Metrics) -> Reading:
-    if task.release is None or task.baseline is None:
-        raise Broken("a canary without two releases", where=task.delivery)
     counted = await metrics.counters(task.change.service, task.change.environment)
     found: dict[str, Counters] = {counters.release: counters for counters in counted}
-    new, stable = (
-        found.get(release.id) or readings.absent(release.id) for release in (task.release, task.baseline)
-    )
+    nothing = _nothing(task)
+    new, stable = nothing.new, nothing.stable
+    return Reading(task.intent.share, found.get(new.release, new), found.get(stable.release, stable))
+
+
+def _nothing(task: Task) -> Reading:
+    if task.release is None or task.baseline is None:
+        raise Broken("a canary without two releases", where=task.delivery)
+    new, stable = (readings.absent(release.id) for release in (task.release, task.baseline))
     return Reading(task.intent.share, new, stable)
+
+
+def _where(task: Task, meters: Mapping[str, Meter]) -> Where:
+    return Where(task.change.service, task.change.environment, meters)

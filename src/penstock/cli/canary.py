@@ -52,7 +52,8 @@ def planned(given: argparse.Namespace) -> int:
         )
         for step in view["steps"]
     ]
-    told(given, view, f"{mark(view['reachable'])} {view['words']}\n\n{table(head, rows)}")
+    own = "".join(f"\n{mark(metric['reachable'])} {metric['words']}" for metric in view["metrics"])
+    told(given, view, f"{mark(view['reachable'])} {view['words']}{own}\n\n{table(head, rows)}")
     return 0 if view["reachable"] else 1
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.core.canary import Margin, Rule, check_margin, check_names
+from penstock.core.exposed import selector
 from penstock.errors import Invalid
 
 WHERE = "penstock.yaml: canary"
@@ -79,6 +80,8 @@ class Metric:
         if self.path and (self.source != "exposed" or not self.path.startswith("/")):
             what = "path begins with a slash, and only a metric that is exposed has one"
             raise Invalid(what, where=where)
+        for text in (self.bad, self.total) if self.source == "exposed" else ():
+            selector(text)
 
 
 @dataclass(frozen=True)

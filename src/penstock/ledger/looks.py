@@ -6,6 +6,7 @@ before kept no spans, and are believed; so are those that could not tell, for UN
 
 from __future__ import annotations
 
+from penstock.analysis import series
 from penstock.analysis.counted import spans_of
 from penstock.analysis.judge import judge
 from penstock.core.evidence import Entry
@@ -22,11 +23,11 @@ def faults(entry: Entry) -> list[str]:
     try:
         look.rule.check("rule")
         spans = spans_of(look.spans)
+        found = judge(spans, look.rule, look.series or ()).verdict
+        wrong = [fault for one in look.series or () for fault in series.faults(one)]
     except Invalid as error:
         return [str(error)]
-    found = judge(spans, look.rule).verdict
     new, stable = [span.new for span in spans], [span.stable for span in spans]
-    wrong = []
     if (sum(a.requests for a in new), sum(a.errors for a in new)) != _between(look.new_from, look.new_to):
         wrong.append("the looks at the new release do not add up to its readings")
     if (sum(a.requests for a in stable), sum(a.errors for a in stable)) != _between(

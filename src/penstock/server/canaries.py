@@ -14,15 +14,17 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from penstock.analysis.counted import spans_of
-from penstock.analysis.plan import Traffic, foresee
+from penstock.analysis.plan import Traffic, expect, foresee
 from penstock.analysis.replay import Replayed, replay
 from penstock.bootstrap.control import ControlPlane
-from penstock.core.canary import Row, Rule
+from penstock.checks.sampled import Where, counted
+from penstock.core.canary import Count, Row, Rule, Series
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode, encode
 from penstock.core.pipeline import Canary, thousandths
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
+from penstock.core.verdict import Verdict
 from penstock.errors import Invalid
 from penstock.ledger.live import live
 from penstock.server import views
@@ -51,13 +53,20 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
     async def plan(service: str, given: Plan) -> View:
         """What a canary of this service would show, at the traffic that it has now."""
         config = await _config(control, service, given.canary)
-        before = await _stable(control, service)
+        before, counted = await _counted(control, service, config)
         await asyncio.sleep(given.seconds)
-        traffic = Traffic.between(before, await _stable(control, service))
+        after, later = await _counted(control, service, config)
         steps = tuple(thousandths(step) for step in config.steps)
         canary = Canary(steps, config.seconds_per_step, config.look_every, config.patience)
-        found = await asyncio.to_thread(foresee, traffic, canary, config.rule())
-        return {"service": service, **encode(found), "reachable": found.reachable, "words": found.words}
+        rule = config.rule()
+        found = await asyncio.to_thread(foresee, Traffic.between(before, after), canary, rule)
+        own = [
+            expect(metric, since, until, canary, rule)
+            for metric, since, until in zip(config.metrics, counted, later, strict=True)
+        ]
+        reachable = found.reachable and all(metric.reachable for metric in own)
+        view = {"service": service, **encode(found), "reachable": reachable, "words": found.words}
+        return {**view, "metrics": encode(own)}
 
     @api.post("/deliveries/{delivery}/canary/replay")
     async def replayed(delivery: str, given: Again) -> View:
@@ -71,7 +80,7 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
             )
         config = _decoded(given.canary) if given.canary is not None else None
         rule = config.rule(look.rule.slow_ms) if config else look.rule
-        found = await asyncio.to_thread(replay, spans_of(look.spans), rule)
+        found = await asyncio.to_thread(replay, spans_of(look.spans), rule, 0, look.series or ())
         then = {"verdict": look.verdict, "reason": look.explanation}
         return {"delivery": view["id"], "then": then, **_told(found)}
 
@@ -81,12 +90,12 @@ async def picture(control: ControlPlane, view: View) -> Replayed | None:
     look = await last_look(control, [entry["index"] for entry in view["evidence"]])
     if look is None or look.rule is None or look.spans is None:
         return None
-    return await asyncio.to_thread(_replayed, look.spans, look.rule)
+    return await asyncio.to_thread(_replayed, look.spans, look.rule, look.series or ())
 
 
 @functools.lru_cache(maxsize=64)
-def _replayed(spans: tuple[Row, ...], rule: Rule) -> Replayed:
-    return replay(spans_of(spans), rule, MOST_POINTS)
+def _replayed(spans: tuple[Row, ...], rule: Rule, series: tuple[Series, ...]) -> Replayed:
+    return replay(spans_of(spans), rule, MOST_POINTS, series)
 
 
 async def last_look(control: ControlPlane, indices: Iterable[int]) -> Look | None:
@@ -103,6 +112,15 @@ def _told(found: Replayed) -> View:
     empty = dict.fromkeys(("new_rate", "stable_rate", "effect", "low", "high", "margin"))
     looks = [{**empty, **encode(look)} for look in found.looks]
     return {"stopped": found.stopped, "verdict": found.verdict, "reason": found.reason, "looks": looks}
+
+
+async def _counted(
+    control: ControlPlane, service: str, config: CanaryConfig
+) -> tuple[Counters, list[Count | Verdict]]:
+    """What the proxy and the meters have counted of what is live."""
+    stable = await _stable(control, service)
+    where = Where(service, views.PRODUCTION, control.meters)
+    return stable, await asyncio.gather(*(counted(metric, where, stable) for metric in config.metrics))
 
 
 async def _stable(control: ControlPlane, service: str) -> Counters:

@@ -6,10 +6,10 @@ Called by `pages`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from penstock.analysis.replay import Replayed, Seen
+from penstock.analysis.replay import Effect, Replayed, Seen
 
 WIDTH, HEIGHT = 720, 190
 #: Room for labels around the plot.
@@ -46,7 +46,8 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """*steps* are the x where a step of the canary begins; *end* is the last look, *stopped* if it failed."""
+    """*steps* are the x where a step of the canary begins; *end* is the last look, *stopped* if it failed.
+    *metrics* are the effects by metrics of the service's own."""
 
     rates: Panel
     effect: Panel
@@ -54,11 +55,12 @@ class Picture:
     end: Mark
     verdict: str
     words: str
+    metrics: tuple[Panel, ...] = ()
 
 
 def picture(found: Replayed) -> Picture | None:
     """None where there is nothing to be seen: no look at which both releases had answered."""
-    told = [look for look in found.looks if look.effect is not None]
+    told = [effect for look in found.looks if (effect := _of_failed(look)) is not None]
     if not told:
         return None
     last = found.looks[-1]
@@ -66,12 +68,27 @@ def picture(found: Replayed) -> Picture | None:
     where = f"stopped at look {found.stopped}" if found.stopped else f"{len(found.looks)} looks"
     return Picture(
         rates=_rates(found.looks, x),
-        effect=_effect(told, x),
+        effect=_effect("How much more often the new release fails", told, x),
         steps=_steps(found.looks, x),
         end=Mark(x.at(last.at), TOP, f"{found.verdict}, {where}"),
         verdict=found.verdict,
         words=found.reason,
+        metrics=tuple(_own(found.looks, x)),
     )
+
+
+def _of_failed(look: Seen) -> Effect | None:
+    if look.effect is None:
+        return None
+    return Effect("", look.at, look.effect, look.low or 0.0, look.high or 0.0, look.margin or 0.0)
+
+
+def _own(looks: Sequence[Seen], x: _Scale) -> Iterator[Panel]:
+    """A panel for each of the service's own metrics, in the order in which they are declared."""
+    names = dict.fromkeys(effect.metric for look in looks for effect in look.metrics)
+    for name in names:
+        told = [effect for look in looks for effect in look.metrics if effect.metric == name]
+        yield _effect(f"How much more is bad by {name}", told, x)
 
 
 @dataclass(frozen=True)
@@ -99,19 +116,18 @@ def _rates(looks: Sequence[Seen], x: _Scale) -> Panel:
     return Panel("Failed requests, per cent of each look's", lines, "", _ticks(y, (0.0, y.high / 1.1)))
 
 
-def _effect(looks: Sequence[Seen], x: _Scale) -> Panel:
+def _effect(title: str, effects: Sequence[Effect], x: _Scale) -> Panel:
     """Early bounds are far apart, and would flatten what counts: they are cut at thrice the last ones."""
-    last = looks[-1]
-    far = max(abs(last.low or 0), abs(last.high or 0), last.margin or 0, 0.001)
-    low, high = min(last.low or 0, -0.2 * far) * 3, max(last.high or 0, (last.margin or 0) * 0.6) * 3
+    last = effects[-1]
+    far = max(abs(last.low), abs(last.high), last.margin, 0.001)
+    low, high = min(last.low, -0.2 * far) * 3, max(last.high, last.margin * 0.6) * 3
     y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
-    above = [(x.at(look.at), y.at(look.high or 0)) for look in looks]
-    below = [(x.at(look.at), y.at(look.low or 0)) for look in looks]
-    line = Line(_points((x.at(look.at), y.at(look.effect or 0)) for look in looks), "effect")
-    margin = y.at(last.margin) if last.margin is not None else None
-    ticks = _ticks(y, (low / 3, 0.0, last.margin or 0.0, high / 3))
-    title = "How much more often the new release fails, in points, with its interval at all looks together"
-    return Panel(title, (line,), _points([*above, *reversed(below)]), ticks, y.at(0.0), margin)
+    above = [(x.at(e.at), y.at(e.high)) for e in effects]
+    below = [(x.at(e.at), y.at(e.low)) for e in effects]
+    line = Line(_points((x.at(e.at), y.at(e.effect)) for e in effects), "effect")
+    ticks = _ticks(y, (low / 3, 0.0, last.margin, high / 3))
+    words = f"{title}, in points, with its interval at all looks together"
+    return Panel(words, (line,), _points([*above, *reversed(below)]), ticks, y.at(0.0), y.at(last.margin))
 
 
 def _ticks(y: _Scale, values: Iterable[float]) -> tuple[Mark, ...]:
