@@ -10,6 +10,7 @@ from fakes.platform import FakePlatform
 from penstock.analysis.plan import Traffic, foresee
 from penstock.checks import canary
 from penstock.config import CanaryConfig, ServiceConfig
+from penstock.core.canaryconfig import Metric
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
 from penstock.core.fence import Fence
@@ -18,7 +19,7 @@ from penstock.core.predicates import Look
 from penstock.core.release import Change, EnvironmentData, Release
 from penstock.core.traffic import Counters
 from penstock.ledger import looks
-from penstock.ports import Outcome, Task
+from penstock.ports import Meter, Outcome, Task
 
 DATA = EnvironmentData("shop", "production", {})
 STABLE, NEW = (Release("shop", "production", digest(name), DATA.digest) for name in (b"1", b"2"))
@@ -37,6 +38,8 @@ class Town:
     looked: tuple[tuple[int, Looked], ...] = ()
     #: Requests of the stable release in the second before each reading.
     rate: int = 0
+    metrics: tuple[Metric, ...] = ()
+    meters: Mapping[str, Meter] = field(default_factory=dict)
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         self.at += 0.01 if not self.rate else 1.0
@@ -54,14 +57,15 @@ class Town:
             self.counts[release.id][place] += more
 
     async def measure(self) -> Outcome:
-        outcome = await canary.measure(self.task(0), metrics=self)
+        outcome = await canary.measure(self.task(0), metrics=self, meters=self.meters)
         assert isinstance(outcome.detail, Measured)
         self.measured = outcome.detail
         return outcome
 
     async def look(self, share: int = 100, seconds: float = 5.0) -> Outcome:
         self.at += seconds
-        outcome = await canary.look(self.task(share), metrics=self, platform=FakePlatform())
+        platform = FakePlatform()
+        outcome = await canary.look(self.task(share), metrics=self, platform=platform, meters=self.meters)
         assert isinstance(outcome.detail, Looked)
         self.looked = (*self.looked, (share, outcome.detail))
         return outcome
@@ -71,7 +75,7 @@ class Town:
             delivery="shop-1",
             intent=Intent("canary", "look", len(self.looked), share),
             change=CHANGE,
-            config=ServiceConfig(service="shop", canary=PLAN),
+            config=ServiceConfig(service="shop", canary=replace(PLAN, metrics=self.metrics)),
             fence=Fence("shop/production", 1, "shop-1/canary/look/0"),
             work=Path("/work"),
             log=Path("/log"),

@@ -89,8 +89,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     sandbox = around("Sandbox", Remembering(open_sandbox(home.settings.sandbox), home.work))
     builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
-    languages = open_languages()
-    source = around("Source", find("source", "git")(home.cache / "git"))
+    languages, source = open_languages(), around("Source", find("source", "git")(home.cache / "git"))
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
     kept: dict[str, object] = {"store": store, "ledger": ledger, "journal": journal}
     powers = {

@@ -93,7 +93,7 @@ class _Seen:
 async def _see(task: Task, metrics: Metrics, meters: Mapping[str, Meter]) -> _Seen:
     try:
         now, wrong = await _read(task, metrics), None
-    except Unavailable as error:
+    except (Unavailable, Invalid) as error:
         now, wrong = _nothing(task), unknown(Cause.ERROR, in_a_line(error))
     declared = task.config.canary.metrics
     try:
@@ -131,6 +131,7 @@ def _verdict(task: Task, start: Measured, seen: _Seen) -> tuple[Verdict, Look]:
         rule=rule if rows else None,
         spans=rows or None,
         series=own or None,
+        cause=verdict.cause.value if verdict.cause else None,
     )
 
 

@@ -277,7 +277,7 @@ class Look:
     *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
     what happened in between, from look to look: with the *rule*, it gives the verdict to whoever asks again.
     Where a reading was of no use there is neither, and the verdict is UNKNOWN. *series* are the same of the
-    service's own metrics, one for each of the rule's.
+    service's own metrics, one for each of the rule's; *cause* is that of an UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -295,6 +295,7 @@ class Look:
     rule: Rule | None = None
     spans: tuple[Row, ...] | None = None
     series: tuple[Series, ...] | None = None
+    cause: Literal["MISSING", "STALE", "ERROR"] | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

@@ -36,6 +36,8 @@ def faults(entry: Entry) -> list[str]:
         wrong.append("the looks at the stable release do not add up to its readings")
     if found.result.value != look.verdict:
         wrong.append(f"the canary's judge said {look.verdict}, and its evidence gives {found.result}")
+    if look.cause is not None and (found.cause is None or found.cause.value != look.cause):
+        wrong.append(f"the canary's judge said {look.cause}, and its evidence gives {found.cause}")
     return wrong
 
 
