@@ -78,7 +78,7 @@ class Prometheus:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise Unavailable(f"no answer: {error or type(error).__name__}", where=self._name) from error
         self._refused(status, headers, body)
-        return _point(_answer(body, self._name), self._name)
+        return value_of(body, self._name)
 
     async def _ask(self, given: Mapping[str, str]) -> tuple[int, httpx.Headers, bytes]:
         if self._client is None:
@@ -161,6 +161,12 @@ def _reason(body: bytes) -> str:
         return "it does not say why"
     text = said.get("error") if isinstance(said, dict) else None
     return text[:MOST_WORDS] if isinstance(text, str) else "it does not say why"
+
+
+def value_of(body: bytes, where: str) -> Point | None:
+    """What an answer to an instant query says; None if nothing answered to it. `Unavailable` with what is
+    wrong with it."""
+    return _point(_answer(body, where), where)
 
 
 def _answer(body: bytes, where: str) -> dict[str, Any]:

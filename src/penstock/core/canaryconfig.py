@@ -81,7 +81,7 @@ class Metric:
             what = "path begins with a slash, and only a metric that is exposed has one"
             raise Invalid(what, where=where)
         for text in (self.bad, self.total) if self.source == "exposed" else ():
-            selector(text)
+            selector(text, where)
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ class CanaryConfig:
                 where=WHERE,
                 next_move="raise canary.look_every: looking less often loses no power",
             )
-        self.rule().check(f"{WHERE}.judge")
         if len(self.metrics) > MOST_METRICS:
             raise Invalid(f"{len(self.metrics)} metrics, at most {MOST_METRICS}", where=f"{WHERE}.metrics")
         check_names((metric.name for metric in self.metrics), f"{WHERE}.metrics")
         for metric in self.metrics:
             metric.check(f"{WHERE}.metrics")
+        self.rule().check(f"{WHERE}.judge")

@@ -40,14 +40,18 @@ class Told:
     at: float | None = None
 
 
-def selector(text: str) -> Selector:
+def selector(text: str, where: str = "") -> Selector:
     """``name`` or ``name{label="value"}``. `Invalid` if it is neither."""
     name = NAME.match(text)
     if name is None:
-        raise Invalid(f"{text[:60]!r} is no name of a counter", next_move='payments_total{outcome="failed"}')
-    labels, rest = _labels(text[name.end() :])
+        move = 'payments_total{outcome="failed"}'
+        raise Invalid(f"{text[:60]!r} is no name of a counter", where=where, next_move=move)
+    try:
+        labels, rest = _labels(text[name.end() :])
+    except Invalid as error:
+        raise Invalid(f"{text[:60]!r}: {error.what}", where=where) from error
     if rest.strip():
-        raise Invalid(f"{text[:60]!r}: only labels with exact values can be asked for")
+        raise Invalid(f"{text[:60]!r}: only labels with exact values can be asked for", where=where)
     return Selector(name[0], labels)
 
 
