@@ -102,8 +102,8 @@ paid_total{outcome="ok",way="a \\"b\\""} 5
 paid_total{outcome="failed"} 2 1700000000000
 other 1.5
 """
-ANSWER = b'''{"status": "success", "data": {"resultType": "vector", "result": [
-  {"metric": {"release": "shop-1"}, "value": [1700000000.5, "41"]}]}}'''
+ANSWER = b"""{"status": "success", "data": {"resultType": "vector", "result": [
+  {"metric": {"release": "shop-1"}, "value": [1700000000.5, "41"]}]}}"""
 
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
@@ -140,7 +140,9 @@ TARGETS: tuple[Target, ...] = (
     Target("rego", rego, (REGO,)),
     Target("canary-looks", canary_looks, (CSV, JSON)),
     Target("exposed-counter", exposed_counter, (EXPOSED,)),
-    Target("counter-selector", counter_selector, (b'paid_total{outcome="ok", way="a \\"b\\""}', b"paid_total")),
+    Target(
+        "counter-selector", counter_selector, (b'paid_total{outcome="ok", way="a \\"b\\""}', b"paid_total")
+    ),
     Target("log-lines", log_lines, (b'{"level": "error"}\n{"level": 50}\nan ERROR\n',)),
     Target("prometheus-answer", prometheus_answer, (ANSWER,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
