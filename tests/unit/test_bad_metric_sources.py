@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from metric_sources import EACH, RELEASES, SOON, SOURCES, Counts, Source
-from test_canary import NEW, STABLE, Town, entry, said
+from test_canary import DATA, NEW, STABLE, Town, entry, said
 
 from penstock.checks.sampled import Where, samples
 from penstock.core.canary import Count
@@ -17,6 +18,7 @@ from penstock.core.canaryconfig import Metric
 from penstock.core.pipeline import State
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Verdict
+from penstock.errors import Invalid, Unavailable
 from penstock.ledger import looks
 from penstock.ports import Meter
 
@@ -105,3 +107,47 @@ async def test_no_meter_is_waited_for_for_ever() -> None:
     (found,) = await samples([Metric("m", "theirs", "b", "t")], where, *nothing)
     assert isinstance(found, Verdict)
     assert (found.cause, found.reason) == (Cause.ERROR, "m: theirs gave no answer in 0.05 s")
+
+
+async def test_a_metric_that_nobody_counts_ends_it_before_users_see_anything() -> None:
+    town = Town(metrics=(Metric("m", "prometheus", "b", "t"),), meters={"logs": Counts(nothing)})
+    with pytest.raises(Invalid, match="nobody counts prometheus here; there are: logs") as caught:
+        await town.measure()
+    assert "penstock up --prometheus URL" in str(caught.value)
+
+
+async def nothing(metric: Metric, service: str, environment: str, release: str) -> Count | None:
+    return None
+
+
+async def test_a_metric_can_be_judged_again_and_what_was_changed_is_found(short_tmp: Path) -> None:
+    town = Town()
+    async with AsyncExitStack() as stack:
+        place = SOURCES["any adapter"](town, short_tmp)
+        await place.open(stack)
+        await town.measure()
+        assert await next_look(town, place) == "PASS"
+        place.bad[NEW.id] += 400
+        assert await next_look(town, place) == "FAIL"
+        look = said(await town.look(500))
+    (series,) = look.series or ()
+    assert series.spans is not None
+    lied = replace(series, spans=tuple((*span[:3], 0, *span[4:]) for span in series.spans))
+    words = looks.faults(entry(replace(look, series=(lied,))))
+    assert any("do not add up to its samples" in fault for fault in words)
+    assert any("evidence gives" in fault for fault in words)
+    assert "evidence gives UNKNOWN" in looks.faults(entry(replace(look, series=None)))[0]
+
+
+async def test_what_a_source_says_is_kept_without_secrets(short_tmp: Path) -> None:
+    async def tells(metric: Metric, service: str, environment: str, release: str) -> Count | None:
+        raise Unavailable("the password is hunter-2-hunter")
+
+    data = replace(DATA, values={"KEY": "hunter-2-hunter"}, secret=("KEY",))
+    town = Town(metrics=(Metric("m", "theirs", "b", "t"),), meters={"theirs": Counts(tells)}, data=data)
+    assert "hunter" not in (await town.measure()).reason
+    town.serve(NEW, EACH)
+    town.serve(STABLE, EACH)
+    look = said(await town.look(500))
+    assert "the password is ***" in look.explanation
+    assert "hunter" not in str(look.series)

@@ -40,6 +40,7 @@ class Town:
     rate: int = 0
     metrics: tuple[Metric, ...] = ()
     meters: Mapping[str, Meter] = field(default_factory=dict)
+    data: EnvironmentData = DATA
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         self.at += 0.01 if not self.rate else 1.0
@@ -79,6 +80,7 @@ class Town:
             fence=Fence("shop/production", 1, "shop-1/canary/look/0"),
             work=Path("/work"),
             log=Path("/log"),
+            data=self.data,
             release=NEW,
             baseline=STABLE,
             measured=self.measured,

@@ -18,8 +18,8 @@ from penstock.analysis.judge import judge, needed_requests, slow_bound
 from penstock.analysis.plan import QUIET_SECONDS, Traffic, expect, foresee
 from penstock.analysis.readings import Reading
 from penstock.analysis.series import series
-from penstock.checks.sampled import Where, in_a_line, samples
-from penstock.core.canary import Count, Row, Rule, Sample, Series
+from penstock.checks.sampled import Where, counted, in_a_line, samples
+from penstock.core.canary import Row, Rule, Sample, Series
 from penstock.core.canaryconfig import Metric
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
@@ -41,20 +41,21 @@ async def measure(task: Task, /, *, metrics: Metrics, meters: Mapping[str, Meter
 
     `Invalid` for a metric of the service's own that nobody could count.
     """
-    where = _where(task, meters)
+    where, declared = _where(task, meters), task.config.canary.metrics
     before = await _read(task, metrics)
-    first = await samples(task.config.canary.metrics, where, before.new, before.stable)
+    first = await asyncio.gather(*(counted(metric, where, before.stable) for metric in declared))
     await asyncio.sleep(min(task.canary.look_every, WATCHED_SECONDS))
     now = await _read(task, metrics)
     began = time.time()
-    last = await samples(task.config.canary.metrics, where, now.new, now.stable)
+    last = await samples(declared, where, now.new, now.stable)
     kept = tuple(sample for sample in last if isinstance(sample, Sample)) or None
     new, stable = readings.told(now.new), readings.told(now.stable)
     measured = Measured("measured", new, stable, kept, began)
     rule = _rule(task, measured)
     words = [foresee(Traffic.between(before.stable, now.stable), task.canary, rule).words]
-    for metric, since, until in zip(task.config.canary.metrics, first, last, strict=True):
-        words.append(expect(metric, _stable(since), _stable(until), task.canary, rule).words)
+    for metric, since, sample in zip(declared, first, last, strict=True):
+        until = sample.stable if isinstance(sample, Sample) else sample
+        words.append(expect(metric, since, until, task.canary, rule).words)
     return Outcome(State.SUCCESS, masked("; ".join(words), task.secrets), (), measured)
 
 
@@ -142,16 +143,13 @@ def _series(task: Task, start: Measured, own: Sequence[Sample | Verdict]) -> tup
         taken: list[tuple[int, Sample | Verdict | None]] = [(0, _of(metric, start.metrics))]
         taken += [(share, _of(metric, looked.metrics)) for share, looked in task.looked]
         taken.append((task.intent.share, present))
-        found.append(series(metric, start.began, taken))
+        one = series(metric, start.began, taken)
+        found.append(replace(one, reason=one.reason and masked(one.reason, task.secrets)))
     return tuple(found)
 
 
 def _of(metric: Metric, kept: Sequence[Sample] | None) -> Sample | None:
     return next((sample for sample in kept or () if sample.metric == metric.name), None)
-
-
-def _stable(sample: Sample | Verdict) -> Count | Verdict:
-    return sample if isinstance(sample, Verdict) else sample.stable
 
 
 def _quiet(start: Measured, now: Reading, rows: tuple[Row, ...], needed: int) -> bool:
@@ -168,8 +166,8 @@ def _rule(task: Task, start: Measured) -> Rule:
 
 
 async def _read(task: Task, metrics: Metrics) -> Reading:
-    counted = await metrics.counters(task.change.service, task.change.environment)
-    found: dict[str, Counters] = {counters.release: counters for counters in counted}
+    known = await metrics.counters(task.change.service, task.change.environment)
+    found: dict[str, Counters] = {counters.release: counters for counters in known}
     nothing = _nothing(task)
     new, stable = nothing.new, nothing.stable
     return Reading(task.intent.share, found.get(new.release, new), found.get(stable.release, stable))
