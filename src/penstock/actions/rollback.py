@@ -13,11 +13,15 @@ from penstock.actions._afresh import change
 from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
 from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
+
+#: Of what a release wrote that is taken out.
+LAST_LINES = 200
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
@@ -37,13 +41,15 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
     requests, exposed = await _exposure(task, metrics)
+    kept = ""
     if new != stable:
+        kept = await _keep_last_words(task, platform, new.id)
         await change(task, router, lambda state: _out(state, new.id))
         cut += await _drain(task, platform, new.id)
         await change(task, router, lambda state: state.without(new.id))
         await platform.remove(new.id, fence=task.fence)
     share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
-    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{in_brackets(found)}"
+    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{kept}{in_brackets(found)}"
     rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
     return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled), *found))
 
@@ -79,6 +85,20 @@ async def _drain(task: Task, platform: Platform, release: str) -> str:
         return ""
     drained = await platform.scale(release, 0, fence=task.fence)
     return f"; {drained.reason}" if drained.reason else ""
+
+
+async def _keep_last_words(task: Task, platform: Platform, release: str) -> str:
+    """What its instances wrote last goes with them: it is kept as the output of this stage. Where, in words.
+    Nothing is lost but words if it cannot be kept."""
+    try:
+        lines = await platform.logs(release, LAST_LINES)
+        if not lines:
+            return ""
+        text = f"the last lines that {release} wrote:\n" + "".join(f"{line}\n" for line in lines)
+        task.log.write_text(masked(text, task.secrets), encoding="utf-8")
+    except (PenstockError, OSError):
+        return ""
+    return f"; its last output: penstock logs {task.delivery} {task.intent.stage}"
 
 
 async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:
