@@ -28,7 +28,8 @@ from benchmarks.parts.judging import ALPHA, INTERVALS, Real, Runs, Stops
 from benchmarks.parts.margins import Needed, needed
 from benchmarks.parts.telling import Goal, number, table
 
-from penstock.analysis.judge import Arm, Span, judge
+from penstock.analysis.judge import judge
+from penstock.analysis.spans import Arm, Span
 from penstock.core.canary import Rule
 from penstock.core.verdict import Result
 

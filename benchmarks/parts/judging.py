@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.analysis import dispersion, exact, sequential
-from penstock.analysis.judge import SEQUENTIAL, Arm, Span, judge
+from penstock.analysis.judge import SEQUENTIAL, judge
 from penstock.analysis.sequential import Pair
+from penstock.analysis.spans import Arm, Span
 from penstock.core.canary import Rule
 from penstock.core.verdict import Result
 

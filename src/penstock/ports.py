@@ -21,6 +21,8 @@ from typing import Protocol
 
 from penstock.config import ServiceConfig
 from penstock.core.admission import Refused
+from penstock.core.canary import Count
+from penstock.core.canaryconfig import Metric
 from penstock.core.chain import Link
 from penstock.core.evidence import Statement
 from penstock.core.fence import Fence
@@ -236,6 +238,17 @@ class Metrics(Protocol):
 
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
+
+
+class Meter(Protocol):
+    """Counts bad events among events, by release: what canaries judge beside the proxy's `Metrics`."""
+
+    async def count(self, metric: Metric, service: str, environment: str, release: str) -> Count | None:
+        """What it has counted of *release* so far; None if nothing is known of it.
+
+        `Unavailable` with what is wrong if it cannot be told (no answer, one that is no whole number from 0,
+        more than there may be), `Invalid` if *metric* asks for what no such meter can count.
+        """
 
 
 class Issuer(Protocol):

@@ -10,6 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 
+from penstock.core.canary import Count
+from penstock.core.canaryconfig import Metric
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
 from penstock.core.workload import RECENT_SECONDS, Afterwards, Instance, Isolation, Phase, Placement, Workload
@@ -98,6 +100,10 @@ class FakePlatform:
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         found = self._releases.get(release)
         return tuple(found.said[-lines:]) if found else ()
+
+    async def count(self, metric: Metric, release: str) -> Count | None:
+        """Its scripts count nothing."""
+        return None
 
     # --- looked after by the agent -------------------------------------------------------------------
 

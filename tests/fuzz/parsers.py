@@ -22,8 +22,8 @@ from penstock.adapters.build import NodeBuilder, PythonBuilder
 from penstock.adapters.cel import Cel
 from penstock.adapters.rego.check import Flaw, check
 from penstock.adapters.unsandboxed import Unsandboxed
-from penstock.analysis.judge import spans_of
 from penstock.analysis.replay import replay, rows_of
+from penstock.analysis.spans import spans_of
 from penstock.bootstrap.archive import FORMAT, Manifest, Writer
 from penstock.bootstrap.archive import check as check_backup
 from penstock.checks import intake

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzz import proof
+from fuzz.meters import counter_selector, exposed_counter, log_lines, prometheus_answer
 from fuzz.parsers import (
     any_report,
     archive,
@@ -97,6 +98,14 @@ SSH_BLOB = sshsig.SshSignature(proof.WORKER.public_key, "penstock", "sha512", by
 CSV = b"seconds,share,requests,errors,slow,stable_requests,stable_errors,stable_slow\n5,10,40,1,2,360,3,4\n"
 JSON = b'[{"seconds": 5, "requests": 900, "errors": 0, "stable_requests": 900, "stable_errors": 1}]'
 
+EXPOSED = b"""# TYPE paid_total counter
+paid_total{outcome="ok",way="a \\"b\\""} 5
+paid_total{outcome="failed"} 2 1700000000000
+other 1.5
+"""
+ANSWER = b"""{"status": "success", "data": {"resultType": "vector", "result": [
+  {"metric": {"release": "shop-1"}, "value": [1700000000.5, "41"]}]}}"""
+
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
     Target("statement", statement, tuple(e.payload for e in proof.ENVELOPES)),
@@ -132,6 +141,12 @@ TARGETS: tuple[Target, ...] = (
     Target("entry-bundle", entry_bundle, (encode_bundle([b"one", b"two"]),)),
     Target("rego", rego, (REGO,)),
     Target("canary-looks", canary_looks, (CSV, JSON)),
+    Target("exposed-counter", exposed_counter, (EXPOSED,)),
+    Target(
+        "counter-selector", counter_selector, (b'paid_total{outcome="ok", way="a \\"b\\""}', b"paid_total")
+    ),
+    Target("log-lines", log_lines, (b'{"level": "error"}\n{"level": 50}\nan ERROR\n',)),
+    Target("prometheus-answer", prometheus_answer, (ANSWER,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}

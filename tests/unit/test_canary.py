@@ -13,7 +13,7 @@ from penstock.analysis.plan import Traffic, foresee
 from penstock.checks import canary
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.canary import Latencies
-from penstock.core.canaryconfig import JudgeConfig
+from penstock.core.canaryconfig import JudgeConfig, Metric
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
 from penstock.core.fence import Fence
@@ -24,7 +24,7 @@ from penstock.core.traffic import Counters
 from penstock.core.workload import Workload
 from penstock.engine.plans import canary_plan
 from penstock.ledger import looks
-from penstock.ports import Outcome, Task
+from penstock.ports import Meter, Outcome, Task
 
 DATA = EnvironmentData("shop", "production", {})
 STABLE, NEW = (Release("shop", "production", digest(name), DATA.digest) for name in (b"1", b"2"))
@@ -45,6 +45,9 @@ class Town:
     rate: int = 0
     config: CanaryConfig = PLAN
     platform: FakePlatform = field(default_factory=FakePlatform)
+    metrics: tuple[Metric, ...] = ()
+    meters: Mapping[str, Meter] = field(default_factory=dict)
+    data: EnvironmentData = DATA
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         self.at += 0.01 if not self.rate else 1.0
@@ -63,14 +66,15 @@ class Town:
             self.counts[name][place] += more
 
     async def measure(self) -> Outcome:
-        outcome = await canary.measure(self.task(0), metrics=self)
+        outcome = await canary.measure(self.task(0), metrics=self, meters=self.meters)
         assert isinstance(outcome.detail, Measured)
         self.measured = outcome.detail
         return outcome
 
     async def look(self, share: int = 100, seconds: float = 5.0) -> Outcome:
         self.at += seconds
-        outcome = await canary.look(self.task(share), metrics=self, platform=self.platform)
+        used = {"metrics": self, "platform": self.platform, "meters": self.meters}
+        outcome = await canary.look(self.task(share), **used)
         assert isinstance(outcome.detail, Looked)
         self.looked = (*self.looked, (share, outcome.detail))
         return outcome
@@ -80,10 +84,11 @@ class Town:
             delivery="shop-1",
             intent=Intent("canary", "look", len(self.looked), share),
             change=CHANGE,
-            config=ServiceConfig(service="shop", canary=self.config),
+            config=ServiceConfig(service="shop", canary=replace(self.config, metrics=self.metrics)),
             fence=Fence("shop/production", 1, "shop-1/canary/look/0"),
             work=Path("/work"),
             log=Path("/log"),
+            data=self.data,
             release=NEW,
             baseline=STABLE,
             measured=self.measured,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from penstock.analysis.judge import Arm, Span
 from penstock.analysis.replay import replay
+from penstock.analysis.spans import Arm, Span
 from penstock.core.canary import Rule
 from penstock.server.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Picture, picture
 

@@ -126,7 +126,7 @@ async def test_a_look_ends_the_canary() -> None:
     await town.open(crashes=3)
     new, stable = (await town.router.counters("shop", "production"))[::-1]
     looked = replace(task(), intent=Intent("canary", "look"), measured=Measured("measured", new, stable))
-    outcome = await canary.look(looked, metrics=town.router, platform=town.platform)
+    outcome = await canary.look(looked, metrics=town.router, platform=town.platform, meters={})
     assert outcome.state is State.FAILURE
     assert "hello ***" in outcome.reason
     look = said(outcome.statements)

@@ -10,17 +10,7 @@ import pytest
 
 from penstock.analysis import dispersion, power
 from penstock.analysis.exact import MOST_TERMS, tail
-from penstock.analysis.judge import (
-    Arm,
-    Judgment,
-    Span,
-    evidence,
-    judge,
-    needed_requests,
-    shown_no_worse,
-    slow_bound,
-    spans_of,
-)
+from penstock.analysis.judge import Judgment, evidence, judge, needed_requests, shown_no_worse, slow_bound
 from penstock.analysis.sequential import (
     Pair,
     comparable,
@@ -29,6 +19,7 @@ from penstock.analysis.sequential import (
     rate_bounds,
     ratio_bounds,
 )
+from penstock.analysis.spans import Arm, Span, spans_of
 from penstock.core.canary import Rule
 from penstock.core.verdict import Result
 from penstock.errors import Invalid

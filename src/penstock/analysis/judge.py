@@ -1,20 +1,21 @@
 """The canary judge: is the new release worse than the stable one beside it, from counts alone?
 
 Called by `checks.canary` at every look, by `ledger.again` (to compute a verdict again) and by ``canary
-replay``. Pure: the same counts give the same judgment. Two metrics are judged, the share of failed requests
-and the share of slow ones, and the quantiles of latency that are asked for; their errors are those of the
-whole canary, however often one looks.
+replay``. Pure: the same counts give the same judgment. Judged are the share of failed requests, the share of
+slow ones, the quantiles of latency that are asked for, and the share of bad events by each metric of the
+service's own (`series`); the errors are those of the whole canary, however often one looks and however many
+metrics there are.
 
 * FAIL as soon as a regression of one is shown. A whole *alpha* of false alarms is split evenly between the
   metrics; of each part a fifth goes to the sequential test at every look (`sequential.log_evidence`), and the
   rest to one exact test at the declared last look (`exact.tail`), which looking often would cost too much of.
-  A rise in slow requests, or of a quantile (`quantiles`), must also be beyond its margin: a new process is a
-  little slower, and hurts nobody.
+  A rise in slow requests, of a quantile (`quantiles`), or by a metric of the service's own, must also be
+  beyond its margin: a new process is a little slower, and hurts nobody.
 * PASS if all are shown to be no worse than the margin: failed requests at most *ratio* times the stable
   release's share, or *points* above it, whichever is more; slow ones at most *slow_points* above; and
   quantiles as each says. All must hold, so nothing is split between them (Berger, *Multiparameter hypothesis
   testing and acceptance sampling*, Technometrics 24, 1982). It holds at every look with `NO_WORSE`.
-* UNKNOWN otherwise, with what is missing.
+* UNKNOWN otherwise, with what is missing; also if a metric cannot be told, whatever the others say.
 
 "Slow" is above the first latency bound that is at least twice, and `SLOW_MS` more than, the one that 95% of
 the stable release's requests kept before the canary. Clusters count once (`dispersion`).
@@ -28,6 +29,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from penstock.analysis import dispersion, power, quantiles
+from penstock.analysis.counted import Judged, of_requests, of_series
 from penstock.analysis.exact import tail
 from penstock.analysis.quantiles import Shares, Tested, Timing
 from penstock.analysis.sequential import (
@@ -43,11 +45,11 @@ from penstock.analysis.sequential import (
 )
 from penstock.analysis.spans import Arm as Arm
 from penstock.analysis.spans import Span as Span
-from penstock.analysis.spans import beyond, errors, slow
+from penstock.analysis.spans import beyond
 from penstock.analysis.spans import spans_of as spans_of
-from penstock.core.canary import Latencies, Rule
+from penstock.core.canary import Latencies, Rule, Series
 from penstock.core.traffic import WHOLE
-from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
+from penstock.core.verdict import Cause, Verdict, combine, failing, passing, unknown
 
 #: The part of a metric's alpha that the sequential test has; the exact test at the last look has the rest.
 SEQUENTIAL = 0.2
@@ -66,7 +68,7 @@ class Finding:
     """One metric. *effect* is the difference of the rates, *difference* and *ratio* its bounds at all looks
     together, *limit* what the difference may be. *p* is the chance of so much evidence without a regression,
     *alpha* its limit; *detectable* the smallest rate that would have been found; *clusters* what counts were
-    divided by."""
+    divided by. *metric* names one of the service's own."""
 
     name: str
     new: tuple[int, int]
@@ -81,6 +83,7 @@ class Finding:
     clusters: float
     worse: bool
     no_worse: bool
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,9 +98,12 @@ class Judgment:
     timings: tuple[Timing, ...] = ()
 
 
-def judge(spans: Sequence[Span], rule: Rule, latencies: Latencies | None = None) -> Judgment:
+def judge(
+    spans: Sequence[Span], rule: Rule, latencies: Latencies | None = None, series: Sequence[Series] = ()
+) -> Judgment:
     """What all spans since the canary began say together; the last one is the present look. *latencies* are
-    the histograms of the same time: without them no quantile is told, and none that is asked for passes."""
+    the histograms of the same time: without them no quantile is told, and none that is asked for passes.
+    *series* are those of the rule's own metrics until then."""
     needed = needed_requests(rule)
     for who, requests in (
         (rule.beside, sum(s.stable.requests for s in spans)),
@@ -108,16 +114,14 @@ def judge(spans: Sequence[Span], rule: Rule, latencies: Latencies | None = None)
                 f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed, rule)}"
             )
             return Judgment(unknown(Cause.MISSING, words), needed, (), needed)
-    findings = [_finding("failed", errors(spans), spans, rule)]
-    if rule.slow_ms is not None:
-        findings.append(_finding(f"slower than {rule.slow_ms:g} ms", slow(spans), spans, rule))
-    shares = Shares(latencies or Latencies((), ()))
-    timings = _timings(spans, rule, shares)
-    verdict = _shown(findings, timings, rule)
-    if verdict is not None:
-        return Judgment(verdict, needed, tuple(findings), 0, timings)
-    more = _more(spans, rule, shares)
-    return Judgment(_undecided(findings, timings, spans, rule, more), needed, tuple(findings), more, timings)
+    told: list[Judged] = of_requests(spans, rule)
+    untold: list[Verdict] = []
+    known = {one.metric: one for one in series}
+    for margin in rule.metrics or ():
+        own = of_series(margin, known.get(margin.metric))
+        told += [own] if isinstance(own, Judged) else []
+        untold += [own] if isinstance(own, Verdict) else []
+    return _conclude(told, untold, spans, rule, Shares(latencies or Latencies((), ())))
 
 
 def slow_bound(latency: Mapping[float, int]) -> float | None:
@@ -146,18 +150,17 @@ def _needed(points: float, ratio: float) -> int:
     return UNTOLD if found is None else math.ceil(found)
 
 
-def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) -> Finding:
-    failed = name == "failed"
-    points, ratio = (rule.points, rule.ratio) if failed else (rule.slow_points, 1.0)
+def _finding(metric: Judged, rule: Rule) -> Finding:
+    pairs = metric.pairs
     clusters = dispersion.ratio(pairs)
     steps = _thinned(comparable(pairs), clusters)
-    p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
+    p, alpha = evidence(pairs, clusters, _last_look(metric.ends, rule), rule.alpha_each)
     new = round(sum(p.new_bad for p in pairs)), round(sum(p.new for p in pairs))
     stable = round(sum(p.stable_bad for p in pairs)), round(sum(p.stable for p in pairs))
-    limit = max(points, (ratio - 1) * stable_rate(steps))
+    limit = max(metric.points, (metric.ratio - 1) * stable_rate(steps))
     effect = _rise(steps) if steps else 0.0
     return Finding(
-        name=name,
+        name=metric.name,
         new=new,
         stable=stable,
         effect=effect,
@@ -168,8 +171,9 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
         alpha=alpha,
         detectable=power.smallest_rate(steps, rule.alpha_each * (1 - SEQUENTIAL)),
         clusters=clusters,
-        worse=p <= alpha and (failed or effect > limit),
-        no_worse=shown_no_worse(steps, points, ratio),
+        worse=p <= alpha and (effect > limit or not metric.lenient),
+        no_worse=shown_no_worse(steps, metric.points, metric.ratio),
+        metric=metric.metric,
     )
 
 
@@ -181,7 +185,7 @@ def _timings(spans: Sequence[Span], rule: Rule, shares: Shares) -> tuple[Timing,
     for index, quantile in enumerate(rule.judged):
         pairs = beyond(spans, index)
         clusters = dispersion.ratio(pairs)
-        p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
+        p, alpha = evidence(pairs, clusters, _last_look([s.at for s in spans], rule), rule.alpha_each)
         tested = Tested(p, alpha, rule.alpha_each * (1 - SEQUENTIAL))
         found.append(quantiles.timing(shares.scaled(1 / clusters), quantile, tested, NO_WORSE / 4))
     return tuple(found)
@@ -221,9 +225,9 @@ def _whole(pair: Pair, divisor: float) -> Pair:
     return Pair(pair.step, new, new_bad, stable, stable_bad)
 
 
-def _last_look(spans: Sequence[Span], rule: Rule) -> int | None:
+def _last_look(ends: Sequence[float], rule: Rule) -> int | None:
     """The declared last look: the first that is due when the plan has ended. It does not depend on counts."""
-    return next((index for index, span in enumerate(spans) if span.at >= rule.planned), None)
+    return next((index for index, end in enumerate(ends) if end >= rule.planned), None)
 
 
 def shown_no_worse(steps: Sequence[Pair], points: float, ratio: float) -> bool:
@@ -252,28 +256,27 @@ def _rise(steps: Sequence[Pair]) -> float:
 # --- the verdict in words ---------------------------------------------------------------------------------
 
 
-def _shown(findings: Sequence[Finding], timings: Sequence[Timing], rule: Rule) -> Verdict | None:
-    judged, told = _apart(timings, rule)
+def _conclude(
+    told: Sequence[Judged], untold: Sequence[Verdict], spans: Sequence[Span], rule: Rule, shares: Shares
+) -> Judgment:
+    findings, timings = tuple(_finding(metric, rule) for metric in told), _timings(spans, rule, shares)
+    judged, said = _apart(timings, rule)
+    so_far = Judgment(combine(untold), needed_requests(rule), findings, 0, timings)
     worse = [*(in_words(f) for f in findings if f.worse), *(quantiles.in_words(t) for t in judged if t.worse)]
     if worse:
-        return failing(f"worse than {rule.beside}: {'; '.join([*worse, *told])}")
-    if all(f.no_worse for f in findings) and all(t.no_worse for t in judged):
-        words = [*map(in_words, findings), *map(quantiles.in_words, judged), *told]
-        return passing(f"no worse than {rule.beside}: {'; '.join(words)}")
-    return None
-
-
-def _undecided(
-    findings: Sequence[Finding],
-    timings: Sequence[Timing],
-    spans: Sequence[Span],
-    rule: Rule,
-    more: int | None,
-) -> Verdict:
-    judged, told = _apart(timings, rule)
-    words = [in_words(f) for f in findings if not f.no_worse]
-    words += [quantiles.in_words(t) for t in judged if not t.no_worse]
-    return unknown(Cause.MISSING, f"{_missing(more, spans)}: {'; '.join([*words, *told])}")
+        return replace(so_far, verdict=failing(f"worse than {rule.beside}: {'; '.join([*worse, *said])}"))
+    missing = [in_words(f) for f in findings if not f.no_worse]
+    missing += [quantiles.in_words(t) for t in judged if not t.no_worse]
+    if missing:
+        open_ones = [metric for metric, f in zip(told, findings, strict=True) if not f.no_worse]
+        late = [index for index, t in enumerate(judged) if not t.no_worse]
+        more, when = _slowest([*_more(open_ones), *_more_timed(late, told[0], spans, rule, shares)])
+        open_verdict = unknown(Cause.MISSING, f"{when}: {'; '.join([*missing, *said])}")
+        return replace(so_far, verdict=combine([*untold, open_verdict]), more=more)
+    if untold:
+        return so_far
+    words = [*map(in_words, findings), *map(quantiles.in_words, judged), *said]
+    return replace(so_far, verdict=passing(f"no worse than {rule.beside}: {'; '.join(words)}"))
 
 
 def _apart(timings: Sequence[Timing], rule: Rule) -> tuple[Sequence[Timing], list[str]]:
@@ -305,15 +308,20 @@ def _times(ratio: Bounds) -> str:
     return f"at least {low}" if math.isinf(ratio.high) else f"{low} to {high}"
 
 
-def _missing(more: int | None, spans: Sequence[Span]) -> str:
+def _missing(more: int | None, metric: Judged) -> tuple[float, str]:
+    """For how long, and in words."""
     if more is None:
-        return "too close to call: at these rates no number of requests would show that it is no worse"
-    own = [span for span in spans if span.step == spans[-1].step]
-    began = max((span.at for span in spans if span.at < own[0].at), default=0.0)
-    requests, seconds = sum(span.new.requests for span in own), spans[-1].at - began
-    if not requests or seconds <= 0:
-        return f"{more} more requests of the new release are needed, and none come"
-    return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
+        words = f"at these rates no number of {metric.what} would show that it is no worse"
+        return math.inf, f"too close to call: {words}"
+    step = metric.pairs[-1].step
+    ends = [end for end, pair in zip(metric.ends, metric.pairs, strict=True) if pair.step == step]
+    began = max((end for end in metric.ends if end < ends[0]), default=0.0)
+    events = sum(pair.new for pair in metric.pairs if pair.step == step)
+    seconds = metric.ends[-1] - began
+    needed = f"{more} more {metric.what} of the new release are needed"
+    if not events or seconds <= 0:
+        return math.inf, f"{needed}, and none come"
+    return more * seconds / events, f"{needed}, about {duration(more * seconds / events)}"
 
 
 def _until(spans: Sequence[Span], needed: int, rule: Rule) -> str:
@@ -332,17 +340,28 @@ def duration(seconds: float) -> str:
     return f"{max(1, math.ceil(seconds))} seconds at the present rate"
 
 
-def _more(spans: Sequence[Span], rule: Rule, shares: Shares) -> int | None:
-    """How many more requests of the new release show that it is no worse, if rates and shares stay."""
-    metrics = [(errors(spans), rule.points, rule.ratio)]
-    if rule.slow_ms is not None:
-        metrics.append((slow(spans), rule.slow_points, 1.0))
-    needed = [_more_of(*metric) for metric in metrics]
-    for index, quantile in enumerate(rule.judged):
+def _more(metrics: Sequence[Judged]) -> list[tuple[int | None, Judged]]:
+    """How many more events of the new release show that it is no worse, if rates and shares stay."""
+    return [(_more_of(metric.pairs, metric.points, metric.ratio), metric) for metric in metrics]
+
+
+def _more_timed(
+    late: Sequence[int], requests: Judged, spans: Sequence[Span], rule: Rule, shares: Shares
+) -> list[tuple[int | None, Judged]]:
+    """How many more *requests* do so for the quantiles with these indices."""
+    found: list[tuple[int | None, Judged]] = []
+    for index in late:
         clusters = dispersion.ratio(beyond(spans, index))
-        found = quantiles.more(shares.scaled(1 / clusters), quantile, NO_WORSE / 4)
-        needed.append(None if found is None else math.ceil(found * clusters))
-    return None if any(n is None for n in needed) else max(n for n in needed if n is not None)
+        more = quantiles.more(shares.scaled(1 / clusters), rule.judged[index], NO_WORSE / 4)
+        found.append((None if more is None else math.ceil(more * clusters), requests))
+    return found
+
+
+def _slowest(wanted: Sequence[tuple[int | None, Judged]]) -> tuple[int | None, str]:
+    """What takes longest, and what to say of that."""
+    said = [_missing(more, metric) for more, metric in wanted]
+    slowest = max(range(len(said)), key=lambda n: (said[n][0], wanted[n][0] is None))
+    return wanted[slowest][0], said[slowest][1]
 
 
 def _more_of(pairs: list[Pair], points: float, ratio: float) -> int | None:

@@ -8,14 +8,18 @@ more.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from penstock.analysis import power
 from penstock.analysis.judge import SEQUENTIAL, duration, needed_requests, shown_no_worse
 from penstock.analysis.sequential import Pair, comparable
-from penstock.core.canary import Rule
+from penstock.analysis.series import growth
+from penstock.core.canary import Count, Rule
+from penstock.core.canaryconfig import Metric
 from penstock.core.pipeline import Canary
 from penstock.core.traffic import WHOLE, Counters
+from penstock.core.verdict import Verdict
+from penstock.errors import Invalid
 
 #: No service is called quiet on less than this: a change must not shed its canary by making it short.
 QUIET_SECONDS = 30.0
@@ -23,13 +27,17 @@ QUIET_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Traffic:
-    """What users ask of a service: *requests* in *seconds*, of which *errors* fail. All 0 if unknown."""
+    """What users ask of a service: *requests* in *seconds*, of which *errors* fail. All 0 if unknown.
+
+    Of a metric of the service's own they are events, and bad ones; *what* says so.
+    """
 
     seconds: float
     requests: int
     errors: int
     #: Of all that is counted, for a window is short and failures are rare.
     error_rate: float = 0.0
+    what: tuple[str, str] = ("requests", "failing")
 
     @property
     def rate(self) -> float:
@@ -43,6 +51,17 @@ class Traffic:
         if since.epoch != until.epoch or until.at <= since.at or not 0 <= errors <= requests:
             return Traffic(0.0, 0, 0)
         return Traffic(until.at - since.at, requests, errors, min(1.0, whole))
+
+    @staticmethod
+    def of_events(since: Count, until: Count) -> Traffic:
+        """The same, by a metric of the service's own."""
+        what = ("events", "bad")
+        try:
+            total, bad = growth(since, until)
+        except Invalid:
+            return Traffic(0.0, 0, 0, what=what)
+        whole = min(1.0, until.bad / until.total) if until.total else 0.0
+        return Traffic(max(0.0, until.at - since.at), total, min(total, bad), whole, what)
 
 
 @dataclass(frozen=True)
@@ -77,14 +96,15 @@ class Foreseen:
     @property
     def words(self) -> str:
         """What to expect, and if the plan cannot hold, what to do about it."""
-        rate = f"{self.traffic.rate:.3g} requests a second, {self.traffic.error_rate:.2%} of them failing"
+        events, bad = self.traffic.what
+        rate = f"{self.traffic.rate:.3g} {events} a second, {self.traffic.error_rate:.2%} of them {bad}"
         if not self.traffic.rate:
             return f"nobody asked while it was measured ({self.traffic.seconds:.0f} s): {self._instead}"
         found = self.steps[-1].detectable
         of = f"would be found {power.POWER:.0%} of the time"
         told = "" if found is None else f"; by the last step a rise to {100 * found:.2g}% {of}"
         if self.needs is None:
-            return f"{rate}: no number of requests would show that a release is no worse; {self._instead}"
+            return f"{rate}: no number of {events} would show that a release is no worse; {self._instead}"
         if not self.reachable:
             when = duration(self.needs).removesuffix(" at the present rate")
             late = f"a good release needs about {when}, and this canary ends after {self.deadline:.0f} s"
@@ -104,6 +124,34 @@ class Foreseen:
             )
         longer = "give it longer (canary.seconds_per_step, patience), a wider margin, or an override"
         return f"expect UNKNOWN; {longer}"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Whether a metric of the service's own can be told in this canary, and what to expect, in words."""
+
+    metric: str
+    reachable: bool
+    words: str
+
+
+def expect(
+    metric: Metric, since: Count | Verdict, until: Count | Verdict, canary: Canary, rule: Rule
+) -> Expected:
+    """`foresee` for a metric of the service's own, from two counts of the stable release: it has its part of
+    the *rule*'s alpha, and its own margin."""
+    if isinstance(since, Verdict):
+        return Expected(metric.name, False, since.reason)
+    if isinstance(until, Verdict):
+        return Expected(metric.name, False, until.reason)
+    traffic = Traffic.of_events(since, until)
+    if not traffic.rate:
+        words = "nothing was counted while it was measured; watch it for longer"
+        return Expected(metric.name, False, f"{metric.name}: {words}")
+    alone = Rule(rule.planned, None, rule.alpha_each, metric.ratio, metric.points / 100)
+    # Generated requests stand in for users, and for nothing else.
+    found = replace(foresee(traffic, canary, alone), quiet=False)
+    return Expected(metric.name, found.reachable, f"{metric.name}: {found.words}")
 
 
 def foresee(traffic: Traffic, canary: Canary, rule: Rule) -> Foreseen:

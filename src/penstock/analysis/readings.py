@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from penstock.core.canary import Latencies, Row, Rule
+from penstock.core.codec import MAX_INT
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Verdict, unknown
 
@@ -36,6 +37,11 @@ class Reading:
 def absent(release: str) -> Counters:
     """Stands for the counters of a release that the metric source does not know."""
     return Counters(release, 0.0, ABSENT, 0, 0)
+
+
+def told(reading: Counters) -> Counters:
+    """The reading as it can be kept: nothing of one that is no numbers."""
+    return absent(reading.release) if _not_numbers(reading) else reading
 
 
 @dataclass(frozen=True)
@@ -188,7 +194,7 @@ def _not_numbers(reading: Counters) -> str:
         return f"read at {reading.at}"
     counts = {"requests": reading.requests, "errors": reading.errors, **reading.latency}
     for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        if type(count) is not int or not 0 <= count <= MAX_INT:
             return f"{name} {count}"
     for bound in reading.latency:
         if math.isnan(_bound(bound)):

@@ -10,12 +10,12 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from penstock.analysis.judge import judge
+from penstock.analysis.judge import Finding, judge
 from penstock.analysis.quantiles import Timing
 from penstock.analysis.spans import Span
-from penstock.core.canary import Latencies, Row, Rule
+from penstock.core.canary import Latencies, Row, Rule, Series
 from penstock.core.codec import MAX_INT
 from penstock.core.verdict import Result
 from penstock.errors import Invalid
@@ -37,6 +37,18 @@ MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
+class Effect:
+    """The same of one *metric* of the service's own: by how much more of its events are bad."""
+
+    metric: str
+    at: float
+    effect: float
+    low: float
+    high: float
+    margin: float
+
+
+@dataclass(frozen=True)
 class Timed:
     """A quantile of latency at a look, in ms: estimates of both releases', the difference between *low* and
     *high* (None: no bound yet), and what it may be (None: it is only told)."""
@@ -51,7 +63,8 @@ class Timed:
 
 @dataclass(frozen=True)
 class Seen:
-    """One look: what was failed since the last one, and what all looks so far say of failed requests.
+    """One look: what was failed since the last one, and what all looks so far say of failed requests, and of
+    the service's own *metrics*, as far as they are told.
 
     Rates from 0 to 1; *share* in thousandths, *at* seconds since the canary began. *effect* with *low* and
     *high* is the difference of the rates at this look, None before both have answered.
@@ -68,6 +81,7 @@ class Seen:
     verdict: str
     reason: str
     quantiles: tuple[Timed, ...] = ()
+    metrics: tuple[Effect, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,14 +95,20 @@ class Replayed:
 
 
 def replay(
-    spans: Sequence[Span], rule: Rule, most: int = 0, latencies: Mapping[int, Latencies] | None = None
+    spans: Sequence[Span],
+    rule: Rule,
+    most: int = 0,
+    latencies: Mapping[int, Latencies] | None = None,
+    series: Sequence[Series] = (),
 ) -> Replayed:
     """Every look, up to the one that stops it. Of more than *most* (0: any number), only so many are looked
-    at, evenly, and the last. *latencies* are the histograms at each look, by its number from 1."""
+    at, evenly, and the last. *latencies* are the histograms at each look, by its number from 1, *series*
+    those of the service's own metrics at the last look."""
     known = latencies or {}
     looks: list[Seen] = []
     for number in _some(len(spans), most):
-        seen = _seen(spans[:number], rule, known.get(number))
+        own = series if number == len(spans) else [_until(one, _end(spans, number)) for one in series]
+        seen = _seen(spans[:number], rule, known.get(number), own)
         looks.append(seen)
         if seen.verdict == Result.FAIL:
             return Replayed(tuple(looks), number, seen.verdict, seen.reason)
@@ -103,8 +123,19 @@ def _some(count: int, most: int) -> list[int]:
     return sorted({math.ceil(count * number / most) for number in range(1, most + 1)})
 
 
-def _seen(spans: Sequence[Span], rule: Rule, latencies: Latencies | None) -> Seen:
-    judgment, last = judge(spans, rule, latencies), spans[-1]
+def _end(spans: Sequence[Span], number: int) -> float:
+    """Until when a meter was asked at a look rather than at the next one: two clocks, a moment apart."""
+    return (spans[number - 1].at + spans[number].at) / 2
+
+
+def _until(found: Series, seconds: float) -> Series:
+    if found.spans is None:
+        return found
+    return replace(found, spans=tuple(row for row in found.spans if row[0] <= seconds * 1000))
+
+
+def _seen(spans: Sequence[Span], rule: Rule, latencies: Latencies | None, series: Sequence[Series]) -> Seen:
+    judgment, last = judge(spans, rule, latencies, series), spans[-1]
     failed = judgment.findings[0] if judgment.findings else None
     return Seen(
         at=last.at,
@@ -118,6 +149,7 @@ def _seen(spans: Sequence[Span], rule: Rule, latencies: Latencies | None) -> See
         verdict=judgment.verdict.result.value,
         reason=judgment.verdict.reason,
         quantiles=tuple(_timed(found) for found in judgment.timings if any(found.widths)),
+        metrics=tuple(_effect(f, last.at) for f in judgment.findings if f.metric),
     )
 
 
@@ -127,6 +159,10 @@ def _timed(found: Timing) -> Timed:
         bound if math.isfinite(bound) else None for bound in (found.difference.low, found.difference.high)
     )
     return Timed(found.quantile.name, found.new, found.stable, low, high, found.limit if judged else None)
+
+
+def _effect(f: Finding, at: float) -> Effect:
+    return Effect(f.metric, at, f.effect, f.difference.low, f.difference.high, f.limit)
 
 
 # --- data of one's own ------------------------------------------------------------------------------------

@@ -26,8 +26,8 @@ import psutil
 
 from penstock.bootstrap import vacant
 from penstock.bootstrap.boundaries import around
-from penstock.bootstrap.home import Home, Settings
-from penstock.bootstrap.plugins import find, open_issuer, open_sandbox
+from penstock.bootstrap.home import Home, PrometheusSettings, Settings
+from penstock.bootstrap.plugins import find, open_issuer, open_prometheus, open_sandbox
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
@@ -48,12 +48,14 @@ class Started:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `up` was told; None where the settings of the last start stand."""
+    """What `up` was told; None where the settings of the last start stand. A *prometheus* of "" is none."""
 
     unsandboxed: bool = False
     port: int | None = None
     ingress: int | None = None
     workers: int | None = None
+    prometheus: str | None = None
+    prometheus_token: Path | None = None
 
 
 def up(home: Home, wanted: Wanted) -> Started:
@@ -130,6 +132,19 @@ def _absent(home: Home, settings: Settings) -> list[str]:
     return [name for name in names if not is_held(home.worker_lock(name))]
 
 
+def _prometheus(known: PrometheusSettings | None, wanted: Wanted) -> PrometheusSettings | None:
+    url = (known.url if known else "") if wanted.prometheus is None else wanted.prometheus
+    if not url:
+        return None
+    same = known is not None and known.url == url
+    token = known.token_file if same and known else ""  # another server is not sent this one's token
+    if wanted.prometheus_token is not None:
+        token = str(wanted.prometheus_token.expanduser().absolute())
+    chosen = PrometheusSettings(url, token)
+    open_prometheus(chosen)
+    return chosen
+
+
 def _choose(settings: Settings, wanted: Wanted) -> Settings:
     sandbox = "none" if wanted.unsandboxed else "bubblewrap"
     if not wanted.unsandboxed:
@@ -143,6 +158,7 @@ def _choose(settings: Settings, wanted: Wanted) -> Settings:
             ) from error
     chosen = replace(
         settings,
+        prometheus=_prometheus(settings.prometheus, wanted),
         sandbox=sandbox,
         port=settings.port if wanted.port is None else wanted.port,
         ingress_port=settings.ingress_port if wanted.ingress is None else wanted.ingress,

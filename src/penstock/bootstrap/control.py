@@ -16,7 +16,7 @@ from penstock.bootstrap.boundaries import around, around_engine, around_store
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
 from penstock.bootstrap.outgoing import Outgoing, open_outgoing
-from penstock.bootstrap.plugins import find, names, open_sandbox
+from penstock.bootstrap.plugins import find, names, open_prometheus, open_sandbox
 from penstock.checks.consumers import LiveDemands
 from penstock.core.notes import VerifierKey
 from penstock.core.objectives import ENVIRONMENT
@@ -34,11 +34,12 @@ from penstock.errors import Invalid
 from penstock.ledger import slos
 from penstock.ledger.log import Ledger
 from penstock.ledger.witnesses import Known, Witnesses
-from penstock.node.client import NodeClient, NodeMetrics, NodePlatform, NodeRouter
+from penstock.node.client import NodeClient, NodeMeter, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import (
     Artifacts,
     Builder,
     Language,
+    Meter,
     Metrics,
     Platform,
     Router,
@@ -72,6 +73,7 @@ class ControlPlane:
     platform: Platform
     router: Router
     metrics: Metrics
+    meters: Mapping[str, Meter]
     artifacts: Artifacts
     languages: Mapping[str, Language]
     isolation: Isolation
@@ -83,20 +85,19 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     ledger, journal = Ledger(store, keys.logs, ORIGIN), Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
-    router, metrics, platform = open_node(home)
+    router, metrics, platform, meters = *open_node(home), open_meters(home)
     sandbox = around("Sandbox", Remembering(open_sandbox(home.settings.sandbox), home.work))
     builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
-    languages = open_languages()
-    source = around("Source", find("source", "git")(home.cache / "git"))
+    languages, source = open_languages(), around("Source", find("source", "git")(home.cache / "git"))
     door = Door(store, ledger, journal, languages, keys.worker, keys.server)
-    powers: dict[str, object] = {
-        "store": store,
-        "ledger": ledger,
-        "journal": journal,
+    kept: dict[str, object] = {"store": store, "ledger": ledger, "journal": journal}
+    powers = {
+        **kept,
         "languages": languages,
         "router": router,
         "metrics": metrics,
+        "meters": meters,
         "platform": platform,
         "sandbox": sandbox,
         "builders": builders,
@@ -123,6 +124,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         platform=platform,
         router=router,
         metrics=metrics,
+        meters=meters,
         artifacts=artifacts,
         languages=languages,
         isolation=sandbox.isolation,
@@ -169,6 +171,18 @@ def open_node(home: Home) -> tuple[Router, Metrics, Platform]:
     """The node agent's ports, over its socket."""
     node = NodeClient(home.node_socket)
     return around("Router", NodeRouter(node)), NodeMetrics(node), around("Platform", NodePlatform(node))
+
+
+def open_meters(home: Home) -> dict[str, Meter]:
+    """By name, whatever counts metrics of services' own: the copies themselves, and what is installed."""
+    own = NodeMeter(NodeClient(home.node_socket))
+    meters: dict[str, Meter] = {"exposed": own, "logs": own}
+    for name in names("meter"):
+        if name != "prometheus":
+            meters[name] = find("meter", name)()
+        elif home.settings.prometheus is not None:
+            meters[name] = open_prometheus(home.settings.prometheus)
+    return meters
 
 
 def open_store(home: Home) -> Store:

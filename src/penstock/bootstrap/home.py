@@ -27,6 +27,14 @@ class WitnessSettings:
 
 
 @dataclass(frozen=True)
+class PrometheusSettings:
+    """Where a Prometheus is, and the file that holds its bearer token ("": none)."""
+
+    url: str
+    token_file: str = ""
+
+
+@dataclass(frozen=True)
 class Settings:
     """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
 
@@ -40,6 +48,7 @@ class Settings:
     workers: int = 1
     lease_seconds: float = 10.0
     witnesses: tuple[WitnessSettings, ...] = ()
+    prometheus: PrometheusSettings | None = None
 
 
 @dataclass(frozen=True)

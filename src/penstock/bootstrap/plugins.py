@@ -6,11 +6,12 @@ Called by the rest of bootstrap. An unknown name raises and lists the known ones
 from __future__ import annotations
 
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
-from penstock.bootstrap.home import Home
+from penstock.bootstrap.home import Home, PrometheusSettings
 from penstock.errors import Invalid
-from penstock.ports import Sandbox
+from penstock.ports import Meter, Sandbox
 
 
 def names(port: str) -> tuple[str, ...]:
@@ -40,6 +41,13 @@ def _load(port: str, point: EntryPoint) -> Any:
 def open_issuer(home: Home) -> Any:
     """What vouches for this installation's services before its peers."""
     return find("issuer", "local")(home.keys)
+
+
+def open_prometheus(settings: PrometheusSettings) -> Meter:
+    """`Invalid` if its address is none. Whether it answers, the first question to it will tell."""
+    token = Path(settings.token_file) if settings.token_file else None
+    meter: Meter = find("meter", "prometheus")(settings.url, token)
+    return meter
 
 
 def open_sandbox(name: str) -> Sandbox:

@@ -9,8 +9,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from penstock.analysis.judge import spans_of
 from penstock.analysis.replay import replay, rows_of
+from penstock.analysis.spans import spans_of
 from penstock.cli.client import Client
 from penstock.cli.ended import latest
 from penstock.cli.show import complain, mark, read, table, told
@@ -53,7 +53,8 @@ def planned(given: argparse.Namespace) -> int:
         )
         for step in view["steps"]
     ]
-    told(given, view, f"{mark(view['reachable'])} {view['words']}\n\n{table(head, rows)}")
+    own = "".join(f"\n{mark(metric['reachable'])} {metric['words']}" for metric in view["metrics"])
+    told(given, view, f"{mark(view['reachable'])} {view['words']}{own}\n\n{table(head, rows)}")
     return 0 if view["reachable"] else 1
 
 

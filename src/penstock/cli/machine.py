@@ -27,7 +27,14 @@ ROOM = 1024**3
 
 
 def up(given: argparse.Namespace) -> int:
-    wanted = commands.Wanted(given.unsandboxed_workloads, given.port, given.ingress_port, given.workers)
+    wanted = commands.Wanted(
+        given.unsandboxed_workloads,
+        given.port,
+        given.ingress_port,
+        given.workers,
+        given.prometheus,
+        given.prometheus_token,
+    )
     started = commands.up(Home.find(), wanted)
     if given.format == "json":
         document(encode(started))

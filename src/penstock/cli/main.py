@@ -131,6 +131,10 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     )
     what = "how many take deliveries (default 1: the control plane's own); the others are processes"
     up.add_argument("--workers", type=int, help=what)
+    what = "counts metrics of services' own for their canaries (kept for the next start; '': none)"
+    up.add_argument("--prometheus", metavar="URL", help=what)
+    what = "a file with the bearer token that it wants"
+    up.add_argument("--prometheus-token", type=Path, metavar="FILE", help=what)
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")

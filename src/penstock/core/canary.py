@@ -5,6 +5,7 @@ Called by `core.predicates` and `analysis.judge`. Must not judge.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,6 +75,75 @@ class Latencies:
             raise Invalid(f"a step has {size} whole numbers", where="canary")
 
 
+#: The same of a metric of the service's own: milliseconds, share, then events and bad ones of both releases.
+EVENTS_ROW = 6
+
+
+@dataclass(frozen=True)
+class Part:
+    """*bad* of *total* events of one part of a release (a copy, say) since it began to count: cumulative.
+
+    A part of another *name* is another one, whose counts begin at zero.
+    """
+
+    name: str
+    bad: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Count:
+    """What a meter has counted of one release by the time *at* (seconds since 1970, by the meter's clock).
+
+    Its parts may come and go; *epoch* changes when their counts may have begun anew all the same.
+    """
+
+    release: str
+    at: float
+    epoch: str
+    parts: tuple[Part, ...]
+
+    @property
+    def bad(self) -> int:
+        return sum(part.bad for part in self.parts)
+
+    @property
+    def total(self) -> int:
+        return sum(part.total for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Both releases by one *metric*, as its meter had them when we *read* it (seconds since 1970)."""
+
+    metric: str
+    read: float
+    new: Count
+    stable: Count
+
+
+@dataclass(frozen=True)
+class Margin:
+    """How much worse a metric of the service's own may be, as `Rule` says it of failed requests."""
+
+    metric: str
+    source: str
+    ratio: float
+    points: float
+
+
+@dataclass(frozen=True)
+class Series:
+    """What happened by one metric between two samples, from look to look; or why that cannot be told."""
+
+    metric: str
+    since: Sample | None = None
+    until: Sample | None = None
+    spans: tuple[Row, ...] | None = None
+    cause: Literal["MISSING", "STALE", "ERROR"] | None = None
+    reason: str | None = None
+
+
 @dataclass(frozen=True)
 class Rule:
     """What is promised and what is asked. Rates and shares from 0 to 1, times in seconds.
@@ -81,7 +151,7 @@ class Rule:
     *alpha* is the whole probability of a false alarm. The new release may fail *ratio* times as often as the
     stable one, or *points* more of its requests, whichever is more, and be slow in *slow_points* more of
     them: slower than *slow_ms*, which is None where that cannot be told. The declared last look is the first
-    one after *planned*. *quantiles* are judged beside them.
+    one after *planned*. *quantiles* are judged beside them, and so are *metrics*, the service's own.
     """
 
     planned: float
@@ -92,6 +162,7 @@ class Rule:
     slow_points: float = field(default=0.05, metadata=json_name("slowPoints"))
     baseline: Baseline | None = None
     quantiles: tuple[Quantile, ...] | None = None
+    metrics: tuple[Margin, ...] | None = None
 
     @property
     def judged(self) -> tuple[Quantile, ...]:
@@ -100,7 +171,8 @@ class Rule:
     @property
     def alpha_each(self) -> float:
         """Several metrics share one error budget evenly."""
-        return self.alpha / (1 + (self.slow_ms is not None) + len(self.judged))
+        own = len(self.judged) + len(self.metrics or ())
+        return self.alpha / (1 + (self.slow_ms is not None) + own)
 
     @property
     def beside(self) -> str:
@@ -111,15 +183,33 @@ class Rule:
         """Raise `Invalid` for what can promise or show nothing."""
         if not 0 < self.alpha <= 0.2:
             raise Invalid(f"alpha must be above 0, up to 0.2, found {self.alpha:g}", where=where)
-        if self.ratio < 1:
-            raise Invalid(f"ratio must be 1 or more, found {self.ratio:g}", where=where)
-        if not 0 <= self.points < 1 or not 0 < self.slow_points < 1:
-            what = "points must be from 0, slow_points above 0, both below 100 per cent"
-            raise Invalid(what, where=where)
-        if self.ratio == 1 and self.points == 0:
-            what = "with a ratio of 1 and points of 0 nothing could ever be shown"
-            raise Invalid(what, where=where, next_move="give a margin: ratio: 2, or points: 1")
+        if not 0 < self.slow_points < 1:
+            raise Invalid("slow_points must be above 0, below 100 per cent", where=where)
+        check_margin(self.ratio, self.points, where)
+        for margin in self.metrics or ():
+            check_margin(margin.ratio, margin.points, f"{where}: {margin.metric}")
         if len(self.judged) > MOST_QUANTILES or len({q.level for q in self.judged}) < len(self.judged):
             raise Invalid(f"up to {MOST_QUANTILES} quantiles, each of them once", where=where)
         for quantile in self.judged:
             quantile.check(where)
+        check_names((margin.metric for margin in self.metrics or ()), where)
+
+
+def check_margin(ratio: float, points: float, where: str) -> None:
+    """Raise `Invalid` for a margin within which nothing could be shown."""
+    if ratio < 1:
+        raise Invalid(f"ratio must be 1 or more, found {ratio:g}", where=where)
+    if not 0 <= points < 1:
+        raise Invalid("points must be from 0, below 100 per cent", where=where)
+    if ratio == 1 and points == 0:
+        what = "with a ratio of 1 and points of 0 nothing could ever be shown"
+        raise Invalid(what, where=where, next_move="give a margin: ratio: 2, or points: 1")
+
+
+def check_names(names: Iterable[str], where: str) -> None:
+    """Raise `Invalid` if two metrics have one name."""
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise Invalid(f"the metric {name!r} is there twice", where=where)
+        seen.add(name)

@@ -1,13 +1,16 @@
-"""What ``penstock.yaml`` says of a canary: its steps, and what its judge promises and asks.
+"""What ``penstock.yaml`` says of a canary: its steps, its metrics, and what its judge promises and asks.
 
 Called by `config`, which reads it, and by whoever plans or judges a canary. Must not judge.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from penstock.core.canary import Baseline, Quantile, Rule
+from penstock.core.canary import Baseline, Margin, Quantile, Rule, check_margin, check_names
+from penstock.core.exposed import selector
 from penstock.errors import Invalid
 
 WHERE = "penstock.yaml: canary"
@@ -15,6 +18,72 @@ WHERE = "penstock.yaml: canary"
 MOST_LOOKS = 500
 #: Per cent of users that the new release can have beside as many of a fresh baseline.
 MOST_BESIDE = 50.0
+#: Each of them halves, or so, what the others have of alpha.
+MOST_METRICS = 10
+#: Of a query, or of a text in a log.
+MOST_CHARACTERS = 2000
+NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of the service's own: bad events among events, counted for each release by its *source*.
+
+    ``exposed`` reads the counters *bad* and *total* at *path* of each copy; ``logs`` counts lines that hold
+    one of *contains*, or are JSON of *level* or worse, among the users' requests; ``prometheus`` asks the
+    queries *bad* and *total*. Other sources are adapters. Margins are as in `JudgeConfig`. What is older
+    than *fresh_seconds* is stale.
+    """
+
+    name: str
+    source: str
+    bad: str = ""
+    total: str = ""
+    path: str = ""
+    contains: tuple[str, ...] = ()
+    level: Literal["", "warning", "error", "critical"] = ""
+    ratio: float = 2.0
+    points: float = 1.0
+    fresh_seconds: float = 120.0
+
+    @property
+    def margin(self) -> Margin:
+        return Margin(self.name, self.source, self.ratio, self.points / 100)
+
+    @property
+    def among_requests(self) -> bool:
+        """Whether its events are the users' requests, which the proxy counts."""
+        return self.source == "logs"
+
+    def check(self, where: str) -> None:
+        """Raise `Invalid` for what cannot be counted."""
+        if not NAME.fullmatch(self.name):
+            what = f"{self.name!r} is not a name (lower-case letters, digits, dashes)"
+            raise Invalid(what, where=where)
+        own = f"{where}.{self.name}"
+        check_margin(self.ratio, self.points / 100, own)
+        if not 1 <= self.fresh_seconds <= 3600:
+            raise Invalid("fresh_seconds must be from 1 to 3600", where=own)
+        texts = (self.bad, self.total, self.path, *self.contains)
+        if any(len(text) > MOST_CHARACTERS or "\n" in text or "\0" in text for text in texts):
+            raise Invalid(f"texts are one line of at most {MOST_CHARACTERS} characters", where=own)
+        self._check_source(own)
+
+    def _check_source(self, where: str) -> None:
+        wanted = ("level or contains",) if self.among_requests else ("bad", "total")
+        given = {"bad": self.bad, "total": self.total, "level or contains": self.level or self.contains}
+        missing = [name for name in wanted if not given[name]]
+        surplus = [name for name, value in given.items() if value and name not in wanted]
+        if missing or surplus:
+            what = f"needs {missing[0]}" if missing else f"takes no {surplus[0]}"
+            raise Invalid(f"a metric from {self.source} {what}", where=where)
+        if "" in self.contains:
+            raise Invalid("contains: an empty text is in every line", where=where)
+        if self.path and (self.source != "exposed" or not self.path.startswith("/")):
+            what = "path begins with a slash, and only a metric that is exposed has one"
+            raise Invalid(what, where=where)
+        for text in (self.bad, self.total) if self.source == "exposed" else ():
+            selector(text, where)
 
 
 @dataclass(frozen=True)
@@ -65,6 +134,7 @@ class CanaryConfig:
     patience: float = 60.0
     judge: JudgeConfig | None = None
     baseline: Baseline | None = None
+    metrics: tuple[Metric, ...] = ()
 
     @property
     def planned(self) -> float:
@@ -74,7 +144,8 @@ class CanaryConfig:
 
     def rule(self, slow_ms: float | None = None) -> Rule:
         """What the judge promises and asks in this canary."""
-        return (self.judge or DEFAULT_JUDGE).rule(self.planned, slow_ms, self.baseline)
+        rule = (self.judge or DEFAULT_JUDGE).rule(self.planned, slow_ms, self.baseline)
+        return replace(rule, metrics=tuple(metric.margin for metric in self.metrics) or None)
 
     def check(self) -> None:
         """Raise `Invalid` for a plan that is none."""
@@ -105,4 +176,9 @@ class CanaryConfig:
                 where=WHERE,
                 next_move="raise canary.look_every: looking less often loses no power",
             )
+        if len(self.metrics) > MOST_METRICS:
+            raise Invalid(f"{len(self.metrics)} metrics, at most {MOST_METRICS}", where=f"{WHERE}.metrics")
+        check_names((metric.name for metric in self.metrics), f"{WHERE}.metrics")
+        for metric in self.metrics:
+            metric.check(f"{WHERE}.metrics")
         self.rule().check(f"{WHERE}.judge")

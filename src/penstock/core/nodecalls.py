@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.core.admission import Refused
+from penstock.core.canary import Count
+from penstock.core.canaryconfig import Metric
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Afterwards, Placement, Workload
@@ -95,13 +97,20 @@ class ReadLed:
 
 
 @dataclass(frozen=True)
+class ReadCount:
+    kind: Literal["read-count"]
+    metric: Metric
+    release: str
+
+
+@dataclass(frozen=True)
 class StopEverything:
     """End workloads and proxy, keep all records: what ``penstock down`` asks for."""
 
     kind: Literal["stop-everything"]
 
 
-Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadRefused | ReadLed
+Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadRefused | ReadLed | ReadCount
 Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
@@ -116,6 +125,7 @@ class Answer:
     lines: tuple[str, ...] | None = None
     visits: tuple[Visit, ...] | None = None
     refused: tuple[Refused, ...] | None = None
+    count: Count | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from penstock.core.canary import Baseline
+from penstock.core.canary import Baseline, Sample
 from penstock.core.changeset import Together
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
@@ -178,13 +178,16 @@ class Gated:
 
 @dataclass(frozen=True)
 class Measured:
-    """Readings of both releases when the canary began. If *stable* is a fresh baseline, *running* is of the
-    copies that had run before."""
+    """Readings of both releases when the canary began, and when that was (seconds since 1970, 0: not known).
+    If *stable* is a fresh baseline, *running* is of the copies that had run before; *metrics* are those of
+    the service's own that could be read."""
 
     kind: Literal["measured"]
     new: Counters
     stable: Counters
     running: Counters | None = None
+    metrics: tuple[Sample, ...] | None = None
+    began: float = 0.0
 
     @property
     def usual(self) -> Counters:
@@ -194,13 +197,15 @@ class Measured:
 
 @dataclass(frozen=True)
 class Looked:
-    """What a look found, and the readings of both releases that the next one goes on from."""
+    """What a look found, and the readings of both releases that the next one goes on from; *metrics* are
+    those of the service's own that could be read."""
 
     kind: Literal["looked"]
     verdict: Literal["PASS", "FAIL", "UNKNOWN"]
     quiet: bool
     new: Counters | None = None
     stable: Counters | None = None
+    metrics: tuple[Sample, ...] | None = None
 
 
 Detail = Begun | Made | Gated | Measured | Looked

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from penstock.core.acceptance import Accepted as Accepted
-from penstock.core.canary import Latencies, Row, Rule
+from penstock.core.canary import Latencies, Row, Rule, Series
 from penstock.core.codec import json_name
 from penstock.core.objectives import Budget
 from penstock.core.people import Said
@@ -277,7 +277,8 @@ class Look:
     *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
     what happened in between, from look to look, and *latencies* the histograms of its steps: with the *rule*,
     they give the verdict to whoever asks again. Where a reading was of no use there is none of it, and the
-    verdict is UNKNOWN.
+    verdict is UNKNOWN. *series* are the same of the service's own metrics, one for each of the rule's;
+    *cause* is that of an UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -295,6 +296,8 @@ class Look:
     rule: Rule | None = None
     spans: tuple[Row, ...] | None = None
     latencies: Latencies | None = None
+    series: tuple[Series, ...] | None = None
+    cause: Literal["MISSING", "STALE", "ERROR"] | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ before kept no spans, and are believed; so are those that could not tell, for UN
 
 from __future__ import annotations
 
+from penstock.analysis import series
 from penstock.analysis.judge import judge, spans_of
 from penstock.analysis.readings import Reading, latencies
 from penstock.core.canary import Latencies
@@ -25,11 +26,11 @@ def faults(entry: Entry) -> list[str]:
         spans = spans_of(look.spans)
         if look.latencies is not None:
             look.latencies.check()
-        found = judge(spans, look.rule, look.latencies).verdict
+        found = judge(spans, look.rule, look.latencies, look.series or ()).verdict
+        wrong = [fault for one in look.series or () for fault in series.faults(one)]
     except Invalid as error:
         return [str(error)]
     new, stable = [span.new for span in spans], [span.stable for span in spans]
-    wrong = []
     if (sum(a.requests for a in new), sum(a.errors for a in new)) != _between(look.new_from, look.new_to):
         wrong.append("the looks at the new release do not add up to its readings")
     if (sum(a.requests for a in stable), sum(a.errors for a in stable)) != _between(
@@ -40,6 +41,8 @@ def faults(entry: Entry) -> list[str]:
         wrong.append("the latencies of its steps do not add up to its readings")
     if found.result.value != look.verdict:
         wrong.append(f"the canary's judge said {look.verdict}, and its evidence gives {found.result}")
+    if look.cause is not None and (found.cause is None or found.cause.value != look.cause):
+        wrong.append(f"the canary's judge said {look.cause}, and its evidence gives {found.cause}")
     return wrong
 
 

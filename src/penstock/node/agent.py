@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from penstock.core import nodecalls as calls
+from penstock.core.canary import Count
+from penstock.core.canaryconfig import Metric
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused
@@ -39,7 +41,10 @@ LOOK_SECONDS = 1.0
 
 
 class LocalPlatform(Resizable, Tended, Protocol):
-    """What runs workloads on this machine."""
+    """What runs workloads on this machine, and hears what they say of themselves."""
+
+    async def count(self, metric: Metric, release: str) -> Count | None:
+        """What a release's copies say (``exposed``) or have written (``logs``); as `Meter` has it."""
 
 
 class LocalRouter(Router, Tended, Protocol):
@@ -149,6 +154,8 @@ class Agent:
                 return calls.Answer(refused=await self._metrics.refused(service, environment))
             case calls.ReadLed(service=service, environment=environment):
                 return calls.Answer(led=await self._metrics.led(service, environment))
+            case calls.ReadCount(metric=metric, release=release):
+                return calls.Answer(count=await self._platform.count(metric, release))
             case calls.StopEverything():
                 return await self._stop_everything()
             case _:

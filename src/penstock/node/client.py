@@ -12,6 +12,8 @@ from pathlib import Path
 
 from penstock.core import nodecalls as calls
 from penstock.core.admission import Refused
+from penstock.core.canary import Count
+from penstock.core.canaryconfig import Metric
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
@@ -115,6 +117,17 @@ class NodeMetrics:
     async def led(self, service: str, environment: str) -> tuple[Led, ...]:
         call = calls.ReadLed("read-led", service, environment)
         return (await self._client.ask(call, READ_SECONDS)).led or ()
+
+
+class NodeMeter:
+    """Counts what the copies of a release say of themselves, or have written: each can only speak for its own
+    release, for it is the agent that asks it."""
+
+    def __init__(self, client: NodeClient) -> None:
+        self._client = client
+
+    async def count(self, metric: Metric, service: str, environment: str, release: str) -> Count | None:
+        return (await self._client.ask(calls.ReadCount("read-count", metric, release), READ_SECONDS)).count
 
 
 def _placed(answer: calls.Answer) -> Placement:

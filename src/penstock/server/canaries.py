@@ -14,15 +14,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from penstock.analysis.plan import Traffic, foresee
+from penstock.analysis.plan import Traffic, expect, foresee
 from penstock.analysis.replay import Replayed, replay
 from penstock.analysis.spans import spans_of
 from penstock.bootstrap.control import ControlPlane
-from penstock.core.canary import Latencies, Row, Rule
+from penstock.checks.sampled import Where, counted
+from penstock.core.canary import Count, Latencies, Row, Rule, Series
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode, encode
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
+from penstock.core.verdict import Verdict
 from penstock.engine.plans import canary_plan
 from penstock.errors import Invalid
 from penstock.ledger.live import live
@@ -52,11 +54,18 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
     async def plan(service: str, given: Plan) -> View:
         """What a canary of this service would show, at the traffic that it has now."""
         config = await _config(control, service, given.canary)
-        before = await _stable(control, service)
+        before, counted = await _counted(control, service, config)
         await asyncio.sleep(given.seconds)
-        traffic = Traffic.between(before, await _stable(control, service))
-        found = await asyncio.to_thread(foresee, traffic, canary_plan(config), config.rule())
-        return {"service": service, **encode(found), "reachable": found.reachable, "words": found.words}
+        after, later = await _counted(control, service, config)
+        canary, rule = canary_plan(config), config.rule()
+        found = await asyncio.to_thread(foresee, Traffic.between(before, after), canary, rule)
+        own = [
+            expect(metric, since, until, canary, rule)
+            for metric, since, until in zip(config.metrics, counted, later, strict=True)
+        ]
+        reachable = found.reachable and all(metric.reachable for metric in own)
+        view = {"service": service, **encode(found), "reachable": reachable, "words": found.words}
+        return {**view, "metrics": encode(own)}
 
     @api.post("/deliveries/{delivery}/canary/replay")
     async def replayed(delivery: str, given: Again) -> View:
@@ -86,14 +95,21 @@ async def picture(control: ControlPlane, view: View) -> Replayed | None:
 
 async def _judged(kept: Sequence[Look], rule: Rule, most: int = 0) -> Replayed:
     histograms = ((len(look.spans or ()), look.latencies) for look in kept if look.latencies is not None)
-    return await asyncio.to_thread(_replayed, kept[-1].spans or (), rule, most, tuple(histograms))
+    last = kept[-1]
+    return await asyncio.to_thread(
+        _replayed, last.spans or (), rule, most, tuple(histograms), last.series or ()
+    )
 
 
 @functools.lru_cache(maxsize=64)
 def _replayed(
-    spans: tuple[Row, ...], rule: Rule, most: int, histograms: tuple[tuple[int, Latencies], ...]
+    spans: tuple[Row, ...],
+    rule: Rule,
+    most: int,
+    histograms: tuple[tuple[int, Latencies], ...],
+    series: tuple[Series, ...],
 ) -> Replayed:
-    return replay(spans_of(spans), rule, most, dict(histograms))
+    return replay(spans_of(spans), rule, most, dict(histograms), series)
 
 
 def _again(config: CanaryConfig, then: Rule) -> Rule:
@@ -127,6 +143,15 @@ def _told(found: Replayed) -> View:
     empty = dict.fromkeys(("new_rate", "stable_rate", "effect", "low", "high", "margin"))
     looks = [{**empty, **encode(look)} for look in found.looks]
     return {"stopped": found.stopped, "verdict": found.verdict, "reason": found.reason, "looks": looks}
+
+
+async def _counted(
+    control: ControlPlane, service: str, config: CanaryConfig
+) -> tuple[Counters, list[Count | Verdict]]:
+    """What the proxy and the meters have counted of what is live."""
+    stable = await _stable(control, service)
+    where = Where(service, views.PRODUCTION, control.meters)
+    return stable, await asyncio.gather(*(counted(metric, where, stable) for metric in config.metrics))
 
 
 async def _stable(control: ControlPlane, service: str) -> Counters:

@@ -7,10 +7,10 @@ Called by `pages`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from penstock.analysis.replay import Replayed, Seen
+from penstock.analysis.replay import Effect, Replayed, Seen
 
 WIDTH, HEIGHT = 720, 190
 #: Room for labels around the plot.
@@ -48,7 +48,8 @@ class Panel:
 @dataclass(frozen=True)
 class Picture:
     """*steps* are the x where a step of the canary begins; *end* is the last look, *stopped* if it failed.
-    *quantiles* are empty where there were no histograms."""
+    *quantiles* are empty where there were no histograms, *metrics* the effects by metrics of the service's
+    own."""
 
     rates: Panel
     effect: Panel
@@ -57,11 +58,12 @@ class Picture:
     end: Mark
     verdict: str
     words: str
+    metrics: tuple[Panel, ...] = ()
 
 
 def picture(found: Replayed) -> Picture | None:
     """None where there is nothing to be seen: no look at which both releases had answered."""
-    told = [look for look in found.looks if look.effect is not None]
+    told = [effect for look in found.looks if (effect := _of_failed(look)) is not None]
     if not told:
         return None
     last = found.looks[-1]
@@ -69,13 +71,28 @@ def picture(found: Replayed) -> Picture | None:
     where = f"stopped at look {found.stopped}" if found.stopped else f"{len(found.looks)} looks"
     return Picture(
         rates=_rates(found.looks, x),
-        effect=_effect(told, x),
+        effect=_effect("How much more often the new release fails", told, x),
         quantiles=_quantiles(found.looks, x),
         steps=_steps(found.looks, x),
         end=Mark(x.at(last.at), TOP, f"{found.verdict}, {where}"),
         verdict=found.verdict,
         words=found.reason,
+        metrics=tuple(_own(found.looks, x)),
     )
+
+
+def _of_failed(look: Seen) -> Effect | None:
+    if look.effect is None:
+        return None
+    return Effect("", look.at, look.effect, look.low or 0.0, look.high or 0.0, look.margin or 0.0)
+
+
+def _own(looks: Sequence[Seen], x: _Scale) -> Iterator[Panel]:
+    """A panel for each of the service's own metrics, in the order in which they are declared."""
+    names = dict.fromkeys(effect.metric for look in looks for effect in look.metrics)
+    for name in names:
+        told = [effect for look in looks for effect in look.metrics if effect.metric == name]
+        yield _effect(f"How much more is bad by {name}", told, x)
 
 
 @dataclass(frozen=True)
@@ -114,10 +131,10 @@ class _Bounded:
     margin: float | None
 
 
-def _effect(looks: Sequence[Seen], x: _Scale) -> Panel:
-    told = [_Bounded(s.at, s.effect or 0, s.low or 0, s.high or 0, s.margin) for s in looks]
-    title = "How much more often the new release fails, in points, with its interval at all looks together"
-    return _closing_in(title, told, x, least=0.001, unit=100)
+def _effect(title: str, effects: Sequence[Effect], x: _Scale) -> Panel:
+    told = [_Bounded(e.at, e.effect, e.low, e.high, e.margin) for e in effects]
+    words = f"{title}, in points, with its interval at all looks together"
+    return _closing_in(words, told, x, least=0.001, unit=100)
 
 
 def _quantiles(looks: Sequence[Seen], x: _Scale) -> tuple[Panel, ...]:

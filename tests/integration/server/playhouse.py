@@ -179,8 +179,9 @@ class ScriptedEngine:
     async def _counted(self, task: Task) -> Outcome:
         """What the canary's own judge says of what the proxy counts."""
         if task.intent.verb == "measure":
-            return await canary.measure(task, metrics=self.proxy)  # type: ignore[arg-type]
-        return await canary.look(task, metrics=self.proxy, platform=Machines())  # type: ignore[arg-type]
+            return await canary.measure(task, metrics=self.proxy, meters={})  # type: ignore[arg-type]
+        powers = {"metrics": self.proxy, "platform": Machines(), "meters": {}}
+        return await canary.look(task, **powers)  # type: ignore[arg-type]
 
     def _shift(self, task: Task) -> Outcome:
         assert task.release

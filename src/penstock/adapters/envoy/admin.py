@@ -5,6 +5,7 @@ Called by the driver. Must not change anything but through the few verbs here.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,9 @@ from penstock.errors import Unavailable
 
 #: More names than this are not put into an expression.
 FEW = 8
+SECONDS = 5.0
+#: More than Envoy has to say of thousands of services.
+MAX_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -36,13 +40,14 @@ class Hosts:
 
 
 class Admin:
-    def __init__(self, socket: Path) -> None:
+    def __init__(self, socket: Path, seconds: float = SECONDS, most: int = MAX_BYTES) -> None:
         self._socket = socket
+        self._most = most
         # One client, a connection for each request: Envoy may be another process by the next one.
         transport = httpx.AsyncHTTPTransport(
             uds=str(socket), verify=False, limits=httpx.Limits(max_keepalive_connections=0)
         )
-        self._client = httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=5.0)
+        self._client = httpx.AsyncClient(transport=transport, base_url="http://envoy", timeout=seconds)
 
     async def get(self, path: str) -> httpx.Response:
         return await self._ask("GET", path)
@@ -52,7 +57,7 @@ class Admin:
 
     async def _ask(self, method: str, path: str, *, absent: bool = False) -> httpx.Response:
         try:
-            response = await self._client.request(method, path)
+            response = await self._whole(method, path)
             if not (absent and response.status_code == 404):
                 response.raise_for_status()
         except httpx.HTTPError as error:
@@ -62,6 +67,25 @@ class Admin:
                 next_move="its last words are in envoy.log beside this socket",
             ) from error
         return response
+
+    async def _whole(self, method: str, path: str) -> httpx.Response:
+        async with self._client.stream(method, path) as response:
+            body = bytearray()
+            async for part in response.aiter_bytes():
+                body += part
+                if len(body) > self._most:
+                    raise Unavailable(f"Envoy says more than {self._most} bytes", where=str(self._socket))
+        return httpx.Response(response.status_code, content=bytes(body), request=response.request)
+
+    async def _stats(self, kind: str, pattern: str, more: str = "") -> list[dict[str, Any]]:
+        """Statistics of a kind whose names match, each as Envoy writes it."""
+        response = await self.get(f"/stats?format=json{more}&type={kind}&filter={quote(pattern)}")
+        try:
+            found: list[dict[str, Any]] = response.json()["stats"]
+            return [dict(stat) for stat in found]
+        except (ValueError, LookupError, TypeError, RecursionError) as error:
+            what = f"Envoy's statistics cannot be read: {type(error).__name__}"
+            raise Unavailable(what, where=str(self._socket)) from error
 
     async def answers(self) -> bool:
         try:
@@ -93,13 +117,19 @@ class Admin:
 
     async def texts(self, pattern: str) -> dict[str, str]:
         """Text readouts (the versions of configuration) whose name matches, by name."""
-        response = await self.get(f"/stats?format=json&type=TextReadouts&filter={quote(pattern)}")
-        return {stat["name"]: str(stat["value"]) for stat in response.json()["stats"] if "name" in stat}
+        found = await self._stats("TextReadouts", pattern)
+        return {stat["name"]: str(stat["value"]) for stat in found if "name" in stat}
 
     async def counters(self, pattern: str) -> dict[str, int]:
         """Counters whose name matches, by name."""
-        response = await self.get(f"/stats?format=json&type=Counters&filter={quote(pattern)}")
-        return {stat["name"]: int(stat["value"]) for stat in response.json()["stats"] if "value" in stat}
+        found = [stat for stat in await self._stats("Counters", pattern) if "value" in stat]
+        try:
+            counters = {str(stat["name"]): operator.index(stat["value"]) for stat in found}
+        except (LookupError, TypeError) as error:
+            raise Unavailable(f"Envoy's counters are no numbers: {error}", where=str(self._socket)) from error
+        if len(counters) < len(found):
+            raise Unavailable("Envoy has the same counter twice", where=str(self._socket))
+        return counters
 
     async def led(self, host: str, *prefixes: str) -> dict[str, int]:
         """How many requests took routes that are counted under these names; those that are."""
@@ -118,8 +148,7 @@ class Admin:
         return await self._gauges(rf"^cluster\.({names})\.upstream_rq_active$")
 
     async def _gauges(self, pattern: str) -> int:
-        response = await self.get(f"/stats?format=json&type=Gauges&filter={quote(pattern)}")
-        return sum(int(stat["value"]) for stat in response.json()["stats"] if "value" in stat)
+        return sum(int(stat["value"]) for stat in await self._stats("Gauges", pattern) if "value" in stat)
 
     async def health(self, *names: str) -> Mapping[str, Hosts]:
         """How each of these clusters is, by name; those that there are."""
@@ -135,9 +164,9 @@ class Admin:
         counted = "|".join(map(re.escape, COUNTED))
         counters = await self.counters(_of(clusters, counted))
         # Asked second: histograms are up to date only once somebody has asked for statistics.
-        pattern = quote(_of(clusters, r"external\.upstream_rq_time"))
-        path = f"/stats?format=json&histogram_buckets=cumulative&type=Histograms&filter={pattern}"
-        found = [h for stat in (await self.get(path)).json()["stats"] for h in stat.get("histograms", [])]
+        pattern = _of(clusters, r"external\.upstream_rq_time")
+        stats = await self._stats("Histograms", pattern, "&histogram_buckets=cumulative")
+        found = [histogram for stat in stats for histogram in stat.get("histograms", [])]
         return counters, {_cluster_of(histogram["name"]): _buckets(histogram) for histogram in found}
 
 

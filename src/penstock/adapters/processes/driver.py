@@ -17,6 +17,7 @@ import time
 from collections.abc import Collection, Coroutine, Iterator, Sequence
 from pathlib import Path
 
+from penstock.adapters.processes.counting import Counting
 from penstock.adapters.processes.images import Images
 from penstock.adapters.processes.instance import BACKOFF, Runner, free_port
 from penstock.adapters.processes.limits import Watch, advisory
@@ -31,6 +32,8 @@ from penstock.adapters.processes.record import (
     rotate,
 )
 from penstock.adapters.processes.release import Asked, Release
+from penstock.core.canary import Count
+from penstock.core.canaryconfig import Metric
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
@@ -55,6 +58,7 @@ class Processes:
         self._runner = Runner(sandbox)
         self._probes = Probes(sandbox.isolation)
         self._watch = Watch()
+        self._counting = Counting(sandbox.isolation)
         self._isolation = sandbox.isolation
         self._stopped = False
         self._lock = asyncio.Lock()
@@ -157,6 +161,7 @@ class Processes:
         async with self._lock_of(release):
             found = self._releases.pop(release, None)
             self._unsaved.pop(release, None)
+            self._counting.forget(release)
             if found is None:
                 return
             # Forget it on disk last: a crash in between must not leave a process that nobody knows.
@@ -178,6 +183,12 @@ class Processes:
             for record in found.instances
             for line in last_words(place, record, found.workload.secrets, share).splitlines()
         )[-lines:]
+
+    async def count(self, metric: Metric, release: str) -> Count | None:
+        found = self._releases.get(release)
+        if found is None:
+            return None
+        return await self._counting.count(metric, release, self._place(release), found.instances)
 
     # --- looked after by the agent -------------------------------------------------------------------
 
