@@ -23,7 +23,7 @@ from penstock.core.pipeline import Canary, Intent, Measured, State
 from penstock.core.predicates import Accepted, Look
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Backend, TrafficPlan, Weight
-from penstock.core.workload import Isolation, Phase, Placement, Workload
+from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
 from penstock.errors import Unavailable
 from penstock.ports import Task
 
@@ -149,6 +149,12 @@ def test_one_that_ends_every_ten_seconds_is_seen_though_it_is_ready_for_a_while_
     assert placement.unrest == "keeps ending: exit 1, 3 times in the last minute"
     record.ends = [now + 3600.0] * 9
     assert not as_instance(record, place, Isolation.NONE).recent, "the clock was set back"
+
+
+def test_one_that_is_started_again_ever_later_is_told_by_its_ends_in_a_row() -> None:
+    calm, slow = Instance("0", "", Phase.READY, exit_code=1, recent=1), Instance("1", "", Phase.STARTING)
+    looping = Placement("shop-1", (calm, replace(slow, exit_code=3, crashes=6, recent=1)))
+    assert looping.unrest == "keeps ending: exit 3, 6 times in a row"
 
 
 async def test_a_first_release_that_keeps_ending_is_not_promoted() -> None:

@@ -232,8 +232,10 @@ class Placement:
         """That it keeps ending, as short as for a table; "" if it does not."""
         if not self.crash_looping:
             return ""
-        worst = max(self.instances, key=lambda one: (one.recent, one.crashes))
+        worst = max(self.instances, key=lambda one: (max(one.recent, one.crashes), one.recent))
         how = "" if worst.exit_code is None else f"exit {worst.exit_code}, "
+        if worst.recent < worst.crashes:  # it is started again ever later
+            return f"keeps ending: {how}{worst.crashes} times in a row"
         times = "once" if worst.recent == 1 else f"{worst.recent} times"
         return f"keeps ending: {how}{times} in the last minute"
 

@@ -20,6 +20,7 @@ from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PO
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._kubernetes.owned import extract
 from penstock.adapters.kubernetes import manifests, reading
+from penstock.adapters.kubernetes.ends import Ends, last_end
 from penstock.adapters.kubernetes.manifests import (
     ASKED,
     COMPLETE,
@@ -58,6 +59,7 @@ class Kubernetes:
         kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
         self._mirror = Mirror(self._client, kinds, f"{manifests.MANAGED}=penstock")
         self._roll = Roll()
+        self._ends = Ends()
         self._words = Words(self._client)
         self._cut: dict[str, str] = {}
 
@@ -124,6 +126,7 @@ class Kubernetes:
         if live is not None:
             await self._ended(live, self._copies(live))
         self._roll.forget(release)
+        self._ends.forget(release)
         self._words.forget(release)
         self._cut.pop(release, None)
 
@@ -241,17 +244,18 @@ class Kubernetes:
 
     async def _placement(self, live: Object) -> Placement:
         release = live["metadata"]["name"]
-        copies = self._copies(live)
+        copies, now = self._copies(live), datetime.datetime.now(datetime.UTC)
         ends = {copy.pod["metadata"]["uid"]: await self._words.end(release, copy.pod) for copy in copies}
         seen = Seen(
             deployment=live,
             copies=copies,
             slices=self._mirror.all(ENDPOINT_SLICES, RELEASE, release),
             ends={uid: end for uid, end in ends.items() if end is not None},
+            recent=self._ends.look(release, [copy.pod for copy in copies], now),
             words={},
             asked=manifests.read_asked(live).at(time.time()),
             settings=self._settings,
-            now=datetime.datetime.now(datetime.UTC),
+            now=now,
             cut=self._cut.get(release, ""),
         )
         late = [copy.pod for copy in copies if seen.is_late(copy)]
@@ -293,5 +297,5 @@ def _check_ours(kind: Kind, found: Object) -> None:
 
 
 def _killed(pod: Object) -> bool:
-    end = reading.last_end(pod)
+    end = last_end(pod)
     return end.get("exitCode") == KILLED and end.get("reason") != "OOMKilled"

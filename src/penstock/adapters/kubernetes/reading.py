@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import troubles
-from penstock.adapters.kubernetes.manifests import CONTAINER, PORT, Asked, Settings, read_workload
+from penstock.adapters.kubernetes.ends import count_ends, last_end, status_of
+from penstock.adapters.kubernetes.manifests import PORT, Asked, Settings, read_workload
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.core.traffic import Egress
 from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
@@ -35,13 +36,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class Seen:
-    """All that is known of one release. *ends* are by pod, those that have ended; *words* what those that
-    never came up have written. *cut* says who would not end by itself when it was last told to."""
+    """All that is known of one release. *ends* are by pod, those that have ended, and *recent* how often of
+    late; *words* what those that never came up have written. *cut* says who would not end by itself when it
+    was last told to."""
 
     deployment: Object
     copies: Sequence[Copy]
     slices: Collection[Object]
     ends: Mapping[str, Ended]
+    recent: Mapping[str, int]
     words: Mapping[str, str]
     asked: Asked
     settings: Settings
@@ -96,21 +99,6 @@ def placement(seen: Seen) -> Placement:
     )
 
 
-def status_of(pod: Object) -> Object:
-    """Of its container; {} if the node has not told yet."""
-    statuses = pod.get("status", {}).get("containerStatuses", ())
-    return next((status for status in statuses if status["name"] == CONTAINER), {})
-
-
-def last_end(pod: Object) -> Object:
-    """How its container last ended, as the node has it; {} if it never did."""
-    status = status_of(pod)
-    for state in (status.get("state", {}), status.get("lastState", {})):
-        if found := state.get("terminated"):
-            return dict(found)
-    return {}
-
-
 def _proven(slices: Collection[Object]) -> set[str]:
     """The uids of the pods that get traffic."""
     return {
@@ -142,7 +130,8 @@ def _instance(copy: Copy, workload: Workload, seen: Seen, ready: set[str]) -> tu
         phase=phase,
         restarts=restarts,
         exit_code=end.exit_code if end else None,
-        crashes=_crashes(pod, restarts, seen.now),
+        crashes=_crashes(pod, seen.now),
+        recent=seen.recent.get(uid, 0),
     )
     return instance, why
 
@@ -160,7 +149,7 @@ def _given_up(
     if copy.age <= workload.start_seconds:
         return Phase.STARTING, why
     late = f"not ready after {workload.start_seconds:g} s"
-    if why or restarts:
+    if why or last_end(copy.pod):
         return Phase.FAILED, f"{late}: {why}" if why else ""
     hint = "" if words else f" (it must listen on {PORT} of $HOST)"
     return Phase.FAILED, f"{late}; its output:\n{words}{hint}"
@@ -177,14 +166,14 @@ def _how(end: Ended, workload: Workload) -> str:
     return f"{how}; its output:\n{end.words}"
 
 
-def _crashes(pod: Object, restarts: int, now: datetime.datetime) -> int:
+def _crashes(pod: Object, now: datetime.datetime) -> int:
     """Ends in a row. The cluster counts all of a pod's life; one that came after a steady time begins
     anew."""
-    end = last_end(pod)
+    end, count = last_end(pod), count_ends(pod)
     if not end or _seconds(end.get("startedAt"), end.get("finishedAt")) > STEADY:
-        return min(restarts, 1)
+        return min(count, 1)
     running = status_of(pod).get("state", {}).get("running", {})
-    return 0 if running and _seconds(running.get("startedAt"), now.isoformat()) > STEADY else restarts
+    return 0 if running and _seconds(running.get("startedAt"), now.isoformat()) > STEADY else count
 
 
 def _seconds(since: str | None, until: str | None) -> float:

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 
 from penstock.adapters._kubernetes import Client, Object
 from penstock.adapters._kubernetes.kinds import EVENTS, SECRETS
+from penstock.adapters.kubernetes.ends import count_ends, last_end, status_of
 from penstock.adapters.kubernetes.manifests import masked_words
-from penstock.adapters.kubernetes.reading import Ended, last_end, status_of
+from penstock.adapters.kubernetes.reading import Ended
 from penstock.core.masking import masked
 from penstock.errors import PenstockError
 
@@ -55,8 +56,7 @@ class Words:
         found = last_end(pod)
         if not found:
             return None
-        status = status_of(pod)
-        at = (str(pod["metadata"]["uid"]), int(status.get("restartCount", 0)))
+        at = (str(pod["metadata"]["uid"]), count_ends(pod))
         if at not in self._ends:
             if len(self._ends) >= MOST:
                 self._ends.pop(next(iter(self._ends)))

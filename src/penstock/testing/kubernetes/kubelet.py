@@ -128,7 +128,6 @@ class Pod:
         self._grace = float(value["spec"].get("terminationGracePeriodSeconds", 30))
         self._ending = asyncio.Event()
         self._killing = asyncio.Event()
-        self._restarts = 0
         self._last: Object = {}
         self.done = asyncio.ensure_future(self._life())
 
@@ -211,15 +210,14 @@ class Pod:
         if self._ending.is_set():
             self._tell(self._last, ready=False, phase="Succeeded" if code == 0 else "Failed")
             return
-        self._restarts += 1
-        pause = BACKOFF[min(self._restarts, len(BACKOFF)) - 1]
+        pause = BACKOFF[min(len(self.runs), len(BACKOFF)) - 1]
         if pause:
             said = f"back-off {pause:g}s restarting failed container={self._spec['name']} pod={self.name}"
             self._tell(waiting("CrashLoopBackOff", said))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._ending.wait(), pause / self._kubelet.speed)
         else:
-            self._tell(waiting("ContainerCreating"))
+            self._tell(self._last)
 
     async def _asked_to_end(self, run: Container, ended: asyncio.Future[int]) -> None:
         leave = float(self._spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
@@ -277,7 +275,8 @@ class Pod:
             "imageID": self._spec["image"],
             "ready": ready,
             "started": "running" in state,
-            "restartCount": self._restarts,
+            # As a node has it: what ended and waits is not restarted yet.
+            "restartCount": max(0, len(self.runs) - 1),
             "state": state,
             "lastState": self._last if "terminated" not in state else {},
         }
