@@ -15,9 +15,9 @@ demo: $(VENV)/.installed
 	@$(BIN)/penstock demo $(ARGS)
 
 # Most tests wait for something: more files of them side by side than there are processors. JOBS=0: one by one.
-JOBS ?= 3
+JOBS ?= 4
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check
