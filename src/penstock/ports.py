@@ -23,9 +23,10 @@ from penstock.config import ServiceConfig
 from penstock.core.admission import Refused
 from penstock.core.chain import Link
 from penstock.core.evidence import Statement
+from penstock.core.experiment import Goal, Plan, Users
 from penstock.core.fence import Fence
 from penstock.core.mesh import Issued
-from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
+from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State, Weighed
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
@@ -231,6 +232,13 @@ class Metrics(Protocol):
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
 
+    async def users(self, service: str, environment: str, salt: str, goal: Goal) -> Users:
+        """The users of the experiment *salt* (of its plan) since this was first asked, each counted once.
+
+        Asked before the plan is applied, it misses nobody. Asked with another salt or goal it begins anew.
+        `Unavailable` if nobody can tell.
+        """
+
 
 class Issuer(Protocol):
     """Vouches for the services of this installation before its peers. It works while nothing else does: the
@@ -345,7 +353,8 @@ class Task:
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
     are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
     each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
-    for evidence, if it waits already. *chain* are the dark releases that are tested too.
+    for evidence, if it waits already. *chain* are the dark releases that are tested too. *variants* are the
+    releases of an *experiment*, in its order; *release* is that of its stage, or the first.
     """
 
     delivery: str
@@ -366,6 +375,9 @@ class Task:
     reason: str = ""
     waits_until: float = 0.0
     chain: tuple[Link, ...] = ()
+    experiment: Plan | None = None
+    variants: tuple[Release, ...] = ()
+    weighed: tuple[Weighed, ...] = ()
 
     @property
     def secrets(self) -> tuple[str, ...]:

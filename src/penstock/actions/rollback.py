@@ -21,12 +21,14 @@ from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
-    """Take the delivery's release out: weight back to the baseline first, then drain and remove it."""
-    new, stable = task.release, task.baseline
-    if new is None:
+    """Take the delivery's release out, or all that an experiment has: weight back to the baseline first, then
+    drain and remove them."""
+    out, stable = task.variants or tuple(filter(None, (task.release,))), task.baseline
+    if not out:
         raise Broken("nothing to roll back", where=task.delivery)
+    new = out[0]
     state = await router.read(new.service, new.environment)
-    found = drift(task.delivery, state, tuple(known.id for known in (new, stable) if known))
+    found = drift(task.delivery, state, tuple(known.id for known in (*out, stable) if known))
     cut = ""
     if stable is not None and new != stable:
         capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
@@ -36,16 +38,26 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     settled = state.settling(stable.id if stable else "")
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
-    requests, exposed = await _exposure(task, metrics)
-    if new != stable:
-        await change(task, router, lambda state: _out(state, new.id))
-        cut += await _drain(task, platform, new.id)
-        await change(task, router, lambda state: state.without(new.id))
-        await platform.remove(new.id, fence=task.fence)
-    share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
-    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{in_brackets(found)}"
-    rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
-    return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled), *found))
+    exposed = await _exposure(task, metrics)
+    for release in (release for release in out if release != stable):
+        cut += await _remove(task, release.id, router, platform)
+    requests, words, statements = sum(exposed.values()), list[str](), list[Statement]()
+    for release in out:
+        own = exposed.get(release.id, 0)
+        share = f" ({100 * own / requests:.1f}%)" if requests else ""
+        words.append(f"{own} of {requests} user requests{share} ever saw {release.id}")
+        rolled = RolledBack(task.delivery, release, stable, task.reason, requests, own)
+        statements.append(Statement((Subject(release.id, release.digest),), rolled))
+    return Outcome(State.SUCCESS, f"{'; '.join(words)}{cut}{in_brackets(found)}", (*statements, *found))
+
+
+async def _remove(task: Task, release: str, router: Router, platform: Platform) -> str:
+    """Take out a release that has no users any more; what was cut off, in words."""
+    await change(task, router, lambda state: _out(state, release))
+    cut = await _drain(task, platform, release)
+    await change(task, router, lambda state: state.without(release))
+    await platform.remove(release, fence=task.fence)
+    return cut
 
 
 async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outcome:
@@ -81,17 +93,19 @@ async def _drain(task: Task, platform: Platform, release: str) -> str:
     return f"; {drained.reason}" if drained.reason else ""
 
 
-async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:
-    """How many user requests there were since the canary began, and how many the release answered."""
-    if task.measured is None or task.release is None or task.baseline is None:
-        return 0, 0
+async def _exposure(task: Task, metrics: Metrics) -> dict[str, int]:
+    """How many user requests each release answered since some of them were first moved."""
+    began: tuple[Counters, ...] = ()
+    if task.weighed:
+        began = task.weighed[0].counters
+    elif task.measured is not None:
+        began = (task.measured.new, task.measured.stable)
     try:
-        readings = await metrics.counters(task.change.service, task.change.environment)
+        readings = await metrics.counters(task.change.service, task.change.environment) if began else ()
     except PenstockError:
-        return 0, 0  # counting must never stand in the way of a rollback
+        return {}  # counting must never stand in the way of a rollback
     found = {counters.release: counters for counters in readings}
-    exposed = _since(task.measured.new, found.get(task.release.id))
-    return exposed + _since(task.measured.stable, found.get(task.baseline.id)), exposed
+    return {start.release: _since(start, found.get(start.release)) for start in began}
 
 
 def _since(start: Counters, now: Counters | None) -> int:

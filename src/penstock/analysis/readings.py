@@ -48,6 +48,13 @@ def rows(start: Reading, later: Iterable[Reading], slow_ms: float | None) -> tup
     return wrong or tuple(found)
 
 
+def began_anew(since: Reading, until: Reading) -> bool:
+    """Whether counters of *until* are others than those of *since*, and there: one may go on from them."""
+    both = ((since.new, until.new), (since.stable, until.stable))
+    there = all(after.epoch != ABSENT for _, after in both)
+    return there and any(before.epoch != after.epoch for before, after in both)
+
+
 def latency(reading: Counters) -> dict[float, int]:
     """Cumulative counts by upper bound in milliseconds."""
     return {_bound(text): count for text, count in reading.latency.items()}

@@ -23,6 +23,7 @@ from penstock.core.objectives import ENVIRONMENT
 from penstock.core.workload import Isolation
 from penstock.engine import prune, schemas
 from penstock.engine.door import Door
+from penstock.engine.experiments import Experiments
 from penstock.engine.journal import Journal
 from penstock.engine.operators import Operators
 from penstock.engine.performer import Engine
@@ -62,6 +63,7 @@ class ControlPlane:
     journal: Journal
     engine: Engine
     shipping: Shipping
+    experiments: Experiments
     operators: Operators
     door: Door
     policy_repository: PolicyRepository
@@ -104,6 +106,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         "demands": LiveDemands(store, ledger, artifacts),
         "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
+    shipping = Shipping(store, journal, ledger, source, builders, artifacts)
     engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries", worker))
     return ControlPlane(
         home=home,
@@ -112,7 +115,8 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         ledger=ledger,
         journal=journal,
         engine=engine,
-        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
+        shipping=shipping,
+        experiments=Experiments(store, ledger, artifacts, shipping.queue),
         operators=Operators(store, ledger, journal),
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),

@@ -27,6 +27,7 @@ from penstock.core.people import (
     RoleGrant,
     RoleRevocation,
 )
+from penstock.core.policy import ACTIONS
 from penstock.core.sshsig import parse_public_key
 from penstock.errors import Invalid
 
@@ -96,7 +97,7 @@ def _review(verb: Any) -> None:
 def override_parser(command: argparse.ArgumentParser) -> None:
     command.add_argument("delivery", help="whose release is to pass")
     command.add_argument("--policy", required=True)
-    command.add_argument("--action", default="deploy", choices=("deploy", "shift", "promote"))
+    command.add_argument("--action", default="deploy", choices=ACTIONS)
     command.add_argument("--reason", required=True)
     command.add_argument("--for", dest="duration", default="1h", help="how long it holds: 30m, 4h, 2d")
     add_options(command)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from penstock.core.admission import Refused
+from penstock.core.experiment import Goal, Users
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Afterwards, Placement, Workload
@@ -81,6 +82,15 @@ class ReadVisits:
 
 
 @dataclass(frozen=True)
+class ReadUsers:
+    kind: Literal["read-users"]
+    service: str
+    environment: str
+    salt: str
+    goal: Goal
+
+
+@dataclass(frozen=True)
 class ReadRefused:
     kind: Literal["read-refused"]
     service: str
@@ -101,7 +111,7 @@ class StopEverything:
     kind: Literal["stop-everything"]
 
 
-Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadRefused | ReadLed
+Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadUsers | ReadRefused | ReadLed
 Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
@@ -116,6 +126,7 @@ class Answer:
     lines: tuple[str, ...] | None = None
     visits: tuple[Visit, ...] | None = None
     refused: tuple[Refused, ...] | None = None
+    users: Users | None = None
 
 
 @dataclass(frozen=True)

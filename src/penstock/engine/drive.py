@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 #: Seconds after which a request of a person is noticed at the latest.
 LOOK_SECONDS = 1.0
 #: Actions whose evidence says when they began: their sign-offs must have held then.
-BEGINNINGS = ("deploy", "shift", "promote", "restore")
+BEGINNINGS = ("deploy", "shift", "assign", "promote", "restore")
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from penstock.core.authority import Authority
 from penstock.core.codec import decode
 from penstock.core.digest import canonical
 from penstock.core.evidence import Entry, open_envelope
+from penstock.core.experiment import Experiment
 from penstock.core.notes import Checkpoint, claimed_size, cosigners, open_note
 from penstock.core.people import MANDATES
 from penstock.core.predicates import Decision, Deployed, Look, Promoted, SignOff
@@ -194,6 +195,12 @@ def _check_delivery(
         if isinstance(predicate, Look) and predicate.spans is not None:
             reason = "; ".join(looks.faults(entry))
             what = f"canary look (entry {entry.index}) is judged again: {predicate.verdict}"
+            yield StepResult(what, not reason, reason)
+        if isinstance(predicate, Experiment):
+            reason = "; ".join(looks.faults(entry))
+            what = (
+                f"look at {predicate.experiment} (entry {entry.index}) is judged again: {predicate.verdict}"
+            )
             yield StepResult(what, not reason, reason)
     for entry in mine:
         if isinstance(entry.statement.predicate, SignOff):

@@ -18,8 +18,8 @@ from penstock.analysis.budget import span
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.workload import Isolation
 from penstock.errors import PenstockError
-from penstock.server import canaries, flaky, logs, slos, views
-from penstock.server.chart import picture
+from penstock.server import canaries, experiments, flaky, logs, slos, views
+from penstock.server.chart import picture, picture_of
 from penstock.server.guard import COOKIE, identity_of
 
 TEMPLATES = Environment(
@@ -49,6 +49,18 @@ def _size(count: int) -> str:
     return f"{count / 1e3:,.0f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
 
 
+def _rate(arm: dict[str, Any]) -> str:
+    return f"{100 * arm['reached'] / arm['users']:.2f}%" if arm["users"] else "–"
+
+
+def _change(variant: dict[str, Any]) -> str:
+    """The interval of the ratio of two rates, as a relative change."""
+    high = f"{100 * (variant['high'] - 1):+.1f}%" if variant["high"] is not None else "more"
+    return f"{100 * (variant['low'] - 1):+.1f}% to {high}"
+
+
+TEMPLATES.filters["rate"] = _rate
+TEMPLATES.filters["change"] = _change
 TEMPLATES.filters["size"] = _size
 TEMPLATES.filters["span"] = span
 TEMPLATES.filters["picture"] = slos.picture
@@ -88,7 +100,9 @@ def routes(control: ControlPlane) -> APIRouter:
     async def delivery(delivery: str) -> HTMLResponse:
         found = await views.delivery(control, delivery)
         seen = await canaries.picture(control, found)
+        weighed = await experiments.variants(control, found) if found["kind"] == "experiment" else []
         shown = {"canary": picture(seen) if seen else None, "logs": await logs.overview(control, found)}
+        shown["variants"] = [(one, picture_of(one)) for one in weighed]
         return page("delivery.html", found["id"], delivery=found, **shown)
 
     @pages.get("/environments")

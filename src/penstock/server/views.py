@@ -182,6 +182,8 @@ def _name(record: Record) -> str:
         "shift": f"{intent.stage}: {intent.share / 10:g}%",
         "look": f"{intent.stage}: look {intent.number + 1}",
         "measure": f"{intent.stage}: baseline",
+        "assign": f"{intent.stage}: users dealt out",
+        "weigh": f"{intent.stage}: look {intent.number + 1}",
     }
     return names.get(intent.verb, intent.stage)
 

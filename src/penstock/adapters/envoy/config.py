@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.adapters.envoy import admission
+from penstock.adapters.envoy import admission, tickets
 from penstock.adapters.envoy.admission import CALLER_HEADER, CALLING_HEADER, INTERNAL_HEADERS
 from penstock.core.traffic import HTTP2, MIRROR_HEADER, Backend
 
@@ -172,9 +172,10 @@ def manager(of: Listening, log: Path) -> Json:
         "rds": {"route_config_name": of.named, "config_source": file_source(of.file)},
         "http_filters": [
             admission.limiter(),
+            tickets.noting(),
             {"name": "envoy.filters.http.router", "typed_config": {"@type": ROUTER}},
         ],
-        "access_log": [_access_log(log, of.named)],
+        "access_log": [_access_log(log, of)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": {"mappers": _own_replies()},
         "early_header_mutation_extensions": [_on_arrival(of)],
@@ -245,10 +246,10 @@ def _own_replies() -> list[Json]:
     return [limited, full, flagged()]
 
 
-def _access_log(path: Path, service: str) -> Json:
+def _access_log(path: Path, of: Listening) -> Json:
     fields = {
         "time": "%START_TIME%",
-        "service": service,
+        "service": of.named,
         "release": "%UPSTREAM_CLUSTER%",
         # Of what is refused: of everything else it is taken off on the way.
         "caller": f"%REQ({CALLING_HEADER})%",
@@ -260,6 +261,8 @@ def _access_log(path: Path, service: str) -> Json:
         "ms": "%DURATION%",
         "id": "%REQ(X-REQUEST-ID)%",
     }
+    if not of.caller:  # another service is nobody's user
+        fields["ticket"] = tickets.TICKET
     return logged(path, fields)
 
 
