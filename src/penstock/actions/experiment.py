@@ -1,8 +1,8 @@
 """Experiment: deal the users of a service to what is live and to its variants, and keep each where he is.
 
-Called by the engine: `expose` for each variant after the gate, `assign` once all of them may be seen. They are
-brought back by `rollback`, whatever the experiment shows. Nobody is moved before copies for him are proven
-ready, nor before his requests are counted.
+Called by the engine: `expose` for each variant after the gate, `assign` once all of them may be seen. Users
+are brought back by `rollback`, whatever the experiment shows. Nobody is moved before copies for him are
+proven ready, nor before his requests are counted.
 """
 
 from __future__ import annotations

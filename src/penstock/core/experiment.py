@@ -84,8 +84,8 @@ class Terms:
     """What an experiment promises and asks. Shares and rates from 0 to 1, times in seconds.
 
     *alpha* is the probability that any variant's interval ever misses the truth. A variant has to be
-    ``better`` than the control, or ``no-worse``: its rate at least 1 - *margin* of the control's. *effect* is the
-    relative change for which the intervals are made narrowest. It ends after *longest*, at the latest.
+    ``better`` than the control, or ``no-worse``: its rate at least 1 - *margin* of the control's. *effect* is
+    the relative change for which the intervals are made narrowest. It ends after *longest*, at the latest.
     """
 
     expect: Literal["better", "no-worse"] = "better"

@@ -76,9 +76,9 @@ class Header:
     """What a delivery was started with; never changes. Version 2; the first had no *pipeline*.
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
-    configuration change, none for a code change (the data that is live stays) and for an *experiment*. *retries* is the delivery
-    whose change this tries again, *changeset* its part in one. *beside* are deliveries with whose dark
-    releases this one is tested.
+    configuration change, none for a code change (the data that is live stays), nor for an *experiment*.
+    *retries* is the delivery whose change this tries again, *changeset* its part in one. *beside* are
+    deliveries with whose dark releases this one is tested.
     """
 
     change: Change

@@ -198,10 +198,8 @@ def _check_delivery(
             yield StepResult(what, not reason, reason)
         if isinstance(predicate, Experiment):
             reason = "; ".join(looks.faults(entry))
-            what = (
-                f"look at {predicate.experiment} (entry {entry.index}) is judged again: {predicate.verdict}"
-            )
-            yield StepResult(what, not reason, reason)
+            what = f"look at {predicate.experiment} (entry {entry.index}) is judged again"
+            yield StepResult(f"{what}: {predicate.verdict}", not reason, reason)
     for entry in mine:
         if isinstance(entry.statement.predicate, SignOff):
             decision = entry.statement.predicate.penstock

@@ -173,9 +173,7 @@ def _ratios(looks: Sequence[dict[str, Any]], bar: float, x: _Scale) -> Panel:
     above = [(x.at(at), y.at(most)) for at, _, most in bounds]
     below = [(x.at(at), y.at(least)) for at, least, _ in bounds]
     middle = Line(_points((x.at(at), y.at((least + most) / 2)) for at, least, most in bounds), "effect")
-    title = (
-        "How many more users reach it than of the control, per cent, with the interval at all looks together"
-    )
+    title = "How many more of its users reach it, per cent, with the interval at all looks together"
     ticks = _ticks(y, (low / 2, 0.0, bar - 1, high / 2))
     margin = y.at(bar - 1) if bar < 1 else None
     return Panel(title, (middle,), _points([*above, *reversed(below)]), ticks, y.at(0.0), margin)

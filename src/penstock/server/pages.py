@@ -102,8 +102,8 @@ def routes(control: ControlPlane) -> APIRouter:
         seen = await canaries.picture(control, found)
         weighed = await experiments.variants(control, found) if found["kind"] == "experiment" else []
         shown = {"canary": picture(seen) if seen else None, "logs": await logs.overview(control, found)}
-        shown["variants"] = [(one, picture_of(one)) for one in weighed]
-        return page("delivery.html", found["id"], delivery=found, **shown)
+        drawn = [(one, picture_of(one)) for one in weighed]
+        return page("delivery.html", found["id"], delivery=found, variants=drawn, **shown)
 
     @pages.get("/environments")
     async def environments() -> HTMLResponse:
