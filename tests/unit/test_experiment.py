@@ -1,5 +1,5 @@
-"""The judge of experiments: it promises alpha at every look, trusts no users that were not dealt as asked, and
-says the same to whoever asks again."""
+"""The judge of experiments: it promises alpha at every look, trusts no users that were not dealt as asked,
+and says the same to whoever asks again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An experiment with two variants, from the first user to the last: what the plan does, what the actions make of
+"""An experiment with two variants, from the first user to the last: what the plan does, what actions make of
 traffic, what a look says, and that users are always brought back."""
 
 from __future__ import annotations

@@ -63,7 +63,6 @@ class ControlPlane:
     journal: Journal
     engine: Engine
     shipping: Shipping
-    experiments: Experiments
     operators: Operators
     door: Door
     policy_repository: PolicyRepository
@@ -77,6 +76,10 @@ class ControlPlane:
     artifacts: Artifacts
     languages: Mapping[str, Language]
     isolation: Isolation
+
+    @property
+    def experiments(self) -> Experiments:
+        return Experiments(self.store, self.ledger, self.artifacts, self.shipping.queue)
 
 
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
@@ -106,7 +109,6 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         "demands": LiveDemands(store, ledger, artifacts),
         "tools": around("Tools", find("tools", "project")(sandbox, home.cache)),
     }
-    shipping = Shipping(store, journal, ledger, source, builders, artifacts)
     engine = around_engine(Engine(powers, source, home.work, home.logs / "deliveries", worker))
     return ControlPlane(
         home=home,
@@ -115,8 +117,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         ledger=ledger,
         journal=journal,
         engine=engine,
-        shipping=shipping,
-        experiments=Experiments(store, ledger, artifacts, shipping.queue),
+        shipping=Shipping(store, journal, ledger, source, builders, artifacts),
         operators=Operators(store, ledger, journal),
         door=door,
         policy_repository=PolicyRepository(store, ledger, source, door),

@@ -12,7 +12,9 @@ from typing import ClassVar, Literal
 
 from penstock.core.canary import Row
 from penstock.core.canary import Rule as Guard
+from penstock.core.facts import Fact
 from penstock.core.release import Value
+from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
 
 #: The name of what is live, beside the variants.
@@ -135,7 +137,7 @@ class Plan:
     @property
     def control(self) -> int:
         """Thousandths of users that stay with what is live."""
-        return 1000 - sum(variant.share for variant in self.variants)
+        return WHOLE - sum(variant.share for variant in self.variants)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -182,3 +184,27 @@ class Experiment:
     course: tuple[Row, ...] = ()
     fault: str = ""
     at: float | None = None
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """What a look at an experiment found, and the readings of all its releases, the control first. *epoch*
+    is that of the users counted; *verdicts* are those of the variants. After one that *ended* there is none.
+    """
+
+    kind: Literal["weighed"]
+    epoch: str
+    counters: tuple[Counters, ...]
+    arms: tuple[Arm, ...] = ()
+    verdicts: tuple[str, ...] = ()
+    ended: bool = False
+
+
+def facts(look: Experiment) -> Mapping[str, Fact]:
+    """What a policy may ask of the newest look."""
+    return {
+        "evidence.experiment.name": look.experiment,
+        "evidence.experiment.verdict": look.verdict,
+        "evidence.experiment.users": sum(arm.users for arm in look.arms),
+        "evidence.experiment.explanation": look.explanation,
+    }

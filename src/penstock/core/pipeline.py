@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Literal
 
 from penstock.core.changeset import Together
-from penstock.core.experiment import Arm
+from penstock.core.experiment import Weighed as Weighed
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
@@ -201,20 +201,6 @@ class Looked:
     quiet: bool
     new: Counters | None = None
     stable: Counters | None = None
-
-
-@dataclass(frozen=True)
-class Weighed:
-    """What a look at an experiment found, and the readings of all its releases, the control first. *epoch*
-    is that of the users counted; *verdicts* are those of the variants. After one that *ended* there is none.
-    """
-
-    kind: Literal["weighed"]
-    epoch: str
-    counters: tuple[Counters, ...]
-    arms: tuple[Arm, ...] = ()
-    verdicts: tuple[str, ...] = ()
-    ended: bool = False
 
 
 Detail = Begun | Made | Gated | Measured | Looked | Weighed

@@ -24,6 +24,7 @@ from penstock.core.authority import TEST_LEAD, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
 from penstock.core.experiment import Experiment
+from penstock.core.experiment import facts as experiment_facts
 from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
 from penstock.core.imported import translate
 from penstock.core.objectives import Budget
@@ -207,7 +208,7 @@ def facts(selected: Sequence[Entry], question: Question, authority: Authority) -
             case Budget():
                 found |= budget_facts(predicate)
             case Experiment():
-                found |= _experiment(predicate)
+                found |= experiment_facts(predicate)
             case _:
                 pass
     return found
@@ -392,13 +393,4 @@ def _canary(look: Look) -> Mapping[str, Fact]:
         "evidence.canary.needed": look.needed,
         "evidence.canary.quiet": look.quiet,
         "evidence.canary.explanation": look.explanation,
-    }
-
-
-def _experiment(look: Experiment) -> Mapping[str, Fact]:
-    return {
-        "evidence.experiment.name": look.experiment,
-        "evidence.experiment.verdict": look.verdict,
-        "evidence.experiment.users": sum(arm.users for arm in look.arms),
-        "evidence.experiment.explanation": look.explanation,
     }
