@@ -23,12 +23,12 @@ SEEN_FIRST = """\
 policy: product
 owner: operations-lead
 scope: service/shop
-guards: [promote]
+guards: [deploy]
 environments: [production]
 rules:
   - id: experiment
-    when: change.kind == 'code' || evidence.experiment.verdict == 'PASS'
-    say: "change.kind == 'code' ? 'no experiment is asked of code' : evidence.experiment.explanation"
+    when: change.kind != 'configuration' || evidence.experiment.verdict == 'PASS'
+    say: "change.kind != 'configuration' ? 'users are asked of values alone' : evidence.experiment.explanation"
     else: evidence.experiment.explanation
 """
 

@@ -144,7 +144,7 @@ def _points(points: Iterable[Point]) -> str:
 
 def picture_of(variant: dict[str, Any]) -> Picture | None:
     """A variant beside the control, as the API tells it; None where there is nothing to be seen yet."""
-    told = [look for look in variant["course"] if look["high"] is not None]
+    told = [look for look in variant["course"] if None not in look.values()]
     if not told:
         return None
     last = told[-1]
@@ -155,10 +155,10 @@ def picture_of(variant: dict[str, Any]) -> Picture | None:
 
 
 def _reaching(looks: Sequence[dict[str, Any]], x: _Scale) -> Panel:
-    seen = [look[who] for look in looks for who in ("control", "variant") if look[who] is not None]
+    seen = [look[who] for look in looks for who in ("control", "variant")]
     y = _Scale(0.0, max(*seen, 0.001) * 1.1, HEIGHT - BOTTOM, TOP)
     lines = tuple(
-        Line(_points((x.at(look["at"]), y.at(look[who])) for look in looks if look[who] is not None), kind)
+        Line(_points((x.at(look["at"]), y.at(look[who])) for look in looks), kind)
         for who, kind in (("control", "stable"), ("variant", "new"))
     )
     return Panel("Users who have reached the goal, per cent", lines, "", _ticks(y, (0.0, y.high / 1.1)))
@@ -172,7 +172,8 @@ def _ratios(looks: Sequence[dict[str, Any]], bar: float, x: _Scale) -> Panel:
     y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
     above = [(x.at(at), y.at(most)) for at, _, most in bounds]
     below = [(x.at(at), y.at(least)) for at, least, _ in bounds]
-    middle = Line(_points((x.at(at), y.at((least + most) / 2)) for at, least, most in bounds), "effect")
+    seen = ((look["at"], look["variant"] / look["control"] - 1) for look in looks if look["control"])
+    middle = Line(_points((x.at(at), y.at(ratio)) for at, ratio in seen), "effect")
     title = "How many more of its users reach it, per cent, with the interval at all looks together"
     ticks = _ticks(y, (low / 2, 0.0, bar - 1, high / 2))
     margin = y.at(bar - 1) if bar < 1 else None
