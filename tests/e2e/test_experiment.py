@@ -28,7 +28,7 @@ environments: [production]
 rules:
   - id: experiment
     when: change.kind != 'configuration' || evidence.experiment.verdict == 'PASS'
-    say: "change.kind != 'configuration' ? 'users are asked of values alone' : evidence.experiment.explanation"
+    say: "change.kind != 'configuration' ? 'code is not asked for one' : evidence.experiment.explanation"
     else: evidence.experiment.explanation
 """
 

@@ -3,6 +3,8 @@ traffic, what a look says, and that users are always brought back."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,10 +21,13 @@ from penstock.core.experiment import MOST_LOOKS, Experiment, Goal, Plan, Terms, 
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Begun, Dealt, Facts, Gated, Intent, Record, State, Weighed
 from penstock.core.predicates import RolledBack, Shifted
-from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.release import Artifact, Change, EnvironmentData, Release, Value, Variable
 from penstock.core.traffic import WHOLE, Backend, TrafficPlan, Weight, sticky_cookie
+from penstock.engine.begin import dealt
 from penstock.engine.plans import experiment as planned
-from penstock.ports import Outcome, Task
+from penstock.errors import Invalid
+from penstock.ledger.live import Live
+from penstock.ports import Image, Outcome, Surplus, Task
 
 FENCE = Fence("shop/production", 1, "shop-1/stage/verb/0")
 DATA = {n: EnvironmentData("shop", "production", {"BUTTON": n}) for n in ("live", "fast", "loud")}
@@ -175,6 +180,43 @@ async def test_everybody_is_brought_back_and_both_variants_are_taken_out(scene: 
     rolled = [s.predicate for s in made.statements if isinstance(s.predicate, RolledBack)]
     assert [(r.release, r.restored) for r in rolled] == [(FAST, CONTROL), (LOUD, CONTROL)]
     assert all(0 < r.exposed < r.requests for r in rolled)
+
+
+# --- what is refused before it begins ---------------------------------------------------------------------
+
+
+class Images:
+    async def describe(self, artifact: str) -> Image:
+        return Image(
+            ("run",), ServiceConfig(service="shop", environment={"BUTTON": Variable(default="live")})
+        )
+
+    async def prune(self, keep: Collection[str], before: float, *, dry: bool = False) -> Surplus:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        (({"BUTTON": "live"},), "its users would see the same as those of control"),
+        (({"BUTTON": "a"}, {"BUTTON": "a"}), "its users would see the same as those of v0"),
+        (({"COLOUR": "red"},), "COLOUR is not declared by shop (declared: BUTTON)"),
+        (({"BUTTON": 7},), "BUTTON must be of type string, found 7"),
+    ],
+)
+async def test_values_that_make_no_variant_are_refused(
+    values: tuple[dict[str, Value], ...], problem: str
+) -> None:
+    variants = tuple(Variant(f"v{number}", given, 100) for number, given in enumerate(values))
+    now_live = Live(CONTROL, DATA["live"], "shop-0", 7)
+    with pytest.raises(Invalid, match=re.escape(problem)) as caught:
+        await dealt(replace(ASKED, variants=variants), "production", now_live, Images())
+    assert caught.value.where == f"variants.v{len(values) - 1}"
+
+
+async def test_without_a_control_there_is_no_experiment() -> None:
+    with pytest.raises(Invalid, match="there is no control"):
+        await dealt(ASKED, "production", None, Images())
 
 
 # --- what comes next ----------------------------------------------------------------------------------------
