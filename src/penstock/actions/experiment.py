@@ -15,7 +15,7 @@ from penstock.core.evidence import Statement, Subject
 from penstock.core.pipeline import State, Weighed
 from penstock.core.predicates import Shifted
 from penstock.core.traffic import Weight, in_words
-from penstock.errors import Broken
+from penstock.errors import Broken, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
 
@@ -42,6 +42,9 @@ async def assign(task: Task, /, *, router: Router, metrics: Metrics) -> Outcome:
     found = drift(task.delivery, before, (control.id, *(release.id for release in task.variants)))
     users = await metrics.users(*place, task.delivery, asked.goal)
     counted = {counters.release: counters for counters in await metrics.counters(*place)}
+    missing = [release.id for release in (control, *task.variants) if release.id not in counted]
+    if missing:
+        raise Unavailable(f"the proxy counts nothing of {', '.join(missing)} yet: no traffic was moved")
     shares = (asked.control, *(variant.share for variant in asked.variants))
     releases = (control, *task.variants)
     weights = [Weight(release.id, share) for release, share in zip(releases, shares, strict=True)]
