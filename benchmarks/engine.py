@@ -215,23 +215,30 @@ async def history(folder: Path, deliveries: int) -> Figures:
     """Two data folders alike but for what has happened in them."""
     empty, full = Home(folder / "empty"), Home(folder / "full")
     figures = {f"no history: {name}": value for name, value in idle(empty).items()}
-    world = await World.open(full)
+    world, other = await World.open(full), await World.open(empty)
     async with running(world.worker()):
         await world.deliver("h-template")
     began = time.perf_counter()
     await fill(world, await template(world, "h-template"), deliveries)
     figures["history: seconds to make it"] = time.perf_counter() - began
-    figures |= {f"{deliveries:,} deliveries: {name}": value for name, value in idle(full).items()}
+    figures |= await beside(f"{deliveries:,} deliveries", world, other, figures)
     await promote(world, SERVICES)
-    figures |= {f"{SERVICES:,} live services too: {name}": value for name, value in idle(full).items()}
-    other = await World.open(empty)
-    figures |= await by_turns(other, world)
+    figures |= await beside(f"{SERVICES:,} live services too", world, other, figures)
     for each in (world, other):
         await each.store.close()
-    for name in ("memory, MB", "memory after a status, MB"):
-        of = figures[f"{SERVICES:,} live services too: {name}"]
-        figures[f"{name}: with all that / with nothing"] = of / figures[f"no history: {name}"]
     return figures
+
+
+async def beside(what: str, world: World, other: World, nothing: Figures) -> Figures:
+    """A folder with *what* in it: memory, idle CPU and step rate, and how often those of the *other*, which
+    has no history and whose figures are *nothing*."""
+    found = idle(world.home)
+    ratios = {name: value / nothing[f"no history: {name}"] for name, value in found.items()}
+    without, with_it = await by_turns(other, world)
+    found |= {"steps/s": with_it, "steps/s of no history, by turns with it": without}
+    ratios["steps/s"] = with_it / without
+    said = {f"{what}: {name}": value for name, value in found.items()}
+    return said | {f"{what} / no history: {name.split(',')[0]}": value for name, value in ratios.items()}
 
 
 def idle(home: Home) -> Figures:
@@ -266,19 +273,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-async def by_turns(empty: World, full: World) -> Figures:
+async def by_turns(empty: World, full: World) -> tuple[float, float]:
     """Steps a second, one delivery at a time, without a history and with it."""
     took: list[list[float]] = [[], []]
     async with running(empty.worker()), running(full.worker()):
         for number in range(2 * ROUNDS):
             for world, seconds in zip((empty, full), took, strict=True):
-                seconds.append(await world.deliver(f"b-{number}"))
+                seconds.append(await world.deliver(f"b-{time.time_ns()}-{number}"))
     without, with_it = (STEPS / statistics.median(seconds) for seconds in took)
-    return {
-        "no history: steps/s": without,
-        "with it: steps/s": with_it,
-        "steps/s: with it / without": with_it / without,
-    }
+    return without, with_it
 
 
 # --- all of it -------------------------------------------------------------------------------------------

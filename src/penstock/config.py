@@ -117,7 +117,10 @@ def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
     path = tree / FILE
     config = load(ServiceConfig, path) if path.is_file() else ServiceConfig()
     named = ServiceConfig(**{**vars(config), "service": config.service or _slug(fallback_name)})
-    _check_service(named)
+    try:
+        _check_service(named)
+    except Invalid as error:
+        raise Invalid(error.what, where=error.where, next_move=error.next_move or REFERENCE) from error
     return named
 
 
@@ -148,6 +151,8 @@ def load(kind: type[T], path: Path) -> T:
         return parse(kind, file.read(MAX_BYTES + 1), path.name)
 
 
+#: What most syntax errors come of.
+YAML_MOVE = "look at the indentation, and put quotes around text that holds ': ' or ' #'"
 REFERENCE = "the documented reference: penstock doctor --reference"
 
 
@@ -163,7 +168,8 @@ def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> 
         value = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise Invalid(f"not valid YAML: {error.problem}", where=f"{name}:{line}") from error
+        what = ", ".join(filter(None, (error.problem, error.context)))
+        raise Invalid(f"not valid YAML: {what}", where=f"{name}:{line}", next_move=YAML_MOVE) from error
     except (
         yaml.YAMLError,
         ValueError,
@@ -173,7 +179,7 @@ def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> 
         RecursionError,
     ) as error:
         # Given a tag that does not fit (`!!int ""`), the library raises whatever comes of it.
-        raise Invalid(f"not valid YAML: {error}", where=name) from error
+        raise Invalid(f"not valid YAML: {error}", where=name, next_move=YAML_MOVE) from error
     try:
         return decode(kind, {} if value is None else value)
     except Invalid as error:

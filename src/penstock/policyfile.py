@@ -14,6 +14,7 @@ from penstock.config import line_of, parse
 from penstock.core.codec import json_name
 from penstock.core.environmentconfig import NAME
 from penstock.core.facts import AGED
+from penstock.core.nearest import did_you_mean
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.errors import Invalid
 
@@ -54,12 +55,22 @@ class PolicyConfig:
 
 def parse_policy(source: bytes, name: str) -> PolicyDocument:
     """A policy from its exact text. `Invalid` with file and line."""
+    try:
+        return _parsed(source, name)
+    except Invalid as error:
+        raise Invalid(error.what, where=error.where, next_move=error.next_move or REFERENCE) from error
+
+
+def _parsed(source: bytes, name: str) -> PolicyDocument:
     given = parse(PolicyConfig, source, name, REFERENCE)
     if not NAME.fullmatch(given.policy) or not NAME.fullmatch(given.owner):
         raise Invalid("policy and owner must be names (lower case, digits, dashes)", where=name)
     unknown = [action for action in given.guards if action not in ACTIONS]
     if unknown or not given.guards:
-        raise Invalid(f"guards {unknown or 'nothing'}; it may guard: {', '.join(ACTIONS)}", where=name)
+        line = line_of(yaml.compose(source, Loader=yaml.SafeLoader), "guards")
+        what = f"guards {', '.join(map(repr, unknown)) or 'nothing'}; it may guard: {', '.join(ACTIONS)}"
+        meant = did_you_mean(unknown[0], ACTIONS) if unknown else ""
+        raise Invalid(what + meant, where=f"{name}:{line}")
     _rules_or_module(given, source, name)
     written = given.rules or ()
     ids = [rule.id for rule in written]

@@ -167,7 +167,13 @@ class Artifacts(Protocol):
 
 
 class Language(Protocol):
-    """A policy language. The one port that is not async: it is arithmetic."""
+    """A policy language. The one port that is not async: it is arithmetic.
+
+    It is *at_once* if what it compiles decides within milliseconds, whatever the policy and the facts: who
+    must not be held up then calls it as it is. Otherwise from a thread, and never in a transaction.
+    """
+
+    at_once: bool
 
     def compile(self, policy: PolicyDocument) -> Rules:
         """Check and compile. Raises `Invalid` with rule, line and column."""
@@ -353,8 +359,9 @@ class Task:
     *work* is a scratch folder of the delivery, *log* the file its output belongs in. The fields that
     are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
     each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
-    for evidence, if it waits already. *chain* are the dark releases that are tested too. *variants* are the
-    releases of an *experiment*, in its order; *release* is that of its stage, or the first.
+    for evidence, if it waits already. *chain* are the dark releases that are tested too, *callers* the
+    services that call this one, where it says who may. *variants* are the releases of an *experiment*, in its
+    order; *release* is that of its stage, or the first.
     """
 
     delivery: str
@@ -375,6 +382,7 @@ class Task:
     reason: str = ""
     waits_until: float = 0.0
     chain: tuple[Link, ...] = ()
+    callers: tuple[str, ...] = ()
     experiment: Plan | None = None
     variants: tuple[Release, ...] = ()
     weighed: tuple[Weighed, ...] = ()

@@ -35,6 +35,13 @@ def test_a_second_up_on_one_folder(m: Machine) -> None:
     assert "penstock status" in done.stderr
 
 
+def test_a_token_that_nobody_was_told_is_told_by_the_next_up(m: Machine) -> None:
+    """The first one gave up waiting, on a machine that had too much to do."""
+    (m.home.run / "token.once").write_text("pst_kept")
+    assert json.loads(m.penstock("up", "-o", "json").stdout)["token"] == "pst_kept"
+    assert m.penstock("up", check=False).returncode == 1
+
+
 def test_a_folder_that_is_no_repository(m: Machine) -> None:
     done = m.penstock("ship", str(m.folder / "nothing-here"), check=False)
     assert done.returncode == 2
@@ -126,9 +133,13 @@ def test_a_port_that_is_taken(short_tmp: Path) -> None:
         taken.listen()
         port = str(taken.getsockname()[1])
         options = [] if Machine.sandboxed() else ["--unsandboxed-workloads"]
-        done = other.penstock("up", "--port", port, *options, check=False)
-    assert done.returncode == 1
-    assert f"port {port} is taken" in done.stderr
+        for option in ("--port", "--ingress-port"):
+            done = other.penstock("up", "--port", "0", option, port, *options, check=False)
+            assert done.returncode == 1
+            assert f"{option}: port {port} is taken (pid {os.getpid()}, " in done.stderr
+            assert f"next: penstock up {option} <another one>" in done.stderr
+    done = other.penstock("up", "--ingress-port", "70000", *options, check=False)
+    assert (done.returncode, "70000 is no port: from 1 to 65535" in done.stderr) == (2, True)
 
 
 def test_no_server(short_tmp: Path) -> None:

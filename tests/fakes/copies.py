@@ -48,12 +48,14 @@ class Scene:
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
+        self.log = Path("/nowhere/log")
         self.router, self.platform = Watched(), FakePlatform()
+        self.releases = [STABLE, NEW]
 
     async def tend(self) -> None:
         while True:
             await self.platform.tend()
-            for release in (STABLE, NEW):
+            for release in self.releases:
                 placement = await self.platform.observe(release.id)
                 ready = placement.backend.addresses[: placement.able] if placement else ()
                 self.router.up.update(ready)
@@ -107,7 +109,7 @@ class Scene:
             config=self.config,
             fence=FENCE,
             work=Path("/work"),
-            log=Path("/log"),
+            log=self.log,
             data=DATA,
             artifact=Artifact("shop", NEW.artifact),
             release=NEW,
@@ -134,6 +136,16 @@ class Scene:
         """Back from the new release to the stable one."""
         task = replace(self.task("restore"), release=STABLE, baseline=NEW)
         return await rollback.restore(task, router=self.router, platform=self.platform)
+
+    async def ship(self, release: Release, baseline: Release, *shares: int) -> None:
+        """All of a delivery that moves users, step by step."""
+        self.releases.append(release)
+        powers = {"router": self.router, "platform": self.platform}
+        task = replace(self.task("deploy"), release=release, baseline=baseline)
+        await deploy.perform(task, **powers, artifacts=Images(self.config))
+        for share in shares:
+            await shift.perform(replace(task, intent=Intent("shift", "shift", share=share)), **powers)
+        await promote.perform(task, **powers)
 
 
 class Images:

@@ -33,6 +33,8 @@ TYPES: dict[FactType, type] = {
 
 
 class FakeLanguage:
+    at_once = True
+
     def compile(self, policy: PolicyDocument) -> FakeRules:
         if policy.module:
             raise Invalid("has rules, and no module", where=f"{policy.policy}: module:1:1")
@@ -49,7 +51,6 @@ class _Rule:
 @dataclass(frozen=True)
 class FakeRules:
     rules: tuple[_Rule, ...]
-    at_once: bool = True
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         return tuple(_decide(rule, facts) for rule in self.rules)

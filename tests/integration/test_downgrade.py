@@ -116,5 +116,13 @@ async def test_what_the_server_dies_of_at_its_start_reaches_the_terminal(
 
 
 def test_every_component_of_ours_is_known() -> None:
-    assert set(schemas.KNOWN) == {"ledger", "journal", "numbers", "pruning", "webhooks", "telemetry"}
+    assert set(schemas.KNOWN) == {
+        "ledger",
+        "journal",
+        "numbers",
+        "pruning",
+        "sessions",
+        "webhooks",
+        "telemetry",
+    }
     schemas.refuse_newer({"somebody-elses": 99}, "here")

@@ -7,9 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from fakes.copies import FENCE, NEW, STABLE, Images, scene
+from fakes.copies import DATA, FENCE, NEW, STABLE, Images, scene
 from penstock.actions import deploy
+from penstock.core.digest import digest
 from penstock.core.pipeline import State
+from penstock.core.release import Release
 from penstock.core.scaleconfig import WarmConfig
 from penstock.core.traffic import WHOLE, Weight
 from penstock.core.workload import Later, Scaling
@@ -49,6 +51,18 @@ async def test_the_same_step_again_asks_for_nothing_more() -> None:
         for _ in range(3):
             await s.shift(500)
         assert await s.count(NEW) == (2, 2, ())
+
+
+@pytest.mark.parametrize(("replicas", "copies"), [(1, 1), (4, 4), (1, 5)])
+async def test_one_delivery_after_another_does_not_add_up(replicas: int, copies: int) -> None:
+    """All of them inside the time in which the replaced release keeps its copies. Load may have made some."""
+    live = STABLE
+    async with scene(replicas=replicas, copies=copies, scaling=AUTO, warm=WarmConfig(bake_seconds=1e6)) as s:
+        for number in range(5):
+            new = Release("shop", "production", digest(b"%d" % (10 + number)), DATA.digest)
+            await s.ship(new, live, 100, 500)
+            assert (await s.count(new))[:2] == (copies, copies), number
+            live = new
 
 
 async def test_what_is_replaced_is_full_for_a_while_and_warm_after_that() -> None:

@@ -39,6 +39,9 @@ class Cut:
     async def observe(self, release: str) -> Placement | None:
         return await self._scene.platform.observe(release)
 
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        return await self._scene.platform.logs(release, lines)
+
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         return await self._cut(lambda: self._scene.router.apply(plan, fence=fence))
 

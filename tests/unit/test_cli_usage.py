@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cli import show
+from penstock.cli import people, show
 from penstock.cli.main import main, parser
 
 COMMANDS = [
@@ -206,3 +206,35 @@ def test_a_table_is_as_wide_as_its_widest_cells() -> None:
     text = show.table(("a", "bb"), [("long", 1), ("x", "y")])
     assert text.splitlines()[0] == "a     bb"
     assert text.splitlines()[2] == "long  1"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["shpi", "."], "there is no 'shpi'; did you mean ship?"),
+        (["policy", "lnit", "x"], "there is no 'lnit'; did you mean lint?"),
+        (["explain", "shop"], "there is no 'explain'; did you mean policy explain?"),
+        (["evidence", "lits"], "there is no 'lits'; did you mean list?"),
+        (["evidence", "zzz"], "there is no 'zzz'; there are: list, show, add, export"),
+    ],
+)
+def test_a_misspelt_command_is_told_what_it_may_have_been(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(told)
+
+
+@pytest.mark.parametrize(
+    ("policy", "action"), [("test-lead", "promote"), ("security-lead", "deploy"), ("nobody", "deploy")]
+)
+def test_an_override_is_of_what_was_refused(policy: str, action: str) -> None:
+    said = [
+        ("test-lead", "shift", "FAILED"),
+        ("test-lead", "promote", "FAILED"),
+        ("test-lead", "deploy", "PASSED"),
+    ]
+    signed = [{"policy": who, "action": what, "result": result} for who, what, result in said]
+    assert people._refused_action({"sign_offs": signed}, policy) == action

@@ -90,8 +90,6 @@ RULED = rows("Evidence into a rule")
 class OneRule:
     """``FACT == 0``, as a language decides it."""
 
-    at_once = True
-
     def decide(self, facts: Mapping[str, Fact]) -> Sequence[RuleVerdict]:
         value = facts.get(FACT)
         if value is None:
@@ -135,8 +133,6 @@ WHO = "security-lead-organisation"
 
 class Says:
     """A policy that says what it is told to."""
-
-    at_once = True
 
     def __init__(self, state: str) -> None:
         self.state = state

@@ -25,10 +25,10 @@ FUNCTION_LINES = 50
 PARAMETERS = 6
 PORT_METHODS = 5
 
-#: What may break a budget, as it is written in the complaint ("path" or "path: name"), and why.
+#: What may break a budget, as its complaint begins ("path", "path: name", "path: name: 7 parameters"), why.
 EXCEPTIONS = {
     "src/penstock/ports.py": "every socket in one file, which is what a newcomer reads first",
-    "src/penstock/checks/acceptance.py: perform": "a check's powers are parameters",
+    "src/penstock/checks/acceptance.py: perform: 7 parameters": "a check's powers are parameters",
 }
 
 #: Third-party packages that pure code may use.
@@ -141,7 +141,12 @@ def pinned(text: str) -> dict[str, str]:
 
 
 def excused(complaints: list[str]) -> list[str]:
-    return [c for c in complaints if not any(c.startswith(f"{name}: ") for name in EXCEPTIONS)]
+    return [c for c in complaints if not any(_is_about(c, name) for name in EXCEPTIONS)]
+
+
+def _is_about(complaint: str, name: str) -> bool:
+    """Whether it is this one, up to the end of a part of it."""
+    return complaint.startswith((f"{name}: ", f"{name}, "))
 
 
 def sources(*folders: str) -> Iterator[tuple[str, str]]:
@@ -171,7 +176,7 @@ def test_everything_keeps_its_budget() -> None:
 
 def test_every_exception_is_still_needed() -> None:
     found = budget_complaints()
-    assert [name for name in EXCEPTIONS if not any(c.startswith(f"{name}: ") for c in found)] == []
+    assert [name for name in EXCEPTIONS if not any(_is_about(c, name) for c in found)] == []
 
 
 def test_every_module_says_what_it_is_for() -> None:

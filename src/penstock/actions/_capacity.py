@@ -126,9 +126,20 @@ class Capacity:
 
 
 def _needed(placement: Placement, both: Sequence[Placement | None], state: TrafficState, share: int) -> int:
-    """How many copies *share* thousandths need, of as many as those of both releases that have users have
-    together: load may have added some, to either."""
-    serving = state.plan.serving
-    together = sum(len(one.instances) for one in both if one and one.release in serving)
-    whole = min(max(placement.full, together), placement.most)
+    """How many copies *share* thousandths need, of as many as serve everybody now: load may have added some,
+    to either release that has users."""
+    serving = [one for one in both if one and one.release in state.plan.serving]
+    together = sum(len(one.instances) for one in serving)
+    live = state.weights[0].release if state.weights else ""
+    shares = (0 if one.release == live else state.share(one.release) for one in serving)
+    whole = max((_of_all(one, of) for one, of in zip(serving, shares, strict=True)), default=0)
+    whole = min(max(placement.full, min(whole, together)), placement.most)
     return max(1, math.ceil(whole * share / WHOLE))
+
+
+def _of_all(placement: Placement, share: int) -> int:
+    """The fewest copies for everybody of which *share* thousandths would need as many as *placement* has. The
+    release that users leave keeps those it had for all of them (*share* 0): to add up both would let the
+    number grow with every switch."""
+    count = len(placement.instances)
+    return (count - 1) * WHOLE // share + 1 if share and count else count

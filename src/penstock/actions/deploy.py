@@ -51,19 +51,30 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     await router.apply(state.exposing(backend), fence=task.fence)
     outcome = await _proven(task, router, platform, placement)
     here = [way.callee for way in backend.egress if way.remote is None]
-    hint = await _not_let_in(task, router, here) if outcome.state is State.SUCCESS else ""
-    return replace(outcome, reason=outcome.reason + hint, statements=(*outcome.statements, *found))
+    if outcome.state is State.SUCCESS:
+        hint = await _not_let_in(task, router, artifacts, here) + _shut_out(task, image.config)
+        outcome = replace(outcome, reason=outcome.reason + hint)
+    return replace(outcome, statements=(*outcome.statements, *found))
 
 
-async def _not_let_in(task: Task, router: Router, callees: Sequence[str]) -> str:
-    """Which of these, that it calls on this machine, will refuse it as they are now: better told here than
-    found by users."""
-    refusing = []
+async def _not_let_in(task: Task, router: Router, artifacts: Artifacts, callees: Sequence[str]) -> str:
+    """Which of these, that it calls on this machine, will refuse it: as they are now, or as those will be
+    that go out together with it. Better told here than found by users."""
+    refusing, coming = [], {link.release.service: link.release for link in task.chain}
     for callee in callees:
         with contextlib.suppress(Unavailable):  # it is a hint
-            state = await router.read(callee, task.change.environment)
-            refusing += [] if state.admission.allows(task.change.service) else [callee]
+            if callee in coming:
+                admission = (await artifacts.describe(coming[callee].artifact)).config.traffic.admission
+            else:
+                admission = (await router.read(callee, task.change.environment)).admission
+            refusing += [] if admission.allows(task.change.service) else [callee]
     return f"; {', '.join(refusing)} will refuse its calls (traffic.callers)" if refusing else ""
+
+
+def _shut_out(task: Task, config: ServiceConfig) -> str:
+    """Which of those that call it now, or will, its own rules refuse once it has the users."""
+    out = [caller for caller in task.callers if not config.traffic.admission.allows(caller)]
+    return f"; it will refuse the calls of {', '.join(out)} (traffic.callers)" if out else ""
 
 
 def _meshed(backend: Backend, mesh: Mesh | None) -> Backend:

@@ -7,17 +7,22 @@ taken some away while others served its users.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from penstock.actions._afresh import change
 from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
+from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
 from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
+
+#: Of what a release wrote that is taken out.
+LAST_LINES = 200
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
@@ -39,8 +44,10 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
     exposed = await _exposure(task, metrics)
-    for release in (release for release in out if release != stable):
-        cut += await _remove(task, release.id, router, platform)
+    leaving = [release.id for release in out if release != stable]
+    kept = await _keep_last_words(task, platform, leaving)
+    for name in leaving:
+        cut += await _remove(task, name, router, platform)
     requests, words, statements = sum(exposed.values()), list[str](), list[Statement]()
     for release in out:
         own = exposed.get(release.id, 0)
@@ -48,7 +55,7 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
         words.append(f"{own} of {requests} user requests{share} ever saw {release.id}")
         rolled = RolledBack(task.delivery, release, stable, task.reason, requests, own)
         statements.append(Statement((Subject(release.id, release.digest),), rolled))
-    return Outcome(State.SUCCESS, f"{'; '.join(words)}{cut}{in_brackets(found)}", (*statements, *found))
+    return Outcome(State.SUCCESS, f"{'; '.join(words)}{cut}{kept}{in_brackets(found)}", (*statements, *found))
 
 
 async def _remove(task: Task, release: str, router: Router, platform: Platform) -> str:
@@ -91,6 +98,23 @@ async def _drain(task: Task, platform: Platform, release: str) -> str:
         return ""
     drained = await platform.scale(release, 0, fence=task.fence)
     return f"; {drained.reason}" if drained.reason else ""
+
+
+async def _keep_last_words(task: Task, platform: Platform, releases: Sequence[str]) -> str:
+    """What their instances wrote last goes with them: it is kept as the output of this stage. Where, in
+    words. Nothing is lost but words if it cannot be kept."""
+    texts = []
+    try:
+        for release in releases:
+            lines = await platform.logs(release, LAST_LINES)
+            if lines:
+                texts.append(f"the last lines that {release} wrote:\n" + "".join(f"{x}\n" for x in lines))
+        if not texts:
+            return ""
+        task.log.write_text(masked("".join(texts), task.secrets), encoding="utf-8")
+    except (PenstockError, OSError):
+        return ""
+    return f"; its last output: penstock logs {task.delivery} {task.intent.stage}"
 
 
 async def _exposure(task: Task, metrics: Metrics) -> dict[str, int]:

@@ -7,11 +7,11 @@ import contextlib
 import os
 import re
 import signal
-import subprocess
 import time
 from pathlib import Path
 
 from penstock.adapters._output import Output, known_secrets
+from penstock.adapters._spawned import Spawned
 from penstock.core.workload import Step, StepResult
 
 #: Settings of package clients and proxies that a step with a network inherits; nobody's right to publish.
@@ -23,8 +23,8 @@ PRIVATE = re.compile(r"^UV_PUBLISH_|^UV_.*_CACHE_DIR$|TOKEN|PASSWORD|_AUTH$", re
 def inherited() -> dict[str, str]:
     """The settings of this machine that a step with a network needs to reach package registries."""
     return {
-        name: value
-        for name, value in os.environ.items()
+        name: os.environ[name]
+        for name in os.environ
         if (name.startswith(CLIENTS) or name.lower() in PROXIES) and not PRIVATE.search(name)
     }
 
@@ -41,15 +41,7 @@ async def run_command(
     with contextlib.closing(Output(log, secrets)) as output, _Pipe(output) as pipe:
         output.write("".join(told).encode())
         try:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                stdin=subprocess.DEVNULL,
-                stdout=pipe.entrance,
-                stderr=pipe.entrance,
-                env={},
-                pass_fds=inherit,
-                start_new_session=True,
-            )
+            process = Spawned.start(command, pipe.entrance, inherit)
         except OSError as error:
             output.write(f"{command[0]}: {error.strerror}\n".encode())
             return StepResult(127, f"{command[0]}: {error.strerror}", 0.0)

@@ -77,9 +77,9 @@ class _Rolling:
         self._segments = sorted(self._folder.glob("[0-9]*")) if self._folder.exists() else []
         # Held until the end: the log of a stage is not compressed under the hands of whoever writes it.
         self._lock = _held(log)
-        self._file: BinaryIO = log.open("ab")
-        self._size = self._file.seek(0, os.SEEK_END)
-        self._total, self._room = self._size, max(0, bounds.head - self._size)
+        self._file = self._lock
+        self._total = os.fstat(self._file.fileno()).st_size
+        self._room = max(0, bounds.head - self._total)
         if self._segments:
             self._resume(self._segments[-1])
 
@@ -100,14 +100,14 @@ class _Rolling:
         self._lock.close()
 
     def _resume(self, last: Path) -> None:
-        self._file.close()
         self._file = last.open("ab")
         size = self._file.seek(0, os.SEEK_END)
         self._total, self._room = int(last.name) + size, max(0, self._bounds.segment - size)
 
     def _next(self) -> None:
         """A new segment; the oldest goes once the others are enough."""
-        self._file.close()
+        if self._file is not self._lock:
+            self._file.close()
         self._folder.mkdir(exist_ok=True)
         path = self._folder / segment_name(self._total)
         self._file = path.open("ab")
@@ -122,8 +122,9 @@ def _held(log: Path) -> BinaryIO:
     while True:
         file = log.open("ab")
         fcntl.flock(file, fcntl.LOCK_SH)
-        if log.exists() and log.stat().st_ino == os.fstat(file.fileno()).st_ino:
-            return file
+        with contextlib.suppress(FileNotFoundError):
+            if log.stat().st_ino == os.fstat(file.fileno()).st_ino:
+                return file
         file.close()
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
-from penstock.errors import Broken, Conflict, Invalid, PenstockError, Unavailable
+from penstock.errors import Broken, Conflict, Invalid, Unavailable
 from penstock.ports import Row, Transaction
 
 BUSY_SECONDS = 15.0
@@ -25,6 +25,8 @@ BUSY_SECONDS = 15.0
 LOG_PAGES = 8000
 #: So many connections are kept for readers: opening one, which reads the schema, costs more than most reads.
 SPARE_READERS = 4
+#: Of pages, each: a reader's are of no use to it once anybody has committed, and the system keeps them too.
+READER_KIB = 256
 #: Another process's commits are noticed at this pace.
 POLL_SECONDS = 0.2
 
@@ -55,7 +57,7 @@ class SqliteStore:
         self._committed = asyncio.Condition()
         self._spare: list[sqlite3.Connection] = []
         self._closed = False
-        with _translated(path):
+        with _Translated(path):
             # Made before SQLite opens it: the files beside it take over its permissions.
             path.touch(mode=0o600)
             path.chmod(0o600)
@@ -86,6 +88,11 @@ class SqliteStore:
                     time.sleep(0.02)
         return connection
 
+    def _new_reader(self) -> sqlite3.Connection:
+        reader = self._connect()
+        reader.execute(f"PRAGMA cache_size = -{READER_KIB}")
+        return reader
+
     @contextlib.asynccontextmanager
     async def transaction(self, *, write: bool = True) -> AsyncIterator[Transaction]:
         if not write:
@@ -98,7 +105,7 @@ class SqliteStore:
             transaction = _SqliteTransaction(self._writer, self._path, clock)
             try:
                 yield transaction
-                with _translated(self._path):
+                with _Translated(self._path):
                     moved = f"INSERT OR REPLACE INTO clock SELECT 1, ({clock}), {self.raw_clock}"
                     self._writer.execute(moved)
                     self._writer.execute("COMMIT")
@@ -113,13 +120,13 @@ class SqliteStore:
     def _snapshot(self) -> Iterator[sqlite3.Connection]:
         """A connection of its own for a reader, in a transaction: one that awaits must not see half of
         somebody's. Kept for the next reader if it can be."""
-        with _translated(self._path):
-            reader = self._spare.pop() if self._spare else self._connect()
+        with _Translated(self._path):
+            reader = self._spare.pop() if self._spare else self._new_reader()
         try:
-            with _translated(self._path):
+            with _Translated(self._path):
                 reader.execute("BEGIN")
             yield reader
-            with _translated(self._path):
+            with _Translated(self._path):
                 reader.execute("ROLLBACK")
             if not self._closed and len(self._spare) < SPARE_READERS:
                 self._spare.append(reader)
@@ -133,7 +140,7 @@ class SqliteStore:
         deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
-                with _translated(self._path):
+                with _Translated(self._path):
                     self._writer.execute("BEGIN IMMEDIATE")
                 return
             except Unavailable as error:
@@ -163,7 +170,7 @@ class SqliteStore:
         await asyncio.to_thread(self._backup, destination)
 
     def _backup(self, destination: Path) -> None:
-        with _translated(destination):
+        with _Translated(destination):
             destination.touch(mode=0o600)
             source, copy = sqlite3.connect(self._path), sqlite3.connect(destination)
             try:
@@ -186,7 +193,7 @@ class SqliteStore:
                 return
 
     def _data_version(self) -> int:
-        with _translated(self._path):
+        with _Translated(self._path):
             (version,) = self._reader.execute("PRAGMA data_version").fetchone()
         return int(version)
 
@@ -207,7 +214,7 @@ class SqliteRestorer:
     async def vacant(self) -> None:
         if not self._path.exists() or not self._path.stat().st_size:
             return
-        with _translated(self._path), contextlib.closing(sqlite3.connect(self._path)) as connection:
+        with _Translated(self._path), contextlib.closing(sqlite3.connect(self._path)) as connection:
             tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             names = [name for (name,) in tables if name not in OWN_TABLES]
             full = [n for n in names if connection.execute(f'SELECT 1 FROM "{n}" LIMIT 1').fetchone()]
@@ -225,7 +232,7 @@ class SqliteRestorer:
     def _put(self, copy: Path) -> None:
         part = self._path.with_name(f"{self._path.name}.part")
         try:
-            with _translated(self._path):
+            with _Translated(self._path):
                 part.touch(mode=0o600)
                 shutil.copyfile(copy, part)
                 with part.open("rb+") as file:
@@ -247,36 +254,47 @@ class _SqliteTransaction:
         self._clock = clock
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
-        with _translated(self._path):
+        with _Translated(self._path):
             return self._connection.execute(sql, tuple(parameters)).fetchall()
 
     async def changed(self, sql: str, parameters: Sequence[object] = ()) -> int:
-        with _translated(self._path):
+        with _Translated(self._path):
             return self._connection.execute(sql, tuple(parameters)).rowcount
 
     async def now(self) -> float:
-        with _translated(self._path):
+        with _Translated(self._path):
             (now,) = self._connection.execute(self._clock).fetchone()
         return float(now)
 
 
-@contextlib.contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    """SQLite's errors in our five words."""
-    try:
-        yield
-    except PenstockError:
-        raise
-    except sqlite3.OperationalError as error:
+class _Translated:
+    """SQLite's errors in our five words. Around every statement, so without a generator."""
+
+    __slots__ = ("_path",)
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            _raise_in_our_words(error, self._path)
+
+
+def _raise_in_our_words(error: BaseException, path: Path) -> None:
+    """Nothing is done if it is not SQLite's, or the words are ours already."""
+    if isinstance(error, sqlite3.OperationalError):
         text = str(error)
         move = "free some space; nothing was lost" if "full" in text else "penstock doctor"
         if "no such" in text or "syntax" in text or "has no column" in text:
             raise Broken(f"SQL: {text}", where=path.name) from error
         raise Unavailable(f"the database cannot answer: {text}", where=str(path), next_move=move) from error
-    except OSError as error:
+    if isinstance(error, OSError):
         raise Unavailable(f"the database file: {error.strerror}", where=str(path)) from error
-    except (OverflowError, UnicodeEncodeError) as error:
+    if isinstance(error, (OverflowError, UnicodeEncodeError)):
         raise Invalid(f"a value that the database cannot hold: {error}", where=path.name) from error
-    except sqlite3.DatabaseError as error:
+    if isinstance(error, sqlite3.DatabaseError):
         move = "restore the last backup, then penstock ledger verify"
         raise Broken(f"the database: {error}", where=str(path), next_move=move) from error

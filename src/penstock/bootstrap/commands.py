@@ -24,6 +24,7 @@ from typing import IO
 
 import psutil
 
+from penstock.bootstrap import vacant
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.plugins import find, open_issuer, open_sandbox
@@ -81,12 +82,17 @@ def _start(home: Home, wanted: Wanted) -> Settings:
     settings = home.settings
     if wanted.workers is not None:
         settings = replace(settings, workers=wanted.workers)
-    if serving and tending and not _absent(home, settings):
+    untold = (home.run / "token.once").exists()  # an `up` before this one gave up waiting
+    if serving and tending and not _absent(home, settings) and not untold:
         raise Conflict(
             "the control plane is running already",
             where=str(home.path),
             next_move="penstock status, or penstock down first",
         )
+    # What our own proxy may have already is no news; a node agent that runs reads it when it starts again.
+    news = wanted.ingress != settings.ingress_port or not (home.node / "envoy").exists()
+    if wanted.ingress is not None and news and not tending:
+        vacant.demand(wanted.ingress, "--ingress-port")
     settings = settings if serving else _choose(settings, wanted)
     home.keep(settings)
     for name in ("node", "serve"):
@@ -138,17 +144,10 @@ def _choose(settings: Settings, wanted: Wanted) -> Settings:
     chosen = replace(
         settings,
         sandbox=sandbox,
-        port=wanted.port or settings.port,
-        ingress_port=wanted.ingress or settings.ingress_port,
+        port=settings.port if wanted.port is None else wanted.port,
+        ingress_port=settings.ingress_port if wanted.ingress is None else wanted.ingress,
     )
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", chosen.port))
-        except OSError as error:
-            raise Conflict(
-                f"port {chosen.port} is taken", next_move="penstock up --port <another one>"
-            ) from error
+    vacant.demand(chosen.port, "--port")
     return chosen
 
 
@@ -178,7 +177,8 @@ def _await(home: Home, met: Callable[[], bool], *processes: str) -> None:
                 raise from_wire(json.loads(_note(home, name).read_text()))
         time.sleep(0.05)
     tails = "\n".join(f"--- {name}.log\n{_tail(home.logs / f'{name}.log')}" for name in processes)
-    raise Unavailable(f"not up after {START_SECONDS:.0f} s:\n{tails}", next_move="penstock doctor")
+    move = "penstock up again: it may only be slow, and goes on starting; if it does not, penstock doctor"
+    raise Unavailable(f"not up after {START_SECONDS:.0f} s:\n{tails}", next_move=move)
 
 
 def _note(home: Home, name: str) -> Path:

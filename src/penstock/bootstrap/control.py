@@ -21,7 +21,7 @@ from penstock.checks.consumers import LiveDemands
 from penstock.core.notes import VerifierKey
 from penstock.core.objectives import ENVIRONMENT
 from penstock.core.workload import Isolation
-from penstock.engine import prune, schemas
+from penstock.engine import prune, schemas, sessions
 from penstock.engine.door import Door
 from penstock.engine.experiments import Experiments
 from penstock.engine.journal import Journal
@@ -141,6 +141,7 @@ async def _migrate(home: Home, store: Store, ledger: Ledger, journal: Journal) -
         await ledger.migrate()
         await journal.migrate()
         await prune.migrate(store)
+        await sessions.migrate(store)
         await rollups.migrate(store)
     except BaseException:
         await store.close()

@@ -14,6 +14,7 @@ import json
 import shlex
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from penstock.checks import chained, compare, consumers, load
@@ -52,11 +53,8 @@ async def perform(  # noqa: PLR0913 (its powers)
     if task.release is None:
         raise Broken("acceptance without a release", where=task.delivery)
     state = await router.read(task.change.service, task.change.environment)
-    if not state.ready(task.release.id):
-        verdict, _ = await _life(task, platform)
-        if verdict:
-            return Outcome(State.FAILURE, verdict)
-        raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
+    if failed := await _unreachable(task, state, platform):
+        return Outcome(State.FAILURE, failed)
     await chained.lead(task, state, router)
     before = await chained.read(task, metrics)
     suite = await _suite(task, state, sandbox, tools)
@@ -66,23 +64,42 @@ async def perform(  # noqa: PLR0913 (its powers)
     config = task.config.acceptance
     generated = await load.send(load.quiet(config, task.config.protocol), way)
     contract, documented = await checked(config, task.tree if task.source else None, way)
-    place = (task.change.service, task.change.environment)
-    needed, kept = await consumers.check(demands, way, place, config.seconds)
+    needed, kept = await consumers.check(demands, way, (state.service, state.environment), config.seconds)
     own = await consumers.readable(demands, task.release.artifact)
     loaded, held = await _load(config, way)
     answers, alike = await _compare(task, state, way, metrics)
     together = chained.met(task, before, await chained.read(task, metrics))
     verdict, ended = await _life(task, platform)
-    parts = (
-        Part(suite.passed, suite.failed, suite.failing),
-        documented,
-        kept,
-        own,
-        held,
-        alike,
-        Part(failed=1, failing=(verdict,)) if verdict else Part(),
+    tests = Part(suite.passed, suite.failed, suite.failing)
+    life = Part(failed=1, failing=(verdict,)) if verdict else Part()
+    parts = (tests, documented, kept, own, held, alike, life)
+    accepted = replace(
+        _counted(parts, generated, config),
+        together=together,
+        contract=contract,
+        load=loaded,
+        compared=answers,
+        consumers=needed,
     )
-    accepted = Accepted(
+    _note(task, _problems(accepted))
+    told = "; ".join(filter(None, (_words(accepted), *(part.words for part in parts), ended)))
+    statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
+    return Outcome(State.FAILURE if verdict else State.SUCCESS, verdict or told, statements)
+
+
+async def _unreachable(task: Task, state: TrafficState, platform: Platform) -> str:
+    """Why the release can never be tested, "" if it can be now; `Unavailable` if it may be later."""
+    if task.release is None or state.ready(task.release.id):
+        return ""
+    verdict, _ = await _life(task, platform)
+    if not verdict:
+        raise Unavailable(f"the proxy cannot reach {task.release.id}", where=state.address)
+    return verdict
+
+
+def _counted(parts: Sequence[Part], generated: Sent, config: AcceptanceConfig) -> Accepted:
+    """What every part has found, and what generated traffic has."""
+    return Accepted(
         passed=sum(part.passed for part in parts),
         failed=sum(part.failed for part in parts),
         failed_tests=tuple(name for part in parts for name in part.failing)[:MAX_NAMES],
@@ -90,29 +107,21 @@ async def perform(  # noqa: PLR0913 (its powers)
         errors=generated.errors,
         p95_ms=generated.p95_ms,
         p95_limit_ms=config.p95_ms,
-        together=together,
         generated=generated,
-        contract=contract,
-        load=loaded,
-        compared=answers,
-        consumers=needed,
     )
-    known = (*((contract,) if contract else ()), *(needed or ()))
-    _note(task, (*(p for one in known for p in one.problems), *(answers.first if answers else ())))
-    words = [
-        _words(accepted) + chained.in_words(together),
-        *(part.words for part in parts if part.words),
-        *([ended] if ended else []),
-    ]
-    statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
-    outcome = State.FAILURE if verdict else State.SUCCESS
-    return Outcome(outcome, verdict or "; ".join(words), statements)
+
+
+def _problems(accepted: Accepted) -> tuple[str, ...]:
+    """What the counts do not say: each answer that was not as it had to be."""
+    known = (*((accepted.contract,) if accepted.contract else ()), *(accepted.consumers or ()))
+    problems = (problem for one in known for problem in one.problems)
+    return (*problems, *(accepted.compared.first if accepted.compared else ()))
 
 
 def _words(accepted: Accepted) -> str:
     return (
         f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
-        f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms"
+        f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms{chained.in_words(accepted.together)}"
     )
 
 

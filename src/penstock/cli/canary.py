@@ -12,6 +12,7 @@ from typing import Any
 from penstock.analysis.judge import spans_of
 from penstock.analysis.replay import replay, rows_of
 from penstock.cli.client import Client
+from penstock.cli.ended import latest
 from penstock.cli.show import complain, mark, read, table, told
 from penstock.config import ServiceConfig, parse
 from penstock.core.canaryconfig import DEFAULT_JUDGE, CanaryConfig
@@ -64,8 +65,9 @@ def replayed(given: argparse.Namespace) -> int:
     if given.file is not None:
         view = _of_file(given, canary)
     else:
-        path = f"/v1/deliveries/{given.delivery}/canary/replay"
-        view = Client.find().post(path, {"canary": encode(canary)})
+        client = Client.find()
+        path = f"/v1/deliveries/{latest(client, given.delivery)}/canary/replay"
+        view = client.post(path, {"canary": encode(canary)})
         complain(f"then: {view['then']['verdict']}: {view['then']['reason']}")
     rows = [
         (number, f"{look['at']:.0f}", f"{look['share'] / 10:g}%", look["verdict"], _effect(look))

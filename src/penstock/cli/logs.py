@@ -12,17 +12,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from penstock.cli.client import Client
+from penstock.cli.ended import latest, trouble
 from penstock.cli.follow import ABSENT_SECONDS, POLL_SECONDS
-from penstock.cli.show import document, say
-from penstock.errors import Invalid, Unavailable
+from penstock.cli.show import complain, document, say
+from penstock.errors import Unavailable
 
 
 def logs(given: argparse.Namespace) -> int:
     client = Client.find()
     known = {row["service"] for row in client.get("/v1/status")["services"]}
     if given.follow:
-        if given.name in known:
-            raise Invalid(f"{given.name} is a service", next_move="--follow shows the stages of a delivery")
+        given.name = latest(client, given.name)
         return _follow(given, client)
     if given.name in known:
         text = client.text(f"/v1/services/{given.name}/logs", lines=given.lines)
@@ -32,7 +32,15 @@ def logs(given: argparse.Namespace) -> int:
         document({"name": given.name, "text": text})
     else:
         say(text.rstrip("\n"))
+        if given.name not in known:
+            _say_trouble(client.get(f"/v1/deliveries/{given.name}"))
     return 0
+
+
+def _say_trouble(view: dict[str, Any]) -> None:
+    """Beside the output, and no part of it."""
+    if said := trouble(view):
+        complain(said)
 
 
 def _follow(given: argparse.Namespace, client: Client) -> int:

@@ -10,6 +10,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from penstock.cli import (
     canary,
@@ -29,6 +30,7 @@ from penstock.cli import (
     witness,
 )
 from penstock.cli.show import complain
+from penstock.core.nearest import did_you_mean
 from penstock.errors import PenstockError
 
 Handler = Callable[[argparse.Namespace], int]
@@ -56,8 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 3
 
 
+class Parser(argparse.ArgumentParser):
+    """Says what a misspelt command or choice may have meant; only if it knows nothing, what there is."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is None or value in action.choices:
+            return
+        known = [str(choice) for choice in action.choices]
+        meant = did_you_mean(str(value), known) or _verb_of_group(action, value)
+        what = f"there is no {value!r}{meant or '; there are: ' + ', '.join(known)}"
+        raise argparse.ArgumentError(action, what)
+
+
+def _verb_of_group(action: argparse.Action, value: str) -> str:
+    """``; did you mean policy explain?``, for a verb that stands without its command."""
+    groups = action.choices.items() if isinstance(action.choices, dict) else ()
+    for name, group in groups:
+        verbs = (a.choices for a in group._actions if isinstance(a, argparse._SubParsersAction))
+        if any(value in known for known in verbs):
+            return f"; did you mean {name} {value}?"
+    return ""
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top: argparse.ArgumentParser = Parser(
         prog="penstock",
         description="Continuous delivery in which every sign-off is an executable policy.",
         epilog="Begin with: penstock up; penstock ship PATH_OR_GIT_URL; penstock why SERVICE",

@@ -97,7 +97,8 @@ def _review(verb: Any) -> None:
 def override_parser(command: argparse.ArgumentParser) -> None:
     command.add_argument("delivery", help="whose release is to pass")
     command.add_argument("--policy", required=True)
-    command.add_argument("--action", default="deploy", choices=ACTIONS)
+    what = "default: what the policy has refused of this delivery"
+    command.add_argument("--action", choices=ACTIONS, help=what)
     command.add_argument("--reason", required=True)
     command.add_argument("--for", dest="duration", default="1h", help="how long it holds: 30m, 4h, 2d")
     add_options(command)
@@ -251,14 +252,22 @@ def override(given: argparse.Namespace) -> int:
     if not found["release_digest"]:
         raise Invalid(f"{found['id']} has no release yet", next_move="override once it has been refused")
     until = client.get("/v1/whoami")["now"] + seconds(given.duration)
-    said = Override(NOBODY, given.policy, given.action, found["release_digest"], given.reason, until)
+    action = given.action or _refused_action(found, given.policy)
+    said = Override(NOBODY, given.policy, action, found["release_digest"], given.reason, until)
     answer = say(given, client, said)
     _warn_if_not_counted(client, given.delivery, answer)
     ends = time.strftime("%d %b %H:%M UTC", time.gmtime(until))
-    words = f"{given.policy} lets {given.action} of {found['release']} pass until {ends}"
+    words = f"{given.policy} lets {action} of {found['release']} pass until {ends}"
     if found["ended"]:
-        complain(f"  next: penstock ship {found['change']['repository']} (that delivery has ended)")
+        again = f"penstock retry {found['id']}, or penstock ship {found['change']['repository']}"
+        complain(f"  next: {again} (that delivery has ended)")
     return _recorded(given, [answer], words)
+
+
+def _refused_action(view: dict[str, Any], policy: str) -> str:
+    """What the policy has last refused of a delivery; the first that it could, if it has refused nothing."""
+    refused = [s["action"] for s in view["sign_offs"] if s["policy"] == policy and s["result"] != "PASSED"]
+    return str(refused[-1]) if refused else "deploy"
 
 
 def _warn_if_not_counted(client: Client, change: str, answer: dict[str, Any]) -> None:

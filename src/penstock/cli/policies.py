@@ -1,6 +1,7 @@
 """Policies as software: list, show, lint, test, replay, publish, retire, explain.
 
-Called by `main`. Linting and testing need no server; everything else asks one.
+Called by `main`. Linting and testing need no server (a lint asks one who holds the owner's role, if it is
+there); everything else asks one.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from typing import Any
 
 from penstock.bootstrap.identity import publication
 from penstock.bootstrap.plugins import find, names
+from penstock.cli import spelling
 from penstock.cli.client import Client
+from penstock.cli.ended import latest, trouble, well
 from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
@@ -99,9 +102,11 @@ def lint_files(given: argparse.Namespace) -> int:
         try:
             policy = _compiled(path)[0]
         except Invalid as error:
-            rows.append({"file": str(path), "problem": str(error), "next": error.next_move})
+            problem = str(Invalid(error.what, where=error.where))
+            rows.append({"file": str(path), "problem": problem, "next": error.next_move})
             continue
         _warn_if_idle(policy.policy, policy.environments)
+        spelling.warn_of_owner(policy.owner)
         rows.append({"file": str(path), "policy": policy.policy, "rules": len(policy.rules)})
     good, bad = [row for row in rows if "problem" not in row], [row for row in rows if "problem" in row]
     for row in bad:
@@ -220,12 +225,13 @@ def retired(given: argparse.Namespace) -> int:
 
 
 def explained(given: argparse.Namespace) -> int:
-    view = Client.find().get(f"/v1/deliveries/{given.delivery}")
+    client = Client.find()
+    view = client.get(f"/v1/deliveries/{latest(client, given.delivery)}")
     signed = [s for s in view["sign_offs"] if given.name in ("", s["policy"])]
     if given.format == "json":
         document({"delivery": view["id"], "sign_offs": signed, "waiting": view["waiting"]})
         return 0
-    if not signed:
+    if not signed and (given.name or not view["ended"] or well(view)):
         known = sorted({s["policy"] for s in view["sign_offs"]})
         raise Invalid(
             f"no sign-off of {given.name or 'any policy'} here; there are: {', '.join(known) or 'none'}"
@@ -233,6 +239,8 @@ def explained(given: argparse.Namespace) -> int:
     for one in signed:
         if given.all or not one["asked_again"]:
             _explain(one)
+    if said := trouble(view):
+        line(said)
     return 0
 
 

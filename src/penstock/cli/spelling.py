@@ -1,18 +1,20 @@
 """Warnings about names that look like a slip: what is granted to nobody's name holds, and helps nobody.
 
-Called by `people` once the statement is recorded: a new name is as good as any, so nothing is refused.
+Called by `people` once the statement is recorded, and by `policies`: a new name is as good as any, so nothing
+is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from penstock.cli.client import Client
 from penstock.cli.show import complain
 from penstock.core.authority import ADMINISTRATOR, DEPLOYER, LEADS, SOURCE
 from penstock.core.digest import digest
+from penstock.core.nearest import did_you_mean, nearest
 from penstock.core.people import KeyRevocation
+from penstock.errors import PenstockError
 
 SHIPPED = (ADMINISTRATOR, DEPLOYER, SOURCE, *LEADS)
 
@@ -25,8 +27,8 @@ def warn_of_grant(client: Client, identity: str, role: str, scope: str) -> None:
     others = [one for one in known if one["identity"] != identity]
     mine = [one for one in known if one["identity"] == identity]
     if not any(one["keys"] or one["addresses"] or len(one["roles"]) > 1 for one in mine):
-        nearest = _nearest(identity, (one["identity"] for one in others))
-        words = f"; did you mean {nearest}?" if nearest else ""
+        meant = nearest(identity, (one["identity"] for one in others))
+        words = f"; did you mean {meant}?" if meant else ""
         complain(f"! {identity} has no key and no address here yet{words}")
     owners = (policy["owner"] for policy in client.get("/v1/policies")["policies"])
     roles = {*SHIPPED, *owners, *(held["role"] for one in others for held in one["roles"])}
@@ -46,9 +48,26 @@ def warn_of_service(client: Client, service: str) -> None:
     """A service that nobody has delivered yet."""
     known = {row["service"] for row in client.get("/v1/status")["services"]}
     if service not in known:
-        nearest = _nearest(service, known)
-        words = f"; did you mean {nearest}?" if nearest else ""
+        meant = nearest(service, known)
+        words = f"; did you mean {meant}?" if meant else ""
         complain(f"! no service here was called {service} before{words}")
+
+
+def warn_of_owner(owner: str) -> None:
+    """A role that nobody holds, if there is a server to say so; else one that does not come with Penstock."""
+    try:
+        known = Client.find().get("/v1/identities")["identities"]
+    except PenstockError:
+        if owner not in SHIPPED:
+            meant = did_you_mean(owner, SHIPPED)
+            complain(f"! {owner} is none of the roles that come with Penstock{meant}")
+            complain("  next: with a server (penstock up), this says whether anybody holds it")
+        return
+    held = {role["role"] for one in known for role in one["roles"]}
+    if owner not in held:
+        meant = did_you_mean(owner, {*SHIPPED, *held})
+        complain(f"! nobody holds the role {owner}: nobody could publish or override this{meant}")
+        complain(f"  next: penstock role grant NAME {owner}")
 
 
 def warn_of_revoked(client: Client, keyid: str) -> None:
@@ -60,12 +79,6 @@ def warn_of_revoked(client: Client, keyid: str) -> None:
 
 
 def _warn(what: str, name: str, known: set[str]) -> None:
-    nearest = "" if name in known else _nearest(name, known)
-    if nearest:
-        complain(f"! no {what} here was called {name} before; did you mean {nearest}?")
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    plain = {other.casefold(): other for other in known}
-    found = get_close_matches(name.casefold(), plain, 1, 0.75)
-    return plain[found[0]] if found else ""
+    meant = "" if name in known else nearest(name, known)
+    if meant:
+        complain(f"! no {what} here was called {name} before; did you mean {meant}?")

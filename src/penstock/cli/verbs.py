@@ -14,14 +14,13 @@ from typing import Any
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names
 from penstock.cli.client import Client
+from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
 from penstock.cli.follow import follow, print_step
 from penstock.cli.show import complain, document, mark, overridden, read, say, table, told
 from penstock.core.codec import decode, encode
 from penstock.errors import Invalid
 from penstock.ledger.bundle import check
 from penstock.ledger.fsck import Trust
-
-GOOD = ("promoted", "restored", "unchanged")
 
 
 def ship(given: argparse.Namespace) -> int:
@@ -56,7 +55,7 @@ def _started(given: argparse.Namespace, client: Client, deliveries: list[str]) -
     views = [_waited(given, client, delivery) for delivery in deliveries]
     if given.format == "json":
         document(views[0] if len(views) == 1 else {"deliveries": views})
-    return 0 if all(_is_good(view) for view in views) else 1
+    return 0 if all(well(view) for view in views) else 1
 
 
 def promote(given: argparse.Namespace) -> int:
@@ -96,24 +95,16 @@ def _waited(given: argparse.Namespace, client: Client, delivery: str) -> dict[st
     except KeyboardInterrupt:
         complain(f"{delivery} goes on; next: penstock status {delivery}, or penstock abort {delivery}")
         raise
-    good = _is_good(view)
-    by = f" by {', '.join(view['refused_by'])}" if view["refused_by"] else ""
-    say(f"{mark(good)} {view['outcome']}{by}" + (f": {view['reason']}" if view["reason"] else ""))
-    if not good and view["outcome"] != "superseded":
-        complain(f"  next: penstock logs {delivery}; penstock policy explain {delivery}")
+    say(verdict(view))
+    if move := where_to_look(view):
+        complain(move)
     return view
-
-
-def _is_good(view: dict[str, Any]) -> bool:
-    # In a change set that went wrong, the others are asked to abort by it, not by a person.
-    asked_for = view["outcome"] == "aborted" and view["request"] == "abort" and not view["together"]
-    return view["outcome"] in GOOD or asked_for
 
 
 def status(given: argparse.Namespace) -> int:
     client = Client.find()
     if given.delivery:
-        return _one(given, client.get(f"/v1/deliveries/{given.delivery}"))
+        return _one(given, client.get(f"/v1/deliveries/{latest(client, given.delivery)}"))
     view = client.get("/v1/status")
     recent = client.get("/v1/deliveries", limit=10)["deliveries"]
     if given.format == "json":
@@ -161,8 +152,8 @@ def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
             say(f"  ! {signed['policy']} for {signed['action']} is {signed['verdict']}{overridden(signed)}")
     if view["waiting"]:
         _say_waiting(view["waiting"])
-    if view["reason"]:
-        say(view["reason"])
+    if view["ended"]:
+        say("\n".join(filter(None, (verdict(view), where_to_look(view)))))
     return 0
 
 
@@ -176,7 +167,14 @@ def _say_waiting(waiting: dict[str, Any]) -> None:
 
 
 def why(given: argparse.Namespace) -> int:
-    view = Client.find().get(f"/v1/services/{given.service}/why")
+    client = Client.find()
+    try:
+        view = client.get(f"/v1/services/{given.service}/why")
+    except Invalid as not_live:
+        try:  # it may be a delivery, or have one
+            return _one(given, client.get(f"/v1/deliveries/{latest(client, given.service)}"))
+        except Invalid:
+            raise not_live from None
     if given.format == "json":
         document(view)
         return 0
@@ -204,13 +202,17 @@ def why(given: argparse.Namespace) -> int:
         for rule in signed["rules"]:
             decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
             say(f"      {rule['id']}: {rule['says']}\n        {decided}")
+    newest = latest(client, given.service)
+    if newest not in (given.service, view["delivery"]):
+        after = trouble(client.get(f"/v1/deliveries/{newest}"))
+        say(f"\nand then, of {newest}:\n{after}" if after else f"\nnewer: {newest}")
     return 0
 
 
 def evidence(given: argparse.Namespace) -> int:
     client = Client.find()
     if given.verb == "list":
-        view = client.get("/v1/evidence", delivery=given.name)
+        view = client.get("/v1/evidence", delivery=given.name and latest(client, given.name))
         rows = [(e["index"], e["what"], e["subjects"][0]["name"], e["digest"][:19]) for e in view["entries"]]
         return told(given, view, table(("entry", "what", "about", "digest"), rows))
     if given.verb == "add":
@@ -222,7 +224,7 @@ def evidence(given: argparse.Namespace) -> int:
             raise Invalid(f"{given.name!r} is not the index of an entry", next_move="penstock evidence list")
         view = client.get(f"/v1/evidence/{given.name}")
         return told(given, view, json.dumps(view["predicate"], indent=2))
-    text = client.text(f"/v1/deliveries/{given.name}/bundle")
+    text = client.text(f"/v1/deliveries/{latest(client, given.name)}/bundle")
     if given.file is None:
         print(text, end="")  # the exact bytes: a bundle has one form
         return 0

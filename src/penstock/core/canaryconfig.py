@@ -66,9 +66,18 @@ class CanaryConfig:
         """Raise `Invalid` for a plan that is none."""
         steps = self.steps
         if not steps or any(not 0.1 <= step < 100 for step in steps) or list(steps) != sorted(set(steps)):
-            raise Invalid("canary.steps must rise, each from 0.1 to below 100 per cent", where=WHERE)
+            found = ", ".join(f"{step:g}" for step in steps) or "none"
+            what = f"canary.steps must rise, each from 0.1 to below 100 per cent; found: {found}"
+            move = "for example steps: [5, 25, 50]; all users come with the promotion"
+            raise Invalid(what, where=WHERE, next_move=move)
         if self.look_every <= 0 or self.seconds_per_step <= 0 or self.patience < 0:
-            raise Invalid("canary times must be above zero (patience may be zero)", where=WHERE)
+            found = f"seconds_per_step {self.seconds_per_step:g}, look_every {self.look_every:g}, "
+            raise Invalid(
+                f"canary times must be above zero (patience may be zero); found: {found}"
+                f"patience {self.patience:g}",
+                where=WHERE,
+                next_move="leave them out: the defaults suit most services",
+            )
         looks = (len(steps) * self.seconds_per_step + self.patience) / self.look_every
         if looks > MOST_LOOKS:
             raise Invalid(

@@ -17,9 +17,10 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
+from penstock.core.nearest import did_you_mean
 from penstock.errors import Invalid
 
 T = TypeVar("T")
@@ -37,6 +38,27 @@ MAX_INT = 2**53 - 1
 def json_name(name: str) -> Mapping[str, str]:
     """Metadata of a dataclass field whose JSON name differs: ``field(metadata=json_name("buildType"))``."""
     return {"json": name}
+
+
+class Fixed(Mapping[str, T]):
+    """A mapping that never changes: what was read off it once stays so."""
+
+    __slots__ = ("_of",)
+
+    def __init__(self, of: Mapping[str, T]) -> None:
+        self._of = dict(of)
+
+    def __getitem__(self, key: str) -> T:
+        return self._of[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._of)
+
+    def __len__(self) -> int:
+        return len(self._of)
+
+    def __repr__(self) -> str:
+        return repr(self._of)
 
 
 # --- encoding ----------------------------------------------------------------------------------------
@@ -127,7 +149,8 @@ def _refuse_unknown(data: Mapping[str, Json], fields: Mapping[str, object], wher
         if key not in fields:
             known = ", ".join(sorted(fields))
             path = _told((*where, _key(key, where)))
-            raise Invalid(f"unknown field {_shown(key)}; known fields: {known}", where=path)
+            meant = did_you_mean(str(key), fields)
+            raise Invalid(f"unknown field {_shown(key)}; known fields: {known}{meant}", where=path)
 
 
 @functools.cache

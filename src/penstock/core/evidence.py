@@ -11,6 +11,7 @@ import base64
 import binascii
 import functools
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -103,7 +104,7 @@ def pre_authentication_encoding(payload: bytes) -> bytes:
 def seal(payload: bytes, keyid: str, signature: bytes) -> Envelope:
     """The envelope around a signed payload."""
     raw = FORM % (_base64_of(payload), canonical(keyid), _base64_of(signature))
-    return Envelope(raw, payload, keyid, signature)
+    return Envelope(raw, payload, sys.intern(keyid), signature)  # a few keys sign everything
 
 
 def seal_statement(statement: Statement, sign: Callable[[bytes], tuple[str, bytes]]) -> Envelope:

@@ -11,10 +11,10 @@ import functools
 import operator
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from penstock.core.codec import MAX_INT
+from penstock.core.codec import MAX_INT, Fixed
 
 Check = Callable[[Any], bool]
 UNIONS = (types.UnionType, typing.Union)
@@ -44,7 +44,9 @@ def _check(hint: Any) -> Check:
         return _tuple(arguments[0])
     if dataclasses.is_dataclass(hint) and isinstance(hint, type):
         return _dataclass(hint)
-    return lambda _: False  # mappings and lists can be changed; other unions are not worth telling apart
+    if origin is Mapping:
+        return _fixed(arguments[1])
+    return lambda _: False  # lists can be changed; other unions are not worth telling apart
 
 
 def _or_none(hint: Any) -> Check:
@@ -55,6 +57,11 @@ def _or_none(hint: Any) -> Check:
 def _tuple(hint: Any) -> Check:
     inner = _check(hint)
     return lambda value: type(value) is tuple and all(map(inner, value))
+
+
+def _fixed(hint: Any) -> Check:
+    inner = _check(hint)
+    return lambda value: type(value) is Fixed and all(type(key) is str and inner(value[key]) for key in value)
 
 
 def _dataclass(cls: Any) -> Check:

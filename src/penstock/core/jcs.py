@@ -7,11 +7,11 @@ whatever it cannot write to the very bytes of the reference is `Uncommon`, and s
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring
 from typing import Any
 
-from penstock.core.codec import MAX_INT, fields_of
+from penstock.core.codec import MAX_INT, Fixed, fields_of
 
 
 class Uncommon(Exception):
@@ -50,7 +50,7 @@ def _object(fields: Sequence[tuple[str, str]]) -> Callable[[Any], str]:
     return write
 
 
-def _mapping(value: dict[Any, Any]) -> str:
+def _mapping(value: Mapping[Any, Any]) -> str:
     for key in value:
         if type(key) is not str or not key.isascii():
             raise Uncommon
@@ -92,6 +92,7 @@ WRITERS = _Writers(
         bool: lambda value: "true" if value else "false",
         type(None): lambda _: "null",
         dict: _mapping,
+        Fixed: _mapping,
         list: _list,
         tuple: _list,
     }

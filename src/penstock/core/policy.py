@@ -14,6 +14,7 @@ from typing import Protocol
 
 from penstock.core import selection
 from penstock.core.authority import Authority
+from penstock.core.codec import Fixed
 from penstock.core.digest import canonical, digest, hex_of
 from penstock.core.evidence import Entry
 from penstock.core.facts import Fact, group
@@ -82,11 +83,6 @@ class RuleVerdict:
 class Rules(Protocol):
     """A compiled policy. Pure: same facts, same verdicts."""
 
-    @property
-    def at_once(self) -> bool:
-        """Whether `decide` takes milliseconds at most, whatever the policy and the facts: who must not be
-        held up calls it as it is. Otherwise from a thread."""
-
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         """One verdict per rule, in order. Never raises: whatever goes wrong is UNKNOWN(ERROR)."""
 
@@ -116,10 +112,9 @@ def sign_off(
         verifier=BuilderId(question.engine),
         time_verified=_rfc3339(question.now),
         resource_uri=f"urn:penstock:release:{question.release.digest}",
-        policy=Resource(published, {"sha256": hex_of(digest(policy.source.encode()))}),
+        policy=_resource(published, digest(policy.source.encode())),
         input_attestations=tuple(
-            Resource(f"urn:penstock:entry:{entry.index}", {"sha256": hex_of(entry.envelope.digest)})
-            for entry in used
+            _resource(f"urn:penstock:entry:{entry.index}", entry.envelope.digest) for entry in used
         ),
         verification_result="PASSED" if verdict.passed or override else "FAILED",
         verified_levels=_levels(policy, verdict, override),
@@ -242,8 +237,12 @@ def _rule(rule: RuleVerdict) -> RuleDecision:
         verdict=rule.verdict.result.value,
         cause=rule.verdict.cause.value if rule.verdict.cause else None,
         says=rule.says,
-        values={name: canonical(value).decode() for name, value in sorted(rule.values.items())},
+        values=Fixed({name: canonical(value).decode() for name, value in sorted(rule.values.items())}),
     )
+
+
+def _resource(uri: str, named: str) -> Resource:
+    return Resource(uri, Fixed({"sha256": hex_of(named)}))
 
 
 def _age(seconds: float) -> str:

@@ -51,7 +51,7 @@ async def _walk(
             links.append(Link(release, past))
             ahead.extendleft((callee, ()) for callee in _called_by(other))
         else:
-            ahead.extend((callee, (*past, service)) for callee in _called_by_users_release(state))
+            ahead.extend((callee, (*past, service)) for callee in called_by_users_release(state))
     return tuple(links), frozenset(met)
 
 
@@ -62,7 +62,8 @@ def _called_by(dark: Delivery) -> list[str]:
     return [callee for callee in dark.header.config.calls if not (mesh and callee in mesh.calls)]
 
 
-def _called_by_users_release(state: TrafficState) -> list[str]:
+def called_by_users_release(state: TrafficState) -> list[str]:
+    """What the releases of a service that have users call on this machine."""
     serving = state.plan.serving
     known = (found.backend for found in state.backends if found.release in serving)
     return [way.callee for backend in known for way in backend.egress if way.remote is None]

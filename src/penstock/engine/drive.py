@@ -13,36 +13,19 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from penstock.core.changeset import Fate
-from penstock.core.decide import UNDO, Expire, Finish, Perform, Settle, Wait, decide
-from penstock.core.digest import digest
-from penstock.core.evidence import Statement, Subject
+from penstock.core.decide import UNDO, Expire, Finish, Next, Perform, Settle, Wait, decide
 from penstock.core.pipeline import GOOD, Gated, Intent, Record, State
-from penstock.core.predicates import Ended
 from penstock.engine import changesets, gate
-from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery, Journal
-from penstock.engine.performer import Engine
+from penstock.engine.commit import Commit, Means
+from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery
 from penstock.engine.plans import plan
 from penstock.errors import Conflict, PenstockError, Unavailable
-from penstock.ledger.log import Ledger, attest
-from penstock.ports import Outcome, Signer, Store, Transaction
+from penstock.ports import Outcome, Transaction
 
 log = logging.getLogger(__name__)
 
 #: Seconds after which a request of a person is noticed at the latest.
 LOOK_SECONDS = 1.0
-#: Actions whose evidence says when they began: their sign-offs must have held then.
-BEGINNINGS = ("deploy", "shift", "assign", "promote", "restore")
-
-
-@dataclass(frozen=True)
-class Means:
-    """What a worker works with. *signer* is its own key, and names it in leases."""
-
-    store: Store
-    journal: Journal
-    ledger: Ledger
-    engine: Engine
-    signer: Signer
 
 
 @dataclass(frozen=True)
@@ -59,6 +42,8 @@ class Drive:
         self._owner = means.signer.keyid
         self._pipeline = plan(delivery)
         self._running: dict[str, _Running] = {}
+        #: Decided in the transaction of the last commit, and not acted on yet.
+        self._next: tuple[Next, float] | None = None
 
     async def run(self) -> None:
         """Until the delivery has ended, or waits, or is another worker's."""
@@ -70,14 +55,9 @@ class Drive:
 
     async def _turn(self) -> bool:
         """Decide once, and act on it. False if there is nothing to do now."""
-        async with self._means.store.transaction(write=False) as tx:
-            now = await tx.now()
-            at_work = (r.intent.stage for r in self._running.values() if r.intent.verb != "gate")
-            together = await changesets.read(self._means.journal, tx, self._delivery)
-            facts = replace(self._delivery.facts, running=frozenset(at_work), together=together)
-            lapsed = [gate for gate in facts.open_gates if await self._lapsed(tx, gate)]
-        facts = replace(facts, lapsed=frozenset(gate.intent.stage for gate in lapsed))
-        following = decide(self._pipeline, facts, now)
+        if self._delivery.ended:
+            return False
+        (following, now), self._next = self._next or await self._decided(), None
         wanted = (
             {intent.key: intent for intent in following.intents} if isinstance(following, Perform) else {}
         )
@@ -99,6 +79,17 @@ class Drive:
             case Finish():
                 await self._finish(following)
                 return False
+
+    async def _decided(self) -> tuple[Next, float]:
+        """What comes next, and when that was found."""
+        async with self._means.store.transaction(write=False) as tx:
+            now = await tx.now()
+            at_work = (r.intent.stage for r in self._running.values() if r.intent.verb != "gate")
+            together = await changesets.read(self._means.journal, tx, self._delivery)
+            facts = replace(self._delivery.facts, running=frozenset(at_work), together=together)
+            lapsed = [gate for gate in facts.open_gates if await self._lapsed(tx, gate)]
+        facts = replace(facts, lapsed=frozenset(gate.intent.stage for gate in lapsed))
+        return decide(self._pipeline, facts, now), now
 
     async def _lapsed(self, tx: Transaction, asked: Record) -> bool:
         """Whether the answer of a gate might be another one now."""
@@ -174,44 +165,66 @@ class Drive:
     # --- what is kept ------------------------------------------------------------------------------
 
     async def _commit(self, intent: Intent, began: float, outcome: Outcome) -> None:
+        """Keep how it ended; and with it what follows from that alone: a gate's answer, or the end."""
         means = self._means
         async with means.store.transaction() as tx:
-            ended = await tx.now()
+            now = await tx.now()
             # The lease is checked before the ledger's head is locked.
             request = await means.journal.hold(tx, self._delivery, self._owner)
             if outcome.rests_on is not None and await gate.lapsed(means.ledger, tx, outcome.rests_on):
                 return  # a role lost, or evidence come, since the policies were asked: they are asked again
-            at = began if intent.verb in BEGINNINGS else ended
-            envelopes = [attest(means.signer, _stamped(statement, at)) for statement in outcome.statements]
-            entries = await means.ledger.append(tx, envelopes)
-            indices = tuple(entry.index for entry in entries)
-            record = Record(intent, outcome.state, began, ended, outcome.reason, indices, outcome.detail)
-            await means.journal.record(tx, self._delivery, record)
-            await self._tell_the_others(tx)
-        records = (*self._delivery.records, record)
-        self._delivery = replace(self._delivery, records=records, request=request)
-        log.info("%s %s: %s %s", self._delivery.id, intent.key, outcome.state, outcome.reason)
+            delivery = replace(self._delivery, request=request)
+            commit = Commit(means, tx, await means.ledger.batch(tx), delivery, now)
+            await commit.record(intent, began, outcome)
+            alone = self._running.keys() <= {intent.key} and delivery.header.changeset is None
+            following = await self._go_on(commit) if alone else None
+            await commit.write()
+        self._next = (following, now) if following else None
+        await self._kept(commit)
 
-    async def _tell_the_others(self, tx: Transaction) -> None:
-        """Deliveries of the same change set may wait for what this one has done."""
-        part = self._delivery.header.changeset
-        if part is not None:
-            await self._means.journal.nudge(tx, [name for name in part.members if name != self._delivery.id])
+    async def _go_on(self, commit: Commit) -> Next | None:
+        """Decide while nothing can come between, and record what needs no doing. None: it has to be decided
+        outside, with a look at the world."""
+        while True:
+            facts = commit.delivery.facts
+            if any(answer not in commit.made for answer in facts.open_gates):
+                return None  # what was just recorded may have made it lapse
+            following = decide(self._pipeline, facts, commit.now)
+            if isinstance(following, Finish):
+                await commit.finish(following)
+            gates = (
+                [i for i in following.intents if i.verb == "gate"] if isinstance(following, Perform) else []
+            )
+            if not gates:
+                return following
+            for intent in gates:
+                outcome = await self._asked(commit, intent)
+                if outcome is None:
+                    return None
+                await commit.record(intent, commit.now, outcome)
+
+    async def _asked(self, commit: Commit, intent: Intent) -> Outcome | None:
+        """What a gate says at once, if it does."""
+        ask = self._means.engine.ask
+        try:
+            return await ask(commit.delivery, self._pipeline, intent, commit.tx, commit.batch)
+        except Exception:  # it must not cost what is recorded here; asked by itself, it will say the same
+            return None
 
     async def _finish(self, end: Finish) -> None:
-        name = self._delivery.id
-        ended = Ended(name, end.state.value, end.outcome, end.reason)
-        statement = Statement((Subject(name, digest(name.encode())),), ended)
-        async with self._means.store.transaction() as tx:
-            await self._means.journal.finish(tx, self._delivery, self._owner, end)
-            await self._tell_the_others(tx)
-            await self._means.ledger.append(tx, [attest(self._means.signer, statement)])
-        await asyncio.to_thread(self._means.engine.forget, name, failed=end.state not in GOOD)
-        log.info("%s ended: %s %s %s", name, end.state, end.outcome, end.reason)
+        means = self._means
+        async with means.store.transaction() as tx:
+            commit = Commit(means, tx, await means.ledger.batch(tx), self._delivery, await tx.now())
+            await commit.finish(end)
+            await commit.write()
+        await self._kept(commit)
 
-
-def _stamped(statement: Statement, at: float) -> Statement:
-    """The statement with its time, where its kind has one."""
-    if getattr(statement.predicate, "at", 0.0) is not None:
-        return statement
-    return replace(statement, predicate=replace(statement.predicate, at=at))  # type: ignore[arg-type]
+    async def _kept(self, commit: Commit) -> None:
+        """Go on from what was committed."""
+        self._delivery = delivery = commit.delivery
+        for record in commit.made:
+            log.info("%s %s: %s %s", delivery.id, record.intent.key, record.state, record.reason)
+        if delivery.ended:
+            failed = delivery.state not in GOOD
+            await asyncio.to_thread(self._means.engine.forget, delivery.id, failed=failed)
+            log.info("%s ended: %s %s %s", delivery.id, delivery.state, delivery.outcome, delivery.reason)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, Statement, Subject
@@ -22,8 +22,29 @@ from penstock.core.verdict import Cause, Result, Verdict, combine
 from penstock.errors import Broken
 from penstock.ledger.again import compiled, needed
 from penstock.ledger.inputs import inputs
-from penstock.ledger.log import Ledger
+from penstock.ledger.log import Batch, Ledger
 from penstock.ports import Language, Outcome, Store, Task, Transaction
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A question with all that its answer follows from."""
+
+    question: Question
+    policies: Sequence[PolicyDocument]
+    selected: Sequence[Entry]
+    authority: Authority
+
+    def sign_off(self, policy: PolicyDocument, rules: Rules) -> SignOff:
+        published = f"urn:penstock:entry:{self.authority.policies[policy.policy].index}"
+        return sign_off(self.question, policy, published, rules, self.selected, self.authority)
+
+    def outcome(self, sign_offs: Sequence[SignOff], waits_until: float) -> Outcome:
+        """Of all its policies' sign-offs, in their order."""
+        outcome = _outcome(self.question, self.policies, sign_offs, self.authority, waits_until)
+        release, artifact = self.question.release, self.question.artifact
+        subjects = (Subject(release.id, release.digest), Subject(artifact.name, artifact.digest))
+        return replace(outcome, statements=tuple(Statement(subjects, signed) for signed in sign_offs))
 
 
 async def perform(
@@ -31,30 +52,36 @@ async def perform(
 ) -> Outcome:
     """Ask all policies that guard ``task.intent.guards`` for this service, at one index of the ledger."""
     async with store.transaction(write=False) as tx:
-        question = replace(question_of(task), size=await ledger.size(tx), now=await tx.now())
-        authority = await ledger.authority(tx)
-        selected = await inputs(ledger, tx, question)
-    policies = needed(authority, question.action, question.change)
-    sign_offs = [await _asked(question, p, compiled(p, languages), selected, authority) for p in policies]
-    subjects = (
-        Subject(question.release.id, question.release.digest),
-        Subject(question.artifact.name, question.artifact.digest),
-    )
-    statements = tuple(Statement(subjects, signed) for signed in sign_offs)
-    outcome = _outcome(question, policies, sign_offs, authority, task.waits_until)
-    return replace(outcome, statements=statements, rests_on=question)
+        asked = await _asked(tx, await ledger.batch(tx), task, ledger)
+    sign_offs = []
+    for policy in asked.policies:
+        rules = compiled(policy, languages)
+        if languages[policy.language].at_once:
+            sign_offs.append(asked.sign_off(policy, rules))
+        else:  # it may take seconds (Rego does, until it is stopped): leases are renewed meanwhile
+            sign_offs.append(await asyncio.to_thread(asked.sign_off, policy, rules))
+    return replace(asked.outcome(sign_offs, task.waits_until), rests_on=asked.question)
 
 
-async def _asked(
-    question: Question,
-    policy: PolicyDocument,
-    rules: Rules,
-    selected: Sequence[Entry],
-    authority: Authority,
-) -> SignOff:
-    given = (question, policy, _published(authority, policy), rules, selected, authority)
-    # A language may take seconds (Rego does, until it is stopped): leases are renewed meanwhile.
-    return sign_off(*given) if rules.at_once else await asyncio.to_thread(sign_off, *given)
+async def at_once(
+    task: Task, tx: Transaction, batch: Batch, /, *, ledger: Ledger, languages: Mapping[str, Language]
+) -> Outcome | None:
+    """The same in the transaction that appends *batch*, which counts as if it were there already.
+
+    None if the answer may take its time: a transaction must not wait for it.
+    """
+    asked = await _asked(tx, batch, task, ledger)
+    if not all(p.language in languages and languages[p.language].at_once for p in asked.policies):
+        return None
+    sign_offs = [asked.sign_off(policy, compiled(policy, languages)) for policy in asked.policies]
+    return asked.outcome(sign_offs, task.waits_until)
+
+
+async def _asked(tx: Transaction, batch: Batch, task: Task, ledger: Ledger) -> _Asked:
+    question = replace(question_of(task), size=batch.size, now=await tx.now())
+    policies = needed(batch.authority, question.action, question.change)
+    selected = await inputs(ledger, tx, question, batch.entries)
+    return _Asked(question, policies, selected, batch.authority)
 
 
 def question_of(task: Task) -> Question:
@@ -88,10 +115,6 @@ async def lapsed(ledger: Ledger, tx: Transaction, question: Question) -> bool:
         return False
     now = replace(question, size=size)
     return await inputs(ledger, tx, question) != await inputs(ledger, tx, now)
-
-
-def _published(authority: Authority, policy: PolicyDocument) -> str:
-    return f"urn:penstock:entry:{authority.policies[policy.policy].index}"
 
 
 def _outcome(

@@ -22,7 +22,8 @@ from penstock.core.experiment import Plan
 from penstock.core.pipeline import ENDED, Attempt, Facts, Intent, Pipeline, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.engine import numbers
-from penstock.errors import Conflict, Invalid
+from penstock.engine.naming import too_late, unknown
+from penstock.errors import Conflict
 from penstock.ports import Row, SourceRevision, Store, Transaction
 
 SCHEMA = (
@@ -131,6 +132,8 @@ class Journal:
     def __init__(self, store: Store, lease_seconds: float = 10.0) -> None:
         self._store = store
         self.lease_seconds = lease_seconds
+        #: Seconds until there is something to claim, as the last `claim` saw it; None: nothing is open.
+        self.due: float | None = None
         self._committed = 0.0
 
     async def migrate(self) -> None:
@@ -150,7 +153,7 @@ class Journal:
         )
 
     async def request(self, delivery: str, word: RequestWord) -> None:
-        """Ask a running delivery to abort or promote. `Conflict` if it has ended; abort is final."""
+        """Ask a delivery to abort or promote, once or again. `Conflict` if it has ended; abort is final."""
         async with self._store.transaction() as tx:
             changed = await tx.changed(
                 f"UPDATE deliveries SET request = ?, wake = 0 WHERE id = ? AND request <> 'abort' "
@@ -158,8 +161,8 @@ class Journal:
                 (word, delivery, *(state.value for state in ENDED)),
             )
             found = await self.find(tx, delivery)
-        if not changed and found.request != word:
-            raise Conflict(f"the delivery is {found.state} ({found.outcome})", where=delivery)
+        if not changed and (found.state in ENDED or found.request != word):
+            raise too_late(found, word)
 
     async def supersede(self, tx: Transaction, delivery: str, by: str) -> None:
         """Tell a delivery of the newer one that makes it needless: it ends where it waits."""
@@ -176,8 +179,7 @@ class Journal:
         )
         exact = [row for row in rows if row[0] == delivery]
         if not delivery or len(exact or rows) != 1:
-            problem = "is ambiguous" if len(rows) > 1 else "is not known"
-            raise Invalid(f"delivery {delivery!r} {problem}", next_move="penstock status")
+            raise unknown(delivery, [str(row[0]) for row in rows], await self.recent(tx, 500))
         return await self._with_records(tx, (exact or rows)[0])
 
     async def raise_fence(self, scope: str) -> int:
@@ -226,10 +228,8 @@ class Journal:
         One delivery at a time is executing for a scope; a pending one waits for it, unless it only has to
         end: that one's fence stays 0, so that it is nobody's business outside.
         """
-        async with self._store.transaction(write=False) as tx:
-            now = await tx.now()
-            nothing = not await tx.execute(_CLAIMABLE, (now, now))
-        if nothing and time.monotonic() < self._committed + COMMIT_SECONDS:
+        self.due = await self._next_wake()
+        if self.due != 0.0 and time.monotonic() < self._committed + COMMIT_SECONDS:
             return None  # mostly so: nobody is kept waiting by a commit of nothing
         self._committed = time.monotonic()
         async with self._store.transaction() as tx:
@@ -249,7 +249,7 @@ class Journal:
             await self.hold(tx, claimed, owner)
             return claimed
 
-    async def next_wake(self) -> float | None:
+    async def _next_wake(self) -> float | None:
         """Seconds until the next wake-up or lease end of any open delivery; None if there is none."""
         async with self._store.transaction(write=False) as tx:
             ((at,),) = await tx.execute(

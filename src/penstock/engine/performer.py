@@ -22,10 +22,12 @@ from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
 from penstock.core.release import EnvironmentData, Release
 from penstock.engine import begin, chains, gate, scratch
+from penstock.engine.callers import callers
 from penstock.engine.journal import Delivery
 from penstock.engine.logs import keeping, make_room
 from penstock.errors import Broken
-from penstock.ports import Outcome, Source, Task
+from penstock.ledger.log import Batch
+from penstock.ports import Outcome, Source, Task, Transaction
 
 VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
     "begin": begin.perform,
@@ -76,12 +78,21 @@ class Engine:
         make_room(task.log)
         if intent.verb in MEET_OTHERS:
             task = replace(task, chain=await chains.chain(delivery, **self._granted(chains.chain)))
+        if intent.verb == "deploy":
+            task = replace(task, callers=await callers(delivery, **self._granted(callers)))
         if intent.verb not in NEED_TREE:
             return await self._do(task)
         # The project's own commands: no more side by side than there are processors.
         async with self._room:
             await self._check_out(task)
             return await self._do(task)
+
+    async def ask(
+        self, delivery: Delivery, pipeline: Pipeline, intent: Intent, tx: Transaction, batch: Batch
+    ) -> Outcome | None:
+        """What a gate says, in a transaction (see `gate.at_once`); None if it has to be performed."""
+        task = self.task(delivery, pipeline, intent)
+        return await gate.at_once(task, tx, batch, **self._granted(gate.at_once))
 
     async def _do(self, task: Task) -> Outcome:
         verb = VERBS[task.intent.verb]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from penstock.engine.drive import Drive, Means
+from penstock.engine.commit import Means
+from penstock.engine.drive import Drive
 from penstock.engine.journal import Delivery, Journal
 from penstock.engine.performer import Engine
 from penstock.errors import Conflict, Unavailable
@@ -81,10 +82,7 @@ class Worker:
         if len(self._running) >= self._slots:
             await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
             return
-        try:
-            due = await self._means.journal.next_wake()
-        except Unavailable:
-            due = None
+        due = self._means.journal.due
         await self._means.store.wake(min(IDLE_SECONDS, IDLE_SECONDS if due is None else max(due, 0.01)))
 
     async def _drive(self, delivery: Delivery) -> None:

@@ -85,6 +85,7 @@ class _Once:
 
     def __init__(self, language: Language) -> None:
         self._language = language
+        self.at_once = language.at_once
         self._compiled: dict[tuple[str, str], Rules] = {}
 
     def compile(self, policy: PolicyDocument) -> Rules:

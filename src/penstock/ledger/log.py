@@ -74,6 +74,28 @@ def attest(signer: Signer, statement: Statement) -> Envelope:
     return seal_statement(statement, sign)
 
 
+class Batch:
+    """Entries that will be appended together: numbered and admitted, but in no table yet."""
+
+    def __init__(self, first: int, authority: Authority) -> None:
+        self.first = first
+        self.authority = authority
+        self.entries: tuple[Entry, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """The ledger's, once it is appended."""
+        return self.first + len(self.entries)
+
+    def add(self, envelopes: Sequence[Envelope]) -> tuple[Entry, ...]:
+        """Number and admit signed statements. `Refused` or `Invalid` as `Ledger.append` says."""
+        added = tuple(Entry(self.size + number, *_kept(one)) for number, one in enumerate(envelopes))
+        for entry in added:
+            self.authority = admitted(self.authority, entry)
+        self.entries += added
+        return added
+
+
 class Ledger:
     """*signers* are the log's keys: the one in force, and those before and after it."""
 
@@ -95,18 +117,24 @@ class Ledger:
         `Refused` if a signer may not say what it says, `Invalid` if a policy is not what its text says;
         then nothing of the transaction should be kept.
         """
-        if not envelopes:
-            return ()
-        first = await self.size(tx)
-        entries = tuple(Entry(first + number, *_kept(envelope)) for number, envelope in enumerate(envelopes))
-        authority = await self._authority(tx, first)
-        for entry in entries:
-            authority = admitted(authority, entry)
-        await self._write(tx, entries, authority)
+        batch = await self.batch(tx)
+        entries = batch.add(envelopes)
+        await self.write(tx, batch)
         return entries
 
-    async def _write(self, tx: Transaction, entries: Sequence[Entry], authority: Authority) -> None:
-        """Each table in as few statements as can be: every one is a round trip to the database."""
+    async def batch(self, tx: Transaction) -> Batch:
+        """Nothing yet, after what the ledger holds: for whoever must see some entries to make others."""
+        size = await self.size(tx)
+        return Batch(size, await self._authority(tx, size))
+
+    async def write(self, tx: Transaction, batch: Batch) -> None:
+        """Append what was added, and sign the new tree head; once, in the transaction that *batch* is of.
+
+        Each table in as few statements as can be: every one is a round trip to the database.
+        """
+        entries, authority = batch.entries, batch.authority
+        if not entries:
+            return
         nodes = await self._nodes(tx, lambda node: merkle.root(entries[0].index, node))
         made = [node for entry in entries for node in _grown(nodes, entry)]
         await _insert(tx, "entries (idx, envelope)", [(e.index, e.envelope.raw) for e in entries])

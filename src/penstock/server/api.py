@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.changeset import MOST_MEMBERS
 from penstock.core.codec import decode
+from penstock.core.nearest import did_you_mean
 from penstock.engine.ship import Permit
 from penstock.errors import Conflict, Invalid
 from penstock.ledger import bundle, fsck
@@ -168,7 +169,8 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
     async def workload_logs(service: str, lines: int = 100) -> PlainTextResponse:
         known = [name for name, _ in await views.services(control)]
         if service not in known:
-            raise Invalid(f"no service {service!r}; there are: {', '.join(known) or 'none yet'}")
+            what = f"no service {service!r}; there are: {', '.join(known) or 'none yet'}"
+            raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
         state = await control.router.read(service, views.PRODUCTION)
         found = [
             f"{backend.release}  {line}"

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.errors import Broken, Invalid, PenstockError
-from penstock.server import api, hooks, metrics, pages, tlog
+from penstock.server import api, hooks, metrics, pages, rendering, tlog
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
@@ -47,7 +47,7 @@ def _answer_errors(app: FastAPI, control: ControlPlane) -> None:
 
     def answer(request: Request, error: PenstockError, status: int) -> Response:
         if pages.wanted(request):
-            return pages.problem(error, status, control.isolation)
+            return rendering.problem(error, status, control.isolation.value)
         return JSONResponse(error.to_wire(), status, media_type="application/problem+json")
 
     @app.exception_handler(PenstockError)

@@ -12,13 +12,15 @@ from __future__ import annotations
 import hashlib
 import json
 from typing import Any
+from urllib.parse import quote
 
 from fastapi import Request
 
-from penstock.engine import tokens
+from penstock.engine import sessions, tokens
 from penstock.engine.door import Login
 from penstock.errors import Refused
 from penstock.ports import Store
+from penstock.server.rendering import problem
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
@@ -31,11 +33,12 @@ HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
-    "referrer-policy": "no-referrer",
+    "referrer-policy": "same-origin",
     "cache-control": "no-store",
 }
 
 Scope = dict[str, Any]
+Refusal = tuple[int, str, str]
 
 
 def login_of(request: Request) -> Login:
@@ -60,7 +63,7 @@ class Guard:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         refusal = await self._refusal(scope, headers)
         if refusal is not None:
-            await _answer(send, *refusal)
+            await _answer(send, refusal, headers)
             return
 
         async def guarded(message: dict[str, Any]) -> None:
@@ -70,7 +73,7 @@ class Guard:
 
         await self._app(scope, receive, guarded)
 
-    async def _refusal(self, scope: Scope, headers: dict[str, str]) -> tuple[int, str, str] | None:
+    async def _refusal(self, scope: Scope, headers: dict[str, str]) -> Refusal | None:
         """(status, words, where to go) unless the request may pass."""
         length = headers.get("content-length", "0")
         most = OTHERWISE.get(scope["path"], MAX_BODY)
@@ -84,27 +87,28 @@ class Guard:
             return 421, "this server answers to 127.0.0.1 and localhost only", ""
         if scope["method"] not in ("GET", "HEAD") and not _same_origin(headers):
             return 403, "a page of another origin may not do this", ""
-        sign_in = "/login" if _host(host) == PAGES_HOST else f"http://{PAGES_HOST}{_port(host)}/login"
-        if scope["path"] == "/login" and sign_in != "/login":
-            return 303, f"people sign in at {PAGES_HOST}", sign_in
+        elsewhere = "" if _host(host) == PAGES_HOST else f"http://{PAGES_HOST}{_port(host)}"
+        if scope["path"] == "/login" and elsewhere:
+            return 303, f"people sign in at {PAGES_HOST}", f"{elsewhere}/login"
         if scope["path"].startswith(OPEN):
             return None
         identity = await self._identity(headers)
         if identity is None:
-            page = "text/html" in headers.get("accept", "")
             words = "a token is needed; `penstock up` printed one at its first start"
             if headers.get("authorization"):
                 words = "nobody here has this token: mistyped, taken back, or of another server"
-            return (303, words, sign_in) if page else (401, words, "")
+            # Whoever is signed in there already sees the page at once.
+            there = elsewhere + _path(scope) if elsewhere else "/login"
+            return (303, words, there) if _looks(headers) else (401, words, "")
         scope["penstock.login"] = Login(identity, "token")
         return None
 
     async def _identity(self, headers: dict[str, str]) -> str | None:
         kind, _, token = headers.get("authorization", "").partition(" ")
-        if kind.lower() != "bearer":
-            at_pages = _host(headers.get("host", "")) == PAGES_HOST
-            token = _cookie(headers.get("cookie", "")) if at_pages else ""
-        return await identity_of(self._store, token)
+        if kind.lower() == "bearer":
+            return await identity_of(self._store, token)
+        at_pages = _host(headers.get("host", "")) == PAGES_HOST
+        return await sessions.identity_of(self._store, _cookie(headers.get("cookie", "")) if at_pages else "")
 
 
 async def identity_of(store: Store, token: str) -> str | None:
@@ -150,14 +154,29 @@ def _encoded(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
     return [(name.encode(), value.encode()) for name, value in headers.items()]
 
 
-async def _answer(send: Any, status: int, words: str, location: str) -> None:
-    headers = {**HEADERS, "content-type": "application/problem+json"}
+def _path(scope: Scope) -> str:
+    """Path and query as they were asked for."""
+    query = scope.get("query_string", b"").decode("latin-1")
+    return quote(scope["path"]) + (f"?{query}" if query else "")
+
+
+def _looks(headers: dict[str, str]) -> bool:
+    """Whether the answer is for somebody who looks at pages."""
+    return "text/html" in headers.get("accept", "")
+
+
+async def _answer(send: Any, refusal: Refusal, asked: dict[str, str]) -> None:
+    status, words, location = refusal
+    kind = "text/html; charset=utf-8" if _looks(asked) else "application/problem+json"
+    headers = {**HEADERS, "content-type": kind}
     if status == 401:
         headers["www-authenticate"] = "Bearer"
     if location:
         headers["location"] = location
     move = "send Authorization: Bearer <token>; an administrator makes one: penstock identity token NAME"
-    move = move if status == 401 else ""
-    body = json.dumps({"word": "refused", "what": words, "where": "", "next": move})
+    pages = f"open http://{PAGES_HOST}{_port(asked.get('host', ''))}/"
+    move = {401: move, 403: pages, 421: pages}.get(status, "")
+    error = Refused(words, next_move=move)
+    body = bytes(problem(error, status).body) if _looks(asked) else json.dumps(error.to_wire()).encode()
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
-    await send({"type": "http.response.body", "body": body.encode()})
+    await send({"type": "http.response.body", "body": body})

@@ -5,72 +5,26 @@ Called by `app`. The script (``static/live.js``) only fetches the page again whe
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+import functools
+import hashlib
+from collections.abc import Callable
 from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from penstock.analysis.budget import span
 from penstock.bootstrap.control import ControlPlane
-from penstock.core.workload import Isolation
-from penstock.errors import PenstockError
+from penstock.engine import sessions
 from penstock.server import canaries, experiments, flaky, logs, slos, views
 from penstock.server.chart import picture, picture_of
 from penstock.server.guard import COOKIE, identity_of
+from penstock.server.rendering import TEMPLATES, page
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
+#: Makes a page: template, title, and what the template shows.
+Page = Callable[..., HTMLResponse]
 
 
-def _when(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%d %b %H:%M:%S")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    return f"{int(seconds) // 60} min {int(seconds) % 60:02d} s"
-
-
-def _size(count: int) -> str:
-    if count < 10_000:
-        return f"{count:,} bytes"
-    return f"{count / 1e3:,.0f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
-
-
-def _rate(arm: dict[str, Any]) -> str:
-    return f"{100 * arm['reached'] / arm['users']:.2f}%" if arm["users"] else "–"
-
-
-def _change(variant: dict[str, Any]) -> str:
-    """The interval of the ratio of two rates, as a relative change."""
-    high = f"{100 * (variant['high'] - 1):+.1f}%" if variant["high"] is not None else "more"
-    return f"{100 * (variant['low'] - 1):+.1f}% to {high}"
-
-
-TEMPLATES.filters["rate"] = _rate
-TEMPLATES.filters["change"] = _change
-TEMPLATES.filters["size"] = _size
-TEMPLATES.filters["span"] = span
 TEMPLATES.filters["picture"] = slos.picture
-TEMPLATES.filters["when"] = _when
-TEMPLATES.filters["duration"] = _duration
-
-
-def _page(template: str, title: str, isolation: Isolation, **values: Any) -> HTMLResponse:
-    text = TEMPLATES.get_template(template).render(title=title, isolation=isolation.value, **values)
-    return HTMLResponse(text)
 
 
 def wanted(request: Request) -> bool:
@@ -78,19 +32,16 @@ def wanted(request: Request) -> bool:
     return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/v1/")
 
 
-def problem(error: PenstockError, status: int, isolation: Isolation) -> HTMLResponse:
-    """What went wrong, as a page."""
-    answer = _page("problem.html", "That did not work", isolation, error=error)
-    answer.status_code = status
-    return answer
-
-
 def routes(control: ControlPlane) -> APIRouter:
     pages = APIRouter(include_in_schema=False)
+    shown = functools.partial(page, isolation=control.isolation.value)
+    _deliveries(pages, control, shown)
+    _services(pages, control, shown)
+    _signing_in(pages, control, shown)
+    return pages
 
-    def page(template: str, title: str, **values: Any) -> HTMLResponse:
-        return _page(template, title, control.isolation, **values)
 
+def _deliveries(pages: APIRouter, control: ControlPlane, page: Page) -> None:
     @pages.get("/")
     async def deliveries() -> HTMLResponse:
         found = await views.deliveries(control, "", 100)
@@ -105,6 +56,8 @@ def routes(control: ControlPlane) -> APIRouter:
         drawn = [(one, picture_of(one)) for one in weighed]
         return page("delivery.html", found["id"], delivery=found, variants=drawn, **shown)
 
+
+def _services(pages: APIRouter, control: ControlPlane, page: Page) -> None:
     @pages.get("/environments")
     async def environments() -> HTMLResponse:
         return page("environments.html", "What runs where", status=await views.status(control))
@@ -127,6 +80,8 @@ def routes(control: ControlPlane) -> APIRouter:
     async def tests(service: str) -> HTMLResponse:
         return page("flaky.html", f"Flaky tests of {service}", tests=await flaky.view(control, service))
 
+
+def _signing_in(pages: APIRouter, control: ControlPlane, page: Page) -> None:
     @pages.get("/login")
     async def login() -> HTMLResponse:
         return page("login.html", "Sign in", wrong=False)
@@ -139,8 +94,7 @@ def routes(control: ControlPlane) -> APIRouter:
             response = page("login.html", "Sign in", wrong=True)
             response.status_code = 401
             return response
+        word = await sessions.begin(control.store, hashlib.sha256(token.encode()).hexdigest())
         answer = RedirectResponse("/", 303)
-        answer.set_cookie(COOKIE, token, httponly=True, samesite="strict", max_age=7 * 86400)
+        answer.set_cookie(COOKIE, word, httponly=True, samesite="strict", max_age=sessions.LASTS)
         return answer
-
-    return pages

@@ -17,6 +17,7 @@ from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
+from penstock.core.nearest import did_you_mean
 from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
 from penstock.core.predicates import Deployed, Predicate, Promoted, Proposed, RolledBack
 from penstock.core.release import EnvironmentData, Release
@@ -325,8 +326,9 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
     async with control.store.transaction(write=False) as tx:
         now_live = await live(control.ledger, tx, service, environment)
         if now_live is None:
-            known = ", ".join(name for name, _ in await services(control)) or "none"
-            raise Invalid(f"{service} is not live in {environment}; services: {known}")
+            known = [name for name, _ in await services(control)]
+            what = f"{service} is not live in {environment}; services: {', '.join(known) or 'none'}"
+            raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
         own = await control.ledger.tagged(tx, f"delivery:{now_live.delivery}")
         history = list(await control.ledger.tagged(tx, f"service:{service}/{environment}"))
         about = await control.ledger.tagged(tx, f"about:{now_live.release.digest}")

@@ -14,7 +14,7 @@ from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
 from penstock.core.people import By, Genesis, KeyGrant, Said
 from penstock.core.pipeline import Begun, Detail, Intent, Looked, Made, Measured, Pipeline, State
-from penstock.core.predicates import Coverage
+from penstock.core.predicates import Coverage, Promoted
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.saying import spoken, statement_of
 from penstock.core.traffic import Counters
@@ -22,8 +22,8 @@ from penstock.engine.journal import Delivery, Header, Journal
 from penstock.engine.worker import Worker
 from penstock.errors import PenstockError
 from penstock.ledger.fsck import verify
-from penstock.ledger.log import Ledger, attest
-from penstock.ports import Outcome, Signer, Store
+from penstock.ledger.log import Batch, Ledger, attest
+from penstock.ports import Outcome, Signer, Store, Transaction
 
 CONFIG = ServiceConfig(service="shop", canary=CanaryConfig((50.0,), 0.05, 0.05, 0.05))
 DATA = EnvironmentData("shop", "production")
@@ -57,6 +57,14 @@ class FakeEngine:
         said = Coverage(intent.key, 1, 2, "platform")
         subject = Subject("shop", digest(delivery.id.encode()))
         return Outcome(State.SUCCESS, "done", (Statement((subject,), said),), _detail(intent))
+
+    async def ask(
+        self, delivery: Delivery, pipeline: Pipeline, intent: Intent, tx: Transaction, batch: Batch
+    ) -> Outcome | None:
+        """What its gates say, they say at once, unless they are held."""
+        if intent.verb in self.holds:
+            return None
+        return await self.perform(delivery, pipeline, intent)
 
     def forget(self, delivery: str, *, failed: bool = False) -> None:
         self.forgotten.append(delivery)
@@ -112,6 +120,14 @@ class Stage:
         async with self.store.transaction() as tx:
             statement = statement_of(spoken(said, await tx.now()))
             await self.ledger.append(tx, [attest(self.operator, statement)])
+
+    async def promoted(self, release: Release) -> None:
+        """The entry of a promotion that nothing else is known of."""
+        promoted = Promoted(f"{release.service}-0", release, DATA, None)
+        statement = Statement((Subject(release.id, release.digest),), promoted)
+        worker = await self.signer(f"of-{release.id}")
+        async with self.store.transaction() as tx:
+            await self.ledger.append(tx, [attest(worker, statement)])
 
     async def worker(self, name: str, engine: FakeEngine) -> Worker:
         return Worker(self.store, self.journal, self.ledger, engine, await self.signer(name))  # type: ignore[arg-type]

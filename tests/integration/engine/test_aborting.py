@@ -25,8 +25,10 @@ async def test_an_abort_interrupts_what_is_being_performed(tmp_path: Path, store
         found = await s.find("one")
         assert (found.state, found.outcome) == (State.CANCELLATION, "aborted")
         assert engine.keys("one")[-1] == "rollback/rollback/0"
-        with pytest.raises(Conflict, match="cancellation"):
-            await s.journal.request("one", "promote")
+        for word in ("promote", "abort"):
+            with pytest.raises(Conflict, match="it has ended already: aborted, and has no users") as told:
+                await s.journal.request("one", word)
+            assert told.value.next_move.startswith("penstock rerun one delivers it again")
 
 
 async def test_an_abort_of_what_is_being_undone_is_the_same_abort(tmp_path: Path, store: Store) -> None:

@@ -16,6 +16,8 @@ from penstock.core.mesh import Mesh, Remote
 from penstock.core.pipeline import Begun, Intent, Made, Record, State
 from penstock.core.release import Artifact, Change, Release
 from penstock.core.traffic import Backend, Egress, TrafficPlan, Weight
+from penstock.core.trafficconfig import TrafficConfig
+from penstock.engine.callers import callers
 from penstock.engine.chains import chain
 from penstock.engine.journal import Delivery, Header
 from penstock.engine.queue import Proposal, Queue
@@ -25,9 +27,14 @@ from penstock.ports import Store
 REMOTE = Remote("west", "east", "east:8843", "pem")
 
 
-def proposal(service: str, *calls: str, beside: tuple[str, ...] = ()) -> Proposal:
+def proposal(
+    service: str, *calls: str, beside: tuple[str, ...] = (), callers: tuple[str, ...] | None = None
+) -> Proposal:
+    traffic = TrafficConfig(callers=callers)
     change = Change("code", service, "production", f"/{service}", "1" * 40, "Dana", "A change")
-    return Proposal(Header(change, replace(CONFIG, service=service, calls=calls), beside=beside))
+    return Proposal(
+        Header(change, replace(CONFIG, service=service, calls=calls, traffic=traffic), beside=beside)
+    )
 
 
 class Place:
@@ -124,3 +131,17 @@ async def test_one_by_itself_has_no_chain(tmp_path: Path, store: Store) -> None:
         place = Place(s)
         await place.build(await place.queue.add(proposal("catalog")))
         assert await place.chain(await place.queue.add(proposal("storefront", "catalog"))) == ()
+
+
+async def test_who_calls_a_service_is_asked_where_its_rules_say_who_may(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        place = Place(s)
+        for service, calls in (("till", ("catalog",)), ("mail", ("stock",))):
+            await place.users(service, f"{service}-1", *calls)
+            await s.promoted(Release(service, "production", digest(b"1"), DATA.digest))
+        open_to_all, ruled = proposal("catalog"), proposal("catalog", callers=())
+        for proposed, expected in ((open_to_all, ()), (ruled, ("storefront", "till"))):
+            started = await place.queue.add_together([proposal("storefront", "catalog"), proposed])
+            (own,) = [name for name in started if name.startswith("catalog")]
+            powers = {"store": s.store, "journal": s.journal, "ledger": s.ledger, "router": place.router}
+            assert await callers(await s.find(own), **powers) == expected

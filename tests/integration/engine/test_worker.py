@@ -20,7 +20,8 @@ from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, State, stand
 from penstock.core.pipeline import Stage as Planned
 from penstock.core.release import Artifact, Release
 from penstock.engine import gate
-from penstock.engine.drive import Drive, Means
+from penstock.engine.commit import Means
+from penstock.engine.drive import Drive
 from penstock.engine.journal import MAX_ATTEMPTS, Delivery
 from penstock.errors import Conflict, Invalid, Unavailable
 from penstock.ports import Outcome, Store, Task
@@ -275,6 +276,41 @@ async def test_a_database_that_dies_on_the_way_loses_nothing(
     await store.close()
 
 
+async def test_a_step_the_gate_after_it_and_the_end_are_kept_together(tmp_path: Path, store: Store) -> None:
+    """A tree head is signed in each transaction that appends: none lies between them."""
+    async with stage(tmp_path, store) as s:
+        await s.queue("one")
+        async with running(await s.worker("w", FakeEngine())):
+            await s.ended("one")
+        records = {record.intent.key: record for record in (await s.find("one")).records}
+        async with s.store.transaction(write=False) as tx:
+            heads = {size for (size,) in await tx.execute("SELECT size FROM checkpoints")}
+            size = await s.ledger.size(tx)
+        # The one before the promotion may be asked when the canary has waited.
+        gates = [records[f"{stage}/gate/0"].entries[0] for stage in ("deploy", "canary")]
+        assert not heads.intersection(gates), "signed before a gate's answer"
+        assert records["promote/promote/0"].entries == (size - 2,)
+        assert size - 1 not in heads, "signed before the end"
+        assert records["acceptance/acceptance/0"].entries[0] in heads, "two steps are two commits"
+        await agrees(s, "one")
+
+
+class StumblingEngine(FakeEngine):
+    async def ask(self, *_: object) -> None:
+        raise ValueError("a fault of ours")
+
+
+async def test_a_gate_that_stumbles_costs_no_outcome(tmp_path: Path, store: Store) -> None:
+    async with stage(tmp_path, store) as s:
+        engine = StumblingEngine()
+        await s.queue("one")
+        async with running(await s.worker("w", engine)):
+            await s.ended("one")
+        assert (await s.find("one")).outcome == "promoted"
+        assert engine.keys("one") == [record.intent.key for record in (await s.find("one")).records]
+        await agrees(s, "one")
+
+
 class AskingEngine(FakeEngine):
     """Its gates give answers that rest on the ledger; *meanwhile* happens after the first was asked."""
 
@@ -289,6 +325,9 @@ class AskingEngine(FakeEngine):
         fence = Fence(delivery.scope, delivery.fence, intent.key)
         change, folder = delivery.header.change, self.s.folder
         return Task(delivery.id, intent, change, CONFIG, fence, folder, folder, None, None, artifact, release)
+
+    async def ask(self, *_: object) -> None:
+        """They take their time: a transaction does not wait for them."""
 
     async def perform(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Outcome:
         outcome = await super().perform(delivery, pipeline, intent)

@@ -27,9 +27,9 @@ from penstock.core.policy import ACTIONS, PolicyDocument, Rules, RuleVerdict, gu
 from penstock.core.predicates import Predicate, SignOff
 from penstock.engine import gate
 from penstock.ledger import bundle
-from penstock.ledger.log import attest
+from penstock.ledger.log import Batch, attest
 from penstock.policyfile import parse_policy
-from penstock.ports import Outcome
+from penstock.ports import Outcome, Transaction
 
 FIRST = Delivery("d-1", artifact("a"))
 LATER = Delivery("d-2", artifact("b"), FIRST.release)
@@ -104,6 +104,8 @@ async def test_the_shipped_policies(
 class Slow:
     """CEL for somebody who decides only once the loop has gone on."""
 
+    at_once = False
+
     def __init__(self) -> None:
         self.asked, self.went_on = threading.Event(), threading.Event()
 
@@ -115,7 +117,6 @@ class Slow:
 class SlowRules:
     rules: Rules
     language: Slow
-    at_once: bool = False
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         self.language.asked.set()
@@ -130,6 +131,34 @@ async def test_a_language_that_takes_its_time_holds_nobody_else_up(world: World)
     assert await asyncio.to_thread(slow.asked.wait, 10)
     slow.went_on.set()
     assert (await asking).state == "success"
+
+
+async def test_it_counts_evidence_that_is_appended_with_its_answer(world: World) -> None:
+    await world.propose(FIRST)
+    await world.report(FIRST, built(), scanned())
+    async with world.store.transaction() as tx:
+        batch = await world.ledger.batch(tx)
+        batch.add(world.attested(FIRST, suite_ran()))
+        outcome = await at_once(world, tx, batch)
+        assert outcome is not None
+        batch.add([attest(world.worker, statement) for statement in outcome.statements])
+        await world.ledger.write(tx, batch)
+        heads = await tx.execute("SELECT size FROM checkpoints WHERE size > ?", (batch.first,))
+    assert outcome.state == "success", outcome.reason
+    assert heads == [(batch.first + 3,)], "one tree head over the evidence and both sign-offs"
+    assert (await world.verify()).problems == ()
+
+
+async def test_no_transaction_waits_for_a_language_that_takes_its_time(world: World) -> None:
+    world.languages["cel"] = Slow()
+    await world.propose(FIRST)
+    async with world.store.transaction() as tx:
+        assert await at_once(world, tx, await world.ledger.batch(tx)) is None
+
+
+async def at_once(world: World, tx: Transaction, batch: Batch) -> Outcome | None:
+    task, languages = world.task(FIRST, "deploy"), world.languages
+    return await gate.at_once(task, tx, batch, ledger=world.ledger, languages=languages)
 
 
 async def test_a_first_release_has_no_canary(world: World) -> None:

@@ -122,11 +122,13 @@ class World:
 
     async def report(self, delivery: Delivery, *predicates: Predicate) -> tuple[Entry, ...]:
         """Evidence about the delivery's artifact and release, signed by the worker."""
+        return await self.keep(*self.attested(delivery, *predicates))
+
+    def attested(self, delivery: Delivery, *predicates: Predicate) -> list[Envelope]:
+        """The same, not kept yet."""
         found = delivery.artifact, delivery.release
         subjects = (Subject(found[0].name, found[0].digest), Subject(found[1].id, found[1].digest))
-        return await self.keep(
-            *(attest(self.worker, Statement(subjects, self.stamped(p))) for p in predicates)
-        )
+        return [attest(self.worker, Statement(subjects, self.stamped(p))) for p in predicates]
 
     def stamped(self, predicate: Predicate) -> Predicate:
         """With its time, as the worker records it, where its kind has one."""

@@ -74,7 +74,7 @@ class Server(http.server.ThreadingHTTPServer):
     daemon_threads = False  # so that closing waits for what is under way
 
 
-server = Server(("127.0.0.1", int(os.environ["PORT"])), Handler)
+server = Server(("127.0.0.1", 0 if life == "elsewhere" else int(os.environ["PORT"])), Handler)
 signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
 server.serve_forever(0.05)
 server.server_close()

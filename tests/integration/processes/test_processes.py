@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import signal
 import socket
 from dataclasses import replace
@@ -249,3 +250,20 @@ async def test_a_taken_port_is_said_in_the_workloads_own_words(short_tmp: Path) 
             house.new_driver()
             told = await house.until(lambda p: "Address already in use" in p.reason)
         assert not told.failed, "what once served is not given up"
+
+
+@pytest.mark.parametrize(
+    ("life", "why"),
+    [
+        (
+            "elsewhere",
+            r": it must listen on 127\.0\.0\.1:\$PORT \(here \d+\), and it listened on 127\.0\.0\.1:\d+;",
+        ),
+        ("mute", ": no answer below 500 came from /health;"),
+    ],
+)
+async def test_what_never_gets_ready_is_told_what_it_must_do(house: House, life: str, why: str) -> None:
+    late = replace(workload(house.artifact, life), start_seconds=1.0)
+    await house.platform.place(late, fence=FENCE)
+    failed = await house.until(lambda p: p.failed)
+    assert re.search(f"^not ready after 1 s{why}", failed.reason), failed.reason

@@ -51,9 +51,10 @@ from penstock.engine import begin, gate
 from penstock.engine.journal import Delivery
 from penstock.engine.ship import Shipping
 from penstock.engine.worker import Worker
-from penstock.ports import Artifacts, Image, Outcome, Task
+from penstock.ledger.log import Batch
+from penstock.ports import Artifacts, Image, Outcome, Task, Transaction
 from penstock.server.app import create_app
-from penstock.server.guard import Guard
+from penstock.server.guard import COOKIE, Guard
 
 CONFIG = ServiceConfig(
     service="shop",
@@ -119,6 +120,11 @@ class ScriptedEngine:
             await self.blocked.wait()
         play: Callable[[Task], Outcome] = getattr(self, f"_{intent.verb}")
         return play(task)
+
+    async def ask(
+        self, delivery: Delivery, pipeline: Pipeline, intent: Intent, tx: Transaction, batch: Batch
+    ) -> Outcome | None:
+        return await self.control.engine.ask(delivery, pipeline, intent, tx, batch)
 
     def task(self, delivery: Delivery, pipeline: Pipeline, intent: Intent) -> Task:
         return self.control.engine.task(delivery, pipeline, intent)
@@ -342,6 +348,17 @@ class Playhouse:
                 return view
             threading.Event().wait(0.05)
         raise AssertionError(f"{delivery} did not end: {view}")
+
+    def session(self) -> str:
+        """What the cookie of a browser holds that has signed in."""
+        form = {"token": self.token}
+        answer = httpx.post(self.pages + "/login", data=form, trust_env=False)
+        return answer.cookies[COOKIE]
+
+    @property
+    def pages(self) -> str:
+        """Where people look at pages."""
+        return self.url.replace("127.0.0.1", "localhost")
 
     def client(self, **headers: str) -> httpx.Client:
         """With the token, unless other *headers* are given."""

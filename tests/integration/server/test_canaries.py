@@ -92,7 +92,7 @@ def test_the_page_draws_the_canary_and_where_it_stopped(
     house: Playhouse, told: Told, browser: Browser
 ) -> None:
     page = f"{house.url.replace('127.0.0.1', 'localhost')}/deliveries/{told.rolled_back['id']}"
-    browser.open(page, penstock=house.token)
+    browser.open(page, penstock=house.session())
     words = browser.until("document.querySelector('#canary figcaption').innerText")
     assert "FAIL, stopped at look 1" in words
     assert browser.until("document.querySelectorAll('#canary svg polyline').length") == 3

@@ -48,6 +48,7 @@ def test_ship_says_who_refused_why_and_what_next(sh: Shell, house: Playhouse) ->
     assert sh.code == 1
     assert "✗ refused by security-lead" in out
     assert "1 critical: CVE-1" in out
+    assert "security-lead: security-lead" not in out
     assert "next: penstock logs shop-" in sh.err
 
 
@@ -118,6 +119,52 @@ def test_abort_stops_a_running_delivery(sh: Shell, house: Playhouse) -> None:
     assert sh.json("abort", delivery) == {"delivery": delivery}
     with house.client() as client:
         assert house.ended(client, delivery)["outcome"] == "aborted"
+
+
+def test_what_has_ended_says_what_is_and_what_can_be_done(sh: Shell, told: Told) -> None:
+    back = told.rolled_back["id"]
+    for delivery, what, move in (
+        (told.good["id"], "it has ended already: promoted", "penstock rollback shop"),
+        (back, "it has ended already: rolled-back, and has no users", f"penstock rerun {back}"),
+    ):
+        sh("abort", delivery)
+        assert (sh.code, sh.err.splitlines()[0]) == (1, f"✗ {delivery}: {what}")
+        assert sh.err.splitlines()[1].startswith(f"  next: {move}")
+
+
+def test_after_a_rollback_everything_says_why_and_where_to_look(sh: Shell, told: Told) -> None:
+    name = told.rolled_back["id"]
+    why = f"✗ rolled-back at canary: look 1: {told.rolled_back['reason']}"
+    move = (
+        f"next: penstock logs {name} rollback; penstock canary replay {name}; penstock policy explain {name}"
+    )
+    assert "p95 900 ms against 20 ms" in why
+    for words in (("policy", "explain"), ("why",), ("status",)):
+        assert why in sh(*words, name)
+        assert move in sh.out
+    assert "rollback <of>" in sh("logs", name, "rollback")
+    assert (why in sh.err, move in sh.err) == (True, True)
+
+
+def test_a_service_is_taken_for_its_newest_delivery_where_that_is_only_looked_at(sh: Shell) -> None:
+    newest = sh.json("status")["deliveries"][0]["id"]
+    for words in (("status", "shop"), ("policy", "explain", "shop")):
+        view = sh.json(*words)
+        assert view.get("id", view.get("delivery")) == newest
+    assert sh("evidence", "list", "shop") == sh("evidence", "list", newest)
+    sh("abort", "shop")
+    assert sh.code == 2
+    assert "shop is a service, not a delivery" in sh.err
+    assert f"next: its newest delivery: {newest} (" in sh.err
+
+
+def test_a_name_that_nobody_has_is_told_what_it_may_have_been(sh: Shell) -> None:
+    sh("why", "shpo")
+    assert (sh.code, "did you mean shop?\n  next: penstock status" in sh.err) == (2, True)
+    sh("why", "nope")
+    assert (sh.code, "did you mean" in sh.err, "next: penstock status" in sh.err) == (2, False, True)
+    sh("status", "shpo")
+    assert (sh.code, "delivery 'shpo' is not known; did you mean shop?" in sh.err) == (2, True)
 
 
 def test_a_bundle_is_exported_and_verified_offline(

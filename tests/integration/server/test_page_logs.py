@@ -42,7 +42,7 @@ def test_a_long_output_on_a_page(house: Playhouse, browser: Browser) -> None:
             threading.Event().wait(0.01)
         log.write_text(lines(0, 100_000))
         browser.open(
-            f"{house.url.replace('127.0.0.1', 'localhost')}/deliveries/{delivery}", penstock=house.token
+            f"{house.url.replace('127.0.0.1', 'localhost')}/deliveries/{delivery}", penstock=house.session()
         )
         # The end first, and only a piece of it.
         text = browser.until(f"{PRE}.textContent.endsWith('line 99999 <b> &amp; ä\\n') && {PRE}.textContent")

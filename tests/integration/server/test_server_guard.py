@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import http.client
 import re
+import sqlite3
 import stat
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+from browser import Browser
 from playhouse import Playhouse, Told
 
 from penstock.server.app import create_app
@@ -163,6 +166,7 @@ def test_people_are_sent_to_sign_in_and_then_to_the_pages(
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
         assert "domain" not in cookie
+        assert house.token not in cookie, "whoever reads it has no token"
         assert browser.get("/environments").status_code == 200
 
 
@@ -170,11 +174,12 @@ def test_no_cookie_of_ours_is_ever_sent_to_a_service(house: Playhouse, browser: 
     """Services are at 127.0.0.1, and cookies know no ports: people sign in at localhost alone."""
     with house.client(accept="text/html") as client:
         sent = client.get("/")
-        assert sent.headers["location"] == f"{browser.base_url}/login".replace("//login", "/login")
-        assert client.get("/login").headers["location"] == sent.headers["location"]
+        assert sent.headers["location"] == f"{house.pages}/"
+        assert client.get("/slos?after=a").headers["location"] == f"{house.pages}/slos?after=a"
+        assert client.get("/login").headers["location"] == f"{house.pages}/login"
         answer = client.post("/login", data={"token": house.token})
         assert "set-cookie" not in answer.headers
-    with house.client(cookie=f"{COOKIE}={house.token}") as client:
+    with house.client(cookie=f"{COOKIE}={house.session()}") as client:
         assert client.get("/v1/health").status_code == 401
     assert all(address.startswith("http://127.0.0.1:") for address in addresses(house))
 
@@ -187,8 +192,53 @@ def addresses(house: Playhouse) -> list[str]:
 @pytest.mark.parametrize("other", ["a@b=1; ", "=; ;;", "x" * 3000 + "=1; ", 'q="; '])
 def test_other_peoples_cookies_do_no_harm(house: Playhouse, browser: httpx.Client, other: str) -> None:
     with browser:
-        headers = {"cookie": f"{other}{COOKIE}={house.token}"}
+        headers = {"cookie": f"{other}{COOKIE}={house.session()}"}
         assert browser.get("/v1/health", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["a token", "ended", "of a token that was taken back", "made up"])
+def test_a_session_is_no_token_and_ends(house: Playhouse, browser: httpx.Client, kind: str) -> None:
+    word = {"a token": house.token, "made up": "x" * 43}.get(kind) or house.session()
+    if kind in ("ended", "of a token that was taken back"):
+        column, value = ("expires", 1.0) if kind == "ended" else ("token", "00")
+        with sqlite3.connect(house.home.store, timeout=30) as store:
+            hashed = hashlib.sha256(word.encode()).hexdigest()
+            store.execute(f"UPDATE sessions SET {column} = ? WHERE hash = ?", (value, hashed))
+        store.close()
+    with browser:
+        answer = browser.get("/", headers={"cookie": f"{COOKIE}={word}"})
+        assert (answer.status_code, answer.headers.get("location")) == (303, "/login")
+    with house.client(authorization=f"Bearer {house.session()}") as client:
+        assert client.get("/v1/health").status_code == 401
+
+
+@pytest.mark.parametrize(("host", "status"), [("evil.example:7070", 421), ("localhost:7070", 403)])
+def test_a_refusal_is_a_page_for_a_browser(house: Playhouse, host: str, status: int) -> None:
+    given = {"host": host, "origin": "http://evil.example", "accept": "text/html,*/*"}
+    with house.client(**given) as client:
+        answer = client.post("/login")
+    assert (answer.status_code, answer.headers["content-type"]) == (status, "text/html; charset=utf-8")
+    assert "<h1>That did not work</h1>" in answer.text
+    assert "open http://localhost:7070/" in answer.text
+    assert "evil" not in answer.text
+
+
+def test_people_who_come_by_number_can_sign_in_too(house: Playhouse, told: Told, short_tmp: Path) -> None:
+    """Told by a browser: what it sends along depends on the way on which a page was reached."""
+    browser = Browser(short_tmp)
+    try:
+        browser.open(f"{house.url}/environments")
+        browser.until("location.hostname == 'localhost' && document.querySelector('input[name=token]')")
+        browser.until(
+            f"(document.querySelector('input').value = '{house.token}', document.forms[0].submit(), 1)"
+        )
+        browser.until("location.pathname == '/' && document.querySelector('h1').innerText == 'Deliveries'")
+        browser.open(f"{house.url}/environments")
+        browser.until(
+            "location.hostname == 'localhost' && document.querySelector('h1').innerText == 'What runs where'"
+        )
+    finally:
+        browser.close()
 
 
 def test_static_files_are_our_own_and_small(house: Playhouse) -> None:

@@ -289,7 +289,7 @@ def test_the_picture_in_a_browser(office: Office, published: int, short_tmp: Pat
     browser = Browser(short_tmp)
     try:
         url = office.house.url.replace("127.0.0.1", "localhost")
-        browser.open(f"{url}/slos", penstock=office.house.token)
+        browser.open(f"{url}/slos", penstock=office.house.session())
         box = "document.querySelector('svg.budget polyline').getBoundingClientRect()"
         assert browser.until(f"{box}.height > 20 && {box}.width > 100")
         assert browser.until("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -55,3 +55,31 @@ def test_a_key_that_was_taken_back_is_not_given_again_unnoticed(office: Office) 
     sh.ok("identity", "revoke-key", keyid, "--reason", "laptop lost")
     sh.ok("identity", "add", "lena", "--public-key", f"{path}.pub")
     assert "this key was revoked before (entry " in sh.err
+
+
+def test_a_policy_of_a_role_that_nobody_holds_is_told(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sh = office.sh
+    text = sh.json("policy", "show", "security-lead")["source"]
+    good = office.write(text)
+    slip = office.write(text.replace("owner: security-lead", "owner: secruity-lead"), "slip.yaml")
+    sh.ok("policy", "lint", slip)
+    assert "! nobody holds the role secruity-lead" in sh.err
+    assert "did you mean security-lead?\n  next: penstock role grant NAME secruity-lead" in sh.err
+    sh.ok("policy", "lint", good)
+    assert sh.err == ""
+    monkeypatch.setenv("PENSTOCK_HOME", str(office.folder / "nobody"))
+    sh.ok("policy", "lint", slip)
+    assert (
+        "! secruity-lead is none of the roles that come with Penstock; did you mean security-lead?" in sh.err
+    )
+    sh.ok("policy", "lint", good)
+    assert sh.err == ""
+
+
+def test_what_is_wrong_with_a_policy_has_one_next_move(office: Office) -> None:
+    text = office.sh.json("policy", "show", "security-lead")["source"]
+    office.sh("policy", "lint", office.write(text.replace("[deploy", "[deplyo")))
+    assert (office.sh.code, office.sh.err.count("next: ")) == (2, 1)
+    assert "guards 'deplyo'; it may guard: deploy, shift, promote; did you mean deploy?" in office.sh.err

@@ -20,6 +20,7 @@ from pathlib import Path
 from penstock.adapters.processes.images import Images
 from penstock.adapters.processes.instance import BACKOFF, Runner, free_port
 from penstock.adapters.processes.limits import Watch, advisory
+from penstock.adapters.processes.listening import not_ready
 from penstock.adapters.processes.probes import Probes
 from penstock.adapters.processes.record import (
     MAX_CRASHES,
@@ -265,7 +266,8 @@ class Processes:
             elif now > record.started + workload.start_seconds and not record.served:
                 words = last_words(place, record, workload.secrets)
                 record.phase = Phase.FAILED
-                record.reason = f"not ready after {workload.start_seconds:g} s; its output:\n{words}"
+                port, pids = self._runner.port(record), self._runner.own(record)
+                record.reason = f"{not_ready(workload, port, pids)}; its output:\n{words}"
                 self._in_background(self._end([record], release, at_most=STOP_SECONDS))
         elif exceeded := self._watch.exceeded(record, workload.limits):
             record.ended_for = exceeded

@@ -99,7 +99,7 @@ class Runner:
         egress, kept = given
         command = workload.command or image.command
         ports = egress if bare else tuple(INNER_EGRESS + n for n in range(len(workload.calls)))
-        env = {**image.env, **workload.env, "PORT": str(record.port if bare else INNER_PORT)}
+        env = {**image.env, **workload.env, "PORT": str(self.port(record))}
         env |= {variable(c): f"http://127.0.0.1:{p}" for c, p in zip(workload.calls, ports, strict=True)}
         mounts = [Mount(str(image.root / "app"), "/app"), Mount(str(place.data), "/data", writable=True)]
         if bare:  # there, the first process is the workload's own
@@ -120,6 +120,16 @@ class Runner:
         if child.poll() is not None:
             record.exit_code = child.returncode
         return child.returncode is None
+
+    def port(self, record: Record) -> int:
+        """What it is told as ``PORT``."""
+        return record.port if self.sandbox.isolation is Isolation.NONE else INNER_PORT
+
+    def own(self, record: Record) -> list[int]:
+        """Its processes that are not ours."""
+        process = _process(record)
+        every = (process, *_descendants(process)) if process else ()
+        return [one.pid for one in every if not _is_shim(one)]
 
     def adopt(self, records: Collection[tuple[Record, Place]]) -> None:
         """Take up what runs and is not on record: its agent died between starting it and writing it down."""
@@ -234,9 +244,15 @@ def _signal(process: psutil.Process, number: signal.Signals, isolation: Isolatio
             os.killpg(process.pid, number)
         return True
     told = False
-    for child in _descendants(process):
+    for child in filter(_is_shim, _descendants(process)):
         with contextlib.suppress(psutil.Error):
-            if "/run/shim.py" in child.cmdline()[:4]:
-                child.send_signal(number)
-                told = True
+            child.send_signal(number)
+            told = True
     return told
+
+
+def _is_shim(process: psutil.Process) -> bool:
+    try:
+        return "/run/shim.py" in process.cmdline()[:4]
+    except psutil.Error:
+        return False

@@ -28,6 +28,8 @@ MAX_WORDS = 4000
 class Rego:
     """Compiles policies. All of them share one process (of *engine*), which is started with the first."""
 
+    at_once = False
+
     def __init__(self, engine: Engine | None = None) -> None:
         self._engine = engine or Engine()
 
@@ -67,7 +69,6 @@ class _Compiled:
     module: str
     checked: Checked
     engine: Engine
-    at_once: bool = False
 
     def decide(self, facts: Mapping[str, Fact]) -> tuple[RuleVerdict, ...]:
         """One verdict, of the rule ``deny``. Never raises.
