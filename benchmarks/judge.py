@@ -2,9 +2,9 @@
 
     benchmarks/judge.py [--json FILE] [--runs N] [--markdown FILE]
 
-Every run has 50 intervals; every rule has α 0.01 and one metric, failed requests. The judge looks after every
-interval. Seeded: the same figures each time. Goals are printed as met or not; the exit code is 1 if one is
-not.
+Every run has 50 intervals; every rule has α 0.01 and one metric, failed requests or a quantile of latency.
+The judge looks after every interval. Seeded: the same figures each time. Goals are printed as met or not; the
+exit code is 1 if one is not.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ import numpy as np
 # Found from anywhere, like the other benchmarks.
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.parts import judging
+from benchmarks.parts import judging, timing
 from benchmarks.parts.judging import ALPHA, INTERVALS, Real, Runs, Stops
 from benchmarks.parts.margins import Needed, needed
+from benchmarks.parts.telling import Goal, number, table
 
 from penstock.analysis.judge import Arm, Span, judge
 from penstock.core.canary import Rule
@@ -34,6 +35,8 @@ from penstock.core.verdict import Result
 SEED = 20261127
 #: Solving for the shift of two samples takes a millisecond for each run.
 FEWER = 10
+#: A histogram is forty numbers where a count is one.
+TIMED = 5
 SIZES = (10, 30, 100, 300, 1000)
 EFFECTS = {0.001: (1.0, 2.0, 3.0, 5.0, 10.0, 30.0), 0.01: (1.0, 1.5, 2.0, 3.0, 5.0)}
 VERDICT_INTERVALS = 10_000
@@ -62,13 +65,6 @@ class Shape:
     name: str
     kind: str
     runs: Callable[[np.random.Generator, int], Runs]
-
-
-@dataclass(frozen=True)
-class Goal:
-    what: str
-    met: bool
-    figure: str
 
 
 RULES: dict[str, Callable[[Runs], Stops]] = {
@@ -320,15 +316,6 @@ def tables(
     return "\n".join(parts) + "\n"
 
 
-def number(value: float) -> str:
-    return "–" if not np.isfinite(value) else f"{value:,.0f}"
-
-
-def table(head: Sequence[object], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
-
-
 INTRODUCTION = """# The canary judge, measured
 
 Written by `benchmarks/judge.py --runs {runs} --markdown docs/reference/judge.md`; do not edit.
@@ -343,12 +330,28 @@ says otherwise, α {alpha:.0%}, and one metric. The rules beside the judge:
   the end; on {fewer} runs.
 * **1% once**, **1% five times**: an interval with more than 1% errors is a failed check; so many of them stop
   the run.
+
+Latencies are log-normal: half up to 8 ms, 95% up to 21 ms, 99% up to 32 ms, in the proxy's buckets; on
+{timed} runs. The margin of p95 is 1.5 times or 10 ms, that of p99 twice or 10 ms, whichever is more: one that
+is just as much slower is hardly beyond it. Beside the judge's test of a quantile:
+
+* **slow**: its test on the share of slow requests, above {slow:g} ms here and with a margin of 5 points.
+* **bounds**: what the interval of the quantile would find by itself, at the last look and with the same α
+  and margin; on 200 runs.
 """
 
 
 def page(runs: int, body: str) -> str:
     fewer = max(200, runs // FEWER)
-    head = INTRODUCTION.format(runs=runs, intervals=INTERVALS, alpha=ALPHA, fewer=f"{min(fewer, runs):,}")
+    timed = f"{max(timing.CHUNK, runs // TIMED):,}"
+    head = INTRODUCTION.format(
+        runs=runs,
+        intervals=INTERVALS,
+        alpha=ALPHA,
+        fewer=f"{min(fewer, runs):,}",
+        timed=timed,
+        slow=timing.SLOW_MS,
+    )
     return f"{head}\n{body}"
 
 
@@ -368,13 +371,16 @@ def main() -> int:
     if given.runs < 200:
         parser.error("--runs: 200 or more, or chance decides which goals are met")
     cells, found, margins = grid(given.runs), alarms(given.runs), needed(SEED)
-    met = goals(cells, found, given.runs)
-    body = tables(cells, found, margins, met)
+    timed = timing.measured(SEED, max(timing.CHUNK, given.runs // TIMED))
+    met = goals(cells, found, given.runs) + timed.goals()
+    body = f"{tables(cells, found, margins, met)}\n{timed.tables()}"
     print(body)
     if given.markdown:
         given.markdown.write_text(page(given.runs, body), encoding="utf-8")
     if given.json:
-        given.json.write_text(json.dumps({"figures": figures(cells, found, margins)}, indent=2) + "\n")
+        given.json.write_text(
+            json.dumps({"figures": figures(cells, found, margins) | timed.figures()}, indent=2) + "\n"
+        )
     return 0 if all(goal.met for goal in met) else 1
 
 

@@ -69,15 +69,17 @@ class Stops:
 # --- ours ------------------------------------------------------------------------------------------------
 
 
-def ours(runs: Runs, *, clusters: bool = True) -> Stops:
-    """The judge of one metric with all of alpha; without *clusters*, requests are believed independent."""
+def ours(runs: Runs, *, clusters: bool = True, also: NDArray[np.bool_] | None = None) -> Stops:
+    """The judge of one metric with all of alpha; without *clusters*, requests are believed independent. It
+    stops only at looks at which what is asked *also* holds."""
     looks = np.arange(1, runs.n.shape[1] + 1)
     divisor = _clusters(runs) if clusters else np.ones(runs.n.shape)
     if clusters:
         divisor = np.where(looks < dispersion.ENOUGH, np.maximum(divisor, dispersion.UNMEASURED), divisor)
-    won = _log_evidence(runs, divisor) >= math.log(1 / (ALPHA * SEQUENTIAL))
+    asked = np.ones(runs.n.shape, dtype=bool) if also is None else also
+    won = (_log_evidence(runs, divisor) >= math.log(1 / (ALPHA * SEQUENTIAL))) & asked
     at = np.where(won.any(1), won.argmax(1) + 1, 0)
-    late = np.flatnonzero(at == 0)
+    late = np.flatnonzero((at == 0) & asked[:, -1])
     last = _tails(runs, divisor[:, -1], late, runs.steps) <= ALPHA * (1 - SEQUENTIAL)
     at[late[last]] = looks[-1]
     return Stops(at)

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,6 +42,8 @@ from penstock.core.workload import (
     Scaling,
 )
 from penstock.errors import Invalid
+from penstock.yamltext import documents
+from penstock.yamltext import line_of as line_of
 
 T = TypeVar("T")
 
@@ -118,7 +121,7 @@ def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
     config = load(ServiceConfig, path) if path.is_file() else ServiceConfig()
     named = ServiceConfig(**{**vars(config), "service": config.service or _slug(fallback_name)})
     try:
-        _check_service(named)
+        check_service(named)
     except Invalid as error:
         raise Invalid(error.what, where=error.where, next_move=error.next_move or REFERENCE) from error
     return named
@@ -151,35 +154,21 @@ def load(kind: type[T], path: Path) -> T:
         return parse(kind, file.read(MAX_BYTES + 1), path.name)
 
 
-#: What most syntax errors come of.
-YAML_MOVE = "look at the indentation, and put quotes around text that holds ': ' or ' #'"
+def _only(data: bytes, name: str) -> tuple[yaml.Node | None, Any]:
+    found = list(islice(documents(data, name, MAX_BYTES), 2))
+    if len(found) > 1:
+        line = found[1][0].start_mark.line + 1
+        what = "not valid YAML: expected one document, found another"
+        raise Invalid(what, where=f"{name}:{line}", next_move="leave one of them")
+    return found[0] if found else (None, None)
+
+
 REFERENCE = "the documented reference: penstock doctor --reference"
 
 
 def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> T:
     """Decode YAML bytes as *kind*. Errors name the file *name*, and *reference* for its fields."""
-    if len(data) > MAX_BYTES:
-        raise Invalid(f"larger than {MAX_BYTES} bytes", where=name)
-    try:
-        data.decode()  # the library would take UTF-16 too, and nobody else
-        loader = yaml.SafeLoader(data)
-        node = loader.get_single_node()
-        _refuse_tricks(node, name)
-        value = None if node is None else loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        what = ", ".join(filter(None, (error.problem, error.context)))
-        raise Invalid(f"not valid YAML: {what}", where=f"{name}:{line}", next_move=YAML_MOVE) from error
-    except (
-        yaml.YAMLError,
-        ValueError,
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-        RecursionError,
-    ) as error:
-        # Given a tag that does not fit (`!!int ""`), the library raises whatever comes of it.
-        raise Invalid(f"not valid YAML: {error}", where=name, next_move=YAML_MOVE) from error
+    node, value = _only(data, name)
     try:
         return decode(kind, {} if value is None else value)
     except Invalid as error:
@@ -225,7 +214,8 @@ def environment_data(
     return data
 
 
-def _check_service(config: ServiceConfig) -> None:
+def check_service(config: ServiceConfig) -> None:
+    """Raise `Invalid`, naming the field, for what no service can be."""
     for name in (config.service, *config.calls):
         if not NAME.fullmatch(name):
             raise Invalid(
@@ -328,50 +318,3 @@ def _check_command(text: str | None) -> None:
 
 def _slug(name: str) -> str:
     return re.sub(r"[^a-z0-9-]+", "-", name.lower()).strip("-0123456789")[:40] or "service"
-
-
-def _refuse_tricks(node: yaml.Node | None, name: str, seen: set[int] | None = None) -> None:
-    # A few nested aliases expand to gigabytes; nobody needs them here. Of a key given twice the last would
-    # count, and whoever reads a policy would have read the first.
-    seen = set() if seen is None else seen
-    if node is None:
-        return
-    if id(node) in seen:
-        raise Invalid("YAML aliases are not supported", where=f"{name}:{node.start_mark.line + 1}")
-    seen.add(id(node))
-    keys: set[str] = set()
-    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-        if isinstance(key, yaml.ScalarNode) and key.value in keys:
-            twice = f"the key {key.value[:80]!r} is given twice"
-            raise Invalid(twice, where=f"{name}:{key.start_mark.line + 1}")
-        keys |= {key.value} if isinstance(key, yaml.ScalarNode) else set()
-    for child in _children(node):
-        _refuse_tricks(child, name, seen)
-
-
-def _children(node: yaml.Node) -> list[yaml.Node]:
-    if isinstance(node, yaml.MappingNode):
-        return [part for pair in node.value for part in pair]
-    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
-
-
-def line_of(node: yaml.Node | None, path: str) -> int:
-    """The line of the deepest part of *path* that the document has."""
-    line = node.start_mark.line + 1 if node else 1
-    for part in re.findall(r"[^.\[\]]+", path):
-        found = _step(node, part)
-        if found is None:
-            break
-        line, node = found
-    return line
-
-
-def _step(node: Any, part: str) -> tuple[int, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == part:
-                return key.start_mark.line + 1, value
-    if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
-        child = node.value[int(part)]
-        return child.start_mark.line + 1, child
-    return None

@@ -393,6 +393,19 @@ class Task:
         return self.data.secrets if self.data else ()
 
     @property
+    def fresh(self) -> str:
+        """The name of the fresh baseline that the canary compares with; "" if it has none."""
+        return self.baseline.fresh if self.baseline and self.canary.baseline else ""
+
+    @property
+    def involved(self) -> tuple[str, ...]:
+        """The names of what users may be on while it moves them: new and stable release, variants, fresh
+        baseline."""
+        pairs = (self.release, *self.variants, self.baseline)
+        names = (*(pair.id for pair in pairs if pair), self.fresh)
+        return tuple(dict.fromkeys(filter(None, names)))
+
+    @property
     def tree(self) -> Path:
         """The checked-out commit of a code change; read-only for everybody."""
         return self.work / "tree"

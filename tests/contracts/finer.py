@@ -1,6 +1,6 @@
-"""What every `Router` must do beyond weights: chains of dark releases, rules, experiments and mirrors.
+"""What a `Router` may do beyond weights: chains of dark releases, rules, experiments and mirrors.
 
-The second half of `contracts.router`: subclass both. Must not know which router it tests.
+The second half of `contracts.router`: subclass both, or the parts that fit. Must not know which router it is.
 """
 
 from __future__ import annotations
@@ -34,10 +34,8 @@ from penstock.errors import Invalid, Unavailable
 SHOP = Fence(f"shop/{ENVIRONMENT}", 1, "key")
 
 
-class FinerContract:
-    """Chains, rules, experiments and mirrors: the second half of what every router must do."""
-
-    # --- chains of dark releases -------------------------------------------------------------------------
+class ChainsContract:
+    """Dark releases of several services are tested together."""
 
     async def test_a_dark_release_calls_the_dark_releases_of_its_chain(self, subject: Subject) -> None:
         await subject.serving("web-1", "web-2", "web-3")
@@ -122,7 +120,9 @@ class FinerContract:
         state = await subject.router.read("shop", ENVIRONMENT)
         return await subject.router.apply(state.shifting(Weight("shop-0", 1000)), fence=SHOP)
 
-    # --- rules ---------------------------------------------------------------------------------------------
+
+class RulesContract:
+    """Some users are led by what their requests have."""
 
     async def test_rules_are_asked_in_order_before_the_weights(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2", "web-3")
@@ -171,6 +171,10 @@ class FinerContract:
         assert (await subject.read()).rules == ()
         assert await subject.fetch(state.address, {}, "/shop") == (200, "web-1")
 
+
+class HandlingContract:
+    """How long answers may take, and what is sent again."""
+
     async def test_how_answers_are_handled_is_kept(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
         handling = Handling(timeout_seconds=2.5005, retries=0, idle_seconds=60.25)
@@ -192,7 +196,9 @@ class FinerContract:
         state = await subject.apply(state.shifting(Weight("web-1", 500), Weight("web-2", 500)))
         assert state.handling == own["web-1"], "of the one that users move away from"
 
-    # --- drift ---------------------------------------------------------------------------------------------
+
+class DriftContract:
+    """What somebody else has changed is seen, and put right."""
 
     async def test_what_somebody_else_has_changed_is_drift_until_the_next_plan(
         self, subject: Subject
@@ -209,7 +215,9 @@ class FinerContract:
         assert await subject.apply(found.plan) == state
         assert await subject.who(state.address, 5) == {"web-1": 5}
 
-    # --- experiments ---------------------------------------------------------------------------------------
+
+class ExperimentContract:
+    """Users keep their place."""
 
     async def test_a_user_moves_once_while_a_weight_rises(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
@@ -273,7 +281,47 @@ class FinerContract:
         cookies.update(found.cookies)
         return found.release
 
-    # --- mirrors -------------------------------------------------------------------------------------------
+
+class MirrorContract:
+    """A dark release gets copies of requests."""
+
+    async def test_a_part_of_the_requests_is_copied(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        state = await subject.apply(replace(state.plan, mirror=Mirror("web-2", 300)))
+        assert state.mirror == Mirror("web-2", 300)
+        await subject.who(state.address, 60)
+        assert 3 <= len(await self._copies(subject, 3)) <= 40
+
+    async def test_a_mirror_ends_when_its_release_gets_users_or_goes(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2", "web-3")
+        ends: list[Callable[[TrafficState], TrafficPlan]] = [
+            lambda now: now.shifting(Weight("web-1", 900), Weight("web-2", 100)),
+            lambda now: now.settling("web-1"),
+            lambda now: now.without("web-2"),
+        ]
+        for end in ends:
+            state = await subject.apply(state.settling("web-1"))
+            state = await subject.apply(replace(state.plan, mirror=Mirror("web-2", 500)))
+            kept = await subject.apply(state.shifting(Weight("web-1", 900), Weight("web-3", 100)))
+            assert kept.mirror == Mirror("web-2", 500)
+            state = await subject.apply(end(kept))
+            assert state.mirror is None
+        with pytest.raises(Invalid):
+            replace(state.plan, mirror=Mirror("web-1", 500))
+        with pytest.raises(Invalid):
+            replace(state.plan, mirror=Mirror("web-3", 0))
+
+    @staticmethod
+    async def _copies(subject: Subject, least: int) -> Sequence[str]:
+        """What has reached the mirror, once it is at least so much: nobody waits for copies."""
+        async with asyncio.timeout(10):
+            while len(subject.world.seen("web-2")) < least:
+                await asyncio.sleep(0.01)
+        return tuple(subject.world.seen("web-2"))
+
+
+class MarkedCopiesContract(MirrorContract):
+    """The copies say that they are copies; and what users ask for is known."""
 
     async def test_a_mirror_gets_marked_copies_that_nobody_counts(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
@@ -285,13 +333,6 @@ class FinerContract:
         assert not any(MIRROR_HEADER in head for head in subject.world.seen("web-1"))
         found = {c.release: c.requests for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
         assert found == {"web-1": 10, "web-2": 0}
-
-    async def test_a_part_of_the_requests_is_copied(self, subject: Subject) -> None:
-        state = await subject.serving("web-1", "web-2")
-        state = await subject.apply(replace(state.plan, mirror=Mirror("web-2", 300)))
-        assert state.mirror == Mirror("web-2", 300)
-        await subject.who(state.address, 60)
-        assert 3 <= len(await self._copies(subject, 3)) <= 40
 
     async def test_a_copy_is_never_copied_again(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
@@ -340,32 +381,11 @@ class FinerContract:
                 await asyncio.sleep(0.02)
         return found
 
-    async def test_a_mirror_ends_when_its_release_gets_users_or_goes(self, subject: Subject) -> None:
-        state = await subject.serving("web-1", "web-2", "web-3")
-        ends: list[Callable[[TrafficState], TrafficPlan]] = [
-            lambda now: now.shifting(Weight("web-1", 900), Weight("web-2", 100)),
-            lambda now: now.settling("web-1"),
-            lambda now: now.without("web-2"),
-        ]
-        for end in ends:
-            state = await subject.apply(state.settling("web-1"))
-            state = await subject.apply(replace(state.plan, mirror=Mirror("web-2", 500)))
-            kept = await subject.apply(state.shifting(Weight("web-1", 900), Weight("web-3", 100)))
-            assert kept.mirror == Mirror("web-2", 500)
-            state = await subject.apply(end(kept))
-            assert state.mirror is None
-        with pytest.raises(Invalid):
-            replace(state.plan, mirror=Mirror("web-1", 500))
-        with pytest.raises(Invalid):
-            replace(state.plan, mirror=Mirror("web-3", 0))
 
-    @staticmethod
-    async def _copies(subject: Subject, least: int) -> Sequence[str]:
-        """What has reached the mirror, once it is at least so much: nobody waits for copies."""
-        async with asyncio.timeout(10):
-            while len(subject.world.seen("web-2")) < least:
-                await asyncio.sleep(0.01)
-        return tuple(subject.world.seen("web-2"))
+class FinerContract(
+    ChainsContract, RulesContract, HandlingContract, DriftContract, ExperimentContract, MarkedCopiesContract
+):
+    """Chains, rules, experiments and mirrors: the second half of what a router that can do all must do."""
 
 
 def calls(state: TrafficState, release: str) -> str:

@@ -30,13 +30,15 @@ class Subject:
     """A platform and the world around it.
 
     *artifact* is the digest of an image whose program (`fakes.image`) takes one word. *tend* gives the
-    platform a moment of care; *ask* asks the instance at an address for a path, over HTTP.
+    platform a moment of care; *ask* asks the instance at an address for a path, over HTTP. A release finds
+    its callees at URLs that begin with *neighbours*.
     """
 
     platform: Platform
     artifact: str
     tend: Callable[[], Awaitable[None]]
     ask: Callable[[str, str], Awaitable[str]]
+    neighbours: str = "http://127.0.0.1:"
     placed: set[str] = field(default_factory=set)
 
     async def place(
@@ -221,8 +223,9 @@ class PlatformContract:
         ready = await subject.until(lambda p: p.ready)
         told = json.loads(await subject.ask(ready.instances[0].address, "/env"))
         assert told["COLOUR"] == "blue"
+        assert told["HOST"]
         assert told["PORT"].isdigit()
-        assert told["PRICE_LIST_URL"].startswith("http://127.0.0.1:")
+        assert told["PRICE_LIST_URL"].startswith(subject.neighbours)
 
     async def test_what_crashes_is_started_again(self, subject: Subject) -> None:
         await subject.place("serve")
@@ -247,10 +250,11 @@ class PlatformContract:
         await subject.place("serve")
         for number in range(1, 4):
             ready = await subject.until(lambda p, n=number: p.ready and p.instances[0].restarts == n - 1)
-            assert not ready.crash_looping
+            assert (ready.crash_looping, ready.unrest) == (False, "")
             await ignoring(subject.ask(ready.instances[0].address, "/crash"))
         looping = await subject.until(lambda p: p.crash_looping)
         assert not looping.failed, "what once served is not given up"
+        assert looping.unrest == "keeps ending: exit 3, 3 times in the last minute"
         assert "exit code 3" in looping.reason
 
     async def test_what_will_not_end_is_killed_at_the_limit_and_that_is_told(self, subject: Subject) -> None:

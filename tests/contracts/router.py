@@ -1,5 +1,7 @@
-"""What every `Router` (with its `Metrics`) must do: subclass `RouterContract`, give it a fixture ``subject``.
+"""What a `Router` (with its `Metrics`) must do: subclass `RouterContract`, give it a fixture ``subject``.
 
+One that cannot do everything subclasses `WeightsContract` and the others that fit it, and refuses the rest by
+name (`contracts.powers`).
 Must not know which router it tests.
 """
 
@@ -99,10 +101,11 @@ class Subject:
         return Counter([(await self.fetch(address, headers or {}, "/"))[1] for _ in range(times)])
 
 
-class RouterContract:
+class WeightsContract:
+    """What a router must do in any case: users go where they are led, and to nobody who is not ready."""
+
     async def test_an_unknown_service_has_an_empty_state(self, subject: Subject) -> None:
         assert await subject.read() == TrafficState(SERVICE, ENVIRONMENT)
-        assert await subject.metrics.counters(SERVICE, ENVIRONMENT) == ()
 
     async def test_exposing_moves_nobody(self, subject: Subject) -> None:
         state = await subject.exposed("web-1")
@@ -155,6 +158,46 @@ class RouterContract:
         for headers in (named, key, named | {TOKEN_HEADER: "guessed"}, key | {PREVIEW_HEADER: "web-9"}):
             assert await subject.who(state.address, 5, headers) == {"web-1": 5}
 
+    async def test_the_same_plan_again_changes_nothing(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        assert await subject.apply(state.shifting(*state.weights)) == state
+        assert await subject.read() == state
+
+    async def test_what_is_forgotten_is_gone(self, subject: Subject) -> None:
+        state = await subject.serving("web-1", "web-2")
+        state = await subject.apply(state.without("web-2"))
+        assert [backend.release for backend in state.backends] == ["web-1"]
+        headers = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
+        assert await subject.who(state.address, 5, headers) == {"web-1": 5}
+        with pytest.raises(Invalid):
+            state.without("web-1")
+
+    async def test_a_refused_plan_leaves_the_last_good_one(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        good = await subject.world.backend("web-2")
+        for bad in (
+            replace(good, addresses=("999.1.1.1:80",)),
+            replace(good, egress=(Egress(SERVICE, "999.1.1.1:81"),)),
+        ):
+            for _ in range(2):  # that it was refused once must not make it accepted
+                with pytest.raises(Invalid):
+                    await subject.apply(state.exposing(bad))
+                assert await subject.read() == state
+                assert await subject.who(state.address, 5) == {"web-1": 5}
+        state = await subject.apply(state.exposing(good))
+        state = await subject.apply(state.shifting(Weight("web-2", 1000)))
+        assert await subject.who(state.address, 5) == {"web-2": 5}
+
+    async def test_errors_are_of_the_house(self, subject: Subject) -> None:
+        state = await subject.serving("web-1")
+        with pytest.raises(PenstockError) as raised:
+            await subject.apply(state.exposing(Backend("web-2", ("999.1.1.1:80",))))
+        assert raised.value.where
+
+
+class PreviewHostContract:
+    """Dark releases have a host name of their own."""
+
     async def test_a_dark_release_has_a_host_name_that_needs_the_token_too(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
         shop = TrafficPlan("shop", ENVIRONMENT, (await subject.world.backend("shop-1"),), ())
@@ -178,19 +221,9 @@ class RouterContract:
         ):
             assert await subject.who(state.address, 5, headers) == {"web-1": 5}, headers
 
-    async def test_the_same_plan_again_changes_nothing(self, subject: Subject) -> None:
-        state = await subject.serving("web-1", "web-2")
-        assert await subject.apply(state.shifting(*state.weights)) == state
-        assert await subject.read() == state
 
-    async def test_what_is_forgotten_is_gone(self, subject: Subject) -> None:
-        state = await subject.serving("web-1", "web-2")
-        state = await subject.apply(state.without("web-2"))
-        assert [backend.release for backend in state.backends] == ["web-1"]
-        headers = {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token}
-        assert await subject.who(state.address, 5, headers) == {"web-1": 5}
-        with pytest.raises(Invalid):
-            state.without("web-1")
+class CallersContract:
+    """Callers have an address of their own, which tells who calls."""
 
     async def test_callers_follow_the_callees_weights(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
@@ -213,21 +246,12 @@ class RouterContract:
         await subject.serving("web-1")
         assert await subject.who(shop.egress[0].address, 5) == {"web-1": 5}
 
-    async def test_a_refused_plan_leaves_the_last_good_one(self, subject: Subject) -> None:
-        state = await subject.serving("web-1")
-        good = await subject.world.backend("web-2")
-        for bad in (
-            replace(good, addresses=("999.1.1.1:80",)),
-            replace(good, egress=(Egress(SERVICE, "999.1.1.1:81"),)),
-        ):
-            for _ in range(2):  # that it was refused once must not make it accepted
-                with pytest.raises(Invalid):
-                    await subject.apply(state.exposing(bad))
-                assert await subject.read() == state
-                assert await subject.who(state.address, 5) == {"web-1": 5}
-        state = await subject.apply(state.exposing(good))
-        state = await subject.apply(state.shifting(Weight("web-2", 1000)))
-        assert await subject.who(state.address, 5) == {"web-2": 5}
+
+class CountersContract:
+    """It is a `Metrics` too: what users asked of each release is counted."""
+
+    async def test_nothing_is_counted_of_an_unknown_service(self, subject: Subject) -> None:
+        assert await subject.metrics.counters(SERVICE, ENVIRONMENT) == ()
 
     async def test_counters_count_users_alone(self, subject: Subject) -> None:
         state = await subject.serving("web-1", "web-2")
@@ -254,8 +278,6 @@ class RouterContract:
         after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
         assert after.epoch != before.epoch or after.requests >= before.requests
 
-    async def test_errors_are_of_the_house(self, subject: Subject) -> None:
-        state = await subject.serving("web-1")
-        with pytest.raises(PenstockError) as raised:
-            await subject.apply(state.exposing(Backend("web-2", ("999.1.1.1:80",))))
-        assert raised.value.where
+
+class RouterContract(WeightsContract, PreviewHostContract, CallersContract, CountersContract):
+    """All of it."""

@@ -1,8 +1,10 @@
-"""The platform contract on the fake, on processes with and without a sandbox, and behind a node agent."""
+"""The platform contract on the fake, on processes with and without a sandbox, and behind a node agent, and in
+a Kubernetes cluster."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,15 +12,18 @@ import httpx
 import pytest
 
 from contracts.platform import LocalContract, PlatformContract, Subject
-from fakes.image import put_image
+from fakes.image import PROGRAM, put_image
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
+from penstock.adapters._kubernetes import Access
 from penstock.adapters.bubblewrap import Bubblewrap
+from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.adapters.processes import Processes
 from penstock.adapters.unsandboxed import Unsandboxed
 from penstock.node.client import NodePlatform
 from penstock.ports import Sandbox
+from penstock.testing.kubernetes import Behaviour, FakeCluster
 
 
 async def ask(address: str, path: str) -> str:
@@ -99,3 +104,29 @@ class TestNode(PlatformContract):
 
         async with agent_at(short_tmp / "node", platform, FakeRouter()) as client:
             yield Subject(NodePlatform(client), "sha256:" + "0" * 64, the_agent_tends, ask_fake)
+
+
+class TestKubernetes(PlatformContract):
+    """Against the fake cluster, whose pods are processes of this machine."""
+
+    @pytest.fixture
+    async def subject(self, tmp_path: Path) -> AsyncIterator[Subject]:
+        async with FakeCluster(namespace="shop", speed=20.0) as cluster:
+            artifact = "sha256:" + "1" * 64
+            cluster.kubelet.behaviours[f"registry.test/web@{artifact}"] = unpacked(tmp_path / "image")
+            settings = Settings("registry.test")
+            platform = Kubernetes(settings, Access.of_files([cluster.kubeconfig(tmp_path)]))
+            tend = functools.partial(asyncio.sleep, 0.01)
+            subject = Subject(platform, artifact, tend, ask, neighbours="http://price-list.shop.svc:80")
+            try:
+                yield subject
+                await subject.remove_all()
+            finally:
+                await platform.close()
+
+
+def unpacked(root: Path) -> Behaviour:
+    """The image of `fakes.image`, as a node has it."""
+    (root / "app").mkdir(parents=True)
+    (root / "app" / "program.py").write_bytes(PROGRAM)
+    return Behaviour(root=root)

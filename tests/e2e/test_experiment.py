@@ -1,4 +1,4 @@
-"""The story of ``examples/03-experiment``, with real Envoy and real users who keep their cookies: a variant
+"""The story of ``examples/04-experiment``, with real Envoy and real users who keep their cookies: a variant
 that more of them order from is found, the verdict can be recomputed, and a policy asks for it."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.machine import Machine, git, machine
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "03-experiment"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "04-experiment"
 FILE = EXAMPLE / "experiments/button.yaml"
 #: How many of those order who are shown what the button says.
 TASTE = {"Buy": 0.2, "Buy in one click": 0.7}

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
@@ -17,13 +18,16 @@ from penstock.actions import deploy, promote, rollback, shift
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
-from penstock.core.pipeline import Intent
+from penstock.core.pipeline import NO_CANARY, Intent
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.scaleconfig import WarmConfig
-from penstock.core.traffic import WHOLE, TrafficPlan, Weight
+from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState, Weight
 from penstock.core.trafficconfig import TrafficConfig
 from penstock.core.workload import Afterwards, Placement, Scaling, Workload
+from penstock.errors import Unavailable
 from penstock.ports import Image, Outcome, Surplus, Task
+
+T = TypeVar("T")
 
 FENCE = Fence("shop/production", 1, "shop-1/stage/verb/0")
 DATA = EnvironmentData("shop", "production")
@@ -48,6 +52,7 @@ class Scene:
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
+        self.canary = NO_CANARY
         self.log = Path("/nowhere/log")
         self.router, self.platform = Watched(), FakePlatform()
         self.releases = [STABLE, NEW]
@@ -55,8 +60,8 @@ class Scene:
     async def tend(self) -> None:
         while True:
             await self.platform.tend()
-            for release in self.releases:
-                placement = await self.platform.observe(release.id)
+            for release in (*(release.id for release in self.releases), STABLE.fresh):
+                placement = await self.platform.observe(release)
                 ready = placement.backend.addresses[: placement.able] if placement else ()
                 self.router.up.update(ready)
             await asyncio.sleep(0.001)
@@ -114,6 +119,7 @@ class Scene:
             artifact=Artifact("shop", NEW.artifact),
             release=NEW,
             baseline=STABLE,
+            canary=self.canary,
         )
 
     async def deploy(self, verb: str = "deploy") -> Outcome:
@@ -148,14 +154,55 @@ class Scene:
         await promote.perform(task, **powers)
 
 
-class Images:
-    """Every image has this configuration."""
+class Cut:
+    """Changes go through to the fakes until there were *calls* of them; then whoever made them is gone,
+    before the effect or *after* it."""
 
-    def __init__(self, config: ServiceConfig) -> None:
-        self._config = config
+    def __init__(self, scene: Scene, calls: int, *, after: bool) -> None:
+        self._scene, self._left, self._after = scene, calls, after
+
+    async def read(self, service: str, environment: str) -> TrafficState:
+        return await self._scene.router.read(service, environment)
+
+    async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
+        return await self._scene.router.counters(service, environment)
+
+    async def observe(self, release: str) -> Placement | None:
+        return await self._scene.platform.observe(release)
+
+    async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
+        return await self._cut(lambda: self._scene.router.apply(plan, fence=fence))
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        return await self._scene.platform.logs(release, lines)
+
+    async def place(self, workload: Workload, *, fence: Fence) -> Placement:
+        return await self._cut(lambda: self._scene.platform.place(workload, fence=fence))
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        return await self._cut(lambda: self._scene.platform.scale(release, replicas, fence=fence, then=then))
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        await self._cut(lambda: self._scene.platform.remove(release, fence=fence))
+
+    async def _cut(self, effect: Callable[[], Awaitable[T]]) -> T:
+        if self._left == 0 and not self._after:
+            raise Unavailable("cut off")
+        done = await effect()
+        if self._left == 0:
+            raise Unavailable("cut off")
+        self._left -= 1
+        return done
+
+
+class Images:
+    """Every image has this configuration, and leads one of the *lives* of the fake platform."""
+
+    def __init__(self, config: ServiceConfig, **lives: str) -> None:
+        self._config, self._lives = config, lives
 
     async def describe(self, artifact: str) -> Image:
-        return Image(("serve",), self._config)
+        return Image((self._lives.get(artifact, "serve"),), self._config)
 
     async def prune(self, keep: object, before: float, *, dry: bool = False) -> Surplus:
         raise AssertionError("nobody tidies here")

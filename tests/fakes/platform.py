@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from penstock.core.fence import Fence
 from penstock.core.traffic import Egress
-from penstock.core.workload import Afterwards, Instance, Isolation, Phase, Placement, Workload
+from penstock.core.workload import RECENT_SECONDS, Afterwards, Instance, Isolation, Phase, Placement, Workload
 from penstock.errors import Invalid
 
 GREETING = "hello from the workload"
@@ -31,6 +31,7 @@ class _Release:
     asked: int = 0
     later: Afterwards = ()
     told: float = 0.0
+    ends: list[tuple[str, float]] = field(default_factory=list)
 
 
 class FakePlatform:
@@ -132,6 +133,7 @@ class FakePlatform:
 
     def _ended(self, found: _Release, instance: Instance, how: str = "ended with exit code 3") -> Instance:
         found.reason = f"{how}; its output:\n{_last(found.said)}"
+        found.ends.append((instance.id, self.now))
         ended = replace(instance, exit_code=3, crashes=instance.crashes + 1)
         if ended.crashes >= MAX_CRASHES:
             return replace(ended, phase=Phase.FAILED)
@@ -146,9 +148,10 @@ class FakePlatform:
 
     def _placement(self, found: _Release) -> Placement:
         name = found.workload.release
+        late = [number for number, at in found.ends if at > self.now - RECENT_SECONDS]
         return Placement(
             release=name,
-            instances=tuple(found.instances),
+            instances=tuple(replace(one, recent=late.count(one.id)) for one in found.instances),
             egress=tuple(
                 Egress(callee, f"unix:/fake/{name}/out/{callee}") for callee in found.workload.calls
             ),
@@ -205,4 +208,4 @@ def _trouble(workload: Workload, path: str) -> str:
 
 def _environment(workload: Workload) -> dict[str, str]:
     urls = {f"{callee.upper().replace('-', '_')}_URL": "http://127.0.0.1:1" for callee in workload.calls}
-    return {**workload.env, "PORT": "1", **urls}
+    return {**workload.env, "HOST": "127.0.0.1", "PORT": "1", **urls}

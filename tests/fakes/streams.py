@@ -77,7 +77,8 @@ def _chunk(name: str) -> bytes:
 
 
 class GrpcTalker:
-    """gRPC, so HTTP/2 without TLS: ``/talk/Once``, ``/talk/Stream`` and ``/talk/Chat``."""
+    """gRPC, so HTTP/2 without TLS: ``/talk/Once``, ``/talk/Stream`` and ``/talk/Chat``; ``/talk/Fail`` sends
+    its name and ends with the status that was asked for, and ``/talk/Late`` never answers."""
 
     def __init__(self, name: str) -> None:
         self._name = name.encode()
@@ -87,6 +88,8 @@ class GrpcTalker:
         methods = {
             "Once": grpc.unary_unary_rpc_method_handler(self._once),
             "Stream": grpc.unary_stream_rpc_method_handler(self._stream),
+            "Fail": grpc.unary_stream_rpc_method_handler(self._fail),
+            "Late": grpc.unary_unary_rpc_method_handler(self._late),
             "Chat": grpc.stream_stream_rpc_method_handler(self._chat),
         }
         self._server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler("talk", methods)])
@@ -103,6 +106,14 @@ class GrpcTalker:
         while True:
             yield self._name
             await asyncio.sleep(EVERY_SECONDS)
+
+    async def _fail(self, asked: bytes, call: grpc.aio.ServicerContext) -> AsyncIterator[bytes]:
+        yield self._name
+        await call.abort(grpc.StatusCode[asked.decode()], "as asked")
+
+    async def _late(self, _asked: bytes, _: object) -> bytes:
+        await asyncio.Event().wait()
+        return b""
 
     async def _chat(self, asked: AsyncIterator[bytes], _: object) -> AsyncIterator[bytes]:
         async for message in asked:

@@ -23,7 +23,8 @@ from fakes.web import free_port
 from penstock.adapters.envoy import Envoy
 from penstock.checks.load import EMPTY_MESSAGE, GRPC_HEADERS
 from penstock.core.fence import Fence
-from penstock.core.traffic import Backend, Handling, TrafficPlan, TrafficState, Weight
+from penstock.core.traffic import Backend, Handling, Mirror, TrafficPlan, TrafficState, Weight
+from penstock.telemetry.rollups import difference
 
 FENCE = Fence("web/production", 1, "key")
 SECONDS = 10.0
@@ -221,3 +222,55 @@ async def test_users_of_any_protocol_reach_services_of_any_protocol(short_tmp: P
                 answer = await user.post(url, headers=GRPC_HEADERS, content=EMPTY_MESSAGE)
                 told = (answer.headers["x-penstock-release"], answer.status_code)
                 assert (*told, answer.headers.get("grpc-status")) == ("web-1", 200, status)
+
+
+# --- what the canary and error budgets see ---------------------------------------------------------------
+
+
+async def failed(channel: grpc.aio.Channel, method: str, asked: str = "") -> grpc.StatusCode:
+    call = channel.unary_stream(f"/talk/{method}")(asked.encode())
+    with contextlib.suppress(grpc.RpcError):
+        while await call.read() is not grpc.aio.EOF:
+            pass
+    return await call.code()
+
+
+async def seen(envoy: Envoy) -> dict[str, tuple[int, int]]:
+    """Requests and errors of each release."""
+    counted = await envoy.counters("web", "production")
+    return {counters.release: (counters.requests, counters.errors) for counters in counted}
+
+
+async def test_statuses_of_grpc_are_errors_of_the_release_that_answered(short_tmp: Path) -> None:
+    async with asyncio.timeout(60), scene(short_tmp, GrpcTalker) as s:
+        before = await s.envoy.counters("web", "production")
+        # A copy of each goes to the dark release, which is not asked by users.
+        await s.apply(replace(s.state.plan, mirror=Mirror("web-2", 1000)))
+        async with grpc.aio.insecure_channel(urlsplit(s.state.address).netloc) as channel:
+            for errors, status in enumerate(("INTERNAL", "UNKNOWN", "UNAVAILABLE", "DATA_LOSS"), 1):
+                assert await failed(channel, "Fail", status) is grpc.StatusCode[status]
+                assert await seen(s.envoy) == {"web-1": (errors, errors), "web-2": (0, 0)}
+            for status in ("NOT_FOUND", "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED"):
+                assert await failed(channel, "Fail", status) is grpc.StatusCode[status]
+            assert await failed(channel, "Nothing") is grpc.StatusCode.UNIMPLEMENTED
+            assert await seen(s.envoy) == {"web-1": (8, 5), "web-2": (0, 0)}
+            # What the proxy answers itself is one error, not two.
+            assert await failed(channel, "Late") is grpc.StatusCode.UNAVAILABLE
+            assert await seen(s.envoy) == {"web-1": (9, 6), "web-2": (0, 0)}
+            state = await s.envoy.read("web", "production")
+            await s.apply(state.shifting(Weight("web-2", 1000)))
+            assert await failed(channel, "Fail", "INTERNAL") is grpc.StatusCode.INTERNAL
+            assert await failed(channel, "Once") is grpc.StatusCode.OK
+        after = await s.envoy.counters("web", "production")
+        assert await seen(s.envoy) == {"web-1": (9, 6), "web-2": (2, 1)}
+        spent = difference(before, after)
+        assert (spent.requests, spent.errors) == (11, 7), "error budgets are of the same counts"
+
+
+async def test_a_plain_server_that_fails_is_an_error_as_before(short_tmp: Path) -> None:
+    async with asyncio.timeout(60), scene(short_tmp, Talker) as s, client() as user:
+        assert (await user.get(f"{s.state.address}/")).status_code == 200
+        assert (await user.get(f"{s.state.address}/late")).status_code == 504
+        call = await user.post(f"{s.state.address}/late", headers=GRPC_HEADERS, content=EMPTY_MESSAGE)
+        assert (call.status_code, call.headers["grpc-status"]) == (200, "14")
+        assert (await seen(s.envoy))["web-1"] == (3, 2)

@@ -6,10 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import pytest
+
 from fakes.platform import FakePlatform
 from penstock.analysis.plan import Traffic, foresee
 from penstock.checks import canary
 from penstock.config import CanaryConfig, ServiceConfig
+from penstock.core.canary import Latencies
+from penstock.core.canaryconfig import JudgeConfig
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
 from penstock.core.fence import Fence
@@ -17,6 +21,8 @@ from penstock.core.pipeline import Canary, Intent, Looked, Measured, State
 from penstock.core.predicates import Look
 from penstock.core.release import Change, EnvironmentData, Release
 from penstock.core.traffic import Counters
+from penstock.core.workload import Workload
+from penstock.engine.plans import canary_plan
 from penstock.ledger import looks
 from penstock.ports import Outcome, Task
 
@@ -37,6 +43,8 @@ class Town:
     looked: tuple[tuple[int, Looked], ...] = ()
     #: Requests of the stable release in the second before each reading.
     rate: int = 0
+    config: CanaryConfig = PLAN
+    platform: FakePlatform = field(default_factory=FakePlatform)
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
         self.at += 0.01 if not self.rate else 1.0
@@ -49,9 +57,10 @@ class Town:
     def _latency(self, requests: int, slow: int) -> Mapping[str, int]:
         return {"5": requests - slow, "20": requests - slow, "100": requests}
 
-    def serve(self, release: Release, requests: int, bad: int = 0, slow: int = 0) -> None:
+    def serve(self, release: Release | str, requests: int, bad: int = 0, slow: int = 0) -> None:
+        name = release if isinstance(release, str) else release.id
         for place, more in enumerate((requests, bad, slow)):
-            self.counts[release.id][place] += more
+            self.counts[name][place] += more
 
     async def measure(self) -> Outcome:
         outcome = await canary.measure(self.task(0), metrics=self)
@@ -61,7 +70,7 @@ class Town:
 
     async def look(self, share: int = 100, seconds: float = 5.0) -> Outcome:
         self.at += seconds
-        outcome = await canary.look(self.task(share), metrics=self, platform=FakePlatform())
+        outcome = await canary.look(self.task(share), metrics=self, platform=self.platform)
         assert isinstance(outcome.detail, Looked)
         self.looked = (*self.looked, (share, outcome.detail))
         return outcome
@@ -71,7 +80,7 @@ class Town:
             delivery="shop-1",
             intent=Intent("canary", "look", len(self.looked), share),
             change=CHANGE,
-            config=ServiceConfig(service="shop", canary=PLAN),
+            config=ServiceConfig(service="shop", canary=self.config),
             fence=Fence("shop/production", 1, "shop-1/canary/look/0"),
             work=Path("/work"),
             log=Path("/log"),
@@ -79,7 +88,7 @@ class Town:
             baseline=STABLE,
             measured=self.measured,
             looked=self.looked,
-            canary=Canary((100, 500), 20.0, 0.01, 20.0),
+            canary=canary_plan(self.config),
         )
 
 
@@ -137,6 +146,37 @@ async def test_what_is_slow_is_fixed_before_the_canary() -> None:
     assert looks.faults(entry(said(outcome))) == []
 
 
+async def test_a_quantile_is_judged_by_histograms_that_are_evidence() -> None:
+    town = Town(config=replace(PLAN, judge=JudgeConfig(quantiles=(95.0,))))
+    await town.measure()
+    for number in range(6):
+        town.serve(NEW, 50 if number < 3 else 250)
+        town.serve(STABLE, 450 if number < 3 else 250)
+        look = said(await town.look(100 if number < 3 else 500))
+    assert look.verdict == "PASS"
+    assert "p95 4.75 ms against 4.75 ms (+0 ms, -5 to +5; " in look.explanation
+    first, second = (100, 150, 0, 0, 0, 1350, 0, 0, 0), (500, 750, 0, 0, 0, 750, 0, 0, 0)
+    assert look.latencies == Latencies((5.0, 20.0, 100.0), (first, second))
+    assert looks.faults(entry(look)) == []
+    dropped = looks.faults(entry(replace(look, latencies=None)))
+    assert dropped == ["the canary's judge said PASS, and its evidence gives UNKNOWN"]
+    changed = replace(look.latencies, steps=((100, 850, *first[2:]), second))
+    assert "do not add up" in looks.faults(entry(replace(look, latencies=changed)))[0]
+    assert looks.faults(entry(replace(look, latencies=Latencies((5.0,), ((1, 2),))))) != []
+
+
+async def test_a_slower_quantile_ends_the_canary() -> None:
+    """Fewer slow requests than the margin of five points: only the quantile sees them."""
+    town = Town(config=replace(PLAN, judge=JudgeConfig(quantiles=(99.0,))))
+    await town.measure()
+    town.serve(NEW, 600, slow=24)
+    town.serve(STABLE, 1200)
+    outcome = await town.look(500)
+    assert outcome.state is State.FAILURE
+    assert outcome.reason.startswith("worse than the stable release: p99 80 ms against 4.95 ms (+75 ms, ")
+    assert looks.faults(entry(said(outcome))) == []
+
+
 async def test_a_reading_that_is_of_no_use_is_told_and_the_next_look_goes_on() -> None:
     town = Town()
     await town.measure()
@@ -180,3 +220,83 @@ def test_a_canary_that_is_too_short_to_call_a_service_quiet_says_so() -> None:
     assert "no service is called quiet on less than 30 s: give it longer" in foresee(quiet, short, rule).words
     longer = replace(short, patience=30.0)
     assert "generated requests stand in" in foresee(quiet, longer, rule).words
+
+
+# --- beside a fresh baseline --------------------------------------------------------------------------------
+
+
+def beside() -> Town:
+    """Fresh copies of the stable release stand beside those that have served a thousand requests."""
+    counts = {NEW.id: [0, 0, 0], STABLE.fresh: [0, 0, 0], STABLE.id: [1000, 1, 0]}
+    return Town(counts, config=replace(PLAN, baseline="fresh"))
+
+
+async def test_the_new_release_is_compared_with_fresh_copies_and_not_with_those_that_have_run() -> None:
+    town = beside()
+    await town.measure()
+    for _ in range(8):
+        town.serve(NEW, 200, bad=4)
+        town.serve(STABLE.fresh, 200, bad=4)
+        town.serve(STABLE, 1600)  # which are warm
+        outcome = await town.look(100)
+    look = said(outcome)
+    assert look.verdict == "UNKNOWN", "as bad as the fresh ones; beside the others it would be worse"
+    assert look.stable_to.release == STABLE.fresh
+    assert look.spans is not None
+    assert sum(span[5] for span in look.spans) == 1600
+    assert look.rule is not None
+    assert look.rule.baseline == "fresh"
+    assert looks.faults(entry(look)) == []
+    town = beside()
+    await town.measure()
+    town.serve(NEW, 200, bad=60)
+    town.serve(STABLE.fresh, 200, bad=4)
+    outcome = await town.look(100)
+    assert (outcome.state, outcome.reason.partition(":")[0]) == (
+        State.FAILURE,
+        "worse than the fresh baseline",
+    )
+
+
+async def test_what_is_slow_and_what_can_be_shown_is_told_from_the_copies_that_have_run() -> None:
+    town = beside()
+    town.rate = 100
+    outcome = await town.measure()
+    assert "100 requests a second" in outcome.reason
+    town.rate = 0
+    town.serve(NEW, 40, slow=30)
+    town.serve(STABLE.fresh, 40)
+    outcome = await town.look()
+    assert outcome.state is State.FAILURE
+    assert "30 of 40 slower than 20 ms against 0 of 40" in outcome.reason
+
+
+@pytest.mark.parametrize(("elsewhere", "quiet"), [(20, True), (2000, False)])
+async def test_no_service_is_quiet_because_few_of_its_users_are_compared(elsewhere: int, quiet: bool) -> None:
+    town = beside()
+    await town.measure()
+    town.serve(NEW, 10)
+    town.serve(STABLE.fresh, 10)
+    town.serve(STABLE, elsewhere)
+    assert said(await town.look(10, seconds=40.0)).quiet is quiet
+
+
+async def test_a_fresh_baseline_that_keeps_ending_ends_the_canary_as_one_that_cannot_tell() -> None:
+    town = beside()
+    fence = Fence("shop/production", 1, "key")
+    await town.platform.place(Workload("shop", "production", STABLE.fresh, "", ("fail",)), fence=fence)
+    for _ in range(9):
+        await town.platform.tend()
+    await town.measure()
+    town.serve(NEW, 10)
+    town.serve(STABLE.fresh, 10, bad=10)
+    outcome = await town.look()
+    assert outcome.state is State.ERROR
+    assert f"{STABLE.fresh} keeps ending" in outcome.reason
+    assert looks.faults(entry(said(outcome))) == []
+
+
+def test_a_plan_with_a_fresh_baseline_has_as_many_requests_on_both_sides() -> None:
+    config = replace(PLAN, baseline="fresh")
+    steps = foresee(Traffic(10.0, 1000, 0), canary_plan(config), config.rule()).steps
+    assert [(step.new, step.stable) for step in steps] == [(200.0, 200.0), (1000.0, 1000.0)]

@@ -6,60 +6,17 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import TypeVar
 
 import pytest
 
-from fakes.copies import NEW, STABLE, Scene, scene
+from fakes.copies import NEW, STABLE, Cut, scene
 from penstock.actions import promote, rollback, shift
-from penstock.core.fence import Fence
 from penstock.core.pipeline import State
 from penstock.core.scaleconfig import WarmConfig
-from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState
-from penstock.core.workload import Afterwards, Later, Placement
+from penstock.core.traffic import WHOLE
+from penstock.core.workload import Later
 from penstock.errors import Unavailable
 from penstock.ports import Outcome
-
-T = TypeVar("T")
-
-
-class Cut:
-    """Changes go through to the fakes until there were *calls* of them; then whoever made them is gone,
-    before the effect or *after* it."""
-
-    def __init__(self, scene: Scene, calls: int, *, after: bool) -> None:
-        self._scene, self._left, self._after = scene, calls, after
-
-    async def read(self, service: str, environment: str) -> TrafficState:
-        return await self._scene.router.read(service, environment)
-
-    async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        return await self._scene.router.counters(service, environment)
-
-    async def observe(self, release: str) -> Placement | None:
-        return await self._scene.platform.observe(release)
-
-    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
-        return await self._scene.platform.logs(release, lines)
-
-    async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
-        return await self._cut(lambda: self._scene.router.apply(plan, fence=fence))
-
-    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
-        return await self._cut(lambda: self._scene.platform.scale(release, replicas, fence=fence, then=then))
-
-    async def remove(self, release: str, *, fence: Fence) -> None:
-        await self._cut(lambda: self._scene.platform.remove(release, fence=fence))
-
-    async def _cut(self, effect: Callable[[], Awaitable[T]]) -> T:
-        if self._left == 0 and not self._after:
-            raise Unavailable("cut off")
-        done = await effect()
-        if self._left == 0:
-            raise Unavailable("cut off")
-        self._left -= 1
-        return done
-
 
 VERBS: dict[str, Callable[..., Awaitable[Outcome]]] = {
     "shift": shift.perform,

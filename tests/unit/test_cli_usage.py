@@ -28,6 +28,7 @@ COMMANDS = [
     "mesh",
     "ship",
     "rollback",
+    "import",
     "promote",
     "abort",
     "status",

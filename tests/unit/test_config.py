@@ -99,6 +99,12 @@ ACCEPTANCE = [
         ("limits: {memory_mb: 4}\n", "penstock.yaml", "must be 16 or more"),
         ("limits: {open_files: -1}\n", "penstock.yaml", "must be 64 or more"),
         ("drain_seconds: 301\n", "penstock.yaml", "from 0 to 300"),
+        (
+            "canary: {steps: [5, 60], baseline: fresh}\n",
+            "penstock.yaml",
+            "too few users for a fresh baseline",
+        ),
+        ("canary: {baseline: stale}\n", "penstock.yaml:1", "fresh"),
         ("canary: {look_every: .nan}\n", "penstock.yaml:1", "a finite number"),
         ("replicas: 0\n", "penstock.yaml", "from 1 to 64"),
         ("scaling: {most: 0, in_flight: 5}\n", "penstock.yaml: scaling.most", "no copy can be added"),
@@ -254,7 +260,7 @@ rules:
         (
             "[deploy]",
             "[promte]",
-            "guards 'promte'; it may guard: deploy, shift, promote; did you mean promote?",
+            "guards 'promte'; it may guard: deploy, shift, promote, experiment; did you mean promote?",
         ),
         ("[deploy]", "[]", "it may guard"),
         ("[production]", "[]", "needs an environment"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from fakes.sandbox import FakeSandbox
+from penstock.actions import promote
+from penstock.adapters.processes.record import Place, Record, as_instance
 from penstock.checks import acceptance, canary
 from penstock.checks.consumers import Demand
 from penstock.config import AcceptanceConfig, ServiceConfig
@@ -20,7 +23,7 @@ from penstock.core.pipeline import Canary, Intent, Measured, State
 from penstock.core.predicates import Accepted, Look
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Backend, TrafficPlan, Weight
-from penstock.core.workload import Workload
+from penstock.core.workload import Isolation, Phase, Placement, Workload
 from penstock.errors import Unavailable
 from penstock.ports import Task
 
@@ -129,6 +132,35 @@ async def test_a_look_ends_the_canary() -> None:
     look = said(outcome.statements)
     assert isinstance(look, Look)
     assert outcome.reason == look.explanation
+
+
+def test_one_that_ends_every_ten_seconds_is_seen_though_it_is_ready_for_a_while_in_between(
+    tmp_path: Path,
+) -> None:
+    now, record, place = time.time(), Record("0"), Place(tmp_path, tmp_path, tmp_path)
+    for seconds in (75.0, 45.0, 34.0, 23.0):
+        record.phase, record.ready_since, record.exit_code = Phase.READY, now - 100.0, 1
+        before = Placement("shop-1", (as_instance(record, place, Isolation.NONE),))
+        assert not before.verdict, f"not before it ended {seconds:g} s ago"
+        record.end(now - seconds)
+        assert record.crashes == 1, "in a row it is one"
+    record.phase = Phase.READY
+    placement = Placement("shop-1", (as_instance(record, place, Isolation.NONE),))
+    assert placement.unrest == "keeps ending: exit 1, 3 times in the last minute"
+    record.ends = [now + 3600.0] * 9
+    assert not as_instance(record, place, Isolation.NONE).recent, "the clock was set back"
+
+
+async def test_a_first_release_that_keeps_ending_is_not_promoted() -> None:
+    town = Town()
+    await town.open(crashes=3)
+    first = replace(task(), intent=Intent("promote", "promote"), baseline=None)
+    outcome = await promote.perform(first, router=town.router, platform=town.platform)
+    assert outcome.state is State.FAILURE
+    assert outcome.reason.startswith(f"{NEW.id} keeps ending (3 restarts of one instance): ")
+    assert outcome.reason.endswith("no traffic was moved")
+    assert "hello ***" in outcome.reason
+    assert (await town.router.read("shop", "production")).share(NEW.id) == 0
 
 
 def said(statements: tuple[Statement, ...]) -> object:

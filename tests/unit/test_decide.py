@@ -4,6 +4,7 @@ go, and the run must end, undone if it touched anything."""
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -113,6 +114,39 @@ def test_whatever_goes_wrong_ends_undone(verb: str, state: State) -> None:
     touched = "deploy" in world.verbs
     assert ("rollback" in world.verbs) == touched
     assert end.outcome == ("rolled-back" if touched else "refused" if verb == "gate" else "failed")
+
+
+FRESH = replace(CANARY, baseline="fresh")
+
+
+def test_a_fresh_baseline_is_put_up_once_the_canary_is_signed_off_and_before_anything_is_measured() -> None:
+    world = World(standard(FRESH))
+    assert world.run() == Finish(State.SUCCESS, "promoted")
+    began = world.verbs.index("acceptance")
+    assert world.verbs[began : began + 5] == ["acceptance", "gate", "baseline", "measure", "shift"]
+    assert world.verbs.count("baseline") == 1
+
+
+def test_a_first_release_has_no_fresh_baseline_either() -> None:
+    world = World(standard(FRESH), baseline=None)
+    assert world.run().outcome == "promoted"
+    assert "baseline" not in world.verbs
+
+
+@pytest.mark.parametrize("state", BAD)
+def test_a_fresh_baseline_that_does_not_come_undoes_the_delivery(state: State) -> None:
+    world = World(standard(FRESH))
+    world.fails = {"baseline": state}
+    assert world.run() == Finish(state, "rolled-back", "baseline ended")
+    assert world.verbs[-2:] == ["baseline", "rollback"]
+
+
+@pytest.mark.parametrize("turn", range(12, 30))
+def test_an_abort_while_there_is_a_fresh_baseline_undoes_it(turn: int) -> None:
+    world = World(standard(FRESH))
+    end = world.run(request_at=turn, request="abort")
+    assert "baseline" not in world.verbs or world.verbs[-1] in ("rollback", "promote")
+    assert end.outcome in ("aborted", "rolled-back", "promoted")
 
 
 @pytest.mark.parametrize("turn", range(40))

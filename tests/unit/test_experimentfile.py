@@ -9,7 +9,7 @@ import pytest
 from penstock.errors import Invalid
 from penstock.experimentfile import parse_experiment
 
-EXAMPLE = Path(__file__).parents[2] / "examples/03-experiment/experiments/button.yaml"
+EXAMPLE = Path(__file__).parents[2] / "examples/04-experiment/experiments/button.yaml"
 TEXT = """\
 experiment: button
 service: shop

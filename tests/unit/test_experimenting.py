@@ -15,6 +15,8 @@ from fakes.router import FakeRouter
 from penstock.actions import experiment, rollback
 from penstock.checks import weigh
 from penstock.config import ServiceConfig
+from penstock.core.canary import ROW
+from penstock.core.canaryconfig import CanaryConfig, JudgeConfig
 from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
 from penstock.core.digest import digest
 from penstock.core.experiment import MOST_LOOKS, Experiment, Goal, Plan, Terms, Variant
@@ -49,6 +51,7 @@ class Scene:
 
     def __init__(self) -> None:
         self.router, self.platform = FakeRouter(), FakePlatform()
+        self.config = ServiceConfig(service="shop")
         self.weighed: tuple[Weighed, ...] = ()
         self.looks = 0
 
@@ -66,7 +69,7 @@ class Scene:
             delivery="shop-1",
             intent=Intent("experiment", verb, self.looks, target=target),
             change=change,
-            config=ServiceConfig(service="shop"),
+            config=self.config,
             fence=FENCE,
             work=Path("/work"),
             log=Path("/log"),
@@ -158,6 +161,16 @@ async def test_weights_that_somebody_else_moved_end_it_without_a_verdict(scene: 
     made = await scene.look()
     assert (made.state, made.detail.ended) == (State.ERROR, True)  # type: ignore[union-attr]
     assert "sample ratio mismatch" in made.reason
+
+
+async def test_quantiles_of_the_service_are_for_its_canaries(scene: Scene) -> None:
+    quantiles = CanaryConfig(judge=JudgeConfig(quantiles=(95.0,)))
+    scene.config = ServiceConfig(service="shop", canary=quantiles)
+    await scene.assign()
+    scene.users(3000, {"control": 0.1, "fast": 0.25, "loud": 0.03})
+    looks = said(await scene.look())
+    assert {name: look.verdict for name, look in looks.items()} == {"fast": "PASS", "loud": "FAIL"}
+    assert {len(look.rows[-1]) for look in looks.values()} == {ROW}
 
 
 async def test_it_ends_with_its_time_whatever_is_known(scene: Scene) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 
 import pytest
 
-from penstock.config import STAGES, ServiceConfig, SuiteConfig
+from penstock.config import STAGES, CanaryConfig, ServiceConfig, SuiteConfig
 from penstock.core.acceptanceconfig import AcceptanceConfig, CompareConfig, LoadConfig
 from penstock.core.codec import decode, encode
 from penstock.core.pipeline import ALL_CHECKS, Pipeline, Stage, State
@@ -72,6 +73,15 @@ def test_the_first_releases_deliveries_have_one_stage_for_all_checks_and_no_dead
     found = plan(delivery(Header(CHANGE, CONFIG)))
     assert [stage.name for stage in found.stages if stage.verb == "suite"] == ["tests"]
     assert {stage.seconds for stage in found.stages} == {math.inf}
+
+
+def test_what_the_canary_is_compared_with_is_kept_and_absent_where_nothing_is_said() -> None:
+    fresh = replace(CONFIG, canary=CanaryConfig((5.0, 50.0), baseline="fresh"))
+    kept = decode(Header, encode(with_plan(Header(CHANGE, fresh))))
+    assert plan(delivery(kept)).canary.baseline == kept.config.canary.rule().baseline == "fresh"
+    assert "baseline" not in json.dumps(encode(with_plan(Header(CHANGE, CONFIG)))), (
+        "as releases before had it"
+    )
 
 
 def test_no_check_can_have_the_name_of_a_stage() -> None:

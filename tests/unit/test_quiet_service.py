@@ -13,17 +13,19 @@ from penstock.adapters.cel import Cel
 from penstock.bootstrap.identity import shipped_policies
 from penstock.core import selection
 from penstock.core.authority import Authority
+from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.evidence import Entry, Statement, Subject, seal
-from penstock.core.pipeline import Canary, Intent, Looked, Record, State, standard
+from penstock.core.pipeline import Intent, Looked, Record, State, standard
 from penstock.core.policy import judge
 from penstock.core.predicates import Accepted, Look
 from penstock.core.release import Artifact, Change
 from penstock.core.selection import Question
 from penstock.core.verdict import Result
+from penstock.engine.plans import canary_plan
 from penstock.policyfile import parse_policy
 
 #: The default plan: three steps of twenty seconds, a look each five.
-PLAN = Canary((50, 250, 500), 20.0, 5.0, 60.0)
+CANARY = CanaryConfig()
 #: Seconds from one request to the next.
 EVERY = 20.0
 
@@ -31,9 +33,11 @@ EVERY = 20.0
 class Village(World):
     """Time goes by as `decide` says; the canary's own check looks at what few users did meanwhile."""
 
-    def __init__(self) -> None:
-        super().__init__(standard(PLAN), baseline=STABLE)
-        self.town = Town(counts={NEW.id: [0, 0, 0], STABLE.id: [40, 0, 0]})
+    def __init__(self, config: CanaryConfig = CANARY) -> None:
+        super().__init__(standard(canary_plan(config)), baseline=STABLE)
+        # Whoever measures sleeps from look to look, in real time.
+        self.town = Town(config=replace(config, look_every=0.01))
+        self.town.counts = {NEW.id: [0, 0, 0], STABLE.id: [40, 0, 0]}
         self.served = 0
         self.looks: list[Look] = []
         self.reasons: list[str] = []
@@ -70,7 +74,9 @@ def village() -> Village:
 
 def test_before_it_starts_it_is_said_that_it_cannot_tell(village: Village) -> None:
     assert "nobody asked while it was measured" in village.reasons[0]
-    assert "expect UNKNOWN; for so quiet a service, generated requests stand in" in village.reasons[0]
+    assert "expect UNKNOWN; for so quiet a service: give it longer" in village.reasons[0]
+    assert "generated requests stand in where a policy says so" in village.reasons[0]
+    assert village.reasons[0].endswith("or an override")
 
 
 def test_it_takes_every_step_and_ends_unknown_with_what_is_missing(village: Village) -> None:
@@ -81,10 +87,20 @@ def test_it_takes_every_step_and_ends_unknown_with_what_is_missing(village: Vill
     assert last.explanation == (
         "the new release has answered no user request yet; 404 are needed, about 5 hours at the present rate"
     )
-    assert village.now < 60 + PLAN.patience / 2, "and it is not waited for"
+    assert village.now < 60 + CANARY.patience / 2, "and it is not waited for"
 
 
-@pytest.mark.parametrize(("requests", "result"), [(60, Result.PASS), (0, Result.FAIL)])
+def test_one_that_is_given_the_time_it_needs_passes_on_its_own_users() -> None:
+    """The first of the three ways on; the plan says before how long it takes."""
+    patient = Village(CanaryConfig((50.0,), seconds_per_step=200.0, look_every=200.0, patience=6 * 3600.0))
+    assert patient.run().outcome == "promoted"
+    assert {look.quiet for look in patient.looks} == {False}
+    assert [look.verdict for look in patient.looks[:-1]] == ["UNKNOWN"] * (len(patient.looks) - 1)
+    assert patient.looks[-1].verdict == "PASS"
+    assert 4 * 3600 < patient.now < 6 * 3600
+
+
+@pytest.mark.parametrize(("requests", "result"), [(60, Result.PASS), (30, Result.FAIL)])
 def test_only_a_policy_that_names_generated_requests_lets_it_pass(
     village: Village, requests: int, result: Result
 ) -> None:
@@ -102,9 +118,14 @@ def test_only_a_policy_that_names_generated_requests_lets_it_pass(
     rules = judge(policy, Cel().compile(policy), facts, {})
     rule = next(rule for rule in rules if rule.id == "canary")
     assert rule.verdict.result is result
-    words = "too quiet to judge" if result is Result.PASS else "the canary is UNKNOWN"
-    assert words in rule.verdict.reason
-    assert "traffic: generated" in rule.verdict.reason or result is Result.FAIL
+    if result is Result.PASS:
+        assert rule.verdict.reason == "too quiet to judge (0 of 404 user requests); traffic: generated"
+    else:
+        assert "the canary is UNKNOWN: the new release has answered no user" in rule.verdict.reason
+        assert rule.verdict.reason.endswith(
+            "a service so quiet needs 50 generated requests that are all answered (acceptance.requests; "
+            "0 of 30 failed), a longer canary (canary.patience), or an override"
+        )
 
 
 def test_a_look_that_is_unknown_is_recorded_as_such(village: Village) -> None:

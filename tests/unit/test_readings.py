@@ -7,13 +7,19 @@ from dataclasses import replace
 
 import pytest
 
-from penstock.analysis.readings import Reading, absent, latency, rows
+from penstock.analysis.readings import Reading, Seen, absent, latencies, latency, seen
+from penstock.core.canary import Latencies, Quantile, Row, Rule
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Result, Verdict
 
 NEW = Counters("new", 100.0, "e-1", 10, 1, {"5": 6, "20": 9, "+Inf": 10})
 STABLE = Counters("stable", 100.0, "e-1", 90, 2, {"5": 50, "20": 88, "+Inf": 90})
 START = Reading(0, NEW, STABLE)
+
+
+def rows(start: Reading, later: list[Reading], slow_ms: float | None) -> tuple[Row, ...] | Verdict:
+    found = seen(start, later, Rule(60.0, slow_ms))
+    return found.rows if isinstance(found, Seen) else found
 
 
 def later(reading: Counters, seconds: float = 5.0, **changes: object) -> Counters:
@@ -106,3 +112,28 @@ def test_a_histogram_that_is_ahead_has_no_more_slow_requests_than_there_were() -
 
 def test_bounds_are_numbers() -> None:
     assert latency(NEW) == {5.0: 6, 20.0: 9, math.inf: 10}
+
+
+# --- quantiles -------------------------------------------------------------------------------------------
+
+
+def test_requests_above_the_bound_of_each_quantile_are_counted() -> None:
+    rule = Rule(60.0, 20.0, quantiles=(Quantile(0.95, 1.5, 10.0, 5.0), Quantile(0.99, 1.5, 10.0)))
+    found = seen(START, [GOOD], rule)
+    assert isinstance(found, Seen)
+    assert found.rows == ((5000, 50, 20, 2, 3, 20, 2, 3, 10, 10, 0, 0),)
+    gone = replace(GOOD, new=later(NEW, latency={"20": 26, "+Inf": 30}))
+    verdict = seen(START, [gone], rule)
+    assert isinstance(verdict, Verdict)
+    assert "no longer has the bound 5 ms" in verdict.reason
+
+
+def test_histograms_are_kept_step_by_step() -> None:
+    """Up to 5 ms, up to 20, above; of the new release, then of the stable one."""
+    second = Reading(50, later(GOOD.new), later(GOOD.stable))
+    third = Reading(500, later(second.new), later(second.stable))
+    assert latencies([START, GOOD, second, third]) == Latencies(
+        (5.0, 20.0), ((50, 20, 14, 6, 20, 14, 6), (500, 10, 7, 3, 10, 7, 3))
+    )
+    without = replace(GOOD, stable=replace(GOOD.stable, latency={}))
+    assert latencies([START, without]) is None

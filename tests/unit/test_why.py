@@ -40,7 +40,7 @@ def test_a_pair_that_came_back_is_explained_by_the_delivery_that_promoted_it() -
         RolledBack("by hand", NEW, OLD, "wrong prices"),
     )
     why = explain(Live(OLD, DATA, "first", 2), history[:3], history)
-    assert why.canary == "as good"
+    assert why.canary == "PASS: as good"
     assert why.restored_by == 6
 
 

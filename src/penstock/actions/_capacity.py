@@ -49,21 +49,21 @@ class Capacity:
     platform: Platform
     patience: float = math.inf
 
-    async def give(
-        self, release: Release, share: int, state: TrafficState, *, beside: Release | None
-    ) -> Given:
-        """Enough copies of *release* for *share* thousandths of the users that it has, or gets, together with
-        the one *beside* it; and the proxy's word for each. *state* is what was read just now."""
-        placement = await self.platform.observe(release.id)
+    async def give(self, release: str, share: int, state: TrafficState, *, least: int = 0) -> Given:
+        """*least* copies of *release*, and enough for *share* thousandths of the users that it has, or gets,
+        together with the others *involved*; and the proxy's word for each. *state* is what was read just now.
+        """
+        placement = await self.platform.observe(release)
         if placement is None or not placement.elastic:
-            gone = "" if state.ready(release.id) else f"{release.id} does not answer the proxy any more"
-            return Given(state, state.proven(release.id), gone)
-        other = await self.platform.observe(beside.id) if beside and beside != release else None
-        needed = _needed(placement, (placement, other), state, share)
+            gone = "" if state.ready(release) else f"{release} does not answer the proxy any more"
+            return Given(state, state.proven(release), gone)
+        others = [await self.platform.observe(name) for name in self.task.involved if name != release]
+        live = self.task.baseline.id if self.task.baseline else ""
+        needed = max(least, _needed(placement, (placement, *others), state, share, live))
         rest = placement.full if share == WHOLE else needed
         placement = await self._settled(await self._asked(placement, needed, rest), needed)
         state = await self._proven(placement, needed)
-        proven = state.proven(release.id)
+        proven = state.proven(release)
         return Given(state, proven, self._lacking(placement, proven, needed), elastic=True)
 
     async def rest(self, release: Release | None) -> str:
@@ -125,12 +125,13 @@ class Capacity:
         return await self.router.read(change.service, change.environment)
 
 
-def _needed(placement: Placement, both: Sequence[Placement | None], state: TrafficState, share: int) -> int:
+def _needed(
+    placement: Placement, every: Sequence[Placement | None], state: TrafficState, share: int, live: str
+) -> int:
     """How many copies *share* thousandths need, of as many as serve everybody now: load may have added some,
-    to either release that has users."""
-    serving = [one for one in both if one and one.release in state.plan.serving]
+    to any release that has users; *live* is the one that they leave, or come back to."""
+    serving = [one for one in every if one and one.release in state.plan.serving]
     together = sum(len(one.instances) for one in serving)
-    live = state.weights[0].release if state.weights else ""
     shares = (0 if one.release == live else state.share(one.release) for one in serving)
     whole = max((_of_all(one, of) for one, of in zip(serving, shares, strict=True)), default=0)
     whole = min(max(placement.full, min(whole, together)), placement.most)

@@ -26,7 +26,7 @@ async def expose(task: Task, /, *, router: Router, platform: Platform) -> Outcom
         raise Broken("a variant without an experiment", where=task.delivery)
     (share,) = (variant.share for variant in asked.variants if variant.name == task.intent.target)
     state = await router.read(release.service, release.environment)
-    given = await Capacity(task, router, platform).give(release, share, state, beside=task.baseline)
+    given = await Capacity(task, router, platform).give(release.id, share, state)
     if given.lacking:
         return Outcome(State.FAILURE, f"{given.lacking}: no traffic was moved")
     return Outcome(State.SUCCESS, f"ready for {share / 10:g}% of users{given.in_words}")
@@ -39,7 +39,7 @@ async def assign(task: Task, /, *, router: Router, metrics: Metrics) -> Outcome:
         raise Broken("an experiment without a control", where=task.delivery)
     place = (control.service, control.environment)
     before = await router.read(*place)
-    found = drift(task.delivery, before, (control.id, *(release.id for release in task.variants)))
+    found = drift(task.delivery, before, task.involved)
     users = await metrics.users(*place, task.delivery, asked.goal)
     counted = {counters.release: counters for counters in await metrics.counters(*place)}
     missing = [release.id for release in (control, *task.variants) if release.id not in counted]

@@ -8,16 +8,15 @@ taken some away while others served its users.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
-from penstock.actions._afresh import change
 from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
+from penstock.actions._farewell import take_away
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import RolledBack
-from penstock.core.traffic import WHOLE, Counters, TrafficPlan, TrafficState
+from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Broken, PenstockError
 from penstock.ports import Metrics, Outcome, Platform, Router, Task
 
@@ -26,28 +25,27 @@ LAST_LINES = 200
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
-    """Take the delivery's release out, or all that an experiment has: weight back to the baseline first, then
-    drain and remove them."""
+    """Take out the delivery's release and its fresh baseline, or all variants of an experiment: weight back
+    to the stable release first, then drain and remove them."""
     out, stable = task.variants or tuple(filter(None, (task.release,))), task.baseline
     if not out:
         raise Broken("nothing to roll back", where=task.delivery)
     new = out[0]
     state = await router.read(new.service, new.environment)
-    found = drift(task.delivery, state, tuple(known.id for known in (*out, stable) if known))
+    found = drift(task.delivery, state, task.involved)
     cut = ""
     if stable is not None and new != stable:
         capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
-        given = await capacity.give(stable, WHOLE, state, beside=new)
+        given = await capacity.give(stable.id, WHOLE, state)
         # A bad release must not keep its users for want of copies of the good one.
         state, cut = given.state, f"; {given.lacking}" if given.lacking else ""
     settled = state.settling(stable.id if stable else "")
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
     exposed = await _exposure(task, metrics)
-    leaving = [release.id for release in out if release != stable]
-    kept = await _keep_last_words(task, platform, leaving)
-    for name in leaving:
-        cut += await _remove(task, name, router, platform)
+    kept = await _keep_last_words(task, platform, [release.id for release in out if release != stable])
+    gone = [name for name in task.involved if stable is None or name != stable.id]
+    cut += await take_away(task, gone, router, platform)
     requests, words, statements = sum(exposed.values()), list[str](), list[Statement]()
     for release in out:
         own = exposed.get(release.id, 0)
@@ -58,24 +56,15 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     return Outcome(State.SUCCESS, f"{'; '.join(words)}{cut}{kept}{in_brackets(found)}", (*statements, *found))
 
 
-async def _remove(task: Task, release: str, router: Router, platform: Platform) -> str:
-    """Take out a release that has no users any more; what was cut off, in words."""
-    await change(task, router, lambda state: _out(state, release))
-    cut = await _drain(task, platform, release)
-    await change(task, router, lambda state: state.without(release))
-    await platform.remove(release, fence=task.fence)
-    return cut
-
-
 async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outcome:
     """Give all traffic to an earlier pair that is placed and ready again; the other stays warm."""
     target, current = task.release, task.baseline
     if target is None or current is None:
         raise Broken("a rollback needs a pair to come back to", where=task.delivery)
     state = await router.read(target.service, target.environment)
-    found = drift(task.delivery, state, (target.id, current.id))
+    found = drift(task.delivery, state, task.involved)
     capacity = Capacity(task, router, platform, ROLLBACK_SECONDS)
-    given = await capacity.give(target, WHOLE, state, beside=current)
+    given = await capacity.give(target.id, WHOLE, state)
     await router.apply(given.state.settling(target.id), fence=task.fence)
     warm = await capacity.rest(current) if target != current else ""
     lacking = f"; {given.lacking}" if given.lacking else ""
@@ -83,21 +72,6 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     rolled = RolledBack(task.delivery, current, target, task.change.title)
     subjects = (Subject(current.id, current.digest), Subject(target.id, target.digest))
     return Outcome(State.SUCCESS, words, (Statement(subjects, rolled), *found))
-
-
-def _out(state: TrafficState, release: str) -> TrafficPlan:
-    """Nothing new for a release: what is in flight goes on, and idle connections are closed."""
-    known = [known.backend for known in state.backends if known.release == release]
-    return state.exposing(replace(known[0], addresses=(), draining=())) if known else state.plan
-
-
-async def _drain(task: Task, platform: Platform, release: str) -> str:
-    """Let what is in flight end while the release can still call its neighbours through the proxy; what was
-    cut off, in words."""
-    if await platform.observe(release) is None:
-        return ""
-    drained = await platform.scale(release, 0, fence=task.fence)
-    return f"; {drained.reason}" if drained.reason else ""
 
 
 async def _keep_last_words(task: Task, platform: Platform, releases: Sequence[str]) -> str:
@@ -122,8 +96,8 @@ async def _exposure(task: Task, metrics: Metrics) -> dict[str, int]:
     began: tuple[Counters, ...] = ()
     if task.weighed:
         began = task.weighed[0].counters
-    elif task.measured is not None:
-        began = (task.measured.new, task.measured.stable)
+    elif (was := task.measured) is not None:
+        began = (was.new, was.stable, *((was.running,) if was.running else ()))
     try:
         readings = await metrics.counters(task.change.service, task.change.environment) if began else ()
     except PenstockError:

@@ -2,16 +2,18 @@
 
 Called by `checks.canary` at every look, by `ledger.again` (to compute a verdict again) and by ``canary
 replay``. Pure: the same counts give the same judgment. Two metrics are judged, the share of failed requests
-and the share of slow ones; their errors are those of the whole canary, however often one looks.
+and the share of slow ones, and the quantiles of latency that are asked for; their errors are those of the
+whole canary, however often one looks.
 
-* FAIL as soon as a regression of either is shown. A whole *alpha* of false alarms is split evenly between the
+* FAIL as soon as a regression of one is shown. A whole *alpha* of false alarms is split evenly between the
   metrics; of each part a fifth goes to the sequential test at every look (`sequential.log_evidence`), and the
   rest to one exact test at the declared last look (`exact.tail`), which looking often would cost too much of.
-  A rise in slow requests must also be beyond its margin: a new process is a little slower, and hurts nobody.
-* PASS if both are shown to be no worse than the margin: failed requests at most *ratio* times the stable
-  release's share, or *points* above it, whichever is more; slow ones at most *slow_points* above. Both must
-  hold, so nothing is split between them (Berger, *Multiparameter hypothesis testing and acceptance sampling*,
-  Technometrics 24, 1982). It holds at every look with `NO_WORSE`.
+  A rise in slow requests, or of a quantile (`quantiles`), must also be beyond its margin: a new process is a
+  little slower, and hurts nobody.
+* PASS if all are shown to be no worse than the margin: failed requests at most *ratio* times the stable
+  release's share, or *points* above it, whichever is more; slow ones at most *slow_points* above; and
+  quantiles as each says. All must hold, so nothing is split between them (Berger, *Multiparameter hypothesis
+  testing and acceptance sampling*, Technometrics 24, 1982). It holds at every look with `NO_WORSE`.
 * UNKNOWN otherwise, with what is missing.
 
 "Slow" is above the first latency bound that is at least twice, and `SLOW_MS` more than, the one that 95% of
@@ -25,8 +27,9 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from penstock.analysis import dispersion, power
+from penstock.analysis import dispersion, power, quantiles
 from penstock.analysis.exact import tail
+from penstock.analysis.quantiles import Shares, Tested, Timing
 from penstock.analysis.sequential import (
     Bounds,
     Pair,
@@ -38,10 +41,13 @@ from penstock.analysis.sequential import (
     stable_bounds,
     stable_rate,
 )
-from penstock.core.canary import ROW, Row, Rule
+from penstock.analysis.spans import Arm as Arm
+from penstock.analysis.spans import Span as Span
+from penstock.analysis.spans import beyond, errors, slow
+from penstock.analysis.spans import spans_of as spans_of
+from penstock.core.canary import Latencies, Rule
 from penstock.core.traffic import WHOLE
 from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
-from penstock.errors import Invalid
 
 #: The part of a metric's alpha that the sequential test has; the exact test at the last look has the rest.
 SEQUENTIAL = 0.2
@@ -53,35 +59,6 @@ STABLE_PART, RATIO_PART = 0.2, 0.2
 UNTOLD = 10**9
 SLOW_MS = 10.0
 USUAL = 0.95
-
-
-@dataclass(frozen=True)
-class Arm:
-    """What one release did in a stretch of time."""
-
-    requests: int
-    errors: int
-    slow: int = 0
-
-
-@dataclass(frozen=True)
-class Span:
-    """From one look to the next: *at* seconds since the canary began, in which *step* (of its traffic)."""
-
-    at: float
-    step: int
-    new: Arm
-    stable: Arm
-
-
-def spans_of(rows: Sequence[Row]) -> list[Span]:
-    """Evidence as the judge takes it. `Invalid` if it is none."""
-    if any(len(row) != ROW or min(row) < 0 for row in rows):
-        raise Invalid(f"spans have {ROW} whole numbers each", where="canary")
-    spans = [Span(row[0] / 1000, row[1], Arm(*row[2:5]), Arm(*row[5:8])) for row in rows]
-    if any(max(arm.errors, arm.slow) > arm.requests for s in spans for arm in (s.new, s.stable)):
-        raise Invalid("more bad requests than requests", where="canary")
-    return spans
 
 
 @dataclass(frozen=True)
@@ -115,22 +92,32 @@ class Judgment:
     needed: int
     findings: tuple[Finding, ...] = ()
     more: int | None = 0
+    timings: tuple[Timing, ...] = ()
 
 
-def judge(spans: Sequence[Span], rule: Rule) -> Judgment:
-    """What all spans since the canary began say together; the last one is the present look."""
+def judge(spans: Sequence[Span], rule: Rule, latencies: Latencies | None = None) -> Judgment:
+    """What all spans since the canary began say together; the last one is the present look. *latencies* are
+    the histograms of the same time: without them no quantile is told, and none that is asked for passes."""
     needed = needed_requests(rule)
     for who, requests in (
-        ("the stable release", sum(s.stable.requests for s in spans)),
+        (rule.beside, sum(s.stable.requests for s in spans)),
         ("the new release", sum(s.new.requests for s in spans)),
     ):
         if requests == 0:
-            words = f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed)}"
+            words = (
+                f"{who} has answered no user request yet; {needed} are needed{_until(spans, needed, rule)}"
+            )
             return Judgment(unknown(Cause.MISSING, words), needed, (), needed)
-    findings = [_finding("failed", _errors(spans), spans, rule)]
+    findings = [_finding("failed", errors(spans), spans, rule)]
     if rule.slow_ms is not None:
-        findings.append(_finding(f"slower than {rule.slow_ms:g} ms", _slow(spans), spans, rule))
-    return _conclude(tuple(findings), spans, rule, needed)
+        findings.append(_finding(f"slower than {rule.slow_ms:g} ms", slow(spans), spans, rule))
+    shares = Shares(latencies or Latencies((), ()))
+    timings = _timings(spans, rule, shares)
+    verdict = _shown(findings, timings, rule)
+    if verdict is not None:
+        return Judgment(verdict, needed, tuple(findings), 0, timings)
+    more = _more(spans, rule, shares)
+    return Judgment(_undecided(findings, timings, spans, rule, more), needed, tuple(findings), more, timings)
 
 
 def slow_bound(latency: Mapping[float, int]) -> float | None:
@@ -149,7 +136,8 @@ def needed_requests(rule: Rule) -> int:
 
     Where only a ratio is asked about, failures must be seen: `UNTOLD` says that there is no such number.
     """
-    return _needed(rule.points, rule.ratio)
+    levels = [quantiles.least_requests(q.level, NO_WORSE / 4) or UNTOLD for q in rule.judged]
+    return max(_needed(rule.points, rule.ratio), *map(math.ceil, levels), 0)
 
 
 @functools.cache
@@ -158,17 +146,9 @@ def _needed(points: float, ratio: float) -> int:
     return UNTOLD if found is None else math.ceil(found)
 
 
-def _errors(spans: Sequence[Span]) -> list[Pair]:
-    return [Pair(s.step, s.new.requests, s.new.errors, s.stable.requests, s.stable.errors) for s in spans]
-
-
-def _slow(spans: Sequence[Span]) -> list[Pair]:
-    return [Pair(s.step, s.new.requests, s.new.slow, s.stable.requests, s.stable.slow) for s in spans]
-
-
 def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) -> Finding:
-    errors = name == "failed"
-    points, ratio = (rule.points, rule.ratio) if errors else (rule.slow_points, 1.0)
+    failed = name == "failed"
+    points, ratio = (rule.points, rule.ratio) if failed else (rule.slow_points, 1.0)
     clusters = dispersion.ratio(pairs)
     steps = _thinned(comparable(pairs), clusters)
     p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
@@ -188,9 +168,23 @@ def _finding(name: str, pairs: list[Pair], spans: Sequence[Span], rule: Rule) ->
         alpha=alpha,
         detectable=power.smallest_rate(steps, rule.alpha_each * (1 - SEQUENTIAL)),
         clusters=clusters,
-        worse=p <= alpha and (errors or effect > limit),
+        worse=p <= alpha and (failed or effect > limit),
         no_worse=shown_no_worse(steps, points, ratio),
     )
+
+
+def _timings(spans: Sequence[Span], rule: Rule, shares: Shares) -> tuple[Timing, ...]:
+    """The quantiles that are asked for; if none is, p95 is told. Clusters count once, as they do above."""
+    if not rule.judged:
+        return (quantiles.timing(shares, quantiles.TOLD, None, NO_WORSE / 4),) if shares.above(-1) else ()
+    found = []
+    for index, quantile in enumerate(rule.judged):
+        pairs = beyond(spans, index)
+        clusters = dispersion.ratio(pairs)
+        p, alpha = evidence(pairs, clusters, _last_look(spans, rule), rule.alpha_each)
+        tested = Tested(p, alpha, rule.alpha_each * (1 - SEQUENTIAL))
+        found.append(quantiles.timing(shares.scaled(1 / clusters), quantile, tested, NO_WORSE / 4))
+    return tuple(found)
 
 
 def evidence(pairs: list[Pair], clusters: float, last: int | None, alpha: float) -> tuple[float, float]:
@@ -258,17 +252,33 @@ def _rise(steps: Sequence[Pair]) -> float:
 # --- the verdict in words ---------------------------------------------------------------------------------
 
 
-def _conclude(findings: tuple[Finding, ...], spans: Sequence[Span], rule: Rule, needed: int) -> Judgment:
-    worse = [in_words(f) for f in findings if f.worse]
+def _shown(findings: Sequence[Finding], timings: Sequence[Timing], rule: Rule) -> Verdict | None:
+    judged, told = _apart(timings, rule)
+    worse = [*(in_words(f) for f in findings if f.worse), *(quantiles.in_words(t) for t in judged if t.worse)]
     if worse:
-        return Judgment(failing("worse than the stable release: " + "; ".join(worse)), needed, findings)
-    if all(f.no_worse for f in findings):
-        told = "; ".join(in_words(f) for f in findings)
-        return Judgment(passing(f"no worse than the stable release: {told}"), needed, findings)
-    more = _more(spans, rule)
-    open_ones = "; ".join(in_words(f) for f in findings if not f.no_worse)
-    reason = f"{_missing(more, spans)}: {open_ones}"
-    return Judgment(unknown(Cause.MISSING, reason), needed, findings, more)
+        return failing(f"worse than {rule.beside}: {'; '.join([*worse, *told])}")
+    if all(f.no_worse for f in findings) and all(t.no_worse for t in judged):
+        words = [*map(in_words, findings), *map(quantiles.in_words, judged), *told]
+        return passing(f"no worse than {rule.beside}: {'; '.join(words)}")
+    return None
+
+
+def _undecided(
+    findings: Sequence[Finding],
+    timings: Sequence[Timing],
+    spans: Sequence[Span],
+    rule: Rule,
+    more: int | None,
+) -> Verdict:
+    judged, told = _apart(timings, rule)
+    words = [in_words(f) for f in findings if not f.no_worse]
+    words += [quantiles.in_words(t) for t in judged if not t.no_worse]
+    return unknown(Cause.MISSING, f"{_missing(more, spans)}: {'; '.join([*words, *told])}")
+
+
+def _apart(timings: Sequence[Timing], rule: Rule) -> tuple[Sequence[Timing], list[str]]:
+    """Those that are judged, and words for the one that is only told."""
+    return (timings, []) if rule.judged else ((), [quantiles.in_words(t) for t in timings])
 
 
 def in_words(finding: Finding) -> str:
@@ -306,10 +316,11 @@ def _missing(more: int | None, spans: Sequence[Span]) -> str:
     return f"{more} more requests of the new release are needed, about {duration(more * seconds / requests)}"
 
 
-def _until(spans: Sequence[Span], needed: int) -> str:
+def _until(spans: Sequence[Span], needed: int, rule: Rule) -> str:
     """How long it takes until the new release, which has answered none yet, has so many by its share."""
     requests = sum(s.new.requests + s.stable.requests for s in spans)
-    new = requests * spans[-1].step / WHOLE if spans else 0.0
+    part = 0.5 if rule.baseline else spans[-1].step / WHOLE if spans else 0.0
+    new = requests * part
     return f", about {duration(needed * spans[-1].at / new)}" if new else ""
 
 
@@ -321,12 +332,16 @@ def duration(seconds: float) -> str:
     return f"{max(1, math.ceil(seconds))} seconds at the present rate"
 
 
-def _more(spans: Sequence[Span], rule: Rule) -> int | None:
+def _more(spans: Sequence[Span], rule: Rule, shares: Shares) -> int | None:
     """How many more requests of the new release show that it is no worse, if rates and shares stay."""
-    metrics = [(_errors(spans), rule.points, rule.ratio)]
+    metrics = [(errors(spans), rule.points, rule.ratio)]
     if rule.slow_ms is not None:
-        metrics.append((_slow(spans), rule.slow_points, 1.0))
+        metrics.append((slow(spans), rule.slow_points, 1.0))
     needed = [_more_of(*metric) for metric in metrics]
+    for index, quantile in enumerate(rule.judged):
+        clusters = dispersion.ratio(beyond(spans, index))
+        found = quantiles.more(shares.scaled(1 / clusters), quantile, NO_WORSE / 4)
+        needed.append(None if found is None else math.ceil(found * clusters))
     return None if any(n is None for n in needed) else max(n for n in needed if n is not None)
 
 

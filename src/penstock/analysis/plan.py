@@ -79,7 +79,7 @@ class Foreseen:
         """What to expect, and if the plan cannot hold, what to do about it."""
         rate = f"{self.traffic.rate:.3g} requests a second, {self.traffic.error_rate:.2%} of them failing"
         if not self.traffic.rate:
-            return f"nobody asked while it was measured: {self._instead}"
+            return f"nobody asked while it was measured ({self.traffic.seconds:.0f} s): {self._instead}"
         found = self.steps[-1].detectable
         of = f"would be found {power.POWER:.0%} of the time"
         told = "" if found is None else f"; by the last step a rise to {100 * found:.2g}% {of}"
@@ -98,22 +98,24 @@ class Foreseen:
                 f"expect UNKNOWN; no service is called quiet on less than {QUIET_SECONDS:g} s: give it longer"
             )
         if self.quiet:
-            return "expect UNKNOWN; for so quiet a service, generated requests stand in if a policy says so"
+            return (
+                "expect UNKNOWN; for so quiet a service: give it longer (canary.patience), have generated "
+                "requests stand in where a policy says so (acceptance.requests), or an override"
+            )
         longer = "give it longer (canary.seconds_per_step, patience), a wider margin, or an override"
         return f"expect UNKNOWN; {longer}"
 
 
 def foresee(traffic: Traffic, canary: Canary, rule: Rule) -> Foreseen:
     """What this plan shows if traffic stays as it is and the new release is as good as the stable one."""
-    planned = len(canary.steps) * canary.seconds_per_step
-    deadline = planned + canary.patience
+    planned, deadline = len(canary.steps) * canary.seconds_per_step, canary.longest
     pairs: list[Pair] = []
     steps = []
     for share in canary.steps:
-        pairs.append(_pair(traffic, share, canary.seconds_per_step))
+        pairs.append(_pair(traffic, canary, share, canary.seconds_per_step))
         told = comparable(pairs)
         detectable = power.smallest_rate(told, rule.alpha_each * (1 - SEQUENTIAL))
-        passes = shown_no_worse(told, rule.points, rule.ratio)
+        passes = _passes(pairs, rule)
         new, stable = pairs[-1].new, pairs[-1].stable
         steps.append(PlannedStep(share, canary.seconds_per_step, new, stable, detectable, passes))
     needed = needed_requests(rule)
@@ -130,16 +132,23 @@ def _needs(traffic: Traffic, canary: Canary, rule: Rule, pairs: list[Pair]) -> f
     planned = len(canary.steps) * canary.seconds_per_step
 
     def holds(extra: float) -> bool:
-        longer = _pair(traffic, canary.steps[-1], canary.seconds_per_step + extra)
-        return shown_no_worse(comparable([*pairs[:-1], longer]), rule.points, rule.ratio)
+        longer = _pair(traffic, canary, canary.steps[-1], canary.seconds_per_step + extra)
+        return _passes([*pairs[:-1], longer], rule)
 
-    if shown_no_worse(comparable(pairs), rule.points, rule.ratio):
+    if _passes(pairs, rule):
         return planned
     extra = power.least(holds)
     return None if extra is None else planned + math.ceil(extra)
 
 
-def _pair(traffic: Traffic, share: int, seconds: float) -> Pair:
-    requests = traffic.rate * seconds
-    new, stable = requests * share / WHOLE, requests * (WHOLE - share) / WHOLE
+def _passes(pairs: list[Pair], rule: Rule) -> bool:
+    """Of latencies nothing is known but how many requests a quantile needs at the least."""
+    told = comparable(pairs)
+    enough = sum(pair.new for pair in told) >= needed_requests(rule)
+    return enough and shown_no_worse(told, rule.points, rule.ratio)
+
+
+def _pair(traffic: Traffic, canary: Canary, share: int, seconds: float) -> Pair:
+    requests, beside = traffic.rate * seconds, share if canary.baseline else WHOLE - share
+    new, stable = requests * share / WHOLE, requests * beside / WHOLE
     return Pair(share, new, new * traffic.error_rate, stable, stable * traffic.error_rate)

@@ -1,18 +1,19 @@
 """From readings of counters to what happened between them, or why that cannot be told.
 
-Called by `checks.canary` and ``canary replay``. Pure. A metric source can be wrong in many ways, and each is
-UNKNOWN with its cause: nothing there, not a number, restarted, running backwards, out of order, stale, two
-clocks. A look whose reading was of no use is passed over: the next one goes on from the last that was.
+Called by `checks.canary`, `checks.weigh` and ``canary replay``. Pure. A metric source can be wrong in many
+ways, and each is UNKNOWN with its cause: nothing there, not a number, restarted, running backwards, out of
+order, stale, two clocks. A look whose reading was of no use is passed over: the next one goes on from the
+last that was.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from penstock.core.canary import Row
+from penstock.core.canary import Latencies, Row, Rule
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Verdict, unknown
 
@@ -24,11 +25,13 @@ APART = 2.0
 
 @dataclass(frozen=True)
 class Reading:
-    """Both releases at one look; *share* is the new release's part of user traffic since the last one."""
+    """Both releases at one look; *share* is the new release's part of user traffic since the last one. If
+    *stable* is a fresh baseline, *running* is what the copies did that had run before."""
 
     share: int
     new: Counters
     stable: Counters
+    running: Counters | None = None
 
 
 def absent(release: str) -> Counters:
@@ -36,16 +39,71 @@ def absent(release: str) -> Counters:
     return Counters(release, 0.0, ABSENT, 0, 0)
 
 
-def rows(start: Reading, later: Iterable[Reading], slow_ms: float | None) -> tuple[Row, ...] | Verdict:
-    """What happened from reading to reading since *start*; the verdict if the last one is of no use."""
-    last, found = start, []
+@dataclass(frozen=True)
+class Seen:
+    """What happened from reading to reading, and in each step the histograms of latency, if there are any."""
+
+    rows: tuple[Row, ...]
+    latencies: Latencies | None
+
+
+def seen(start: Reading, later: Iterable[Reading], rule: Rule) -> Seen | Verdict:
+    """What happened since *start*, as *rule* has it counted; the verdict if the last reading is of no use."""
+    good, bounds = [start], _Bounds.of(rule)
     wrong: Verdict | None = None
     for reading in later:
-        wrong = _problem(last, reading, slow_ms)
+        wrong = _problem(good[-1], reading, bounds)
         if wrong is None:
-            found.append(_row(start, last, reading, slow_ms))
-            last = reading
-    return wrong or tuple(found)
+            good.append(reading)
+    if wrong is not None:
+        return wrong
+    rows = tuple(_row(start, since, until, bounds) for since, until in pairwise(good))
+    return Seen(rows, latencies(good))
+
+
+def row(start: Reading, since: Reading, until: Reading, rule: Rule) -> Row | Verdict:
+    """What happened between two readings alone, timed from *start*; the verdict if the later is of no use."""
+    bounds = _Bounds.of(rule)
+    return _problem(since, until, bounds) or _row(start, since, until, bounds)
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """Above which bounds (ms) requests are counted: None where nothing is."""
+
+    slow: float | None
+    quantiles: tuple[float | None, ...]
+
+    @staticmethod
+    def of(rule: Rule) -> _Bounds:
+        return _Bounds(rule.slow_ms, tuple(quantile.above_ms for quantile in rule.judged))
+
+    @property
+    def needed(self) -> list[float]:
+        return [bound for bound in (self.slow, *self.quantiles) if bound is not None]
+
+
+def latencies(readings: Sequence[Reading]) -> Latencies | None:
+    """The histograms of each step, from readings that are of use; None if there was none of both releases."""
+    last = readings[-1]
+    told = {*latency(last.new), *latency(last.stable)}
+    bounds = tuple(sorted(bound for bound in told if math.isfinite(bound) and bound > 0))
+    if not (bounds and last.new.latency and last.stable.latency):
+        return None
+    steps: dict[int, list[int]] = {}
+    for since, until in pairwise(readings):
+        counts = [*_buckets(since.new, until.new, bounds), *_buckets(since.stable, until.stable, bounds)]
+        own = steps.setdefault(until.share, [0] * len(counts))
+        steps[until.share] = [a + b for a, b in zip(own, counts, strict=True)]
+    return Latencies(bounds, tuple((share, *counts) for share, counts in steps.items()))
+
+
+def _buckets(since: Counters, until: Counters, bounds: Sequence[float]) -> list[int]:
+    """Requests by bucket, and above the last bound, between two readings of a release."""
+    before, after = latency(since), latency(until)
+    grown = [after.get(bound, 0) - before.get(bound, 0) for bound in bounds]
+    grown.append(max(after.values(), default=0) - max(before.values(), default=0))
+    return [max(0, upper - lower) for lower, upper in pairwise([0, *grown])]
 
 
 def began_anew(since: Reading, until: Reading) -> bool:
@@ -60,20 +118,27 @@ def latency(reading: Counters) -> dict[float, int]:
     return {_bound(text): count for text, count in reading.latency.items()}
 
 
-def _row(start: Reading, since: Reading, until: Reading, slow_ms: float | None) -> Row:
-    return (
-        round((until.new.at - start.new.at) * 1000),
-        until.share,
-        *_did(since.new, until.new, slow_ms),
-        *_did(since.stable, until.stable, slow_ms),
-    )
+def _row(start: Reading, since: Reading, until: Reading, bounds: _Bounds) -> Row:
+    arms = ((since.new, until.new), (since.stable, until.stable))
+    did = [
+        number
+        for before, after in arms
+        for number in (
+            after.requests - before.requests,
+            after.errors - before.errors,
+            _longer(before, after, bounds.slow),
+        )
+    ]
+    beyond = [_longer(before, after, bound) for bound in bounds.quantiles for before, after in arms]
+    return (round((until.new.at - start.new.at) * 1000), until.share, *did, *beyond)
 
 
-def _did(since: Counters, until: Counters, slow_ms: float | None) -> tuple[int, int, int]:
-    """Requests, errors, slow ones. A histogram is read a moment after the counters, and may be ahead."""
-    requests = until.requests - since.requests
-    slow = 0 if slow_ms is None else _above(latency(until), slow_ms) - _above(latency(since), slow_ms)
-    return requests, until.errors - since.errors, max(0, min(requests, slow))
+def _longer(since: Counters, until: Counters, bound: float | None) -> int:
+    """Requests above *bound*. A histogram is read a moment after the counters, and may be ahead."""
+    if bound is None:
+        return 0
+    longer = _above(latency(until), bound) - _above(latency(since), bound)
+    return max(0, min(until.requests - since.requests, longer))
 
 
 def _above(counts: Mapping[float, int], bound: float) -> int:
@@ -81,10 +146,10 @@ def _above(counts: Mapping[float, int], bound: float) -> int:
     return total - counts.get(bound, total)
 
 
-def _problem(since: Reading, until: Reading, slow_ms: float | None) -> Verdict | None:
+def _problem(since: Reading, until: Reading, bounds: _Bounds) -> Verdict | None:
     """The first thing that is wrong with a reading, given the last one that was right."""
     for before, after in ((since.new, until.new), (since.stable, until.stable)):
-        wrong = _counters(before, after, slow_ms)
+        wrong = _counters(before, after, bounds.needed)
         if wrong is not None:
             return wrong
     apart = abs(until.new.at - until.stable.at)
@@ -96,7 +161,7 @@ def _problem(since: Reading, until: Reading, slow_ms: float | None) -> Verdict |
     return None
 
 
-def _counters(since: Counters, until: Counters, slow_ms: float | None) -> Verdict | None:
+def _counters(since: Counters, until: Counters, bounds: Sequence[float]) -> Verdict | None:
     name = until.release
     odd = _not_numbers(until) or (_not_numbers(since) if since.epoch != ABSENT else "")
     if odd:
@@ -116,16 +181,17 @@ def _counters(since: Counters, until: Counters, slow_ms: float | None) -> Verdic
     falls = any(count < since.latency.get(bound, 0) for bound, count in until.latency.items())
     if requests < 0 or not 0 <= errors <= requests or falls:
         return unknown(Cause.ERROR, f"the counters of {name} ran backwards")
-    return None if slow_ms is None else _histogram(name, since, until, slow_ms)
+    return _histogram(name, since, until, bounds)
 
 
-def _histogram(name: str, since: Counters, until: Counters, slow_ms: float) -> Verdict | None:
+def _histogram(name: str, since: Counters, until: Counters, bounds: Sequence[float]) -> Verdict | None:
     for reading in (since, until):
         counts = sorted(latency(reading).items())
         if any(after < before for (_, before), (_, after) in pairwise(counts)):
             return unknown(Cause.ERROR, f"the latency histogram of {name} is not cumulative")
-    if until.latency and slow_ms not in latency(until):
-        words = f"the latency histogram of {name} no longer has the bound {slow_ms:g} ms"
+    gone = [bound for bound in bounds if bound not in latency(until)]
+    if until.latency and gone:
+        words = f"the latency histogram of {name} no longer has the bound {gone[0]:g} ms"
         return unknown(Cause.ERROR, words)
     return None
 

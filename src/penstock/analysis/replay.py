@@ -12,8 +12,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.analysis.judge import Span, judge
-from penstock.core.canary import Row, Rule
+from penstock.analysis.judge import judge
+from penstock.analysis.quantiles import Timing
+from penstock.analysis.spans import Span
+from penstock.core.canary import Latencies, Row, Rule
 from penstock.core.codec import MAX_INT
 from penstock.core.verdict import Result
 from penstock.errors import Invalid
@@ -35,6 +37,19 @@ MOST_ROWS = 20_000
 
 
 @dataclass(frozen=True)
+class Timed:
+    """A quantile of latency at a look, in ms: estimates of both releases', the difference between *low* and
+    *high* (None: no bound yet), and what it may be (None: it is only told)."""
+
+    name: str
+    new: float
+    stable: float
+    low: float | None
+    high: float | None
+    margin: float | None
+
+
+@dataclass(frozen=True)
 class Seen:
     """One look: what was failed since the last one, and what all looks so far say of failed requests.
 
@@ -52,6 +67,7 @@ class Seen:
     margin: float | None
     verdict: str
     reason: str
+    quantiles: tuple[Timed, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -64,13 +80,15 @@ class Replayed:
     reason: str
 
 
-def replay(spans: Sequence[Span], rule: Rule, most: int = 0) -> Replayed:
+def replay(
+    spans: Sequence[Span], rule: Rule, most: int = 0, latencies: Mapping[int, Latencies] | None = None
+) -> Replayed:
     """Every look, up to the one that stops it. Of more than *most* (0: any number), only so many are looked
-    at, evenly, and the last."""
-    numbers = _some(len(spans), most)
+    at, evenly, and the last. *latencies* are the histograms at each look, by its number from 1."""
+    known = latencies or {}
     looks: list[Seen] = []
-    for number in numbers:
-        seen = _seen(spans[:number], rule)
+    for number in _some(len(spans), most):
+        seen = _seen(spans[:number], rule, known.get(number))
         looks.append(seen)
         if seen.verdict == Result.FAIL:
             return Replayed(tuple(looks), number, seen.verdict, seen.reason)
@@ -85,8 +103,8 @@ def _some(count: int, most: int) -> list[int]:
     return sorted({math.ceil(count * number / most) for number in range(1, most + 1)})
 
 
-def _seen(spans: Sequence[Span], rule: Rule) -> Seen:
-    judgment, last = judge(spans, rule), spans[-1]
+def _seen(spans: Sequence[Span], rule: Rule, latencies: Latencies | None) -> Seen:
+    judgment, last = judge(spans, rule, latencies), spans[-1]
     failed = judgment.findings[0] if judgment.findings else None
     return Seen(
         at=last.at,
@@ -99,7 +117,16 @@ def _seen(spans: Sequence[Span], rule: Rule) -> Seen:
         margin=failed.limit if failed else None,
         verdict=judgment.verdict.result.value,
         reason=judgment.verdict.reason,
+        quantiles=tuple(_timed(found) for found in judgment.timings if any(found.widths)),
     )
+
+
+def _timed(found: Timing) -> Timed:
+    judged = found.p is not None
+    low, high = (
+        bound if math.isfinite(bound) else None for bound in (found.difference.low, found.difference.high)
+    )
+    return Timed(found.quantile.name, found.new, found.stable, low, high, found.limit if judged else None)
 
 
 # --- data of one's own ------------------------------------------------------------------------------------

@@ -39,6 +39,11 @@ FAR = 12.0
 HALVINGS = 32
 
 
+#: Of a rate and a tilt, the logarithm of what was won.
+Bet = Callable[[float, float], float]
+Tilts = Sequence[tuple[float, float]]
+
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """What two releases did in a stretch of time of one *step* of the canary: requests, and bad ones."""
@@ -125,10 +130,7 @@ def difference_bounds(pairs: Iterable[Pair], new_alpha: float, stable_alpha: flo
 
 def rate_bounds(steps: Sequence[Pair], alpha: float) -> Bounds:
     """The new release's rate. A fixed tilt's expectation is largest if every request had the same rate."""
-    requests, bad = sum(p.new for p in steps), sum(p.new_bad for p in steps)
-    return _bounds(
-        lambda rate, tilt: tilt * bad - requests * math.log1p(rate * math.expm1(tilt)), TILTS, alpha
-    )
+    return _bounds(_new_bet(steps), TILTS, alpha)
 
 
 def stable_bounds(steps: Sequence[Pair], alpha: float) -> Bounds:
@@ -137,6 +139,28 @@ def stable_bounds(steps: Sequence[Pair], alpha: float) -> Bounds:
     A bad request counts n / m, the new release's requests for each of its own in that step; (e^λv - 1) / v
     grows with v, so the largest weight bounds them all.
     """
+    return _bounds(_stable_bet(steps), WEIGHTED_TILTS, alpha)
+
+
+def sides(steps: Sequence[Pair], rate: float, alpha: float) -> tuple[int, int]:
+    """On which side of *rate* that of the new release, and of the stable one, is shown to be: 1 above it, -1
+    below it, 0 if neither. Each is wrong, at any look, with probability *alpha*."""
+    if not steps:
+        return 0, 0
+    bets: list[tuple[Bet, Tilts]] = [(_new_bet(steps), TILTS), (_stable_bet(steps), WEIGHTED_TILTS)]
+    limit = math.log(1 / alpha)
+    new, stable = (
+        next((sign for sign in (1, -1) if _stake(bet, tilts, rate, sign) >= limit), 0) for bet, tilts in bets
+    )
+    return new, stable
+
+
+def _new_bet(steps: Sequence[Pair]) -> Bet:
+    requests, bad = sum(p.new for p in steps), sum(p.new_bad for p in steps)
+    return lambda rate, tilt: tilt * bad - requests * math.log1p(rate * math.expm1(tilt))
+
+
+def _stable_bet(steps: Sequence[Pair]) -> Bet:
     requests = sum(p.new for p in steps)
     bad = sum(p.stable_bad * p.new / p.stable for p in steps)
     most = max(p.new / p.stable for p in steps)
@@ -146,7 +170,7 @@ def stable_bounds(steps: Sequence[Pair], alpha: float) -> Bounds:
             return -math.inf
         return tilt * bad - requests * rate * math.expm1(tilt * most) / most
 
-    return _bounds(log_bet, WEIGHTED_TILTS, alpha)
+    return log_bet
 
 
 def stable_rate(steps: Sequence[Pair]) -> float:
@@ -155,18 +179,17 @@ def stable_rate(steps: Sequence[Pair]) -> float:
     return sum(p.stable_bad * p.new / p.stable for p in steps) / requests if requests else 0.0
 
 
-def _bounds(
-    log_bet: Callable[[float, float], float], tilts: Sequence[tuple[float, float]], alpha: float
-) -> Bounds:
+def _bounds(log_bet: Bet, tilts: Tilts, alpha: float) -> Bounds:
     """Rates against which neither the bets on fewer nor those on more have won 1/alpha."""
     limit = math.log(1 / alpha)
-
-    def won(rate: float, sign: int) -> bool:
-        return _log_sum([math.log(weight) + log_bet(rate, sign * tilt) for tilt, weight in tilts]) >= limit
-
-    low = _last(lambda rate: won(rate, 1), 0.0, 1.0)
-    high = _last(lambda rate: not won(rate, -1), 0.0, 1.0)
+    low = _last(lambda rate: _stake(log_bet, tilts, rate, 1) >= limit, 0.0, 1.0)
+    high = _last(lambda rate: _stake(log_bet, tilts, rate, -1) < limit, 0.0, 1.0)
     return Bounds(low or 0.0, 1.0 if high is None else high)
+
+
+def _stake(log_bet: Bet, tilts: Tilts, rate: float, sign: int) -> float:
+    """The logarithm of what bets against *rate* have come to, on more bad requests (1) or on fewer (-1)."""
+    return _log_sum([math.log(weight) + log_bet(rate, sign * tilt) for tilt, weight in tilts])
 
 
 def _last(holds: Callable[[float], bool], low: float, high: float) -> float | None:

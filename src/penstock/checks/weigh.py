@@ -83,7 +83,7 @@ async def _look(task: Task, now: Weighed, users: Users, number: int, platform: P
         look=task.intent.number,
         ended=False,
         guard=guard,
-        rows=_rows(task, now, number, guard.slow_ms),
+        rows=_rows(task, now, number, guard),
         course=_course((*task.weighed, now), number),
         fault=users.lost or again,
     )
@@ -123,24 +123,24 @@ def arms_of(asked: Plan, releases: Sequence[Release], users: Users) -> tuple[Arm
 
 
 def _guard(task: Task, asked: Plan) -> Rule:
-    """The service's own rule for canaries; its error is shared evenly among the variants. What is slow is
-    fixed before it begins, from what the control's users saw."""
+    """The service's own rule for canaries, without its quantiles; its error is shared evenly among the
+    variants. What is slow is fixed before it begins, from what the control's users saw."""
     counts = readings.latency(task.weighed[0].counters[0])
     slow = slow_bound(counts) if max(counts.values(), default=0) >= SLOW_ENOUGH else None
     rule = (task.config.canary.judge or DEFAULT_JUDGE).rule(asked.terms.longest, slow)
-    return replace(rule, alpha=rule.alpha / len(asked.variants))
+    return replace(rule, alpha=rule.alpha / len(asked.variants), quantiles=None)
 
 
-def _rows(task: Task, now: Weighed, number: int, slow_ms: float | None) -> tuple[Row, ...]:
+def _rows(task: Task, now: Weighed, number: int, guard: Rule) -> tuple[Row, ...]:
     """What variant and control did from look to look. A stretch in which counters began anew, as those of a
     proxy that was started again do, is left out: what is before it and after it counts."""
     share = now.arms[number].share
     first, *looks = (Reading(share, one.counters[number], one.counters[0]) for one in (*task.weighed, now))
     last, found = first, list[Row]()
     for after in looks:
-        row = readings.rows(last, [after], slow_ms)
+        row = readings.row(first, last, after, guard)
         if isinstance(row, tuple):
-            found.append((round((after.new.at - first.new.at) * 1000), *row[0][1:]))
+            found.append(row)
         if isinstance(row, tuple) or readings.began_anew(last, after):
             last = after
     return tuple(found)

@@ -15,14 +15,19 @@ from penstock.cli.client import Client
 from penstock.cli.ended import latest, trouble
 from penstock.cli.follow import ABSENT_SECONDS, POLL_SECONDS
 from penstock.cli.show import complain, document, say
-from penstock.errors import Unavailable
+from penstock.errors import Invalid, Unavailable
 
 
 def logs(given: argparse.Namespace) -> int:
     client = Client.find()
     known = {row["service"] for row in client.get("/v1/status")["services"]}
     if given.follow:
-        given.name = latest(client, given.name)
+        if given.name in known:  # without --follow it is what the service wrote: not another thing with it
+            newest = latest(client, given.name)
+            raise Invalid(
+                f"{given.name} is a service, and --follow shows the stages of a delivery",
+                next_move=f"penstock logs {newest} --follow",
+            )
         return _follow(given, client)
     if given.name in known:
         text = client.text(f"/v1/services/{given.name}/logs", lines=given.lines)

@@ -16,6 +16,7 @@ from penstock.cli import (
     canary,
     experiment,
     flaky,
+    importing,
     keeping,
     local,
     logs,
@@ -167,6 +168,10 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "with every service of the change set that it came in, callers first"
     rollback.add_argument("--together", action="store_true", help=what)
     rollback.add_argument("--no-wait", action="store_true")
+    what = (
+        "make penstock.yaml of manifests: Argo Rollouts, Flagger, Spinnaker, Kubernetes; and say what is lost"
+    )
+    importing.parser(_add(commands, "import", importing.run, what, "penstock import k8s/ --into services"))
     for name, handler, what in (
         ("promote", verbs.promote, "end a canary early; the policies still decide"),
         ("abort", verbs.abort, "stop a delivery and undo it"),

@@ -121,6 +121,9 @@ def status(given: argparse.Namespace) -> int:
         for row in view["services"]
     ]
     say(table(("service", "live", "traffic", "now", "address"), rows) if rows else "nothing is live yet")
+    for row in view["services"]:
+        if row["unrest"]:
+            say(f"✗ {row['live']} {row['unrest']}; next: penstock logs {row['service']}")
     if recent:
         lines = [
             (
@@ -193,6 +196,8 @@ def why(given: argparse.Namespace) -> int:
     say(f"  requirement   {', '.join(change['work_items']) or 'none named'}")
     if view.get("restored_by") is not None:
         say(f"  restored      by a rollback (entry {view['restored_by']})")
+    if view["canary"]:
+        say(f"  canary        {view['canary']}")
     say("signed off by")
     for signed in view["sign_offs"]:
         say(

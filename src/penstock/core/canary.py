@@ -6,15 +6,72 @@ Called by `core.predicates` and `analysis.judge`. Must not judge.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from penstock.core.codec import json_name
 from penstock.errors import Invalid
 
 #: What both releases did from one look to the next: milliseconds since the canary began, the new release's
 #: share of user traffic (thousandths), then requests, errors and slow requests of the new release and of the
-#: stable one.
+#: stable one; and for each quantile that is judged, how many of either took longer than its `above_ms`.
 Row = tuple[int, ...]
 ROW = 8
+#: What the new release is compared with: None is the copies of the stable one that run, "fresh" some that are
+#: put up for it, as many as the new release has and with the same share of users.
+Baseline = Literal["fresh"]
+#: So many quantiles share one alpha at most.
+MOST_QUANTILES = 4
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """A quantile of latency that is judged: *level* of the requests are faster (0.95 for p95).
+
+    The new release's may be *ratio* times the stable one's, or *ms* above it, whichever is more. *above_ms*
+    is the bound of the histogram that the stable release's margin was below before the canary, above which
+    requests are counted; None where that could not be told.
+    """
+
+    level: float
+    ratio: float
+    ms: float
+    above_ms: float | None = field(default=None, metadata=json_name("aboveMs"))
+
+    @property
+    def name(self) -> str:
+        return f"p{100 * self.level:g}"
+
+    def check(self, where: str) -> None:
+        """Raise `Invalid` for what can promise or show nothing."""
+        if not 0.5 <= self.level <= 0.999:
+            raise Invalid(f"quantiles are from 50 to 99.9, found {100 * self.level:g}", where=where)
+        if self.ratio < 1 or self.ms < 0 or (self.ratio == 1 and self.ms == 0):
+            raise Invalid(
+                f"no release could be shown to be within {self.ratio:g} times and {self.ms:g} ms",
+                where=where,
+                next_move="give a margin: quantile_ratio: 2, or quantile_ms: 10",
+            )
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Histograms since the canary began, one for each of its steps.
+
+    *bounds* are upper bounds (ms), rising. Each step has its share of user traffic (thousandths), then how
+    many requests of the new release took up to each bound and longer than the one before, last those above
+    all; then the same of the stable one.
+    """
+
+    bounds: tuple[float, ...]
+    steps: tuple[Row, ...]
+
+    def check(self) -> None:
+        """Raise `Invalid` for what is no histogram."""
+        size = 1 + 2 * (len(self.bounds) + 1)
+        if list(self.bounds) != sorted({*self.bounds}) or not all(bound > 0 for bound in self.bounds):
+            raise Invalid("bounds of latency must rise", where="canary")
+        if any(len(step) != size or min(step) < 0 for step in self.steps):
+            raise Invalid(f"a step has {size} whole numbers", where="canary")
 
 
 @dataclass(frozen=True)
@@ -24,7 +81,7 @@ class Rule:
     *alpha* is the whole probability of a false alarm. The new release may fail *ratio* times as often as the
     stable one, or *points* more of its requests, whichever is more, and be slow in *slow_points* more of
     them: slower than *slow_ms*, which is None where that cannot be told. The declared last look is the first
-    one after *planned*.
+    one after *planned*. *quantiles* are judged beside them.
     """
 
     planned: float
@@ -33,11 +90,22 @@ class Rule:
     ratio: float = 2.0
     points: float = 0.01
     slow_points: float = field(default=0.05, metadata=json_name("slowPoints"))
+    baseline: Baseline | None = None
+    quantiles: tuple[Quantile, ...] | None = None
+
+    @property
+    def judged(self) -> tuple[Quantile, ...]:
+        return self.quantiles or ()
 
     @property
     def alpha_each(self) -> float:
         """Several metrics share one error budget evenly."""
-        return self.alpha / (1 if self.slow_ms is None else 2)
+        return self.alpha / (1 + (self.slow_ms is not None) + len(self.judged))
+
+    @property
+    def beside(self) -> str:
+        """What the new release is compared with, in words."""
+        return "the fresh baseline" if self.baseline else "the stable release"
 
     def check(self, where: str) -> None:
         """Raise `Invalid` for what can promise or show nothing."""
@@ -51,3 +119,7 @@ class Rule:
         if self.ratio == 1 and self.points == 0:
             what = "with a ratio of 1 and points of 0 nothing could ever be shown"
             raise Invalid(what, where=where, next_move="give a margin: ratio: 2, or points: 1")
+        if len(self.judged) > MOST_QUANTILES or len({q.level for q in self.judged}) < len(self.judged):
+            raise Invalid(f"up to {MOST_QUANTILES} quantiles, each of them once", where=where)
+        for quantile in self.judged:
+            quantile.check(where)

@@ -297,7 +297,9 @@ def _gate(stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
 
 
 def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
-    measure = Intent(stage.name, "measure")
+    afresh, measure = Intent(stage.name, "baseline"), Intent(stage.name, "measure")
+    if plan.baseline and not facts.done(afresh):
+        return afresh
     if not facts.done(measure):
         return measure
     shifts, looks = facts.of("shift"), facts.of("look")

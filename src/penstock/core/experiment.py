@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from penstock.core.canary import Row
 from penstock.core.canary import Rule as Guard
 from penstock.core.facts import Fact
-from penstock.core.release import Value
+from penstock.core.release import EnvironmentData, Value
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
 
@@ -184,6 +184,14 @@ class Experiment:
     course: tuple[Row, ...] = ()
     fault: str = ""
     at: float | None = None
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What users of the variant *name* are given."""
+
+    name: str
+    data: EnvironmentData
 
 
 @dataclass(frozen=True)

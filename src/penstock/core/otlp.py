@@ -30,6 +30,7 @@ TYPES = {
     "look": "test",
     "slo": "test",
     "deploy": "deploy",
+    "baseline": "deploy",
     "shift": "deploy",
     "promote": "deploy",
     "rollback": "deploy",

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from penstock.core.canary import Baseline
 from penstock.core.changeset import Together
+from penstock.core.experiment import Dealt as Dealt
 from penstock.core.experiment import Weighed as Weighed
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
@@ -64,18 +66,24 @@ class Stage:
 
 @dataclass(frozen=True)
 class Canary:
-    """Shares of user traffic in thousandths, rising, and the times in seconds between decisions."""
+    """Shares of user traffic in thousandths, rising, and the times in seconds between decisions; and what the
+    new release is compared with."""
 
     steps: tuple[int, ...]
     seconds_per_step: float
     look_every: float
     patience: float
+    baseline: Baseline | None = None
+
+    @property
+    def longest(self) -> float:
+        """How long it lasts at most, in seconds."""
+        return len(self.steps) * self.seconds_per_step + self.patience
 
     @property
     def looks(self) -> int:
         """How many looks this plan can take at most: what the judge divides its error among."""
-        whole = len(self.steps) * self.seconds_per_step + self.patience
-        return max(1, round(whole / self.look_every) + len(self.steps))
+        return max(1, round(self.longest / self.look_every) + len(self.steps))
 
 
 #: For pipelines that move everybody at once.
@@ -142,14 +150,6 @@ class Begun:
 
 
 @dataclass(frozen=True)
-class Dealt:
-    """What users of the variant *name* are given."""
-
-    name: str
-    data: EnvironmentData
-
-
-@dataclass(frozen=True)
 class Made:
     kind: Literal["made"]
     artifact: Artifact
@@ -185,11 +185,18 @@ class Gated:
 
 @dataclass(frozen=True)
 class Measured:
-    """Readings of both releases when the canary began."""
+    """Readings of both releases when the canary began. If *stable* is a fresh baseline, *running* is of the
+    copies that had run before."""
 
     kind: Literal["measured"]
     new: Counters
     stable: Counters
+    running: Counters | None = None
+
+    @property
+    def usual(self) -> Counters:
+        """What users saw of the stable release until then."""
+        return self.running or self.stable
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal, get_args
 
 from penstock.core.acceptance import Accepted as Accepted
-from penstock.core.canary import Row, Rule
+from penstock.core.canary import Latencies, Row, Rule
 from penstock.core.codec import json_name
 from penstock.core.experiment import Experiment
 from penstock.core.objectives import Budget
@@ -276,8 +276,9 @@ class Look:
     """One look of the canary judge at both releases since the canary began. Counts, not shares.
 
     *new_from*, *stable_from* are the readings when it began, *new_to*, *stable_to* those of now. *spans* is
-    what happened in between, from look to look: with the *rule*, it gives the verdict to whoever asks again.
-    Where a reading was of no use there is neither, and the verdict is UNKNOWN.
+    what happened in between, from look to look, and *latencies* the histograms of its steps: with the *rule*,
+    they give the verdict to whoever asks again. Where a reading was of no use there is none of it, and the
+    verdict is UNKNOWN.
     """
 
     TYPE: ClassVar[str] = "urn:penstock:canary:v1"
@@ -294,6 +295,7 @@ class Look:
     at: float | None = None
     rule: Rule | None = None
     spans: tuple[Row, ...] | None = None
+    latencies: Latencies | None = None
 
 
 # --- sign-offs -------------------------------------------------------------------------------------

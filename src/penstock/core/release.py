@@ -126,3 +126,8 @@ class Release:
     def id(self) -> str:
         """The short form people see: ``catalog-3f2a9c01d4e5``. Unique per service in practice."""
         return f"{self.service}-{short(self.digest)}"
+
+    @property
+    def fresh(self) -> str:
+        """The name of copies of the pair that are put up beside those that run, to be compared with."""
+        return f"{self.id}-fresh"

@@ -6,11 +6,13 @@ Shares are whole thousandths (0.1%), so that equality is exact. Must not name a 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
+from penstock.core.counted import Counters as Counters
+from penstock.core.counted import Led as Led
 from penstock.core.mesh import Export, Remote
 from penstock.core.visit import Visit as Visit
 from penstock.errors import Invalid
@@ -272,6 +274,7 @@ class TrafficState:
     *address* is the base URL at which users reach the service; *preview_token* opens the preview
     route. Both are empty while the data plane does not know the service. *asked* is the plan that was
     applied last, where that is not what the data plane does: every plan made of this one puts it right.
+    *foreign* says, in words, what else is not ours there: who changed what that no plan could ask for.
     """
 
     service: str
@@ -286,6 +289,7 @@ class TrafficState:
     handling: Handling = Handling()
     admission: Admission = ANYBODY
     asked: TrafficPlan | None = None
+    foreign: str = ""
 
     @property
     def plan(self) -> TrafficPlan:
@@ -315,6 +319,7 @@ class TrafficState:
         for known, meant in zip(self.backends, self.plan.backends, strict=True):
             if known.backend.breakers != meant.breakers:
                 said.append(f"breakers of {known.release}: {known.backend.breakers}")
+        said += [self.foreign] if self.foreign else []
         return "; ".join(said)
 
     def share(self, release: str) -> int:
@@ -366,34 +371,3 @@ class TrafficState:
 def in_words(weights: Iterable[Weight]) -> str:
     """Shares as people write them; "none" for nobody."""
     return ", ".join(f"{weight.release} {weight.share / 10:g}%" for weight in weights) or "none"
-
-
-@dataclass(frozen=True)
-class Led:
-    """So many requests were led to the dark *release* since *epoch* (as in `Counters`): by its preview or,
-    with a *caller*, by the chain of that dark release."""
-
-    release: str
-    epoch: str
-    requests: int
-    caller: str = ""
-
-
-@dataclass(frozen=True)
-class Counters:
-    """Cumulative counts of one release since *epoch*, at the moment of reading.
-
-    *requests* and *errors* (responses 5xx, and none at all) count user traffic only. *latency* maps
-    an upper bound in milliseconds (as text) to the number of requests at or under it.
-    *refused* requests were above the release's `Breakers`: the proxy answered them itself; None if there were
-    none. *epoch* changes whenever the counts may have restarted; two readings with different epochs must
-    not be subtracted.
-    """
-
-    release: str
-    at: float
-    epoch: str
-    requests: int
-    errors: int
-    latency: Mapping[str, int] = field(default_factory=dict)
-    refused: int | None = None

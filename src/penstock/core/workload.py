@@ -17,6 +17,7 @@ class Isolation(StrEnum):
     """What keeps a workload from reading other people's files. Told, never assumed."""
 
     BUBBLEWRAP = "bubblewrap"
+    CONTAINER = "container"
     NONE = "none"
 
 
@@ -88,7 +89,7 @@ class Workload:
     """One release to be run.
 
     *artifact* is the digest of an image already in the artifact store. *command* runs in the image's
-    working directory with *env* plus ``PORT`` (where it must listen on 127.0.0.1) and one
+    working directory with *env* plus ``HOST`` and ``PORT`` (where it must listen) and one
     ``<CALLEE>_URL`` for each name in *calls*. An instance that is to end gets SIGTERM, *drain_seconds* for
     what is in flight, and then SIGKILL. *secrets* are values that must not be shown in what it writes.
     *admission* and *breakers* are handed on to the proxy.
@@ -133,7 +134,8 @@ class Phase(StrEnum):
 class Instance:
     """One running copy. *address* as in `traffic.Backend`; *exit_code* of its last end, if any.
 
-    *crashes* counts its ends in a row, until it has been ready for a while.
+    *crashes* counts its ends in a row, until it has been ready for a while; *recent* those of the last
+    `RECENT_SECONDS`, whatever came in between.
     """
 
     id: str
@@ -142,10 +144,12 @@ class Instance:
     restarts: int = 0
     exit_code: int | None = None
     crashes: int = 0
+    recent: int = 0
 
 
-#: So many ends in a row are no accident, whether or not it comes back each time.
+#: So many ends in a row, or of late, are no accident, whether or not it comes back each time.
 CRASH_LOOP = 3
+RECENT_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -215,13 +219,23 @@ class Placement:
     @property
     def crash_looping(self) -> bool:
         """Whether it ends again and again: no time will make it a release for users."""
-        return self.failed or any(i.crashes >= CRASH_LOOP for i in self.instances)
+        return self.failed or any(max(i.crashes, i.recent) >= CRASH_LOOP for i in self.instances)
 
     @property
     def ended(self) -> str:
         """How it last ended by itself, with its own last output; "" if it never did."""
         restless = any(instance.restarts or instance.crashes for instance in self.instances)
         return f"{self.release} ended by itself: {self.reason}" if restless else ""
+
+    @property
+    def unrest(self) -> str:
+        """That it keeps ending, as short as for a table; "" if it does not."""
+        if not self.crash_looping:
+            return ""
+        worst = max(self.instances, key=lambda one: (one.recent, one.crashes))
+        how = "" if worst.exit_code is None else f"exit {worst.exit_code}, "
+        times = "once" if worst.recent == 1 else f"{worst.recent} times"
+        return f"keeps ending: {how}{times} in the last minute"
 
     @property
     def verdict(self) -> str:

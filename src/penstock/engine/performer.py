@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penstock.actions import build, deploy, experiment, promote, rollback, shift
+from penstock.actions import baseline, build, deploy, experiment, promote, rollback, shift
 from penstock.checks import acceptance, canary, scan, slo, suite, weigh
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
@@ -37,6 +37,7 @@ VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
     "scan": scan.perform,
     "deploy": deploy.perform,
     "acceptance": acceptance.perform,
+    "baseline": baseline.perform,
     "measure": canary.measure,
     "shift": shift.perform,
     "look": canary.look,

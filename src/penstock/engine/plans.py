@@ -10,6 +10,7 @@ import math
 from dataclasses import replace
 
 from penstock.config import ServiceConfig, checks_in_order, stage_names
+from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.experiment import Plan
 from penstock.core.pipeline import (
     ALL_CHECKS,
@@ -53,13 +54,7 @@ def planned(
 ) -> Pipeline:
     """The pipeline for a `Change.kind`. *checks* stand for those of the configuration. A rollback is never
     asked for *objectives*: it may be what they need."""
-    given = config.canary
-    canary = Canary(
-        tuple(thousandths(step) for step in given.steps),
-        given.seconds_per_step,
-        given.look_every,
-        given.patience,
-    )
+    canary = canary_plan(config.canary)
     match kind:
         case "code":
             made = standard(canary, checks or check_stages(config), objectives=objectives)
@@ -85,6 +80,12 @@ def experiment(asked: Plan, config: ServiceConfig) -> Pipeline:
     stages.append(Stage("experiment", "experiment", after=exposed, seconds=seconds + CANARY_SLACK))
     plan = Canary((), seconds, min(config.canary.look_every, seconds / 10), 0.0)
     return _with_time(Pipeline("experiment", tuple(stages), plan), config)
+
+
+def canary_plan(given: CanaryConfig) -> Canary:
+    """What ``penstock.yaml`` says of a canary, as it is planned."""
+    steps = tuple(thousandths(step) for step in given.steps)
+    return Canary(steps, given.seconds_per_step, given.look_every, given.patience, given.baseline)
 
 
 def _with_time(pipeline: Pipeline, config: ServiceConfig) -> Pipeline:

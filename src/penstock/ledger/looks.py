@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from penstock.analysis import experiment
 from penstock.analysis.judge import judge, spans_of
+from penstock.analysis.readings import Reading, latencies
+from penstock.core.canary import Latencies
 from penstock.core.evidence import Entry
 from penstock.core.experiment import Experiment
 from penstock.core.predicates import Look
@@ -25,9 +27,11 @@ def faults(entry: Entry) -> list[str]:
     try:
         look.rule.check("rule")
         spans = spans_of(look.spans)
+        if look.latencies is not None:
+            look.latencies.check()
+        found = judge(spans, look.rule, look.latencies).verdict
     except Invalid as error:
         return [str(error)]
-    found = judge(spans, look.rule).verdict
     new, stable = [span.new for span in spans], [span.stable for span in spans]
     wrong = []
     if (sum(a.requests for a in new), sum(a.errors for a in new)) != _between(look.new_from, look.new_to):
@@ -36,6 +40,8 @@ def faults(entry: Entry) -> list[str]:
         look.stable_from, look.stable_to
     ):
         wrong.append("the looks at the stable release do not add up to its readings")
+    if look.latencies is not None and _pooled(look.latencies) != _pooled(_latencies(look)):
+        wrong.append("the latencies of its steps do not add up to its readings")
     if found.result.value != look.verdict:
         wrong.append(f"the canary's judge said {look.verdict}, and its evidence gives {found.result}")
     return wrong
@@ -66,3 +72,13 @@ def _of_experiment(look: Experiment) -> list[str]:
 
 def _between(since: Counters, until: Counters) -> tuple[int, int]:
     return until.requests - since.requests, until.errors - since.errors
+
+
+def _latencies(look: Look) -> Latencies | None:
+    """Of the whole canary as one step."""
+    since = Reading(0, look.new_from, look.stable_from)
+    return latencies([since, Reading(0, look.new_to, look.stable_to)])
+
+
+def _pooled(of: Latencies | None) -> tuple[object, ...]:
+    return (of.bounds, *map(sum, zip(*(step[1:] for step in of.steps), strict=True))) if of else ()

@@ -47,7 +47,8 @@ class Reviewed:
 
 @dataclass(frozen=True)
 class Why:
-    """What is live, and what carried it. *change* holds the commit's own claims."""
+    """What is live, and what carried it. *change* holds the commit's own claims, *canary* the last verdict of
+    its judge; "" if there was none."""
 
     service: str
     environment: str
@@ -78,7 +79,7 @@ def explain(live: Live, delivery: tuple[Entry, ...], history: tuple[Entry, ...])
         proposed=proposed.index,
         change=change,
         sign_offs=sign_offs(delivery),
-        canary=looks[-1].explanation if looks else "",
+        canary=f"{looks[-1].verdict}: {looks[-1].explanation}" if looks else "",
         restored_by=_restored(history),
     )
 

@@ -7,22 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
-from penstock.analysis.judge import spans_of
 from penstock.analysis.plan import Traffic, foresee
 from penstock.analysis.replay import Replayed, replay
+from penstock.analysis.spans import spans_of
 from penstock.bootstrap.control import ControlPlane
-from penstock.core.canary import Row, Rule
+from penstock.core.canary import Latencies, Row, Rule
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode, encode
-from penstock.core.pipeline import Canary, thousandths
 from penstock.core.predicates import Look
 from penstock.core.traffic import Counters
+from penstock.engine.plans import canary_plan
 from penstock.errors import Invalid
 from penstock.ledger.live import live
 from penstock.server import views
@@ -54,49 +55,72 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         before = await _stable(control, service)
         await asyncio.sleep(given.seconds)
         traffic = Traffic.between(before, await _stable(control, service))
-        steps = tuple(thousandths(step) for step in config.steps)
-        canary = Canary(steps, config.seconds_per_step, config.look_every, config.patience)
-        found = await asyncio.to_thread(foresee, traffic, canary, config.rule())
+        found = await asyncio.to_thread(foresee, traffic, canary_plan(config), config.rule())
         return {"service": service, **encode(found), "reachable": found.reachable, "words": found.words}
 
     @api.post("/deliveries/{delivery}/canary/replay")
     async def replayed(delivery: str, given: Again) -> View:
         """The looks of a delivery's canary, judged again."""
         view = await views.delivery(control, delivery)
-        look = await last_look(control, [entry["index"] for entry in view["evidence"]])
-        if look is None or look.rule is None or look.spans is None:
+        kept = await looks(control, view)
+        look = kept[-1] if kept else None
+        if look is None or look.rule is None:
             raise Invalid(
                 f"{view['id']} has no canary that could be judged again",
                 next_move="its looks are from before looks were kept, or nobody looked",
             )
         config = _decoded(given.canary) if given.canary is not None else None
-        rule = config.rule(look.rule.slow_ms) if config else look.rule
-        found = await asyncio.to_thread(replay, spans_of(look.spans), rule)
+        rule = _again(config, look.rule) if config else look.rule
+        found = await _judged(kept, rule)
         then = {"verdict": look.verdict, "reason": look.explanation}
         return {"delivery": view["id"], "then": then, **_told(found)}
 
 
 async def picture(control: ControlPlane, view: View) -> Replayed | None:
     """What the page of a delivery shows of its canary; None if it had none that can be judged again."""
-    look = await last_look(control, [entry["index"] for entry in view["evidence"]])
-    if look is None or look.rule is None or look.spans is None:
+    kept = await looks(control, view)
+    if not kept or kept[-1].rule is None:
         return None
-    return await asyncio.to_thread(_replayed, look.spans, look.rule)
+    return await _judged(kept, kept[-1].rule, MOST_POINTS)
+
+
+async def _judged(kept: Sequence[Look], rule: Rule, most: int = 0) -> Replayed:
+    histograms = ((len(look.spans or ()), look.latencies) for look in kept if look.latencies is not None)
+    return await asyncio.to_thread(_replayed, kept[-1].spans or (), rule, most, tuple(histograms))
 
 
 @functools.lru_cache(maxsize=64)
-def _replayed(spans: tuple[Row, ...], rule: Rule) -> Replayed:
-    return replay(spans_of(spans), rule, MOST_POINTS)
+def _replayed(
+    spans: tuple[Row, ...], rule: Rule, most: int, histograms: tuple[tuple[int, Latencies], ...]
+) -> Replayed:
+    return replay(spans_of(spans), rule, most, dict(histograms))
 
 
-async def last_look(control: ControlPlane, indices: Iterable[int]) -> Look | None:
-    """The newest look among these entries that keeps what it was judged by."""
+def _again(config: CanaryConfig, then: Rule) -> Rule:
+    """The rule of another plan. Its quantiles are those of then, for only what is above their bounds was
+    counted; or none."""
+    rule = config.rule(then.slow_ms)
+    asked = {quantile.level: quantile for quantile in rule.judged}
+    if asked and asked.keys() != {quantile.level for quantile in then.judged}:
+        raise Invalid(
+            f"requests were counted for {', '.join(q.name for q in then.judged) or 'no quantile'} then",
+            where="canary.judge.quantiles",
+            next_move="ask for the same quantiles, or for none",
+        )
+    judged = (replace(asked[q.level], above_ms=q.above_ms) for q in then.judged if asked)
+    return replace(rule, quantiles=tuple(judged) or None)
+
+
+async def looks(control: ControlPlane, view: View) -> list[Look]:
+    """The looks of a delivery that keep what they were judged by, in order."""
+    found = []
     async with control.store.transaction(write=False) as tx:
-        for index in sorted(indices, reverse=True):
-            predicate = (await control.ledger.entry(tx, index)).statement.predicate
-            if isinstance(predicate, Look) and predicate.spans is not None:
-                return predicate
-    return None
+        for entry in view["evidence"]:
+            if entry["type"] == Look.TYPE:
+                predicate = (await control.ledger.entry(tx, entry["index"])).statement.predicate
+                if isinstance(predicate, Look) and predicate.spans:
+                    found.append(predicate)
+    return found
 
 
 def _told(found: Replayed) -> View:

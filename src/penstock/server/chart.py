@@ -6,6 +6,7 @@ Called by `pages`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,10 +48,12 @@ class Panel:
 
 @dataclass(frozen=True)
 class Picture:
-    """*steps* are the x where a step of the canary begins; *end* is the last look, *stopped* if it failed."""
+    """*steps* are the x where a step of the canary begins; *end* is the last look, *stopped* if it failed.
+    *quantiles* are empty where there were no histograms."""
 
     rates: Panel
     effect: Panel
+    quantiles: tuple[Panel, ...]
     steps: tuple[Mark, ...]
     end: Mark
     verdict: str
@@ -68,6 +71,7 @@ def picture(found: Replayed) -> Picture | None:
     return Picture(
         rates=_rates(found.looks, x),
         effect=_effect(told, x),
+        quantiles=_quantiles(found.looks, x),
         steps=_steps(found.looks, x),
         end=Mark(x.at(last.at), TOP, f"{found.verdict}, {where}"),
         verdict=found.verdict,
@@ -100,26 +104,74 @@ def _rates(looks: Sequence[Seen], x: _Scale) -> Panel:
     return Panel("Failed requests, per cent of each look's", lines, "", _ticks(y, (0.0, y.high / 1.1)))
 
 
+@dataclass(frozen=True)
+class _Bounded:
+    """A difference at a look, and where it may be; no bound is as far as one can see."""
+
+    at: float
+    effect: float
+    low: float
+    high: float
+    margin: float | None
+
+
 def _effect(looks: Sequence[Seen], x: _Scale) -> Panel:
-    """Early bounds are far apart, and would flatten what counts: they are cut at thrice the last ones."""
-    last = looks[-1]
-    far = max(abs(last.low or 0), abs(last.high or 0), last.margin or 0, 0.001)
-    low, high = min(last.low or 0, -0.2 * far) * 3, max(last.high or 0, (last.margin or 0) * 0.6) * 3
-    y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
-    above = [(x.at(look.at), y.at(look.high or 0)) for look in looks]
-    below = [(x.at(look.at), y.at(look.low or 0)) for look in looks]
-    line = Line(_points((x.at(look.at), y.at(look.effect or 0)) for look in looks), "effect")
-    margin = y.at(last.margin) if last.margin is not None else None
-    ticks = _ticks(y, (low / 3, 0.0, last.margin or 0.0, high / 3))
+    told = [_Bounded(s.at, s.effect or 0, s.low or 0, s.high or 0, s.margin) for s in looks]
     title = "How much more often the new release fails, in points, with its interval at all looks together"
-    return Panel(title, (line,), _points([*above, *reversed(below)]), ticks, y.at(0.0), margin)
+    return _closing_in(title, told, x, least=0.001, unit=100)
 
 
-def _ticks(y: _Scale, values: Iterable[float]) -> tuple[Mark, ...]:
+def _quantiles(looks: Sequence[Seen], x: _Scale) -> tuple[Panel, ...]:
+    """How much slower each quantile is; the same ones at every look that has any."""
+    names = dict.fromkeys(timed.name for seen in looks for timed in seen.quantiles)
+    panels = []
+    for name in names:
+        told = [
+            _Bounded(
+                seen.at,
+                timed.new - timed.stable,
+                -math.inf if timed.low is None else timed.low,
+                math.inf if timed.high is None else timed.high,
+                timed.margin,
+            )
+            for seen in looks
+            for timed in seen.quantiles
+            if timed.name == name
+        ]
+        title = (
+            f"How much slower {name} of the new release is, in ms, with its interval at all looks together"
+        )
+        panels.append(_closing_in(title, told, x, least=1.0, unit=1))
+    return tuple(panels)
+
+
+def _closing_in(title: str, looks: Sequence[_Bounded], x: _Scale, least: float, unit: float) -> Panel:
+    """Early bounds are far apart, and would flatten what counts: they are cut at thrice the last ones."""
+    last, margin = looks[-1], looks[-1].margin or 0.0
+    far = max(margin, least, *(abs(end) for end in (last.low, last.high, last.effect) if math.isfinite(end)))
+    lowest = last.low if math.isfinite(last.low) else -far
+    highest = last.high if math.isfinite(last.high) else far
+    low, high = min(lowest, -0.2 * far) * 3, max(highest, margin * 0.6) * 3
+    y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
+    above = [(x.at(look.at), y.at(look.high)) for look in looks]
+    below = [(x.at(look.at), y.at(look.low)) for look in looks]
+    line = Line(_points((x.at(look.at), y.at(look.effect)) for look in looks), "effect")
+    ticks = _ticks(y, (low / 3, 0.0, margin, high / 3), unit)
+    return Panel(
+        title,
+        (line,),
+        _points([*above, *reversed(below)]),
+        ticks,
+        y.at(0.0),
+        None if last.margin is None else y.at(margin),
+    )
+
+
+def _ticks(y: _Scale, values: Iterable[float], unit: float = 100) -> tuple[Mark, ...]:
     """Labels, less those that would cover one another."""
     kept: list[Mark] = []
     for value in values:
-        mark = Mark(LEFT - 6, y.at(value), f"{100 * value:.2g}")
+        mark = Mark(LEFT - 6, y.at(value), f"{unit * value:.2g}" if unit > 1 else f"{value:.3g}")
         if all(abs(mark.y - other.y) >= 12 for other in kept):
             kept.append(mark)
     return tuple(kept)
@@ -150,8 +202,15 @@ def picture_of(variant: dict[str, Any]) -> Picture | None:
     last = told[-1]
     x = _Scale(0.0, last["at"] or 1.0, LEFT, WIDTH - RIGHT)
     end = Mark(x.at(last["at"]), TOP, variant["verdict"])
-    shown = (_reaching(told, x), _ratios(told, variant["bar"], x))
-    return Picture(*shown, (), end, variant["verdict"], variant["explanation"])
+    return Picture(
+        rates=_reaching(told, x),
+        effect=_ratios(told, variant["bar"], x),
+        quantiles=(),
+        steps=(),
+        end=end,
+        verdict=variant["verdict"],
+        words=variant["explanation"],
+    )
 
 
 def _reaching(looks: Sequence[dict[str, Any]], x: _Scale) -> Panel:

@@ -183,6 +183,7 @@ def _name(record: Record) -> str:
         "gate": f"{intent.stage}: sign-offs",
         "shift": f"{intent.stage}: {intent.share / 10:g}%",
         "look": f"{intent.stage}: look {intent.number + 1}",
+        "baseline": f"{intent.stage}: fresh baseline",
         "measure": f"{intent.stage}: baseline",
         "assign": f"{intent.stage}: users dealt out",
         "weigh": f"{intent.stage}: look {intent.number + 1}",
@@ -306,8 +307,18 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
             now_live and not running and not problem and traffic.share(now_live.release.id) != 1000
         ),
         "refused": await _turned_away(control, traffic),
+        "unrest": await _unrest(control, now_live.release) if now_live else "",
         "problem": problem,
     }
+
+
+async def _unrest(control: ControlPlane, release: Release) -> str:
+    """Whether copies of what is live keep ending, in words."""
+    try:
+        placement = await control.platform.observe(release.id)
+    except Unavailable:  # which is told already: whoever keeps them keeps the proxy
+        return ""
+    return placement.unrest if placement else ""
 
 
 async def _turned_away(control: ControlPlane, traffic: TrafficState) -> dict[str, int]:

@@ -24,7 +24,7 @@ from shop_repository import PAYMENT, git, new_repository
 from penstock.bootstrap import serve
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home, Settings
-from penstock.checks import slo
+from penstock.checks import canary, slo
 from penstock.config import CanaryConfig, ServiceConfig
 from penstock.core.canary import Rule
 from penstock.core.digest import digest
@@ -116,6 +116,8 @@ class ScriptedEngine:
             )
         if intent.verb == "slo":
             return await slo.perform(task, store=control.store, ledger=control.ledger)
+        if intent.verb in ("measure", "look") and "quiet" in task.change.title:
+            return await self._counted(task)
         if intent.verb == "suite" and "hangs" in task.change.title:
             await self.blocked.wait()
         play: Callable[[Task], Outcome] = getattr(self, f"_{intent.verb}")
@@ -159,15 +161,26 @@ class ScriptedEngine:
         return Outcome(State.SUCCESS, "scanned", (self._of_artifact(task, findings),))
 
     def _deploy(self, task: Task) -> Outcome:
+        if task.release and task.baseline:
+            users = Weight(task.baseline.id, WHOLE)
+            self.proxy.show(task.change.service, task.change.environment, users, dark=task.release.id)
         return Outcome(State.SUCCESS, "1 instance is ready, without users")
 
     def _acceptance(self, task: Task) -> Outcome:
-        accepted = Accepted(3, 0, (), 50, 0, 11.5, 1000.0)
-        return Outcome(State.SUCCESS, "50 requests answered", (self._of_release(task, accepted),))
+        requests = 30 if "hardly asked" in task.change.title else 50
+        accepted = Accepted(3, 0, (), requests, 0, 11.5, 1000.0)
+        words = f"{requests} requests answered"
+        return Outcome(State.SUCCESS, words, (self._of_release(task, accepted),))
 
     def _measure(self, task: Task) -> Outcome:
         new, stable = self._counters(task, 0)
         return Outcome(State.SUCCESS, "counted", (), Measured("measured", new, stable))
+
+    async def _counted(self, task: Task) -> Outcome:
+        """What the canary's own judge says of what the proxy counts."""
+        if task.intent.verb == "measure":
+            return await canary.measure(task, metrics=self.proxy)  # type: ignore[arg-type]
+        return await canary.look(task, metrics=self.proxy, platform=Machines())  # type: ignore[arg-type]
 
     def _shift(self, task: Task) -> Outcome:
         assert task.release

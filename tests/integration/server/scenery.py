@@ -6,6 +6,7 @@ from pathlib import Path
 
 from penstock.config import ServiceConfig
 from penstock.core.traffic import Backend, BackendState, Counters, TrafficState, Weight
+from penstock.core.workload import Placement
 from penstock.errors import Unavailable
 from penstock.ports import BuildRequest, Built
 
@@ -17,6 +18,8 @@ class Proxy:
         self.states: dict[str, TrafficState] = {}
         self.away = False
         self.asked = 0
+        #: Seconds from one time that somebody asks to the next, and requests in each of them.
+        self.every, self.rate = 1.0, 30.0
 
     async def read(self, service: str, environment: str) -> TrafficState:
         if self.away:
@@ -24,24 +27,34 @@ class Proxy:
         return self.states.get(f"{service}/{environment}", TrafficState(service, environment))
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        """Thirty requests a second of whoever has users, and a second for each time somebody asks."""
+        """Whoever has users has had as many as the others, and time goes by as often as somebody asks."""
         self.asked += 1
         state = await self.read(service, environment)
-        at, count = 1000.0 + self.asked, 30 * self.asked
-        return tuple(Counters(w.release, at, "1", count, 0, {"5": count}) for w in state.weights)
+        passed = self.every * self.asked
+        at, count = 1000.0 + passed, round(self.rate * passed)
+        counts = {b.release: count if state.share(b.release) else 0 for b in state.backends}
+        return tuple(Counters(release, at, "1", n, 0, {"5": n}) for release, n in counts.items())
 
-    def show(self, service: str, environment: str, *weights: Weight) -> None:
-        backends = tuple(BackendState(Backend(w.release, ("127.0.0.1:1",)), 1, 1) for w in weights)
+    def show(self, service: str, environment: str, *weights: Weight, dark: str = "") -> None:
+        """Users are there, and nobody is on the *dark* release."""
+        names = [weight.release for weight in weights] + [dark] * bool(dark)
+        backends = tuple(BackendState(Backend(name, ("127.0.0.1:1",)), 1, 1) for name in names)
         self.states[f"{service}/{environment}"] = TrafficState(
             service, environment, weights, backends, "http://127.0.0.1:8600"
         )
 
 
 class Machines:
-    """The platform: its instances write two lines."""
+    """The platform: its instances write two lines; nothing is known of them but what a test says."""
+
+    def __init__(self) -> None:
+        self.placed: dict[str, Placement] = {}
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         return (f"{release} listens", "<script>alert('log')</script>")[-lines:]
+
+    async def observe(self, release: str) -> Placement | None:
+        return self.placed.get(release)
 
 
 class Anything:

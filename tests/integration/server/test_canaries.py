@@ -73,6 +73,9 @@ def test_a_canary_is_judged_again_by_its_rule_and_by_another(client: httpx.Clien
     assert len(good["looks"]) >= 2
     widths = [look["high"] - look["low"] for look in good["looks"]]
     assert widths == sorted(widths, reverse=True), "it closes in"
+    uncounted = client.post(path, json={"canary": {**LONG, "judge": {"quantiles": [95]}}})
+    assert uncounted.status_code == 422
+    assert "requests were counted for no quantile then" in uncounted.text
 
 
 def test_what_had_no_canary_cannot_be_judged_again(client: httpx.Client, told: Told) -> None:

@@ -77,7 +77,7 @@ def test_why_goes_back_to_the_change_and_forward_to_the_sign_offs(client: httpx.
     carried = {(signed["policy"], signed["action"]) for signed in why["sign_offs"]}
     assert carried >= {("development-lead", "deploy"), ("security-lead", "deploy"), ("test-lead", "shift")}
     assert {signed["verdict"] for signed in why["sign_offs"]} == {"PASS"}
-    assert why["canary"] == "no worse: 0 of 500 errors"
+    assert why["canary"] == "PASS: no worse: 0 of 500 errors"
 
 
 def test_a_canary_that_failed_restored_nothing(client: httpx.Client, told: Told) -> None:

@@ -229,6 +229,7 @@ def test_the_command_says_what_cannot_be_followed(sh: Shell, told: Told) -> None
     sh("logs", "shop", "--follow")
     assert sh.code == 2
     assert "--follow shows the stages of a delivery" in sh.err
+    assert "next: penstock logs shop-" in sh.err
     sh("logs", told.good["id"], "nothing", "--follow")
     assert sh.code == 2
     assert "is not a stage of this delivery" in sh.err

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html.parser import HTMLParser
+from typing import Any
 
 import httpx
 import pytest
 from playhouse import HOSTILE, Playhouse, Told
+from shell import Shell
 
-from penstock.core.workload import Isolation
+from penstock.core.workload import Instance, Isolation, Phase, Placement
 from penstock.server.app import create_app
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -127,6 +129,24 @@ def test_what_runs_where_has_bars_that_can_be_read_aloud(client: httpx.Client, t
     assert page.attributes("meter", "value") == ["100.0"]
     assert all(page.attributes("meter", "aria-label"))
     assert "1/1 ready" in page.text
+
+
+def test_what_keeps_ending_is_told_by_the_page_and_by_status(
+    house: Playhouse, client: httpx.Client, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    assert house.control is not None
+    machines: Any = house.control.platform
+    live = next(s["live"] for s in client.get("/v1/status").json()["services"] if s["service"] == "shop")
+    restless = Instance("0", "unix:/0", Phase.READY, restarts=40, exit_code=1, crashes=1, recent=4)
+    machines.placed[live] = Placement(live, (restless,))
+    words = "keeps ending: exit 1, 4 times in the last minute"
+    try:
+        assert words in read(client, "/environments", told).text
+        monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
+        assert f"✗ {live} {words}; next: penstock logs shop" in Shell(capsys).ok("status")
+    finally:
+        machines.placed.clear()
+    assert "keeps ending" not in read(client, "/environments", told).text
 
 
 def test_a_problem_is_a_page_for_people_and_a_document_for_scripts(client: httpx.Client, told: Told) -> None:

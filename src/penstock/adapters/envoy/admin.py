@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 
 from penstock.adapters.envoy.admission import breakers_of
-from penstock.adapters.envoy.tally import OVERFLOWS
+from penstock.adapters.envoy.tally import COUNTED
 from penstock.core.admission import NO_BREAKERS, Breakers
 from penstock.errors import Unavailable
 
@@ -132,7 +132,7 @@ class Admin:
     async def users(self, *clusters: str) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
         """What users saw of these clusters: counters by name, and by cluster the cumulative counts of
         requests by upper bound (ms), none before the first."""
-        counted = rf"external\.upstream_rq_(completed|5xx)|{'|'.join(OVERFLOWS)}"
+        counted = "|".join(map(re.escape, COUNTED))
         counters = await self.counters(_of(clusters, counted))
         # Asked second: histograms are up to date only once somebody has asked for statistics.
         pattern = quote(_of(clusters, r"external\.upstream_rq_time"))

@@ -3,6 +3,12 @@
 Called by the driver. Envoy counts what a circuit breaker answered among the errors of the release, which
 never had those requests: they are taken off. The two numbers are not of one moment, so that a difference may
 be one or two lower than the last one was; that one is then said again.
+
+A gRPC call that failed has HTTP status 200, and its own status in the trailers, which a filter counts for
+each cluster. What Envoy answered to such a call itself, for nobody was there or in time, is in both: a 5xx
+for the router, UNAVAILABLE for the filter. So of those two the larger number counts: what a service says
+itself is in one of them alone. The status comes when a call ends, and the request is counted when its answer
+begins: errors wait until there are requests for them, for no more can fail than are asked.
 """
 
 from __future__ import annotations
@@ -14,6 +20,13 @@ from penstock.core.traffic import Counters
 
 #: What circuit breakers of a cluster answered: each request is in one of them, and among the errors, too.
 OVERFLOWS = ("upstream_rq_active_overflow", "upstream_rq_pending_overflow")
+#: Requests of users, answered 5xx; and those of them that were no gRPC calls.
+FAILED, FAILED_HTTP = "external.upstream_rq_5xx", "upstream_rq_5xx"
+#: Statuses by which a server says that it failed, and not whoever asked (OpenTelemetry's semantic conventions
+#: for gRPC servers): UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL, DATA_LOSS; and UNAVAILABLE.
+GRPC_FAILED, UNAVAILABLE = tuple(f"grpc.{status}" for status in (2, 4, 12, 13, 15)), "grpc.14"
+#: All that is needed of a cluster's counters.
+COUNTED = ("external.upstream_rq_completed", FAILED, FAILED_HTTP, *GRPC_FAILED, UNAVAILABLE, *OVERFLOWS)
 
 
 class Tally:
@@ -34,13 +47,17 @@ def counted(
     release: str, at: float, epoch: str, counters: Mapping[str, int], latency: Mapping[str, int]
 ) -> Counters:
     """What users saw of a release, from counters by name."""
-    full = sum(counters.get(f"cluster.{release}.{name}", 0) for name in OVERFLOWS)
-    requests = counters.get(f"cluster.{release}.external.upstream_rq_completed", 0) - full
-    errors = counters.get(f"cluster.{release}.external.upstream_rq_5xx", 0) - full
-    return Counters(release, at, epoch, max(0, requests), max(0, errors), latency, full or None)
+    of = {name: counters.get(f"cluster.{release}.{name}", 0) for name in COUNTED}
+    full = sum(of[name] for name in OVERFLOWS)
+    requests = max(0, of["external.upstream_rq_completed"] - full)
+    http = min(of[FAILED], of[FAILED_HTTP])
+    failed = http + max(of[FAILED] - http, of[UNAVAILABLE]) + sum(of[name] for name in GRPC_FAILED)
+    return Counters(release, at, epoch, requests, max(0, failed - full), latency, full or None)
 
 
 def _no_less(now: Counters, last: Counters | None) -> Counters:
     if last is None or last.epoch != now.epoch:
-        return now
-    return replace(now, requests=max(now.requests, last.requests), errors=max(now.errors, last.errors))
+        return replace(now, errors=min(now.errors, now.requests))
+    requests = max(now.requests, last.requests)
+    errors = min(now.errors, last.errors + requests - last.requests)
+    return replace(now, requests=requests, errors=max(errors, last.errors))

@@ -286,8 +286,7 @@ class Processes:
         if record.pid:
             self._runner.ended(record, place)
             self._probes.forget(record)
-            record.crashes = 1 if record.steady else record.crashes + 1
-            record.phase, record.started = Phase.STARTING, now
+            record.end(now)
             words = last_words(place, record, release.workload.secrets)
             how = record.ended_for or f"ended with exit code {record.exit_code}"
             record.reason = f"{how}; its output:\n{words}"

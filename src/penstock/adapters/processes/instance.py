@@ -99,7 +99,7 @@ class Runner:
         egress, kept = given
         command = workload.command or image.command
         ports = egress if bare else tuple(INNER_EGRESS + n for n in range(len(workload.calls)))
-        env = {**image.env, **workload.env, "PORT": str(self.port(record))}
+        env = {**image.env, **workload.env, "HOST": "127.0.0.1", "PORT": str(self.port(record))}
         env |= {variable(c): f"http://127.0.0.1:{p}" for c, p in zip(workload.calls, ports, strict=True)}
         mounts = [Mount(str(image.root / "app"), "/app"), Mount(str(place.data), "/data", writable=True)]
         if bare:  # there, the first process is the workload's own

@@ -6,12 +6,12 @@ import os
 import shutil
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from penstock.core.masking import masked
 from penstock.core.tail import tail
-from penstock.core.workload import Instance, Isolation, Phase
+from penstock.core.workload import RECENT_SECONDS, Instance, Isolation, Phase
 
 #: After this many ends without having been ready for `STEADY_SECONDS`, it is given up.
 MAX_CRASHES = 5
@@ -26,7 +26,7 @@ class Record:
     """What is kept of one instance. Times are seconds since 1970.
 
     *birth* tells its process from any other that has the same pid (`_birth`). *ended_for* is why we
-    ended it ourselves.
+    ended it ourselves. *ends* are the times of its last ends, none of which was asked for.
     """
 
     id: str
@@ -43,6 +43,17 @@ class Record:
     served: bool = False
     reason: str = ""
     ended_for: str = ""
+    ends: list[float] = field(default_factory=list)
+
+    def end(self, now: float) -> None:
+        """It has ended by itself."""
+        self.crashes = 1 if self.steady else self.crashes + 1
+        self.ends = [*self.recent(now), now]
+        self.phase, self.started = Phase.STARTING, now
+
+    def recent(self, now: float) -> list[float]:
+        """Its ends of late; the clock may have been set back since."""
+        return [at for at in self.ends if now - RECENT_SECONDS < at <= now]
 
     @property
     def steady(self) -> bool:
@@ -82,6 +93,7 @@ def as_instance(record: Record, place: Place, isolation: Isolation) -> Instance:
         restarts=record.restarts,
         exit_code=record.exit_code,
         crashes=0 if calm else record.crashes,
+        recent=len(record.recent(time.time())),
     )
 
 

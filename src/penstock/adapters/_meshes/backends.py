@@ -1,0 +1,89 @@
+"""Whether the releases of a plan can be reached: from their Services and EndpointSlices.
+
+Called by the drivers of routers on Kubernetes. A release is a Service of its name, which its platform made;
+a gateway sends requests to its ready endpoints alone. Must not write.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from penstock.adapters._kubernetes import Client
+from penstock.adapters._kubernetes.kinds import ENDPOINT_SLICES, SERVICES
+from penstock.core.traffic import Backend, BackendState, TrafficPlan
+from penstock.errors import Invalid, Unavailable
+
+#: A name's last part begins with a letter: 999.1.1.1 is neither an address nor a name.
+HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,62}\.)*[A-Za-z][A-Za-z0-9-]{0,62}")
+#: Where a Service says nothing else; it is only asked of one that is gone.
+USUAL_PORT = 80
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*."""
+
+    port: int
+    ready: int
+
+
+async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reached]:
+    """Each release as the cluster has it now."""
+    return {release: await _look_up(client, release) for release in releases}
+
+
+async def _look_up(client: Client, release: str) -> Reached:
+    service = await client.get(SERVICES, release)
+    if service is None:
+        return Reached(0, 0)
+    found = await client.list(ENDPOINT_SLICES, labels=f"kubernetes.io/service-name={release}")
+    endpoints = (endpoint for piece in found.items for endpoint in piece.get("endpoints") or ())
+    # Absent means ready, by the API's own words.
+    ready = sum((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
+    ports = service["spec"].get("ports") or [{"port": USUAL_PORT}]
+    return Reached(int(ports[0]["port"]), ready)
+
+
+def state_of(backend: Backend, known: Mapping[str, Reached]) -> BackendState:
+    """All of its copies have to be ready, and never more of them than there are."""
+    total = len(backend.addresses)
+    return BackendState(backend, min(known[backend.release].ready, total), total)
+
+
+def check_reachable(plan: TrafficPlan, had: frozenset[str], known: Mapping[str, Reached]) -> None:
+    """`Unavailable` if users would be sent to a release, new to them, that has a copy that is not ready."""
+    for backend in plan.backends:
+        mirrored = plan.mirror is not None and plan.mirror.release == backend.release
+        if backend.release in plan.serving - had or mirrored:
+            found = state_of(backend, known)
+            if not 0 < found.total == found.ready:
+                raise Unavailable(
+                    f"{found.ready} of {found.total} copies are ready: no traffic was moved",
+                    where=f"service {backend.release}",
+                    next_move=f"kubectl get endpointslices -l kubernetes.io/service-name={backend.release}",
+                )
+
+
+def check_addresses(plan: TrafficPlan) -> None:
+    """`Invalid` for what can be no address in a cluster."""
+    for backend in plan.backends:
+        given = (*backend.addresses, *backend.draining, *(egress.address for egress in backend.egress))
+        for address in given:
+            host, _, port = address.removeprefix("http://").rstrip("/").rpartition(":")
+            if not (port.isdecimal() and 0 < int(port) < 65536 and _host(host)):
+                raise Invalid(
+                    f"{address!r} is no address in a cluster",
+                    where=backend.release,
+                    next_move="HOST:PORT, such as 10.1.2.3:8080",
+                )
+
+
+def _host(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return len(host) <= 253 and HOST.fullmatch(host) is not None
+    return True

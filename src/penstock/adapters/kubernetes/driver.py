@@ -1,0 +1,297 @@
+"""Places releases as Deployments, and tells what the cluster makes of them.
+
+Called by the engine, and by several workers at once: each change carries the version that it was made from
+and the fence of who asked, and a lower fence than the object has is refused. What is asked often is answered
+from a mirror that watches keep current. Must not know how users get there: that is the router's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from penstock.adapters._kubernetes import MANAGER, Access, Client, Kind, Object
+from penstock.adapters._kubernetes.failures import Moved
+from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICE_ACCOUNTS
+from penstock.adapters._kubernetes.mirror import Mirror
+from penstock.adapters._kubernetes.owned import extract
+from penstock.adapters.kubernetes import manifests, reading
+from penstock.adapters.kubernetes.manifests import (
+    ASKED,
+    COMPLETE,
+    COST,
+    ENVIRONMENT,
+    FENCE,
+    RELEASE,
+    SERVICE,
+    Asked,
+    Settings,
+)
+from penstock.adapters.kubernetes.reading import Seen
+from penstock.adapters.kubernetes.roll import Copy, Roll
+from penstock.adapters.kubernetes.words import Words
+from penstock.core.fence import Fence
+from penstock.core.workload import Afterwards, Phase, Placement, Workload
+from penstock.errors import Conflict, Invalid
+
+T = TypeVar("T")
+
+#: A change that somebody else's came before is made again from what is there then, so often.
+TRIES = 5
+#: So much longer than it may take is waited for a pod to be gone: its node has to say so.
+NODE_SECONDS = 15.0
+#: Ended by SIGKILL.
+KILLED = 137
+
+
+class Kubernetes:
+    """Platform on the cluster that *access* names (None: ``KUBECONFIG``, or the pod's own account)."""
+
+    def __init__(self, settings: Settings, access: Access | None = None) -> None:
+        self._settings = settings
+        self._client = Client(access or Access.of_environment())
+        self._client.namespace = settings.namespace or self._client.namespace
+        kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
+        self._mirror = Mirror(self._client, kinds, f"{manifests.MANAGED}=penstock")
+        self._roll = Roll()
+        self._words = Words(self._client)
+        self._cut: dict[str, str] = {}
+
+    async def close(self) -> None:
+        """Stop watching. What runs goes on."""
+        await self._mirror.close()
+        await self._client.close()
+
+    # --- Platform ------------------------------------------------------------------------------------
+
+    async def place(self, workload: Workload, *, fence: Fence) -> Placement:
+        scope = f"{workload.service}/{workload.environment}"
+        if fence.scope != scope:
+            raise Conflict(f"a fence for {fence.scope}", where=scope)
+        manifests.check(workload)
+        await self._mirror.ready()
+        self._words.keep(workload.release, workload.secrets)
+        live = await self._client.get(DEPLOYMENTS, workload.release)
+        if live is None:
+            live = await self._created(workload, fence)
+        _check(live, fence)
+        if COMPLETE not in live["metadata"]["annotations"]:
+            live = await self._completed(workload, live, fence)
+        self._mirror.put(DEPLOYMENTS, live)
+        await self._revive(live)
+        return await self._placement(live)
+
+    async def observe(self, release: str) -> Placement | None:
+        await self._mirror.ready()
+        found = self._mirror.get(DEPLOYMENTS, release)
+        return await self._placement(found) if found else None
+
+    async def scale(self, release: str, replicas: int, *, fence: Fence, then: Afterwards = ()) -> Placement:
+        if replicas < 0:
+            raise Invalid(f"{replicas} copies", where=release, next_move="ask for 0 or more")
+        await self._mirror.ready()
+
+        async def once() -> tuple[Object, Sequence[Copy]]:
+            live = await self._known(release)
+            _check(live, fence)
+            surplus = self._copies(live)[replicas:]
+            for copy in surplus:
+                await self._let_go_first(copy.pod)
+            asked = manifests.read_asked(live).said(replicas, then, time.time())
+            return await self._change(live, fence, asked, replicas), surplus
+
+        live, surplus = await _until_unmoved(once)
+        await self._ended(live, surplus)
+        return await self._placement(live)
+
+    async def remove(self, release: str, *, fence: Fence) -> None:
+        await self._mirror.ready()
+
+        async def once() -> Object | None:
+            live = await self._client.get(DEPLOYMENTS, release)
+            if live is not None:
+                _check(live, fence)
+                uid, version = live["metadata"]["uid"], live["metadata"]["resourceVersion"]
+                await self._client.delete(DEPLOYMENTS, release, uid=uid, version=version)
+                self._mirror.drop(DEPLOYMENTS, live)
+            return live
+
+        live = await _until_unmoved(once)
+        if live is not None:
+            await self._ended(live, self._copies(live))
+        self._roll.forget(release)
+        self._words.forget(release)
+        self._cut.pop(release, None)
+
+    async def logs(self, release: str, lines: int) -> tuple[str, ...]:
+        await self._mirror.ready()
+        live = self._mirror.get(DEPLOYMENTS, release)
+        if live is None:
+            return ()
+        return await self._words.lines(release, [copy.pod for copy in self._copies(live)], lines)
+
+    # --- placing -------------------------------------------------------------------------------------
+
+    async def _created(self, workload: Workload, fence: Fence) -> Object:
+        """The Deployment, made by us or by whoever came first."""
+        wanted = manifests.deployment(workload, self._settings, self._client.namespace, fence)
+        try:
+            return await self._client.create(DEPLOYMENTS, wanted)
+        except Moved:
+            return await self._known(workload.release)
+
+    async def _completed(self, workload: Workload, live: Object, fence: Fence) -> Object:
+        """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""
+        with contextlib.suppress(Moved):
+            account = manifests.account(workload, self._client.namespace)
+            await self._client.create(SERVICE_ACCOUNTS, account)
+        for kind, child in manifests.children(workload, live):
+            await self._make(kind, child)
+
+        async def once() -> Object:
+            found = await self._known(workload.release)
+            _check(found, fence)
+            asked = manifests.read_asked(found)
+            return await self._change(found, fence, asked, asked.replicas)
+
+        return await _until_unmoved(once)
+
+    async def _make(self, kind: Kind, child: Object) -> None:
+        """One that is there already is this Deployment's, or an earlier one's of its name, and would soon
+        go."""
+        try:
+            await self._client.create(kind, child)
+        except Moved:
+            name = child["metadata"]["name"]
+            found = await self._client.get(kind, name)
+            if found:
+                _check_ours(kind, found)
+                (owner,) = child["metadata"]["ownerReferences"]
+                owners = found["metadata"].get("ownerReferences", ())
+                if any(reference["uid"] == owner["uid"] for reference in owners):
+                    return
+                await self._client.delete(kind, name, uid=found["metadata"]["uid"])
+            await self._client.create(kind, child)
+
+    async def _revive(self, live: Object) -> None:
+        """Being asked for again, what had been given up gets a new start: the cluster makes a new pod."""
+        placement = await self._placement(live)
+        failed = {instance.id for instance in placement.instances if instance.phase is Phase.FAILED}
+        for copy in self._copies(live):
+            if str(copy.number) in failed:
+                metadata = copy.pod["metadata"]
+                await self._client.delete(PODS, metadata["name"], uid=metadata["uid"])
+                self._roll.dismiss(copy.pod)
+
+    # --- changing ------------------------------------------------------------------------------------
+
+    async def _known(self, release: str) -> Object:
+        live = await self._client.get(DEPLOYMENTS, release)
+        if live is None:
+            raise Invalid(f"{release} is not placed", where=f"namespace {self._client.namespace}")
+        return live
+
+    async def _change(self, live: Object, fence: Fence, asked: Asked, replicas: int) -> Object:
+        """What is ours of it, with another number of copies. `Drift` if somebody else has set that number."""
+        wanted = extract(live, MANAGER)
+        said = {FENCE: str(fence.number), ASKED: manifests.kept(asked), COMPLETE: "true"}
+        wanted["metadata"].setdefault("annotations", {}).update(said)
+        wanted.setdefault("spec", {}).update(replicas=replicas, paused=False)
+        changed = await self._client.apply(DEPLOYMENTS, wanted)
+        self._mirror.put(DEPLOYMENTS, changed)
+        return changed
+
+    async def _let_go_first(self, pod: Object) -> None:
+        """Of the pods of one set the cheapest go first; the cluster's own choice would be another."""
+        metadata = {name: pod["metadata"][name] for name in ("name", "namespace", "uid")}
+        with contextlib.suppress(Conflict):  # it is gone, and that is as well
+            await self._client.apply(PODS, {"metadata": {**metadata, "annotations": {COST: "-1"}}})
+
+    async def _ended(self, live: Object, copies: Sequence[Copy]) -> None:
+        """Wait until these are gone, as long as they may take, and note who would not end by itself."""
+        if not copies:
+            return
+        workload = manifests.read_workload(live)
+        uids = {copy.pod["metadata"]["uid"] for copy in copies}
+
+        def gone() -> bool | None:
+            there = self._mirror.all(PODS, RELEASE, workload.release)
+            return None if any(pod["metadata"]["uid"] in uids for pod in there) else True
+
+        limit = manifests.LEAVE_SECONDS + workload.drain_seconds + NODE_SECONDS
+        if not await self._mirror.until(gone, limit):
+            self._cut[workload.release] = f"{workload.release}: not all have ended after {limit:g} s"
+            return
+        last = ((copy.number, self._mirror.last(copy.pod["metadata"]["uid"])) for copy in copies)
+        stubborn = [str(number) for number, pod in last if pod and _killed(pod)]
+        if stubborn:
+            which, seconds = ", ".join(stubborn), workload.drain_seconds
+            told = f"instance {which} was still at work {seconds:g} s after SIGTERM, and was killed"
+            self._cut[workload.release] = f"{workload.release}: {told}"
+
+    # --- telling -------------------------------------------------------------------------------------
+
+    def _copies(self, live: Object) -> list[Copy]:
+        release = live["metadata"]["name"]
+        return self._roll.call(release, self._mirror.all(PODS, RELEASE, release))
+
+    async def _placement(self, live: Object) -> Placement:
+        release = live["metadata"]["name"]
+        copies = self._copies(live)
+        ends = {copy.pod["metadata"]["uid"]: await self._words.end(release, copy.pod) for copy in copies}
+        seen = Seen(
+            deployment=live,
+            copies=copies,
+            slices=self._mirror.all(ENDPOINT_SLICES, RELEASE, release),
+            ends={uid: end for uid, end in ends.items() if end is not None},
+            words={},
+            asked=manifests.read_asked(live).at(time.time()),
+            settings=self._settings,
+            now=datetime.datetime.now(datetime.UTC),
+            cut=self._cut.get(release, ""),
+        )
+        late = [copy.pod for copy in copies if seen.is_late(copy)]
+        words = {pod["metadata"]["uid"]: await self._words.last(release, pod) for pod in late}
+        return reading.placement(replace(seen, words=words))
+
+
+async def _until_unmoved(once: Callable[[], Awaitable[T]]) -> T:
+    """Read and write again while somebody else is faster; the cluster itself writes into what it is told
+    of."""
+    for _ in range(TRIES):
+        with contextlib.suppress(Moved):
+            return await once()
+    return await once()
+
+
+def _check(live: Object, fence: Fence) -> None:
+    """`Conflict` if the release is not this fence's, or a higher one has been here."""
+    _check_ours(DEPLOYMENTS, live)
+    labels, name = live["metadata"]["labels"], live["metadata"]["name"]
+    scope = f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}"
+    if scope != fence.scope:
+        raise Conflict(f"{name} belongs to {scope}, the fence to {fence.scope}", where=name)
+    highest = int(live["metadata"].get("annotations", {}).get(FENCE, "0"))
+    if fence.number < highest:
+        raise Conflict(
+            f"fence {fence.number} is stale: {highest} has been seen", where=f"{fence.scope}: {fence.key}"
+        )
+
+
+def _check_ours(kind: Kind, found: Object) -> None:
+    metadata = found["metadata"]
+    if metadata.get("labels", {}).get(manifests.MANAGED) != "penstock":
+        raise Conflict(
+            f"there is a {kind.name} {metadata['name']} that is not ours",
+            where=f"{kind.full} {metadata['namespace']}/{metadata['name']}",
+            next_move="remove or rename it, or deliver into another namespace",
+        )
+
+
+def _killed(pod: Object) -> bool:
+    end = reading.last_end(pod)
+    return end.get("exitCode") == KILLED and end.get("reason") != "OOMKilled"

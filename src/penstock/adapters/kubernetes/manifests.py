@@ -1,0 +1,340 @@
+"""What a release is in the cluster: its objects, named by the release, all owned by its Deployment. Pure.
+
+A release is known by the digest of its artifact and its environment data, so an object of that name never
+holds something else: what may be immutable is. Called by `driver`. Removing the Deployment removes the rest,
+so nothing is left behind and no finalizer is needed. Every field is one that a strict API server knows.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+from penstock.adapters._kubernetes import Kind, Object
+from penstock.adapters._kubernetes.kinds import (
+    CONFIG_MAPS,
+    DEPLOYMENTS,
+    DISRUPTION_BUDGETS,
+    SECRETS,
+    SERVICES,
+)
+from penstock.core.codec import decode, encode
+from penstock.core.fence import Fence
+from penstock.core.traffic import HTTP2
+from penstock.core.workload import Afterwards, Workload
+from penstock.errors import Broken, Invalid
+
+PREFIX = "penstock.org"
+MANAGED = "app.kubernetes.io/managed-by"
+RELEASE, SERVICE, ENVIRONMENT = f"{PREFIX}/release", f"{PREFIX}/service", f"{PREFIX}/environment"
+#: Annotations of the Deployment: what was asked last, by whose fence, and what was placed.
+FENCE, ASKED, WORKLOAD = f"{PREFIX}/fence", f"{PREFIX}/asked", f"{PREFIX}/workload"
+#: That all it needs is there.
+COMPLETE = f"{PREFIX}/complete"
+#: Which copies go first, as ReplicaSets understand it.
+COST = "controller.kubernetes.io/pod-deletion-cost"
+
+#: The only container of a pod, its port, and the port of the Service.
+CONTAINER, PORT, SERVICE_PORT = "app", 8080, 80
+#: Nobody's user and group: the images have none of their own, and root is not wanted.
+NOBODY = 65532
+#: A pod that is to end goes on for so long, until every proxy has heard that it gets nothing new.
+LEAVE_SECONDS = 3
+#: Pods of a node that is not heard of are started elsewhere after so long.
+LOST_SECONDS = 60
+#: Where the list of what must not be shown is kept, beside the secret variables.
+MASKED = "penstock.masked"
+
+T = TypeVar("T")
+
+LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where releases go. *images* is the prefix under which the registry has them, by service:
+    ``registry.example/shop`` + ``/catalog@sha256:…``. *neighbour* is where a callee is found, with
+    ``{service}`` and ``{namespace}`` in it. *pull_secrets* are names of Secrets that are in the namespace
+    already."""
+
+    images: str
+    namespace: str = ""
+    neighbour: str = "{service}.{namespace}.svc:80"
+    pull_secrets: tuple[str, ...] = field(default=())
+
+    def image(self, workload: Workload) -> str:
+        return f"{self.images.rstrip('/')}/{workload.service}@{workload.artifact}"
+
+    def address(self, callee: str, namespace: str) -> str:
+        return self.neighbour.format(service=callee, namespace=namespace)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """*replicas* copies, and *then* others, counted from *since* (seconds since 1970)."""
+
+    replicas: int
+    then: Afterwards = ()
+    since: float = 0.0
+
+    def at(self, now: float) -> Asked:
+        """What holds by now."""
+        due = [later.replicas for later in self.then if self.since + later.seconds <= now]
+        left = tuple(later for later in self.then if self.since + later.seconds > now)
+        return replace(self, replicas=min((self.replicas, *due)), then=left)
+
+    def said(self, replicas: int, then: Afterwards, now: float) -> Asked:
+        """What holds once this is asked for; the same once more changes nothing."""
+        same = (self.replicas, self.then) == (replicas, then)
+        return self if same else Asked(replicas, then, now)
+
+
+def check(workload: Workload) -> None:
+    """`Invalid` if the cluster could not hold a release of this name."""
+    for name in (workload.release, workload.service, *workload.calls):
+        if not LABEL.fullmatch(name):
+            raise Invalid(
+                f"{name!r} cannot be the name of a Kubernetes Service",
+                where=workload.release,
+                next_move="use lower-case letters, digits and '-', beginning with a letter, 63 at most",
+            )
+
+
+def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fence) -> Object:
+    """Paused: what its copies need is made after it, because it is to own that. With no copies it would count
+    as complete, and what never came up could not be told from what once served."""
+    labels = _labels(workload)
+    return {
+        "metadata": {
+            "name": workload.release,
+            "namespace": namespace,
+            "labels": labels,
+            "annotations": {
+                FENCE: str(fence.number),
+                ASKED: kept(Asked(workload.begin_with or workload.replicas)),
+                WORKLOAD: json.dumps(encode(replace(workload, env={}, secrets=()))),
+            },
+        },
+        "spec": {
+            "replicas": workload.begin_with or workload.replicas,
+            "paused": True,
+            "selector": {"matchLabels": {RELEASE: workload.release}},
+            "progressDeadlineSeconds": max(1, math.ceil(workload.start_seconds)),
+            "template": {
+                "metadata": {"labels": labels},
+                "spec": _pod(workload, settings, namespace),
+            },
+        },
+    }
+
+
+def children(workload: Workload, owner: Object) -> tuple[tuple[Kind, Object], ...]:
+    """What belongs to the Deployment *owner*: it goes when that goes."""
+    open_data, secret_data = _data(workload)
+    made: list[tuple[Kind, Object]] = [
+        (SERVICES, {"spec": _service(workload)}),
+        (DISRUPTION_BUDGETS, {"spec": _budget(workload)}),
+        (CONFIG_MAPS, {"immutable": True, "data": open_data}),
+    ]
+    if workload.secrets:
+        made.append((SECRETS, {"immutable": True, "data": secret_data, "type": "Opaque"}))
+    metadata = _metadata(workload, owner)
+    return tuple((kind, {"metadata": metadata, **value}) for kind, value in made)
+
+
+def account(workload: Workload, namespace: str) -> Object:
+    """Who the pods of a service are. It has no rights, and the pods no token for it."""
+    labels = {MANAGED: "penstock", SERVICE: workload.service}
+    metadata = {"name": workload.service, "namespace": namespace, "labels": labels}
+    return {"metadata": metadata, "automountServiceAccountToken": False}
+
+
+def kept(asked: Asked) -> str:
+    return json.dumps(encode(asked))
+
+
+def read_asked(owner: Object) -> Asked:
+    return _annotation(owner, ASKED, _asked)
+
+
+def read_workload(owner: Object) -> Workload:
+    """What was placed, without its variables and secrets: those are not kept where many may read."""
+    return _annotation(owner, WORKLOAD, _workload)
+
+
+def _annotation(owner: Object, name: str, read: Callable[[str], T]) -> T:
+    where = f"deployments.apps {owner['metadata']['namespace']}/{owner['metadata']['name']}"
+    try:
+        return read(str(owner["metadata"].get("annotations", {}).get(name, "")))
+    except (ValueError, Invalid) as error:
+        raise Broken(f"its annotation {name} cannot be read: {error}", where=where) from error
+
+
+# The same texts are read each time that a release is looked at.
+@functools.lru_cache(4096)
+def _asked(text: str) -> Asked:
+    return decode(Asked, json.loads(text), ASKED)
+
+
+@functools.lru_cache(4096)
+def _workload(text: str) -> Workload:
+    return decode(Workload, json.loads(text), WORKLOAD)
+
+
+# --- parts -----------------------------------------------------------------------------------------------
+
+
+def _labels(workload: Workload) -> dict[str, str]:
+    return {
+        MANAGED: "penstock",
+        "app.kubernetes.io/name": workload.service,
+        SERVICE: workload.service,
+        ENVIRONMENT: workload.environment,
+        RELEASE: workload.release,
+    }
+
+
+def _data(workload: Workload) -> tuple[dict[str, str], dict[str, str]]:
+    """What many may read, and what not: a variable with a secret in it is one."""
+    hidden = {n for n, value in workload.env.items() if any(s and s in value for s in workload.secrets)}
+    plain = {name: value for name, value in sorted(workload.env.items()) if name not in hidden}
+    secret = {name: _base64(value) for name, value in sorted(workload.env.items()) if name in hidden}
+    return plain, {**secret, MASKED: _base64(json.dumps(workload.secrets))}
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def masked_words(secret: Object) -> tuple[str, ...]:
+    """What must not be shown, from the Secret of a release."""
+    return tuple(json.loads(base64.b64decode(secret.get("data", {}).get(MASKED, "W10="))))
+
+
+def _metadata(workload: Workload, owner: Object) -> Object:
+    reference = {
+        "apiVersion": DEPLOYMENTS.api_version,
+        "kind": DEPLOYMENTS.name,
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+    namespace, labels = owner["metadata"]["namespace"], _labels(workload)
+    return {
+        "name": workload.release,
+        "namespace": namespace,
+        "labels": labels,
+        "ownerReferences": [reference],
+    }
+
+
+def _pod(workload: Workload, settings: Settings, namespace: str) -> Object:
+    grace = LEAVE_SECONDS + max(1, math.ceil(workload.drain_seconds))
+    pull = [{"name": name} for name in settings.pull_secrets]
+    lost = [
+        {
+            "key": f"node.kubernetes.io/{trouble}",
+            "operator": "Exists",
+            "effect": "NoExecute",
+            "tolerationSeconds": LOST_SECONDS,
+        }
+        for trouble in ("not-ready", "unreachable")
+    ]
+    return {
+        "serviceAccountName": workload.service,
+        "automountServiceAccountToken": False,
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": grace,
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": NOBODY,
+            "runAsGroup": NOBODY,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        "tolerations": lost,
+        "containers": [_container(workload, settings, namespace)],
+        **({"imagePullSecrets": pull} if pull else {}),
+    }
+
+
+def _container(workload: Workload, settings: Settings, namespace: str) -> Object:
+    liveness = workload.liveness
+    probes: Object = {"readinessProbe": {**_way(workload, workload.health_path), "periodSeconds": 1}}
+    if liveness.path:
+        probes["livenessProbe"] = {
+            **_way(workload, liveness.path),
+            "periodSeconds": max(1, math.ceil(liveness.every)),
+            "timeoutSeconds": max(1, math.ceil(liveness.timeout)),
+            "failureThreshold": max(1, liveness.failures),
+        }
+        # It is asked whether it lives once it has come up, and may take its time until then.
+        probes["startupProbe"] = {
+            **_way(workload, workload.health_path),
+            "periodSeconds": 1,
+            "failureThreshold": max(1, math.ceil(workload.start_seconds)) + 5,
+        }
+    resources = _resources(workload)
+    return {
+        "name": CONTAINER,
+        "image": settings.image(workload),
+        "imagePullPolicy": "IfNotPresent",  # a digest never means something else
+        "command": list(workload.command),
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "env": _variables(workload, settings, namespace),
+        "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        **probes,
+        **({"resources": resources} if resources else {}),
+    }
+
+
+def _way(workload: Workload, path: str) -> Object:
+    """How it is asked. Of HTTP/2 a node knows nothing but gRPC's own health service, which not all have."""
+    if path and workload.protocol not in HTTP2:
+        return {"httpGet": {"path": path, "port": "http"}}
+    return {"tcpSocket": {"port": "http"}}
+
+
+def _variables(workload: Workload, settings: Settings, namespace: str) -> list[Object]:
+    """By name; what the platform says wins, as everywhere."""
+    found: dict[str, Object] = {}
+    plain, secret = _data(workload)
+    for reference, names in (("configMapKeyRef", plain), ("secretKeyRef", secret)):
+        found |= {n: {"valueFrom": {reference: {"name": workload.release, "key": n}}} for n in names}
+    found.pop(MASKED, None)
+    for callee in workload.calls:
+        name = callee.upper().replace("-", "_") + "_URL"
+        found[name] = {"value": f"http://{settings.address(callee, namespace)}"}
+    found |= {"HOST": {"value": "0.0.0.0"}, "PORT": {"value": str(PORT)}}
+    return [{"name": name, **source} for name, source in found.items()]
+
+
+def _resources(workload: Workload) -> Object:
+    limits: dict[str, str] = {}
+    if workload.limits.memory_mb:
+        limits["memory"] = f"{workload.limits.memory_mb}Mi"
+    if workload.limits.cpus:
+        limits["cpu"] = f"{math.ceil(workload.limits.cpus * 1000)}m"
+    return {"limits": limits, "requests": limits} if limits else {}
+
+
+def _service(workload: Workload) -> Object:
+    port: Object = {"name": "http", "port": SERVICE_PORT, "targetPort": "http", "protocol": "TCP"}
+    if workload.protocol in HTTP2:
+        port["appProtocol"] = "kubernetes.io/h2c"
+    return {"type": "ClusterIP", "selector": {RELEASE: workload.release}, "ports": [port]}
+
+
+def _budget(workload: Workload) -> Object:
+    """One copy at a time may be moved; one that is broken anyhow keeps nobody from emptying a node."""
+    return {
+        "maxUnavailable": 1,
+        "selector": {"matchLabels": {RELEASE: workload.release}},
+        "unhealthyPodEvictionPolicy": "AlwaysAllow",
+    }

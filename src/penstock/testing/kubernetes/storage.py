@@ -1,0 +1,106 @@
+"""Objects, their versions, and the history that watches follow. In memory.
+
+Called by `api`, which knows what a write means. One number counts all changes, as a cluster's does. Whoever
+holds a history older than what is kept is told so, and lists again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.testing.kubernetes.problems import Problem
+
+Object = dict[str, Any]
+#: (``plural.group``, namespace, name)
+Place = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Happened:
+    """*before* is None if it is new, *after* if it is gone."""
+
+    version: int
+    full: str
+    before: Object | None
+    after: Object | None
+
+    @property
+    def object(self) -> Object:
+        """Its last state; of what is gone with the version of its end."""
+        found = self.after or self.before or {}
+        return {**found, "metadata": {**found["metadata"], "resourceVersion": str(self.version)}}
+
+
+class Storage:
+    def __init__(self) -> None:
+        self.version = 1
+        self._objects: dict[Place, Object] = {}
+        self._history: list[Happened] = []
+        self._oldest = 0
+        self._turn = asyncio.Event()
+
+    def get(self, full: str, namespace: str, name: str) -> Object | None:
+        found = self._objects.get((full, namespace, name))
+        return copy.deepcopy(found) if found else None
+
+    def all(self, full: str, namespace: str = "") -> list[Object]:
+        """In the order of their names; of every namespace if none is given."""
+        return [
+            copy.deepcopy(found)
+            for (kind, space, _), found in sorted(self._objects.items())
+            if kind == full and namespace in ("", space)
+        ]
+
+    def kinds(self) -> Iterator[tuple[str, Object]]:
+        """Everything there is, to look at: not to be changed."""
+        return ((place[0], found) for place, found in tuple(self._objects.items()))
+
+    def put(self, full: str, value: Object) -> Object:
+        """Keep it, with a new version."""
+        metadata = value["metadata"]
+        place = (full, str(metadata.get("namespace", "")), str(metadata["name"]))
+        self.version += 1
+        kept = copy.deepcopy(value)
+        kept["metadata"]["resourceVersion"] = str(self.version)
+        self._happened(Happened(self.version, full, self._objects.get(place), kept))
+        self._objects[place] = kept
+        return copy.deepcopy(kept)
+
+    def remove(self, full: str, namespace: str, name: str) -> None:
+        gone = self._objects.pop((full, namespace, name))
+        self.version += 1
+        self._happened(Happened(self.version, full, gone, None))
+
+    def _happened(self, event: Happened) -> None:
+        self._history.append(event)
+        turn, self._turn = self._turn, asyncio.Event()
+        turn.set()
+
+    def compact(self) -> None:
+        """Forget the history: who goes on from before now is told that it is too late."""
+        self._history.clear()
+        self._oldest = self.version
+
+    def since(self, version: int) -> list[Happened]:
+        """What happened after *version*. `Problem` 410 if that is not kept."""
+        if version < self._oldest:
+            raise Problem(410, f"too old resource version: {version} ({self._oldest})")
+        start = bisect.bisect_right(self._history, version, key=lambda event: event.version)
+        return self._history[start:]
+
+    async def wait(self, version: int, seconds: float) -> bool:
+        """Return once something happened after *version*; whether it did within *seconds*."""
+        turn = self._turn
+        if self.version > version:
+            return True
+        try:
+            async with asyncio.timeout(seconds):
+                await turn.wait()
+        except TimeoutError:
+            return False
+        return True

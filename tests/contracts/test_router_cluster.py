@@ -1,0 +1,148 @@
+"""The router contract on what routes traffic in a cluster: the parts that each can do, and no more."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from contracts.finer import DriftContract, MirrorContract, RulesContract
+from contracts.powers import PowersContract
+from contracts.router import Subject, Visit, WeightsContract
+from fakes.cluster import cluster_and_client
+from fakes.router import FakeRouter
+from penstock.adapters._kubernetes import Client, Kind, Object
+from penstock.adapters._meshes import written
+from penstock.adapters.gateway_api import Attached, GatewayApi
+from penstock.adapters.gateway_api import rendering as gateway_api
+from penstock.adapters.istio import Istio, Meshed
+from penstock.adapters.istio import rendering as istio
+from penstock.core.traffic import Backend, TrafficPlan
+from penstock.testing.kubernetes import FakeCluster
+from penstock.testing.kubernetes.dataplane import DataPlane
+from penstock.testing.kubernetes.gateway import Gateways, use_gateway
+from penstock.testing.kubernetes.istio import Mesh, use_istio
+from penstock.testing.kubernetes.kinds import SERVICES, SLICES
+
+ATTACHED = Attached("public", "default")
+MESHED = Meshed()
+#: What a router writes, and how it writes a plan.
+Written = tuple[Kind, Callable[[TrafficPlan, str, Mapping[str, int]], Object]]
+PORT = 8080
+
+
+class ClusterWorld:
+    """Releases are Services with one endpoint; users ask the data plane of the fake cluster."""
+
+    def __init__(self, cluster: FakeCluster, client: Client, plane: DataPlane, written: Written) -> None:
+        self.cluster = cluster
+        self.client = client
+        self.plane = plane
+        self._written = written
+
+    async def backend(self, release: str) -> Backend:
+        return self._backend(release, ready=True)
+
+    def dead(self, release: str) -> Backend:
+        return self._backend(release, ready=False)
+
+    def _backend(self, release: str, *, ready: bool) -> Backend:
+        api, namespace = self.cluster.api, self.cluster.namespace
+        address = f"10.0.0.{len(api.all(SERVICES, namespace)) + 1}"
+        if api.storage.get(SERVICES.full, namespace, release) is None:
+            metadata = {"name": release, "namespace": namespace}
+            ports = [{"name": "http", "port": PORT}]
+            head = {"apiVersion": "v1", "kind": "Service"}
+            api.create(SERVICES, {**head, "metadata": metadata, "spec": {"ports": ports}}, manager="platform")
+            labels = {"kubernetes.io/service-name": release}
+            endpoint = {"addresses": [address], "conditions": {"ready": ready}}
+            piece = {
+                "apiVersion": SLICES.api_version,
+                "kind": SLICES.kind,
+                "metadata": {**metadata, "name": f"{release}-1", "labels": labels},
+                "addressType": "IPv4",
+                "endpoints": [endpoint],
+                "ports": [{"name": "http", "port": PORT}],
+            }
+            api.create(SLICES, piece, manager="platform")
+        return Backend(release, (f"{address}:{PORT}",), "/health")
+
+    async def copies(self, release: str, number: int) -> Backend:
+        raise NotImplementedError("copies are the platform's, and its Services find them")
+
+    def served(self, release: str) -> Sequence[int]:
+        raise NotImplementedError("copies are the platform's, and its Services find them")
+
+    def holding(self, release: str, address: str, count: int) -> AbstractAsyncContextManager[None]:
+        raise NotImplementedError("how much is in flight is the gateway's to know")
+
+    def socket(self, name: str) -> str:
+        raise NotImplementedError("callers have no address of their own")
+
+    async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
+        await self.cluster.settled()
+        answer = self.plane.ask(address.removeprefix("http://"), headers, path)
+        return Visit(answer.status, answer.service, {})
+
+    def seen(self, release: str) -> Sequence[str]:
+        return self.plane.seen[release]
+
+    async def meddle(self, plan: TrafficPlan) -> None:
+        """As another Penstock would: under our own name, and without a word of what was asked."""
+        kind, spec_of = self._written
+        live = await self.client.get(kind, written.object_name(plan.service, plan.environment))
+        assert live is not None
+        ports = {backend.release: PORT for backend in plan.backends}
+        mine = ("name", "namespace", "labels", "annotations")
+        metadata = {key: value for key, value in live["metadata"].items() if key in mine}
+        spec = spec_of(plan, written.annotation(live, written.TOKEN), ports)
+        await self.client.apply(kind, {"metadata": metadata, "spec": spec})
+
+
+def as_route(plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
+    return gateway_api.spec_of(plan, token, ports, ATTACHED)
+
+
+def as_virtual(plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
+    return istio.spec_of(plan, token, ports, MESHED, "default")
+
+
+@contextlib.asynccontextmanager
+async def over_gateway(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, Gateways]]:
+    async with cluster_and_client(folder) as (cluster, client):
+        gateways = use_gateway(cluster)
+        world = ClusterWorld(cluster, client, gateways.plane, (GatewayApi.kind, as_route))
+        yield Subject(GatewayApi(client, ATTACHED), FakeRouter(), world), world, gateways
+
+
+@contextlib.asynccontextmanager
+async def over_istio(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, Mesh]]:
+    async with cluster_and_client(folder) as (cluster, client):
+        mesh = use_istio(cluster)
+        world = ClusterWorld(cluster, client, mesh, (Istio.kind, as_virtual))
+        yield Subject(Istio(client, MESHED), FakeRouter(), world), world, mesh
+
+
+class ClusterContract(WeightsContract, RulesContract, DriftContract, MirrorContract, PowersContract):
+    """What both can do, and that the rest is refused."""
+
+
+class TestGatewayApi(ClusterContract):
+    powers = GatewayApi.powers
+
+    @pytest.fixture
+    async def subject(self, tmp_path: Path) -> AsyncIterator[Subject]:
+        async with over_gateway(tmp_path) as (subject, _, _):
+            yield subject
+
+
+class TestIstio(ClusterContract):
+    powers = Istio.powers
+
+    @pytest.fixture
+    async def subject(self, tmp_path: Path) -> AsyncIterator[Subject]:
+        async with over_istio(tmp_path) as (subject, _, _):
+            yield subject
