@@ -25,9 +25,10 @@ from penstock.core.canary import Count
 from penstock.core.canaryconfig import Metric
 from penstock.core.chain import Link
 from penstock.core.evidence import Statement
+from penstock.core.experiment import Goal, Plan, Users
 from penstock.core.fence import Fence
 from penstock.core.mesh import Issued
-from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
+from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State, Weighed
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question
@@ -239,6 +240,13 @@ class Metrics(Protocol):
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         """The last that users asked for by GET after *since*, oldest first; empty if nobody can tell."""
 
+    async def users(self, service: str, environment: str, salt: str, goal: Goal) -> Users:
+        """The users of the experiment *salt* (of its plan) since this was first asked, each counted once.
+
+        Asked before the plan is applied, it misses nobody. Asked with another salt or goal it begins anew.
+        `Unavailable` if nobody can tell.
+        """
+
 
 class Meter(Protocol):
     """Counts bad events among events, by release: what canaries judge beside the proxy's `Metrics`."""
@@ -365,7 +373,8 @@ class Task:
     are None are not known yet at that stage of the pipeline. *looked* are the looks of the canary so far,
     each with the new release's share then. *waits_until* is when the gate before this stage stops waiting
     for evidence, if it waits already. *chain* are the dark releases that are tested too, *callers* the
-    services that call this one, where it says who may.
+    services that call this one, where it says who may. *variants* are the releases of an *experiment*, in its
+    order; *release* is that of its stage, or the first.
     """
 
     delivery: str
@@ -387,6 +396,9 @@ class Task:
     waits_until: float = 0.0
     chain: tuple[Link, ...] = ()
     callers: tuple[str, ...] = ()
+    experiment: Plan | None = None
+    variants: tuple[Release, ...] = ()
+    weighed: tuple[Weighed, ...] = ()
 
     @property
     def secrets(self) -> tuple[str, ...]:
@@ -400,9 +412,11 @@ class Task:
 
     @property
     def involved(self) -> tuple[str, ...]:
-        """The names of what users may be on while it moves them: new and stable release, fresh baseline."""
-        pairs = [pair.id for pair in (self.release, self.baseline) if pair]
-        return (*pairs, self.fresh) if self.fresh else tuple(pairs)
+        """The names of what users may be on while it moves them: new and stable release, variants, fresh
+        baseline."""
+        pairs = (self.release, *self.variants, self.baseline)
+        names = (*(pair.id for pair in pairs if pair), self.fresh)
+        return tuple(dict.fromkeys(filter(None, names)))
 
     @property
     def tree(self) -> Path:

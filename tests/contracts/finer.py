@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from contracts.router import ENVIRONMENT, SERVICE, Subject
+from penstock.core.experiment import Goal, Seen
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
     COPY_HEADER,
@@ -249,11 +250,34 @@ class ExperimentContract:
         assert seen[0] != seen[1]
         assert all(len(cookies) == 2 for cookies in users)
 
+    async def test_users_of_an_experiment_are_counted_once_and_those_who_reach_its_goal(
+        self, subject: Subject
+    ) -> None:
+        state, goal = await subject.serving("web-1", "web-2"), Goal("/thanks")
+        place = (SERVICE, ENVIRONMENT)
+        begun = await subject.metrics.users(*place, "exp-1", goal)
+        assert (dict(begun.seen), begun.moved, begun.full, begun.lost) == ({}, 0, False, "")
+        halves = (Weight("web-1", 500), Weight("web-2", 500))
+        state = await subject.apply(replace(state.shifting(*halves), sticky="exp-1"))
+        users: list[dict[str, str]] = [{} for _ in range(40)]
+        where = [await self._visit(subject, state.address, cookies) for cookies in users]
+        for cookies in users[:10]:
+            for path in ("/thanks", "/thanks", "/thanks/no", "/"):
+                await self._visit(subject, state.address, cookies, path)
+        expected = {r: Seen(where.count(r), where[:10].count(r)) for r in ("web-1", "web-2")}
+        deadline = asyncio.get_running_loop().time() + 10  # what is logged is written a moment later
+        while (found := await subject.metrics.users(*place, "exp-1", goal)).seen != expected:
+            assert asyncio.get_running_loop().time() < deadline, (found, expected)
+            await asyncio.sleep(0.05)
+        assert (found.epoch, found.moved) == (begun.epoch, 0)
+        anew = await subject.metrics.users(*place, "exp-2", goal)
+        assert (dict(anew.seen), anew.epoch != begun.epoch) == ({}, True)
+
     @staticmethod
-    async def _visit(subject: Subject, address: str, cookies: dict[str, str]) -> str:
+    async def _visit(subject: Subject, address: str, cookies: dict[str, str], path: str = "/") -> str:
         """A user's request, with all his cookies; the new ones are kept."""
         header = {"cookie": "; ".join(f"{name}={value}" for name, value in cookies.items())}
-        found = await subject.world.visit(address, header if cookies else {}, "/")
+        found = await subject.world.visit(address, header if cookies else {}, path)
         cookies.update(found.cookies)
         return found.release
 

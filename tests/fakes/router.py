@@ -11,6 +11,7 @@ import ipaddress
 from collections import Counter, defaultdict, deque
 
 from penstock.core.admission import Refused, RuleName
+from penstock.core.experiment import Goal, Seen, Users
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
     COPY_HEADER,
@@ -56,6 +57,7 @@ class FakeRouter:
         self._requests: Counter[str] = Counter()
         self._errors: Counter[str] = Counter()
         self._visits: dict[tuple[str, str], list[Visit]] = defaultdict(list)
+        self._folds: dict[tuple[str, str], tuple[str, Goal, dict[str, tuple[str, bool]]]] = {}
         self._refused: Counter[str] = Counter()
         self._tokens: Counter[tuple[str, str]] = Counter()
         self._turned_away: dict[tuple[str, str], Counter[RuleName]] = defaultdict(Counter)
@@ -132,6 +134,26 @@ class FakeRouter:
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         return tuple(visit for visit in self._visits[service, environment] if visit.at > since)
 
+    async def users(self, service: str, environment: str, salt: str, goal: Goal) -> Users:
+        key = (service, environment)
+        if self._folds.get(key, ("", None))[:2] != (salt, goal):
+            self._folds[key] = (salt, goal, {})
+        known = list(self._folds[key][2].values())
+        self.time += 1.0
+        releases = {release: [met for first, met in known if first == release] for release, _ in known}
+        seen = {release: Seen(len(met), sum(met)) for release, met in releases.items()}
+        return Users(self.time, salt, seen)
+
+    def _count(
+        self, plan: TrafficPlan, cookies: dict[str, str], release: str, request: tuple[str, int]
+    ) -> None:
+        """Who keeps his place, by GET."""
+        salt, goal, known = self._folds.get((plan.service, plan.environment), ("", None, {}))
+        ticket = cookies.get(sticky_cookie(plan.sticky)) if plan.sticky == salt else None
+        if goal is not None and ticket is not None:
+            first, met = known.get(ticket, (release, False))
+            known[ticket] = (first, met or goal.met("GET", *request))
+
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         counted = sorted(self._turned_away[service, environment].items())
         return tuple(Refused(rule, count) for rule, count in counted)
@@ -191,6 +213,7 @@ class FakeRouter:
         status = self._reach(release, given, path)
         self._requests[release] += 1
         self._errors[release] += status >= 500
+        self._count(plan, _cookies(given) | cookies, release, (path.partition("?")[0], status))
         self.time += 0.001
         self._visits[plan.service, plan.environment].append(Visit(self.time, path.partition("?")[0]))
         return status, release, cookies

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from penstock.analysis.replay import replay
 from penstock.analysis.spans import Arm, Span
 from penstock.core.canary import Rule
-from penstock.server.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Picture, picture
+from penstock.server.chart import BOTTOM, HEIGHT, LEFT, RIGHT, TOP, WIDTH, Picture, picture, picture_of
 
 RULE = Rule(60.0)
 
@@ -58,3 +60,27 @@ def test_of_many_looks_only_some_are_drawn_and_the_last() -> None:
     found = replay(spans, RULE, most=10)
     assert (len(found.looks), found.looks[-1].at) == (10, 200.0)
     assert len(replay(spans[:5], RULE, most=10).looks) == 5
+
+
+# --- an experiment -----------------------------------------------------------------------------------------
+
+
+def variant(*course: dict[str, float | None], bar: float = 1.0) -> dict[str, Any]:
+    return {"verdict": "PASS", "explanation": "more", "bar": bar, "course": list(course)}
+
+
+def seen_at(at: float, low: float, high: float | None, **more: float | None) -> dict[str, float | None]:
+    return {"at": at, "control": 0.1, "variant": 0.12, "low": low, "high": high, **more}
+
+
+def test_an_experiment_is_drawn_once_there_is_an_interval() -> None:
+    assert picture_of(variant()) is None
+    assert picture_of(variant(seen_at(1.0, 0.0, None), seen_at(2.0, 0.5, 2.0, control=None))) is None
+    drawn = picture_of(variant(seen_at(1.0, 0.0, None), seen_at(2.0, 0.5, 2.0), seen_at(4.0, 1.1, 1.4)))
+    assert drawn is not None
+    assert [line.kind for line in drawn.rates.lines] == ["stable", "new"]
+    assert len(drawn.effect.band.split()) == 4
+    assert (drawn.verdict, drawn.effect.margin) == ("PASS", None)
+    with_margin = picture_of(variant(seen_at(2.0, 0.9, 1.1), bar=0.95))
+    assert with_margin is not None
+    assert with_margin.effect.margin is not None

@@ -260,7 +260,7 @@ rules:
         (
             "[deploy]",
             "[promte]",
-            "guards 'promte'; it may guard: deploy, shift, promote; did you mean promote?",
+            "guards 'promte'; it may guard: deploy, shift, promote, experiment; did you mean promote?",
         ),
         ("[deploy]", "[]", "it may guard"),
         ("[production]", "[]", "needs an environment"),

@@ -7,6 +7,8 @@ taken some away while others served its users.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from penstock.actions._capacity import ROLLBACK_SECONDS, Capacity
 from penstock.actions._farewell import take_away
 from penstock.core.drift import drift, in_brackets
@@ -23,11 +25,12 @@ LAST_LINES = 200
 
 
 async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Metrics) -> Outcome:
-    """Take the delivery's release out, and its fresh baseline: weight back to the stable release first, then
-    drain and remove them."""
-    new, stable = task.release, task.baseline
-    if new is None:
+    """Take out the delivery's release and its fresh baseline, or all variants of an experiment: weight back
+    to the stable release first, then drain and remove them."""
+    out, stable = task.variants or tuple(filter(None, (task.release,))), task.baseline
+    if not out:
         raise Broken("nothing to roll back", where=task.delivery)
+    new = out[0]
     state = await router.read(new.service, new.environment)
     found = drift(task.delivery, state, task.involved)
     cut = ""
@@ -39,14 +42,18 @@ async def undo(task: Task, /, *, router: Router, platform: Platform, metrics: Me
     settled = state.settling(stable.id if stable else "")
     if found or settled != state.plan:
         await router.apply(settled, fence=task.fence)
-    requests, exposed = await _exposure(task, metrics)
-    kept = await _keep_last_words(task, platform, new.id) if new != stable else ""
+    exposed = await _exposure(task, metrics)
+    kept = await _keep_last_words(task, platform, [release.id for release in out if release != stable])
     gone = [name for name in task.involved if stable is None or name != stable.id]
     cut += await take_away(task, gone, router, platform)
-    share = f" ({100 * exposed / requests:.1f}%)" if requests else ""
-    words = f"{exposed} of {requests} user requests{share} ever saw {new.id}{cut}{kept}{in_brackets(found)}"
-    rolled = RolledBack(task.delivery, new, stable, task.reason, requests, exposed)
-    return Outcome(State.SUCCESS, words, (Statement((Subject(new.id, new.digest),), rolled), *found))
+    requests, words, statements = sum(exposed.values()), list[str](), list[Statement]()
+    for release in out:
+        own = exposed.get(release.id, 0)
+        share = f" ({100 * own / requests:.1f}%)" if requests else ""
+        words.append(f"{own} of {requests} user requests{share} ever saw {release.id}")
+        rolled = RolledBack(task.delivery, release, stable, task.reason, requests, own)
+        statements.append(Statement((Subject(release.id, release.digest),), rolled))
+    return Outcome(State.SUCCESS, f"{'; '.join(words)}{cut}{kept}{in_brackets(found)}", (*statements, *found))
 
 
 async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outcome:
@@ -67,32 +74,36 @@ async def restore(task: Task, /, *, router: Router, platform: Platform) -> Outco
     return Outcome(State.SUCCESS, words, (Statement(subjects, rolled), *found))
 
 
-async def _keep_last_words(task: Task, platform: Platform, release: str) -> str:
-    """What its instances wrote last goes with them: it is kept as the output of this stage. Where, in words.
-    Nothing is lost but words if it cannot be kept."""
+async def _keep_last_words(task: Task, platform: Platform, releases: Sequence[str]) -> str:
+    """What their instances wrote last goes with them: it is kept as the output of this stage. Where, in
+    words. Nothing is lost but words if it cannot be kept."""
+    texts = []
     try:
-        lines = await platform.logs(release, LAST_LINES)
-        if not lines:
+        for release in releases:
+            lines = await platform.logs(release, LAST_LINES)
+            if lines:
+                texts.append(f"the last lines that {release} wrote:\n" + "".join(f"{x}\n" for x in lines))
+        if not texts:
             return ""
-        text = f"the last lines that {release} wrote:\n" + "".join(f"{line}\n" for line in lines)
-        task.log.write_text(masked(text, task.secrets), encoding="utf-8")
+        task.log.write_text(masked("".join(texts), task.secrets), encoding="utf-8")
     except (PenstockError, OSError):
         return ""
     return f"; its last output: penstock logs {task.delivery} {task.intent.stage}"
 
 
-async def _exposure(task: Task, metrics: Metrics) -> tuple[int, int]:
-    """How many user requests there were since the canary began, and how many the release answered."""
-    if task.measured is None or task.release is None or task.baseline is None:
-        return 0, 0
+async def _exposure(task: Task, metrics: Metrics) -> dict[str, int]:
+    """How many user requests each release answered since some of them were first moved."""
+    began: tuple[Counters, ...] = ()
+    if task.weighed:
+        began = task.weighed[0].counters
+    elif (was := task.measured) is not None:
+        began = (was.new, was.stable, *((was.running,) if was.running else ()))
     try:
-        readings = await metrics.counters(task.change.service, task.change.environment)
+        readings = await metrics.counters(task.change.service, task.change.environment) if began else ()
     except PenstockError:
-        return 0, 0  # counting must never stand in the way of a rollback
+        return {}  # counting must never stand in the way of a rollback
     found = {counters.release: counters for counters in readings}
-    starts = [start for start in (task.measured.new, task.measured.stable, task.measured.running) if start]
-    counts = [_since(start, found.get(start.release)) for start in starts]
-    return sum(counts), counts[0]
+    return {start.release: _since(start, found.get(start.release)) for start in began}
 
 
 def _since(start: Counters, now: Counters | None) -> int:

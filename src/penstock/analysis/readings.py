@@ -1,8 +1,9 @@
 """From readings of counters to what happened between them, or why that cannot be told.
 
-Called by `checks.canary` and ``canary replay``. Pure. A metric source can be wrong in many ways, and each is
-UNKNOWN with its cause: nothing there, not a number, restarted, running backwards, out of order, stale, two
-clocks. A look whose reading was of no use is passed over: the next one goes on from the last that was.
+Called by `checks.canary`, `checks.weigh` and ``canary replay``. Pure. A metric source can be wrong in many
+ways, and each is UNKNOWN with its cause: nothing there, not a number, restarted, running backwards, out of
+order, stale, two clocks. A look whose reading was of no use is passed over: the next one goes on from the
+last that was.
 """
 
 from __future__ import annotations
@@ -66,6 +67,12 @@ def seen(start: Reading, later: Iterable[Reading], rule: Rule) -> Seen | Verdict
     return Seen(rows, latencies(good))
 
 
+def row(start: Reading, since: Reading, until: Reading, rule: Rule) -> Row | Verdict:
+    """What happened between two readings alone, timed from *start*; the verdict if the later is of no use."""
+    bounds = _Bounds.of(rule)
+    return _problem(since, until, bounds) or _row(start, since, until, bounds)
+
+
 @dataclass(frozen=True)
 class _Bounds:
     """Above which bounds (ms) requests are counted: None where nothing is."""
@@ -103,6 +110,13 @@ def _buckets(since: Counters, until: Counters, bounds: Sequence[float]) -> list[
     grown = [after.get(bound, 0) - before.get(bound, 0) for bound in bounds]
     grown.append(max(after.values(), default=0) - max(before.values(), default=0))
     return [max(0, upper - lower) for lower, upper in pairwise([0, *grown])]
+
+
+def began_anew(since: Reading, until: Reading) -> bool:
+    """Whether counters of *until* are others than those of *since*, and there: one may go on from them."""
+    both = ((since.new, until.new), (since.stable, until.stable))
+    there = all(after.epoch != ABSENT for _, after in both)
+    return there and any(before.epoch != after.epoch for before, after in both)
 
 
 def latency(reading: Counters) -> dict[float, int]:

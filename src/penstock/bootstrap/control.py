@@ -23,6 +23,7 @@ from penstock.core.objectives import ENVIRONMENT
 from penstock.core.workload import Isolation
 from penstock.engine import prune, schemas, sessions
 from penstock.engine.door import Door
+from penstock.engine.experiments import Experiments
 from penstock.engine.journal import Journal
 from penstock.engine.operators import Operators
 from penstock.engine.performer import Engine
@@ -77,6 +78,10 @@ class ControlPlane:
     artifacts: Artifacts
     languages: Mapping[str, Language]
     isolation: Isolation
+
+    @property
+    def experiments(self) -> Experiments:
+        return Experiments(self.store, self.ledger, self.artifacts, self.shipping.queue)
 
 
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:

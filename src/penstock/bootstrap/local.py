@@ -25,7 +25,7 @@ from penstock.config import ServiceConfig, environment_data, load_service
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement
 from penstock.core.pipeline import GOOD, Begun, Intent, Made, Record, Stage, State
-from penstock.core.policy import ACTIONS, PolicyDocument
+from penstock.core.policy import SHIPPING, PolicyDocument
 from penstock.core.predicates import TestResult
 from penstock.core.release import Artifact, EnvironmentData
 from penstock.engine.journal import Delivery, Header
@@ -258,7 +258,7 @@ def _report(
         signer = find("signer", "ed25519").create(folder / "once.key")
         case = verdicts.Case(header, facts, tuple(bench.statements), left_out)
         answers = verdicts.answers(case, policies, languages, signer)
-        idle = [action for action in ACTIONS if all(answer.action != action for answer in answers)]
+        idle = [action for action in SHIPPING if all(answer.action != action for answer in answers)]
         bench.notes += [f"no policy guards {action}: a delivery would be refused there" for action in idle]
     else:
         bench.notes.append("the policies were not asked: there is no artifact")

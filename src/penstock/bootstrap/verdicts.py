@@ -18,7 +18,7 @@ from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, Statement
 from penstock.core.facts import group
 from penstock.core.pipeline import Facts
-from penstock.core.policy import ACTIONS, PolicyDocument, RuleVerdict, guarding, judge, sign_off
+from penstock.core.policy import SHIPPING, PolicyDocument, RuleVerdict, guarding, judge, sign_off
 from penstock.core.selection import Question
 from penstock.core.verdict import Cause, Result
 from penstock.engine.journal import Header
@@ -82,7 +82,7 @@ def _answers(
 ) -> Iterator[Answer]:
     change = case.header.change
     entries = [Entry(i, attest(signer, statement), statement) for i, statement in enumerate(case.statements)]
-    for action in ACTIONS:
+    for action in SHIPPING:
         question = _question(case, action, len(entries))
         selected = selection.select(entries, question)
         # The team that the file claims: which one it is bound to, only the ledger knows.

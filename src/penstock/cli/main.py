@@ -14,6 +14,7 @@ from typing import Any
 
 from penstock.cli import (
     canary,
+    experiment,
     flaky,
     importing,
     keeping,
@@ -257,6 +258,8 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
 def _people(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "canaries: plan one, judge an earlier one again"
     canary.parsers(_group(commands, "canary", what, "penstock canary plan shop"))
+    what = "A/B experiments: plan, start, look at and stop them"
+    experiment.parsers(_group(commands, "experiment", what, "penstock experiment start button.yaml"))
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
     what = "service level objectives: publish, list, show"

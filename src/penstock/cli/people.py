@@ -27,6 +27,7 @@ from penstock.core.people import (
     RoleGrant,
     RoleRevocation,
 )
+from penstock.core.policy import ACTIONS
 from penstock.core.sshsig import parse_public_key
 from penstock.errors import Invalid
 
@@ -97,7 +98,7 @@ def override_parser(command: argparse.ArgumentParser) -> None:
     command.add_argument("delivery", help="whose release is to pass")
     command.add_argument("--policy", required=True)
     what = "default: what the policy has refused of this delivery"
-    command.add_argument("--action", choices=("deploy", "shift", "promote"), help=what)
+    command.add_argument("--action", choices=ACTIONS, help=what)
     command.add_argument("--reason", required=True)
     command.add_argument("--for", dest="duration", default="1h", help="how long it holds: 30m, 4h, 2d")
     add_options(command)

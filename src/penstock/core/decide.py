@@ -22,12 +22,17 @@ from penstock.core.pipeline import (
     Record,
     Stage,
     State,
+    Weighed,
 )
 
 #: Seconds after which a waiting gate, or a change set, is looked at even if nobody was told of anything new.
 LOOK_AGAIN = 15.0
 #: Seconds for which undoing waits until those that call this service are undone.
 CALLERS_FIRST = 30.0
+#: An experiment is looked at again after this part of the time that it has taken: what is broken shows early.
+PART = 0.05
+#: And at least so often, evenly.
+LOOKS = 250
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,15 @@ class Finish:
 
     state: State
     outcome: Literal[
-        "promoted", "refused", "rolled-back", "restored", "unchanged", "failed", "aborted", "superseded"
+        "promoted",
+        "refused",
+        "rolled-back",
+        "restored",
+        "unchanged",
+        "failed",
+        "aborted",
+        "superseded",
+        "concluded",
     ]
     reason: str = ""
 
@@ -109,6 +122,8 @@ def decide(pipeline: Pipeline, facts: Facts, now: float) -> Next:
         return Perform(intents, until)
     if ahead:
         return _superseded(facts) if facts.newer and not _touched(pipeline, facts) else Wait(until)
+    if pipeline.name == "experiment":
+        return _concluded(facts, now)
     if facts.together is not None and not facts.together.fate:
         return Wait(now + LOOK_AGAIN)  # for the others; until then everybody may have to be undone
     late = "the abort came after the promotion: penstock rollback takes it back"
@@ -195,6 +210,18 @@ def _give_up(pipeline: Pipeline, facts: Facts, trouble: Record | None, now: floa
     return Finish(trouble.state, "rolled-back" if undone else "failed", trouble.reason)
 
 
+def _concluded(facts: Facts, now: float) -> Next:
+    """Whatever an experiment has shown, users go back to what is live: it is promoted by another delivery."""
+    undone, looks = facts.of("rollback"), facts.weighed
+    if not undone:
+        again = facts.postponed(UNDO)
+        return Wait(again) if now < again else Perform((UNDO,))
+    if undone[0].state not in GOOD:
+        return Finish(State.ERROR, "failed", f"could not be undone: {undone[0].reason}")
+    shown = bool(looks) and "PASS" in looks[-1].verdicts
+    return Finish(State.SUCCESS if shown else State.ERROR, "concluded", facts.of("weigh")[-1].reason)
+
+
 def _callers_first(facts: Facts, now: float) -> float:
     """Until when undoing waits for services that call this one, and may need what it has; 0: not at all."""
     together = facts.together
@@ -210,10 +237,11 @@ def _superseded(facts: Facts) -> Finish:
 def _touched(pipeline: Pipeline, facts: Facts) -> bool:
     # A gate that passed may have been followed by a placement that was never recorded; so may the beginning
     # of a rollback, which asks none.
-    ungated = any(stage.verb == "deploy" and not stage.guards for stage in pipeline.stages)
+    placing = [stage for stage in pipeline.stages if stage.verb == "deploy"]
+    names, ungated = {stage.name for stage in placing}, any(not stage.guards for stage in placing)
     return (ungated and facts.begun is not None) or any(
         r.intent.verb == "deploy"
-        or (r.intent.stage == "deploy" and isinstance(r.detail, Gated) and r.state in GOOD)
+        or (r.intent.stage in names and isinstance(r.detail, Gated) and r.state in GOOD)
         for r in facts.records
     )
 
@@ -242,6 +270,8 @@ def _continue(pipeline: Pipeline, stage: Stage, facts: Facts, now: float) -> Int
             return asking
     if stage.verb == "canary":
         return _canary(pipeline.canary, stage, facts, now)
+    if stage.verb == "experiment":
+        return _experiment(pipeline.canary, stage, facts, now)
     intent = Intent(stage.name, stage.verb)
     return None if facts.done(intent) else intent
 
@@ -292,3 +322,18 @@ def _canary(plan: Canary, stage: Stage, facts: Facts, now: float) -> Intent | Wa
     if seen.verdict == "PASS" or seen.quiet or not patient:
         return None
     return Intent(stage.name, "look", len(looks), shifts[-1].intent.share)
+
+
+def _experiment(plan: Canary, stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
+    """Deal users out, and look until a look says that it is the last. The plan has one step."""
+    assign = Intent(stage.name, "assign")
+    if not facts.done(assign):
+        return assign
+    looks = facts.of("weigh")
+    if any(isinstance(look.detail, Weighed) and look.detail.ended for look in looks):
+        return None
+    began = facts.of("assign")[0].ended
+    last, end = looks[-1].ended if looks else began, began + plan.seconds_per_step
+    due = last + max(plan.look_every, min((last - began) * PART, plan.seconds_per_step / LOOKS))
+    due = due if due < end else max(end, last + plan.look_every)
+    return Wait(due) if now < due else Intent(stage.name, "weigh", len(looks))

@@ -24,7 +24,7 @@ class FactType(StrEnum):
 
 #: Name, type, and what it says.
 FACTS: dict[str, tuple[FactType, str]] = {
-    "change.kind": (FactType.TEXT, "code, configuration or rollback"),
+    "change.kind": (FactType.TEXT, "code, configuration, experiment or rollback"),
     "change.author": (FactType.TEXT, "the commit's author, as the commit claims"),
     "change.revision": (FactType.TEXT, "the full commit id"),
     "change.signer": (FactType.TEXT, "whose granted key signed the commit; empty if nobody's did"),
@@ -84,6 +84,10 @@ FACTS: dict[str, tuple[FactType, str]] = {
     "evidence.canary.needed": (FactType.INT, "user requests that the judge needs for a verdict"),
     "evidence.canary.quiet": (FactType.BOOL, "true if all the service's traffic was too little to tell"),
     "evidence.canary.explanation": (FactType.TEXT, "the judge's words"),
+    "evidence.experiment.name": (FactType.TEXT, "the newest experiment that this very release was in"),
+    "evidence.experiment.verdict": (FactType.TEXT, "PASS, FAIL or UNKNOWN: its last look at this release"),
+    "evidence.experiment.users": (FactType.INT, "users that it was told from, those of the control too"),
+    "evidence.experiment.explanation": (FactType.TEXT, "its judge's words"),
     "evidence.slo.verdict": (FactType.TEXT, "PASS, FAIL or UNKNOWN: the service's error budgets"),
     "evidence.slo.burning": (FactType.TEXTS, "objectives whose budget goes too fast to last"),
     "evidence.slo.exhausted": (FactType.TEXTS, "objectives whose budget is used up"),
@@ -118,6 +122,7 @@ AGED = (
     "evidence.components",
     "evidence.imported",
     "evidence.slo",
+    "evidence.experiment",
 )
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 from penstock.core.admission import Refused
 from penstock.core.canary import Count
 from penstock.core.canaryconfig import Metric
+from penstock.core.experiment import Goal, Users
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import Afterwards, Placement, Workload
@@ -83,6 +84,15 @@ class ReadVisits:
 
 
 @dataclass(frozen=True)
+class ReadUsers:
+    kind: Literal["read-users"]
+    service: str
+    environment: str
+    salt: str
+    goal: Goal
+
+
+@dataclass(frozen=True)
 class ReadRefused:
     kind: Literal["read-refused"]
     service: str
@@ -110,7 +120,9 @@ class StopEverything:
     kind: Literal["stop-everything"]
 
 
-Read = Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadRefused | ReadLed | ReadCount
+Read = (
+    Observe | Logs | ReadTraffic | ReadCounters | ReadVisits | ReadUsers | ReadRefused | ReadLed | ReadCount
+)
 Call = Read | Place | Scale | Remove | ApplyTraffic | StopEverything
 
 
@@ -126,6 +138,7 @@ class Answer:
     visits: tuple[Visit, ...] | None = None
     refused: tuple[Refused, ...] | None = None
     count: Count | None = None
+    users: Users | None = None
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,15 @@ anything, and knows no clock.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
 from penstock.core.canary import Baseline, Sample
 from penstock.core.changeset import Together
+from penstock.core.experiment import Dealt as Dealt
+from penstock.core.experiment import Weighed as Weighed
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
@@ -134,12 +137,16 @@ class Intent:
 
 @dataclass(frozen=True)
 class Begun:
-    """Fixed when a delivery starts: what is live now, and the half of the pair that is given."""
+    """Fixed when a delivery starts: what is live now, and the half of the pair that is given.
+
+    Of an experiment, *variants* have the environment data of each, and *data* is that of the first.
+    """
 
     kind: Literal["begun"]
     data: EnvironmentData
     baseline: Release | None = None
     artifact: Artifact | None = None
+    variants: tuple[Dealt, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -208,7 +215,7 @@ class Looked:
     metrics: tuple[Sample, ...] | None = None
 
 
-Detail = Begun | Made | Gated | Measured | Looked
+Detail = Begun | Made | Gated | Measured | Looked | Weighed
 
 
 @dataclass(frozen=True)
@@ -277,14 +284,27 @@ class Facts:
     @functools.cached_property
     def release(self) -> Release | None:
         """The pair that this delivery is about, once both halves are known."""
-        if self.begun is None or self.artifact is None:
-            return None
-        return Release(self.service, self.environment, self.artifact.digest, self.begun.data.digest)
+        return self._with(self.begun.data) if self.begun else None
+
+    @functools.cached_property
+    def variants(self) -> Mapping[str, Release]:
+        """The pairs of an experiment's variants, by name and in their order."""
+        dealt = self.begun.variants if self.begun else ()
+        return {one.name: release for one in dealt if (release := self._with(one.data))}
+
+    def _with(self, data: EnvironmentData) -> Release | None:
+        artifact = self.artifact
+        return Release(self.service, self.environment, artifact.digest, data.digest) if artifact else None
 
     @functools.cached_property
     def measured(self) -> Measured | None:
         details = (record.detail for record in self.of("measure"))
         return next((detail for detail in details if isinstance(detail, Measured)), None)
+
+    @property
+    def weighed(self) -> tuple[Weighed, ...]:
+        """The looks at an experiment so far; the first is the reading when it began."""
+        return tuple(record.detail for record in self.records if isinstance(record.detail, Weighed))
 
     @property
     def looked(self) -> tuple[tuple[int, Looked], ...]:

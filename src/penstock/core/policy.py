@@ -24,8 +24,9 @@ from penstock.core.reviews import objection
 from penstock.core.selection import Question
 from penstock.core.verdict import Cause, Result, Verdict, combine, unknown
 
-#: What a policy may guard.
-ACTIONS = ("deploy", "shift", "promote")
+#: What the delivery of a change does, in this order; and all that a policy may guard.
+SHIPPING = ("deploy", "shift", "promote")
+ACTIONS = (*SHIPPING, "experiment")
 
 
 @dataclass(frozen=True)

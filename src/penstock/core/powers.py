@@ -36,7 +36,7 @@ def asked(plan: TrafficPlan) -> Iterator[tuple[Power, str]]:
     if plan.mirror is not None:
         yield "mirror", "traffic.mirror (copies of requests)"
     if plan.sticky:
-        yield "sticky", "traffic.sticky (users who keep their place)"
+        yield "sticky", "traffic.sticky, or an experiment (users who keep their place)"
     for backend in plan.backends:
         yield from _of_backend(backend)
     for handling in (plan.handling, *(backend.handling for backend in plan.backends if backend.handling)):

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, get_args
 from penstock.core.acceptance import Accepted as Accepted
 from penstock.core.canary import Latencies, Row, Rule, Series
 from penstock.core.codec import json_name
+from penstock.core.experiment import Experiment
 from penstock.core.objectives import Budget
 from penstock.core.people import Said
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
@@ -381,6 +382,7 @@ Predicate = (
     | Accepted
     | Look
     | Budget
+    | Experiment
     | SignOff
     | Attempt
 )

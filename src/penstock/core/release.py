@@ -53,10 +53,11 @@ class Change:
 
     Author, reviewers and work items are what the commit says of itself (its author field and its
     ``Reviewed-by:``, ``Refs:`` trailers): a claim, shown as one. *signing_key* (raw, hex) is no claim: it
-    signed the commit; "" if none did.
+    signed the commit; "" if none did. An experiment has no commit: its revision is the digest of its text,
+    its author whoever started it.
     """
 
-    kind: Literal["code", "configuration", "rollback"]
+    kind: Literal["code", "configuration", "rollback", "experiment"]
     service: str
     environment: str
     repository: str

@@ -8,7 +8,8 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
    (`FIRST_ENGINE` did not look at the suite or tool of what was signed elsewhere.)
 3. About the release, and newer than the delivery's own beginning: acceptance, canary looks and error
    budgets. The newest of each counts: the canary of an earlier delivery never signs for a later one.
-4. About the release, at any time: the newest override of each policy for this action.
+4. About the release, at any time: the newest override of each policy for this action, and the newest look of
+   an experiment that it was in.
 5. About the change's revision: each person's newest review.
 6. About the service's tests: the newest word on each test, if it quarantines it still.
 """
@@ -22,6 +23,8 @@ from penstock.core.acceptance import Compared, Contract, Sent
 from penstock.core.authority import TEST_LEAD, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
+from penstock.core.experiment import Experiment
+from penstock.core.experiment import facts as experiment_facts
 from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
 from penstock.core.imported import translate
 from penstock.core.objectives import Budget
@@ -111,6 +114,8 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
         match statement.predicate:
             case Accepted() | Look() | Budget() if entry.index > began:
                 return (statement.predicate.TYPE,)
+            case Experiment():
+                return (Experiment.TYPE,)
             case Override(policy=policy, action=action) if action == question.action:
                 return (Override.TYPE, policy)
             case _:
@@ -202,6 +207,8 @@ def facts(selected: Sequence[Entry], question: Question, authority: Authority) -
                 found |= _canary(predicate)
             case Budget():
                 found |= budget_facts(predicate)
+            case Experiment():
+                found |= experiment_facts(predicate)
             case _:
                 pass
     return found
@@ -234,6 +241,7 @@ KINDS: dict[type, str] = {
     Components: "evidence.components",
     Imported: "evidence.imported",
     Budget: "evidence.slo",
+    Experiment: "evidence.experiment",
 }
 
 

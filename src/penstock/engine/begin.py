@@ -9,7 +9,8 @@ from __future__ import annotations
 from penstock.config import environment_data
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.pipeline import Begun, State
+from penstock.core.experiment import CONTROL, Plan
+from penstock.core.pipeline import Begun, Dealt, State
 from penstock.core.predicates import Proposed
 from penstock.core.release import Artifact, EnvironmentData
 from penstock.errors import Invalid
@@ -23,8 +24,11 @@ async def perform(task: Task, /, *, store: Store, ledger: Ledger, artifacts: Art
     change = task.change
     async with store.transaction(write=False) as tx:
         now_live = await live(ledger, tx, change.service, change.environment)
-    artifact = task.artifact
-    if change.kind == "configuration":
+    artifact, variants = task.artifact, tuple[Dealt, ...]()
+    if task.experiment is not None:
+        artifact, variants = await dealt(task.experiment, change.environment, now_live, artifacts)
+        data = variants[0].data
+    elif change.kind == "configuration":
         if now_live is None:
             raise Invalid(
                 f"{change.service} is not live in {change.environment}: configuration needs an artifact",
@@ -40,9 +44,34 @@ async def perform(task: Task, /, *, store: Store, ledger: Ledger, artifacts: Art
     proposed = Proposed(task.delivery, change, baseline)
     subjects = (Subject(task.delivery, digest(task.delivery.encode())),)
     words = f"live: {baseline.id}" if baseline else "nothing is live yet"
-    return Outcome(
-        State.SUCCESS, words, (Statement(subjects, proposed),), Begun("begun", data, baseline, artifact)
-    )
+    begun = Begun("begun", data, baseline, artifact, variants)
+    return Outcome(State.SUCCESS, words, (Statement(subjects, proposed),), begun)
+
+
+async def dealt(
+    asked: Plan, environment: str, now_live: Live | None, artifacts: Artifacts
+) -> tuple[Artifact, tuple[Dealt, ...]]:
+    """The live artifact, and each variant's environment data: what is live, but for its own values.
+
+    `Invalid` if they do not fit, or if two of those that users are dealt to would be the same.
+    """
+    if now_live is None:
+        what = f"{asked.service} is not live in {environment}: there is no control"
+        raise Invalid(what, next_move="ship the service first")
+    image = await artifacts.describe(now_live.release.artifact)
+    known, found = {now_live.data.digest: CONTROL}, list[Dealt]()
+    for variant in asked.variants:
+        try:
+            values = {**now_live.data.values, **variant.values}
+            data = environment_data(image.config, environment, values, now_live.data.mesh)
+        except Invalid as error:
+            raise Invalid(error.what, where=f"variants.{variant.name}", next_move=error.next_move) from error
+        if data.digest in known:
+            what = f"its users would see the same as those of {known[data.digest]}"
+            raise Invalid(what, where=f"variants.{variant.name}")
+        known[data.digest] = variant.name
+        found.append(Dealt(variant.name, data))
+    return Artifact(asked.service, now_live.release.artifact), tuple(found)
 
 
 def _carried_over(task: Task, now_live: Live | None) -> EnvironmentData:

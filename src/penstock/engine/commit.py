@@ -19,7 +19,7 @@ from penstock.ledger.log import Batch, Ledger, attest
 from penstock.ports import Outcome, Signer, Store, Transaction
 
 #: Actions whose evidence says when they began: their sign-offs must have held then.
-BEGINNINGS = ("deploy", "shift", "promote", "restore")
+BEGINNINGS = ("deploy", "shift", "assign", "promote", "restore")
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,18 @@ class Means:
 
 @dataclass
 class Commit:
-    """*delivery* is it with all that was recorded here so far (*made*); *now* is the transaction's time."""
+    """*delivery* is it with all that was recorded here so far (*made*)."""
 
     means: Means
     tx: Transaction
     batch: Batch
     delivery: Delivery
-    now: float
     made: tuple[Record, ...] = ()
+
+    @property
+    def now(self) -> float:
+        """The transaction's time."""
+        return self.batch.now
 
     async def record(self, intent: Intent, began: float, outcome: Outcome) -> None:
         """How an intent ended, for whoever holds the lease (`Journal.hold`)."""

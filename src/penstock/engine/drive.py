@@ -168,18 +168,17 @@ class Drive:
         """Keep how it ended; and with it what follows from that alone: a gate's answer, or the end."""
         means = self._means
         async with means.store.transaction() as tx:
-            now = await tx.now()
             # The lease is checked before the ledger's head is locked.
             request = await means.journal.hold(tx, self._delivery, self._owner)
             if outcome.rests_on is not None and await gate.lapsed(means.ledger, tx, outcome.rests_on):
                 return  # a role lost, or evidence come, since the policies were asked: they are asked again
             delivery = replace(self._delivery, request=request)
-            commit = Commit(means, tx, await means.ledger.batch(tx), delivery, now)
+            commit = Commit(means, tx, await means.ledger.batch(tx), delivery)
             await commit.record(intent, began, outcome)
             alone = self._running.keys() <= {intent.key} and delivery.header.changeset is None
             following = await self._go_on(commit) if alone else None
             await commit.write()
-        self._next = (following, now) if following else None
+        self._next = (following, commit.now) if following else None
         await self._kept(commit)
 
     async def _go_on(self, commit: Commit) -> Next | None:
@@ -214,7 +213,7 @@ class Drive:
     async def _finish(self, end: Finish) -> None:
         means = self._means
         async with means.store.transaction() as tx:
-            commit = Commit(means, tx, await means.ledger.batch(tx), self._delivery, await tx.now())
+            commit = Commit(means, tx, await means.ledger.batch(tx), self._delivery)
             await commit.finish(end)
             await commit.write()
         await self._kept(commit)

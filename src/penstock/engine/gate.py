@@ -78,7 +78,7 @@ async def at_once(
 
 
 async def _asked(tx: Transaction, batch: Batch, task: Task, ledger: Ledger) -> _Asked:
-    question = replace(question_of(task), size=batch.size, now=await tx.now())
+    question = replace(question_of(task), size=batch.size, now=batch.now)
     policies = needed(batch.authority, question.action, question.change)
     selected = await inputs(ledger, tx, question, batch.entries)
     return _Asked(question, policies, selected, batch.authority)

@@ -18,6 +18,7 @@ from penstock.config import ServiceConfig
 from penstock.core.changeset import ChangeSet
 from penstock.core.codec import decode, encode
 from penstock.core.decide import Finish
+from penstock.core.experiment import Plan
 from penstock.core.pipeline import ENDED, Attempt, Facts, Intent, Pipeline, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
 from penstock.engine import numbers
@@ -76,9 +77,9 @@ class Header:
     """What a delivery was started with; never changes. Version 2; the first had no *pipeline*.
 
     *artifact* and *data* are the given halves of the pair: both for a rollback, *data* alone for a
-    configuration change, none for a code change (the data that is live stays). *retries* is the delivery
-    whose change this tries again, *changeset* its part in one. *beside* are deliveries with whose dark
-    releases this one is tested.
+    configuration change, none for a code change (the data that is live stays), nor for an *experiment*.
+    *retries* is the delivery whose change this tries again, *changeset* its part in one. *beside* are
+    deliveries with whose dark releases this one is tested.
     """
 
     change: Change
@@ -91,6 +92,7 @@ class Header:
     retries: str = ""
     changeset: ChangeSet | None = None
     beside: tuple[str, ...] = ()
+    experiment: Plan | None = None
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from penstock.actions import baseline, build, deploy, promote, rollback, shift
-from penstock.checks import acceptance, canary, scan, slo, suite
+from penstock.actions import baseline, build, deploy, experiment, promote, rollback, shift
+from penstock.checks import acceptance, canary, scan, slo, suite, weigh
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Facts, Gated, Intent, Pipeline
+from penstock.core.release import EnvironmentData, Release
 from penstock.engine import begin, chains, gate, scratch
 from penstock.engine.callers import callers
 from penstock.engine.journal import Delivery
@@ -40,6 +41,9 @@ VERBS: Mapping[str, Callable[..., Awaitable[Outcome]]] = {
     "measure": canary.measure,
     "shift": shift.perform,
     "look": canary.look,
+    "expose": experiment.expose,
+    "assign": experiment.assign,
+    "weigh": weigh.perform,
     "slo": slo.perform,
     "promote": promote.perform,
     "rollback": rollback.undo,
@@ -115,6 +119,7 @@ class Engine:
         """All that an intent's verb may know of its delivery."""
         facts, header = delivery.facts, delivery.header
         trouble = facts.failed(pipeline)
+        release, data = _about(delivery, intent)
         return Task(
             delivery=delivery.id,
             intent=intent,
@@ -124,12 +129,15 @@ class Engine:
             work=self._work / delivery.id / self._worker,
             log=self.log_of(delivery.id, intent.stage),
             source=header.source,
-            data=facts.begun.data if facts.begun else header.data,
+            data=data,
             artifact=facts.artifact or header.artifact,
-            release=facts.release,
+            release=release,
             baseline=facts.begun.baseline if facts.begun else None,
             measured=facts.measured,
             looked=facts.looked,
+            experiment=header.experiment,
+            variants=tuple(facts.variants.values()),
+            weighed=facts.weighed,
             canary=pipeline.canary,
             reason=trouble.reason if trouble else facts.request,
             waits_until=_waits_until(facts, intent),
@@ -144,6 +152,17 @@ class Engine:
             task.tree.mkdir(parents=True)
             await self._source.checkout(task.source, task.tree)
             complete.touch()
+
+
+def _about(delivery: Delivery, intent: Intent) -> tuple[Release | None, EnvironmentData | None]:
+    """The pair that an intent is about, as far as it is known: of an experiment, its stage's variant."""
+    facts = delivery.facts
+    if facts.begun is None:
+        return None, delivery.header.data
+    own = [dealt.data for dealt in facts.begun.variants if dealt.name == intent.target]
+    if own:
+        return facts.variants.get(intent.target), own[0]
+    return facts.release, facts.begun.data
 
 
 @functools.cache

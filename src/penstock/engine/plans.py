@@ -11,8 +11,10 @@ from dataclasses import replace
 
 from penstock.config import ServiceConfig, checks_in_order, stage_names
 from penstock.core.canaryconfig import CanaryConfig
+from penstock.core.experiment import Plan
 from penstock.core.pipeline import (
     ALL_CHECKS,
+    CANARY_SLACK,
     Canary,
     Pipeline,
     Stage,
@@ -40,7 +42,10 @@ def _first(delivery: Delivery) -> Pipeline:
 
 def with_plan(header: Header, *, objectives: bool = False) -> Header:
     """The header of a new delivery: the plan is kept in it."""
-    made = planned(header.change.kind, header.config, objectives=objectives)
+    if header.experiment is not None:
+        made = experiment(header.experiment, header.config)
+    else:
+        made = planned(header.change.kind, header.config, objectives=objectives)
     return replace(header, version=2, pipeline=made)
 
 
@@ -58,6 +63,23 @@ def planned(
             return _with_time(configuration(canary, objectives=objectives), config)
         case _:
             return rollback(canary)
+
+
+def experiment(asked: Plan, config: ServiceConfig) -> Pipeline:
+    """Each variant is placed and tested dark, and may then be seen if the policies for experiments say so;
+    users are dealt out once all of them may be."""
+    stages = [Stage("begin", "begin")]
+    for variant in (variant.name for variant in asked.variants):
+        placed, tested = f"deploy-{variant}", f"acceptance-{variant}"
+        stages += (
+            Stage(placed, "deploy", guards="deploy", after=("begin",), target=variant),
+            Stage(tested, "acceptance", after=(placed,), target=variant),
+            Stage(f"expose-{variant}", "expose", guards="experiment", after=(tested,), target=variant),
+        )
+    exposed, seconds = tuple(stage.name for stage in stages if stage.verb == "expose"), asked.terms.longest
+    stages.append(Stage("experiment", "experiment", after=exposed, seconds=seconds + CANARY_SLACK))
+    plan = Canary((), seconds, min(config.canary.look_every, seconds / 10), 0.0)
+    return _with_time(Pipeline("experiment", tuple(stages), plan), config)
 
 
 def canary_plan(given: CanaryConfig) -> Canary:

@@ -169,6 +169,8 @@ def _makes_needless(header: Header, older: Delivery) -> bool:
     change, before = header.change, older.header.change
     if change.kind == "rollback":
         return older.state is State.PENDING and before.kind != "rollback"
+    if change.kind == "experiment":
+        return False  # each asks something else
     same = (change.kind, change.repository) == (before.kind, before.repository)
     alone = older.header.changeset is None
     return same and alone and header.config.supersede and not header.retries  # an old change is no newer one

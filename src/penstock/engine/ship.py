@@ -115,7 +115,7 @@ class Shipping:
         change = _rollback_change(service, environment, person, reason)
         if running and _can_be_aborted(running[0]):
             await self._journal.request(running[0].id, "abort")
-            if running[0].facts.of("shift") or running[0].facts.of("promote"):
+            if any(running[0].facts.of(verb) for verb in ("shift", "assign", "promote")):
                 await self.queue.supersede(unfinished, running[0].id)
                 return running[0].id  # it took traffic: undoing it is the rollback
         if waiting:

@@ -128,6 +128,9 @@ def unsigned(entry: Entry, pool: Sequence[Entry], authority: Authority, views: V
         known = any(_promotes(held, entry) for held in earlier)
         return [] if known else [f"{action} by a rollback, of what was never promoted"]
     asked = _sign_offs(earlier, done.delivery, action)
+    if begun.change.kind == "experiment":  # each variant has sign-offs of its own
+        action = "experiment" if isinstance(done, Shifted) else action
+        asked = [(at, s) for at, s in _sign_offs(earlier, done.delivery, action) if _same(s, entry)]
     size = max((signed.penstock.size for _, signed in asked), default=0)
     newest = [(at, signed) for at, signed in asked if signed.penstock.size == size]
     known_then = views.get(newest[0][0], authority) if newest else authority

@@ -18,6 +18,7 @@ from penstock.core.authority import Authority
 from penstock.core.codec import decode
 from penstock.core.digest import canonical
 from penstock.core.evidence import Entry, open_envelope
+from penstock.core.experiment import Experiment
 from penstock.core.notes import Checkpoint, claimed_size, cosigners, open_note
 from penstock.core.people import MANDATES
 from penstock.core.predicates import Decision, Deployed, Look, Promoted, SignOff
@@ -195,6 +196,10 @@ def _check_delivery(
             reason = "; ".join(looks.faults(entry))
             what = f"canary look (entry {entry.index}) is judged again: {predicate.verdict}"
             yield StepResult(what, not reason, reason)
+        if isinstance(predicate, Experiment):
+            reason = "; ".join(looks.faults(entry))
+            what = f"look at {predicate.experiment} (entry {entry.index}) is judged again"
+            yield StepResult(f"{what}: {predicate.verdict}", not reason, reason)
     for entry in mine:
         if isinstance(entry.statement.predicate, SignOff):
             decision = entry.statement.predicate.penstock

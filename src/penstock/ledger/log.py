@@ -77,9 +77,11 @@ def attest(signer: Signer, statement: Statement) -> Envelope:
 class Batch:
     """Entries that will be appended together: numbered and admitted, but in no table yet."""
 
-    def __init__(self, first: int, authority: Authority) -> None:
+    def __init__(self, first: int, authority: Authority, now: float) -> None:
         self.first = first
         self.authority = authority
+        #: The time of all that is decided with it (seconds since 1970): one for one transaction.
+        self.now = now
         self.entries: tuple[Entry, ...] = ()
 
     @property
@@ -125,7 +127,7 @@ class Ledger:
     async def batch(self, tx: Transaction) -> Batch:
         """Nothing yet, after what the ledger holds: for whoever must see some entries to make others."""
         size = await self.size(tx)
-        return Batch(size, await self._authority(tx, size))
+        return Batch(size, await self._authority(tx, size), await tx.now())
 
     async def write(self, tx: Transaction, batch: Batch) -> None:
         """Append what was added, and sign the new tree head; once, in the transaction that *batch* is of.

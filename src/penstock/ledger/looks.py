@@ -1,4 +1,4 @@
-"""Judges again what a canary's judge said, from the evidence alone.
+"""Judges again what the judge of a canary or of an experiment said, from the evidence alone.
 
 Called by `fsck` for every look in the ledger, and by `bundle` for those that a sign-off rests on. Looks of
 before kept no spans, and are believed; so are those that could not tell, for UNKNOWN never passes.
@@ -6,19 +6,22 @@ before kept no spans, and are believed; so are those that could not tell, for UN
 
 from __future__ import annotations
 
-from penstock.analysis import series
+from penstock.analysis import experiment, series
 from penstock.analysis.judge import judge, spans_of
 from penstock.analysis.readings import Reading, latencies
 from penstock.core.canary import Latencies
 from penstock.core.evidence import Entry
+from penstock.core.experiment import Experiment
 from penstock.core.predicates import Look
-from penstock.core.traffic import Counters
+from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
 
 
 def faults(entry: Entry) -> list[str]:
     """What is wrong with a look; nothing if its spans are its readings, and give its verdict."""
     look = entry.statement.predicate
+    if isinstance(look, Experiment):
+        return _of_experiment(look)
     if not isinstance(look, Look) or look.spans is None or look.rule is None:
         return []
     try:
@@ -43,6 +46,29 @@ def faults(entry: Entry) -> list[str]:
         wrong.append(f"the canary's judge said {look.verdict}, and its evidence gives {found.result}")
     if look.cause is not None and (found.cause is None or found.cause.value != look.cause):
         wrong.append(f"the canary's judge said {look.cause}, and its evidence gives {found.cause}")
+    return wrong
+
+
+def _of_experiment(look: Experiment) -> list[str]:
+    """What is wrong with a look at an experiment; nothing if its counts give its verdict."""
+    shares = [arm.share for arm in look.arms]
+    mine = [arm for arm in look.arms[1:] if arm.name == look.variant]
+    if len(mine) != 1 or sum(shares) != WHOLE or min(shares) < 1:
+        return ["it is of no variant, or its shares are none"]
+    if any(not 0 <= arm.reached <= arm.users for arm in look.arms):
+        return ["more users reached the goal than there were"]
+    try:
+        look.terms.check()
+        look.guard.check("guard")
+        found = experiment.judge(look).verdict
+    except Invalid as error:
+        return [str(error)]
+    wrong = []
+    counts = (look.arms[0].users, look.arms[0].reached, mine[0].users, mine[0].reached)
+    if not look.course or look.course[-1][1:] != counts:
+        wrong.append("the users of its last look are not those of its course")
+    if found.result.value != look.verdict:
+        wrong.append(f"the experiment's judge said {look.verdict}, and its evidence gives {found.result}")
     return wrong
 
 

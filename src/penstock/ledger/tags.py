@@ -7,6 +7,7 @@ Called by the ledger on append and by `ledger.fsck`. Tags: ``type:<predicate typ
 from __future__ import annotations
 
 from penstock.core.evidence import Entry
+from penstock.core.experiment import Experiment
 from penstock.core.predicates import (
     Deployed,
     Drifted,
@@ -35,7 +36,7 @@ def tags(entry: Entry) -> tuple[str, ...]:
             found |= {f"delivery:{delivery}", f"service:{release.service}/{release.environment}"}
         case Drifted(delivery=delivery, service=service, environment=environment):
             found |= {f"delivery:{delivery}", f"service:{service}/{environment}"}
-        case Shifted(delivery=delivery) | Ended(delivery=delivery):
+        case Shifted(delivery=delivery) | Ended(delivery=delivery) | Experiment(delivery=delivery):
             found.add(f"delivery:{delivery}")
         case SignOff(penstock=decision):
             found.add(f"delivery:{decision.delivery}")

@@ -150,6 +150,8 @@ class Agent:
                 return calls.Answer(counters=await self._metrics.counters(service, environment))
             case calls.ReadVisits(service=service, environment=environment, since=since):
                 return calls.Answer(visits=await self._metrics.visits(service, environment, since))
+            case calls.ReadUsers(service=service, environment=environment, salt=salt, goal=goal):
+                return calls.Answer(users=await self._metrics.users(service, environment, salt, goal))
             case calls.ReadRefused(service=service, environment=environment):
                 return calls.Answer(refused=await self._metrics.refused(service, environment))
             case calls.ReadLed(service=service, environment=environment):

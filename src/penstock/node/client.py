@@ -15,6 +15,7 @@ from penstock.core.admission import Refused
 from penstock.core.canary import Count
 from penstock.core.canaryconfig import Metric
 from penstock.core.codec import decode, encode
+from penstock.core.experiment import Goal, Users
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
 from penstock.core.workload import MOST_DRAIN, Afterwards, Placement, Workload
@@ -109,6 +110,14 @@ class NodeMetrics:
     async def visits(self, service: str, environment: str, since: float) -> tuple[Visit, ...]:
         call = calls.ReadVisits("read-visits", service, environment, since)
         return (await self._client.ask(call, READ_SECONDS)).visits or ()
+
+    async def users(self, service: str, environment: str, salt: str, goal: Goal) -> Users:
+        answer = await self._client.ask(
+            calls.ReadUsers("read-users", service, environment, salt, goal), READ_SECONDS
+        )
+        if answer.users is None:
+            raise Broken("the node agent answered without users")
+        return answer.users
 
     async def refused(self, service: str, environment: str) -> tuple[Refused, ...]:
         call = calls.ReadRefused("read-refused", service, environment)

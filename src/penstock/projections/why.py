@@ -18,7 +18,7 @@ from penstock.ledger.live import Live
 class SignedOff:
     """One sign-off with the ledger index that proves it. *result* is PASSED or FAILED, after an override.
 
-    The *values* of its rules are JSON texts by fact.
+    The *values* of its rules are JSON texts by fact. An experiment has one for each variant's *release*.
     """
 
     index: int
@@ -32,6 +32,7 @@ class SignedOff:
     expires: float
     policy_digest: str
     rules: tuple[dict[str, object], ...]
+    release: str
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def _signed(index: int, signed: SignOff) -> SignedOff:
             {"id": rule.id, "verdict": rule.verdict, "says": rule.says, "values": dict(rule.values)}
             for rule in decision.rules
         ),
+        release=decision.release.id,
     )
 
 

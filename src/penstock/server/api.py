@@ -24,7 +24,7 @@ from penstock.core.nearest import did_you_mean
 from penstock.engine.ship import Permit
 from penstock.errors import Conflict, Invalid
 from penstock.ledger import bundle, fsck
-from penstock.server import canaries, flaky, intake, logs, people, policies, slos, views
+from penstock.server import canaries, experiments, flaky, intake, logs, people, policies, slos, views
 from penstock.server.guard import login_of
 from penstock.server.views import Text, View
 
@@ -76,7 +76,7 @@ def routes(control: ControlPlane) -> APIRouter:
     api = APIRouter(prefix="/v1")
     for group in (_deliveries, _services, _ledger):
         group(api, control)
-    for module in (people, policies, slos, intake, logs, flaky, canaries):
+    for module in (people, policies, slos, intake, logs, flaky, canaries, experiments):
         module.routes(api, control)
     return api
 

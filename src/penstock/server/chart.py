@@ -1,5 +1,5 @@
-"""The picture of a canary: numbers for an SVG that the server draws. No script, no colours: those are the
-style sheet's, for light and dark.
+"""The pictures of a canary and of an experiment: numbers for an SVG that the server draws. No script, no
+colours: those are the style sheet's, for light and dark.
 
 Called by `pages`.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from penstock.analysis.replay import Effect, Replayed, Seen
 
@@ -205,3 +206,51 @@ def _steps(looks: Sequence[Seen], x: _Scale) -> tuple[Mark, ...]:
 
 def _points(points: Iterable[Point]) -> str:
     return " ".join(f"{px},{py}" for px, py in points)
+
+
+# --- an experiment -----------------------------------------------------------------------------------------
+
+
+def picture_of(variant: dict[str, Any]) -> Picture | None:
+    """A variant beside the control, as the API tells it; None where there is nothing to be seen yet."""
+    told = [look for look in variant["course"] if None not in look.values()]
+    if not told:
+        return None
+    last = told[-1]
+    x = _Scale(0.0, last["at"] or 1.0, LEFT, WIDTH - RIGHT)
+    end = Mark(x.at(last["at"]), TOP, variant["verdict"])
+    return Picture(
+        rates=_reaching(told, x),
+        effect=_ratios(told, variant["bar"], x),
+        quantiles=(),
+        steps=(),
+        end=end,
+        verdict=variant["verdict"],
+        words=variant["explanation"],
+    )
+
+
+def _reaching(looks: Sequence[dict[str, Any]], x: _Scale) -> Panel:
+    seen = [look[who] for look in looks for who in ("control", "variant")]
+    y = _Scale(0.0, max(*seen, 0.001) * 1.1, HEIGHT - BOTTOM, TOP)
+    lines = tuple(
+        Line(_points((x.at(look["at"]), y.at(look[who])) for look in looks), kind)
+        for who, kind in (("control", "stable"), ("variant", "new"))
+    )
+    return Panel("Users who have reached the goal, per cent", lines, "", _ticks(y, (0.0, y.high / 1.1)))
+
+
+def _ratios(looks: Sequence[dict[str, Any]], bar: float, x: _Scale) -> Panel:
+    """Early intervals are wide, and would flatten what counts: they are cut at thrice the last one."""
+    bounds = [(look["at"], look["low"] - 1, look["high"] - 1) for look in looks]
+    low = min(bounds[-1][1], bar - 1, -0.01) * 2
+    high = max(bounds[-1][2], 0.01) * 2
+    y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
+    above = [(x.at(at), y.at(most)) for at, _, most in bounds]
+    below = [(x.at(at), y.at(least)) for at, least, _ in bounds]
+    seen = ((look["at"], look["variant"] / look["control"] - 1) for look in looks if look["control"])
+    middle = Line(_points((x.at(at), y.at(ratio)) for at, ratio in seen), "effect")
+    title = "How many more of its users reach it, per cent, with the interval at all looks together"
+    ticks = _ticks(y, (low / 2, 0.0, bar - 1, high / 2))
+    margin = y.at(bar - 1) if bar < 1 else None
+    return Panel(title, (middle,), _points([*above, *reversed(below)]), ticks, y.at(0.0), margin)

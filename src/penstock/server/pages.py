@@ -15,13 +15,14 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.engine import sessions
-from penstock.server import canaries, flaky, logs, slos, views
-from penstock.server.chart import picture
+from penstock.server import canaries, experiments, flaky, logs, slos, views
+from penstock.server.chart import picture, picture_of
 from penstock.server.guard import COOKIE, identity_of
 from penstock.server.rendering import TEMPLATES, page
 
 #: Makes a page: template, title, and what the template shows.
 Page = Callable[..., HTMLResponse]
+
 
 TEMPLATES.filters["picture"] = slos.picture
 
@@ -50,8 +51,10 @@ def _deliveries(pages: APIRouter, control: ControlPlane, page: Page) -> None:
     async def delivery(delivery: str) -> HTMLResponse:
         found = await views.delivery(control, delivery)
         seen = await canaries.picture(control, found)
+        weighed = await experiments.variants(control, found) if found["kind"] == "experiment" else []
         shown = {"canary": picture(seen) if seen else None, "logs": await logs.overview(control, found)}
-        return page("delivery.html", found["id"], delivery=found, **shown)
+        drawn = [(one, picture_of(one)) for one in weighed]
+        return page("delivery.html", found["id"], delivery=found, variants=drawn, **shown)
 
 
 def _services(pages: APIRouter, control: ControlPlane, page: Page) -> None:

@@ -42,6 +42,18 @@ def _size(count: int) -> str:
     return f"{count / 1e3:,.0f} kB" if count < 1e6 else f"{count / 1e6:,.1f} MB"
 
 
+def _rate(arm: dict[str, Any]) -> str:
+    return f"{100 * arm['reached'] / arm['users']:.2f}%" if arm["users"] else "–"
+
+
+def _change(variant: dict[str, Any]) -> str:
+    """The interval of the ratio of two rates, as a relative change."""
+    high = f"{100 * (variant['high'] - 1):+.1f}%" if variant["high"] is not None else "more"
+    return f"{100 * (variant['low'] - 1):+.1f}% to {high}"
+
+
+TEMPLATES.filters["rate"] = _rate
+TEMPLATES.filters["change"] = _change
 TEMPLATES.filters["size"] = _size
 TEMPLATES.filters["span"] = span
 TEMPLATES.filters["when"] = _when

@@ -111,9 +111,10 @@ async def stages(control: ControlPlane, name: str) -> tuple[str, dict[str, State
 def _sign_offs(own: tuple[Entry, ...]) -> list[View]:
     """A delivery's sign-offs in order; *asked_again* marks those that a later one of its policy replaced."""
     signed = sign_offs(own)
-    last = {(s.policy, s.action): s.index for s in signed}
+    last = {(s.policy, s.action, s.release): s.index for s in signed}
     return [
-        {"override": None, **encode(s), "asked_again": last[s.policy, s.action] != s.index} for s in signed
+        {"override": None, **encode(s), "asked_again": last[s.policy, s.action, s.release] != s.index}
+        for s in signed
     ]
 
 
@@ -184,6 +185,8 @@ def _name(record: Record) -> str:
         "look": f"{intent.stage}: look {intent.number + 1}",
         "baseline": f"{intent.stage}: fresh baseline",
         "measure": f"{intent.stage}: baseline",
+        "assign": f"{intent.stage}: users dealt out",
+        "weigh": f"{intent.stage}: look {intent.number + 1}",
     }
     return names.get(intent.verb, intent.stage)
 

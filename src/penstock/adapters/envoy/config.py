@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from penstock.adapters.envoy import admission
+from penstock.adapters.envoy import admission, tickets
 from penstock.adapters.envoy.admission import CALLER_HEADER, CALLING_HEADER, INTERNAL_HEADERS
 from penstock.core.traffic import HTTP2, MIRROR_HEADER, Backend
 
@@ -175,12 +175,13 @@ def manager(of: Listening, log: Path) -> Json:
         "rds": {"route_config_name": of.named, "config_source": file_source(of.file)},
         "http_filters": [
             admission.limiter(),
+            tickets.noting(),
             # Of every user's call, the status that it ended with; copies for a mirror do not come by here.
             _filter("grpc_stats", {"@type": GRPC_STATS, "stats_for_all_methods": False}),
             # Failed gRPC calls are not among the failed requests of all protocols (`tally`).
             _filter("router", {"@type": ROUTER, "suppress_grpc_request_failure_code_stats": True}),
         ],
-        "access_log": [_access_log(log, of.named)],
+        "access_log": [_access_log(log, of)],
         "upgrade_configs": [{"upgrade_type": "websocket"}],
         "local_reply_config": {"mappers": _own_replies()},
         "early_header_mutation_extensions": [_on_arrival(of)],
@@ -255,10 +256,10 @@ def _own_replies() -> list[Json]:
     return [limited, full, flagged()]
 
 
-def _access_log(path: Path, service: str) -> Json:
+def _access_log(path: Path, of: Listening) -> Json:
     fields = {
         "time": "%START_TIME%",
-        "service": service,
+        "service": of.named,
         "release": "%UPSTREAM_CLUSTER%",
         # Of what is refused: of everything else it is taken off on the way.
         "caller": f"%REQ({CALLING_HEADER})%",
@@ -270,6 +271,8 @@ def _access_log(path: Path, service: str) -> Json:
         "ms": "%DURATION%",
         "id": "%REQ(X-REQUEST-ID)%",
     }
+    if not of.caller:  # another service is nobody's user
+        fields["ticket"] = tickets.TICKET
     return logged(path, fields)
 
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from penstock.adapters.envoy import config, endpoints
-from penstock.adapters.envoy.admin import Admin, Hosts
+from penstock.adapters.envoy.admin import Admin
 from penstock.adapters.envoy.admission import REFUSED, refusals
 from penstock.adapters.envoy.config import Listening
 from penstock.adapters.envoy.files import Files
@@ -39,13 +39,14 @@ from penstock.adapters.envoy.routes import (
 from penstock.adapters.envoy.sharing import Shared
 from penstock.adapters.envoy.state import State
 from penstock.adapters.envoy.tally import Tally, counted
+from penstock.adapters.envoy.users import Folds
 from penstock.adapters.envoy.visits import read_visits
 from penstock.adapters.envoy.watches import check_room, watched
 from penstock.core.admission import Refused
+from penstock.core.experiment import Goal, Users
 from penstock.core.fence import Fence
 from penstock.core.traffic import (
     Backend,
-    BackendState,
     Counters,
     Egress,
     Led,
@@ -77,6 +78,7 @@ class Envoy:
         self._peers = Peers(folder, issuer)
         self._tally = Tally()
         self._users = Shared(self._read_users)
+        self._folds = Folds(folder)
         for file in ("cds.json", "lds.json"):
             if not (folder / file).exists():
                 self._files.write(file, [])
@@ -96,7 +98,7 @@ class Envoy:
             # Taken for "no traffic", this would become everybody's next plan.
             raise Unavailable("Envoy has not loaded its configuration yet", where=", ".join(missing) or name)
         users = active(found[1])
-        states = [_state(b, health[b.release]) for b in plan.backends]
+        states = [endpoints.state(b, health[b.release]) for b in plan.backends]
         as_told = all(health[b.release].breakers == b.breakers for b in plan.backends)
         self._confirmed = self._confirmed if as_told else ""  # the next plan has to mend clusters too
         return TrafficState(
@@ -334,6 +336,9 @@ class Envoy:
         name = config.route_name(service, environment)
         return await asyncio.to_thread(read_visits, self._folder / "access.log", name, since)
 
+    async def users(self, service: str, environment: str, salt: str, goal: Goal) -> Users:
+        return await self._folds.users(config.route_name(service, environment), salt, goal)
+
     async def led(self, service: str, environment: str) -> tuple[Led, ...]:
         """What was led to the dark releases of a service: Envoy counts it for each route."""
         plan = self._state.plans.get(config.route_name(service, environment))
@@ -355,6 +360,7 @@ class Envoy:
                 self._peers.renew(self._state.plans.values())
             finally:
                 self._process.ensure()
+            await self._folds.follow({name: plan.sticky for name, plan in self._state.plans.items()})
             with contextlib.suppress(Unavailable):
                 await self._process.rotate()
 
@@ -367,23 +373,6 @@ class Envoy:
 def _same_shape(known: TrafficPlan, plan: TrafficPlan) -> bool:
     """Whether both need the same clusters and listeners."""
     return known.export == plan.export and endpoints.shape(known.backends) == endpoints.shape(plan.backends)
-
-
-def _state(backend: Backend, hosts: Hosts) -> BackendState:
-    """A backend as Envoy has it; in our own order, or the next plan would be another one for no reason."""
-    found = replace(
-        backend,
-        addresses=_ordered(backend.addresses, hosts.addresses),
-        draining=_ordered(backend.draining, hosts.draining),
-        breakers=hosts.breakers,
-    )
-    busy = tuple(address for address in found.draining if hosts.active[address])
-    return BackendState(found, hosts.ready, len(hosts.addresses), sum(hosts.active.values()), busy)
-
-
-def _ordered(ours: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
-    known = tuple(address for address in ours if address in there)
-    return (*known, *(address for address in there if address not in known))
 
 
 def _union(old: TrafficPlan | None, new: TrafficPlan) -> TrafficPlan:

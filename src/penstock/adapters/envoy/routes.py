@@ -18,6 +18,7 @@ from penstock.adapters.envoy.admission import CALLER_HEADER, INTERNAL_HEADERS, a
 from penstock.adapters.envoy.config import PREVIEW, Json, route_name
 from penstock.adapters.envoy.exported import answering
 from penstock.adapters.envoy.keys import Keys
+from penstock.adapters.envoy.tickets import noted
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.traffic import (
     COPY_HEADER,
@@ -187,8 +188,9 @@ def _served(plan: TrafficPlan, weights: Sequence[Weight], name: str, match: Json
             "route": action(plan.handling) | tickets.action | copied.action | {"weighted_clusters": split},
             "request_headers_to_remove": [TOKEN_HEADER, *INTERNAL_HEADERS],
         }
-        if tickets.answer:
+        if tickets.action:
             route["response_headers_to_add"] = [*tickets.answer]
+            route["typed_per_filter_config"] = noted(*tickets.ticket)
         found.append(route)
     return found
 
@@ -201,6 +203,7 @@ class _Variant:
     cookies: tuple[Json, ...] = ()
     action: Json = field(default_factory=dict)
     answer: tuple[Json, ...] = ()
+    ticket: tuple[str, ...] = ()
 
 
 def _tickets(salt: str) -> tuple[_Variant, ...]:
@@ -214,11 +217,13 @@ def _tickets(salt: str) -> tuple[_Variant, ...]:
         _Variant(
             cookies=({"name": name, "string_match": seen},),
             action={"hash_policy": [{"cookie": {"name": name}, "terminal": True}]},
+            ticket=(salt, "cookie", name),
         ),
         _Variant(
             headers=({"name": REQUEST_ID, "string_match": seen},),
             action={"hash_policy": [{"header": {"header_name": REQUEST_ID}, "terminal": True}]},
             answer=(_added("set-cookie", cookie, "APPEND_IF_EXISTS_OR_ADD"),),
+            ticket=(salt, "header", REQUEST_ID),
         ),
         _Variant(),  # a request id of somebody else's making must not become a cookie
     )

@@ -1,7 +1,8 @@
 """What users asked for lately, from the end of Envoy's access log.
 
-Called by the driver, in a thread. The log holds no queries, headers or addresses, so neither does what is
-read of it. Requests to dark releases are nobody's, and copies are not in it.
+Called by the driver, in a thread. The log holds no queries, addresses or headers (but, while places are kept,
+the ticket of whoever asks), and none of that is in what is read of it here. Requests to dark releases are
+nobody's, and copies are not in it.
 """
 
 from __future__ import annotations
