@@ -18,7 +18,7 @@ from penstock.core.predicates import Deployed, Ended, Promoted, Proposed, Resour
 from penstock.core.saying import named, statement_of
 from penstock.errors import Broken, Invalid
 from penstock.ledger import bundle, fsck
-from penstock.ledger.log import attest
+from penstock.ledger.log import Batch, attest
 from penstock.ports import Row
 
 FIRST = Delivery("d-1", artifact("a"))
@@ -208,8 +208,10 @@ async def test_another_ledger_is_not_the_trusted_one(shipped: World) -> None:
 
 async def forge(world: World, *entries: Entry) -> None:
     """Write entries as somebody would who holds the log's key and the database, and obeys no rule."""
+    batch = Batch(entries[0].index, Authority(log_keys=((-1, world.log.public_key),)))
+    batch.entries = entries
     async with world.store.transaction() as tx:
-        await world.ledger._write(tx, entries, Authority(log_keys=((-1, world.log.public_key),)))
+        await world.ledger.write(tx, batch)
 
 
 async def test_the_log_cannot_grant_itself_anything(shipped: World) -> None:

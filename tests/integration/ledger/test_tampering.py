@@ -37,7 +37,7 @@ from penstock.core.people import (
     RoleRevocation,
 )
 from penstock.ledger import fsck
-from penstock.ledger.log import Ledger
+from penstock.ledger.log import Batch, Ledger
 from penstock.ledger.witnesses import Known, ask
 from penstock.ports import Row
 
@@ -247,8 +247,10 @@ async def _forged(kept: Kept, path: Path, envelopes: list[Envelope]) -> Sequence
     last = [*world.ledger._signers][
         -1 if any(isinstance(e.statement.predicate, LogKey) for e in entries) else 0
     ]
+    batch = Batch(0, Authority(log_keys=((-1, last),)))
+    batch.entries = tuple(entries)
     async with store.transaction() as tx:
-        await ledger._write(tx, entries, Authority(log_keys=((-1, last),)))
+        await ledger.write(tx, batch)
     report = await fsck.verify(store, world.trust, world.languages, kept=kept.note)
     await store.close()
     path.unlink()
