@@ -25,10 +25,10 @@ from penstock.core.canary import Count
 from penstock.core.canaryconfig import Metric
 from penstock.core.chain import Link
 from penstock.core.evidence import Statement
-from penstock.core.experiment import Goal, Plan, Users
+from penstock.core.experiment import Goal, Plan, Users, Weighed
 from penstock.core.fence import Fence
 from penstock.core.mesh import Issued
-from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State, Weighed
+from penstock.core.pipeline import NO_CANARY, Canary, Detail, Intent, Looked, Measured, State
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.selection import Question

@@ -148,13 +148,17 @@ async def test_an_annotation_that_is_no_plan_is_said_to_be_that(both: Place) -> 
 
 
 async def test_a_refused_route_is_put_back_and_the_reason_is_the_gateways(both: Place) -> None:
-    subject, _ = both
+    subject, world = both
     state = await subject.serving("web-1", "web-2")
     both.gateways.refuses.add(HOST)
     with pytest.raises(Invalid, match=f"Accepted is False: UnsupportedValue: not for {HOST}"):
         await subject.apply(state.settling("web-2"))
     assert (await subject.read()).weights == state.weights
     both.gateways.refuses.clear()
+    # Whoever mends a gateway changes it, and then it looks at its routes again.
+    mended = {"metadata": {"annotations": {"mended": "true"}}}
+    world.cluster.edit("gateways.gateway.networking.k8s.io", "public", mended)
+    await world.cluster.settled()
     await subject.router.apply(state.plan, fence=FENCE)
     assert await subject.read() == state
     assert await subject.who(state.address, 3) == {"web-1": 3}

@@ -19,9 +19,9 @@ from penstock.core.canary import ROW
 from penstock.core.canaryconfig import CanaryConfig, JudgeConfig
 from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
 from penstock.core.digest import digest
-from penstock.core.experiment import MOST_LOOKS, Experiment, Goal, Plan, Terms, Variant
+from penstock.core.experiment import MOST_LOOKS, Dealt, Experiment, Goal, Plan, Terms, Variant, Weighed
 from penstock.core.fence import Fence
-from penstock.core.pipeline import Begun, Dealt, Facts, Gated, Intent, Record, State, Weighed
+from penstock.core.pipeline import Begun, Facts, Gated, Intent, Record, State
 from penstock.core.predicates import RolledBack, Shifted
 from penstock.core.release import Artifact, Change, EnvironmentData, Release, Value, Variable
 from penstock.core.traffic import WHOLE, Backend, TrafficPlan, Weight, sticky_cookie

@@ -12,7 +12,8 @@ from dataclasses import replace
 from penstock.actions._capacity import Capacity
 from penstock.core.drift import drift, in_brackets
 from penstock.core.evidence import Statement, Subject
-from penstock.core.pipeline import State, Weighed
+from penstock.core.experiment import Weighed
+from penstock.core.pipeline import State
 from penstock.core.predicates import Shifted
 from penstock.core.traffic import Weight, in_words
 from penstock.errors import Broken, Unavailable

@@ -17,9 +17,9 @@ from penstock.analysis.readings import Reading
 from penstock.core.canary import Row, Rule
 from penstock.core.canaryconfig import DEFAULT_JUDGE
 from penstock.core.evidence import Statement, Subject
-from penstock.core.experiment import Arm, Experiment, Plan, Seen, Users
+from penstock.core.experiment import Arm, Experiment, Plan, Seen, Users, Weighed
 from penstock.core.masking import masked
-from penstock.core.pipeline import State, Weighed
+from penstock.core.pipeline import State
 from penstock.core.release import Release
 from penstock.core.verdict import Cause, Result
 from penstock.errors import Broken

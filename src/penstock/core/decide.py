@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from penstock.core.changeset import Fate
+from penstock.core.experiment import Weighed
 from penstock.core.pipeline import (
     GOOD,
     Canary,
@@ -22,7 +23,6 @@ from penstock.core.pipeline import (
     Record,
     Stage,
     State,
-    Weighed,
 )
 
 #: Seconds after which a waiting gate, or a change set, is looked at even if nobody was told of anything new.

@@ -14,8 +14,7 @@ from typing import Literal
 
 from penstock.core.canary import Baseline, Sample
 from penstock.core.changeset import Together
-from penstock.core.experiment import Dealt as Dealt
-from penstock.core.experiment import Weighed as Weighed
+from penstock.core.experiment import Dealt, Weighed
 from penstock.core.release import Artifact, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid

@@ -9,8 +9,8 @@ from __future__ import annotations
 from penstock.config import environment_data
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
-from penstock.core.experiment import CONTROL, Plan
-from penstock.core.pipeline import Begun, Dealt, State
+from penstock.core.experiment import CONTROL, Dealt, Plan
+from penstock.core.pipeline import Begun, State
 from penstock.core.predicates import Proposed
 from penstock.core.release import Artifact, EnvironmentData
 from penstock.errors import Invalid

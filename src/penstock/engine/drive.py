@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from penstock.core.changeset import Fate
 from penstock.core.decide import UNDO, Expire, Finish, Next, Perform, Settle, Wait, decide
 from penstock.core.pipeline import GOOD, Gated, Intent, Record, State
-from penstock.core.predicates import SignOff
 from penstock.engine import changesets, gate
 from penstock.engine.commit import Commit, Means
 from penstock.engine.journal import MAX_ATTEMPTS, UNDO_ATTEMPTS, Delivery
@@ -201,8 +200,7 @@ class Drive:
                 outcome = await self._asked(commit, intent)
                 if outcome is None:
                     return None
-                began, commit.now = commit.now, max([commit.now, *_decided(outcome)])
-                await commit.record(intent, began, outcome)
+                await commit.record(intent, commit.now, outcome)
 
     async def _asked(self, commit: Commit, intent: Intent) -> Outcome | None:
         """What a gate says at once, if it does."""
@@ -229,9 +227,3 @@ class Drive:
             failed = delivery.state not in GOOD
             await asyncio.to_thread(self._means.engine.forget, delivery.id, failed=failed)
             log.info("%s ended: %s %s %s", delivery.id, delivery.state, delivery.outcome, delivery.reason)
-
-
-def _decided(outcome: Outcome) -> Iterator[float]:
-    """When its sign-offs were given: nothing that follows from them may be said to have begun before."""
-    said = (statement.predicate for statement in outcome.statements)
-    return (predicate.penstock.now for predicate in said if isinstance(predicate, SignOff))

@@ -208,7 +208,7 @@ async def test_another_ledger_is_not_the_trusted_one(shipped: World) -> None:
 
 async def forge(world: World, *entries: Entry) -> None:
     """Write entries as somebody would who holds the log's key and the database, and obeys no rule."""
-    batch = Batch(entries[0].index, Authority(log_keys=((-1, world.log.public_key),)))
+    batch = Batch(entries[0].index, Authority(log_keys=((-1, world.log.public_key),)), 0.0)
     batch.entries = entries
     async with world.store.transaction() as tx:
         await world.ledger.write(tx, batch)

@@ -247,7 +247,7 @@ async def _forged(kept: Kept, path: Path, envelopes: list[Envelope]) -> Sequence
     last = [*world.ledger._signers][
         -1 if any(isinstance(e.statement.predicate, LogKey) for e in entries) else 0
     ]
-    batch = Batch(0, Authority(log_keys=((-1, last),)))
+    batch = Batch(0, Authority(log_keys=((-1, last),)), 0.0)
     batch.entries = tuple(entries)
     async with store.transaction() as tx:
         await ledger.write(tx, batch)
