@@ -48,6 +48,7 @@ def test_every_action_is_guarded_by_default() -> None:
     assert names == {
         "deploy": ["development-lead", "security-lead"],
         "shift": ["test-lead"],
+        "experiment": ["test-lead"],
         "promote": ["operations-lead", "test-lead"],
     }
     assert all(policy.owner == policy.policy for policy in policies)
@@ -244,7 +245,7 @@ async def test_evidence_that_comes_while_the_policies_are_asked_is_not_passed_ov
 
 async def test_an_action_that_no_policy_guards_is_refused(world: World) -> None:
     nobody = parse_policy(shipped_policies()[1].encode(), "p")
-    text = nobody.source.replace("guards: [shift, promote]", "guards: [promote]")
+    text = nobody.source.replace("guards: [shift, experiment, promote]", "guards: [promote]")
     await world.say(publication(text, By("op")))
     outcome = await ask(world, LATER, "shift", accepted())
     assert outcome.state == "error"
