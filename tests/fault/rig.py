@@ -60,8 +60,8 @@ rules:
     else: "'worse'"
 """
 
-#: What somebody comes by who has ended a delivery.
-END = "commit drive._finish #1 after"
+#: What somebody comes by who has ended a delivery: by itself, or with its last step.
+ENDS = ("commit drive._finish #1 after", "promote/promote/0 commit drive._commit #1 after")
 SERVER, NODE = ("serve",), ("node",)
 
 T = TypeVar("T")
@@ -208,7 +208,7 @@ class Rig:
             self._end(self._pid(victim, reached))
 
     def _passed(self, reached: Reached) -> None:
-        if self.paused and reached.pid not in self.paused and reached.name.endswith(END):
+        if self.paused and reached.pid not in self.paused and reached.name.endswith(ENDS):
             self.resume()
 
     def resume(self) -> None:
