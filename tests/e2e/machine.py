@@ -7,7 +7,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ import psutil
 from penstock.bootstrap.home import Home
 from penstock.cli.client import Client
 from penstock.cli.follow import follow
+from tests.fakes.web import free_port
 
 SERVICE = """\
 import json, os, signal, sys, threading
@@ -213,9 +213,3 @@ def git(folder: Path, *arguments: str) -> str:
     env = {**os.environ, **dict.fromkeys(roles, "someone@example.com")}
     command = ["git", "-C", str(folder), *arguments]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

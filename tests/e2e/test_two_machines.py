@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.machine import CONFIG, SERVICE, Machine, free_port, git, machine
+from tests.e2e.machine import CONFIG, SERVICE, Machine, git, machine
+from tests.fakes.web import free_port
 
 QUICK = CONFIG.replace("steps: [20, 50], seconds_per_step: 3", "steps: [50], seconds_per_step: 1")
 CALLS = "calls: [catalog]\n"

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import os
+import random
 import re
 import socket
 from collections import deque
+from collections.abc import Iterator
 
 
 class Website:
@@ -73,8 +77,23 @@ class Website:
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
 
 
+def _ports() -> Iterator[int]:
+    """Each process of a test run has its own, and begins anywhere among them."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
+    own = range(10_000 + 2_700 * worker, 10_000 + 2_700 * (worker + 1), 20)
+    yield from itertools.islice(itertools.cycle(own), random.randrange(len(own)), None)
+
+
+PORTS = _ports()
+
+
 def free_port() -> int:
-    """A port of loopback at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback at which nobody listens, with some free ones after it.
+
+    Below those that systems give to outgoing connections: it is still free when what was ended starts again.
+    """
+    for port in PORTS:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("they go on for ever")

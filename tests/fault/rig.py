@@ -25,8 +25,9 @@ import psutil
 
 from penstock.bootstrap import boundaries, commands
 from penstock.errors import Unavailable
-from tests.e2e.machine import Machine, free_port
+from tests.e2e.machine import Machine
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.web import free_port
 from tests.fault.checks import Shape, View, record_wrong, world_wrong
 from tests.fault.listening import PAUSE, Kill, Listener, Reached, Run
 

@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.e2e.machine import free_port
 
 from fakes.postgres import PostgresServer
+from fakes.web import free_port
 from penstock.bootstrap import identity
 from penstock.bootstrap.commands import is_held
 from penstock.bootstrap.control import open_control_plane, open_store

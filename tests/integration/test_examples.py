@@ -19,6 +19,7 @@ import psutil
 import pytest
 import yaml
 
+from fakes.web import free_port
 from penstock.checks.reports import JUnit, parse_junit
 from penstock.checks.sarif import parse_sarif
 from penstock.cli.examples import FOLDER, materialise
@@ -106,12 +107,6 @@ def declared(folder: Path) -> dict[str, object]:
 def clean_env(**more: str) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PENSTOCK", "PYTEST"))}
     return {**kept, "PYTHONDONTWRITEBYTECODE": "1", **more}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def listens(port: int) -> bool:
