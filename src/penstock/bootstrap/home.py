@@ -35,6 +35,17 @@ class PrometheusSettings:
 
 
 @dataclass(frozen=True)
+class AdmissionSettings:
+    """Where a cluster's API server may ask what it may let in: *port*, of every address, with the TLS
+    *certificate* and *key* in these files. *also* names images that are let in unseen."""
+
+    port: int
+    certificate: str
+    key: str
+    also: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Settings:
     """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
 
@@ -49,6 +60,7 @@ class Settings:
     lease_seconds: float = 10.0
     witnesses: tuple[WitnessSettings, ...] = ()
     prometheus: PrometheusSettings | None = None
+    admission: AdmissionSettings | None = None
 
 
 @dataclass(frozen=True)

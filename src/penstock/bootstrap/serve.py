@@ -1,4 +1,5 @@
-"""The control plane's process: API, pages and one worker, on a unix socket and a loopback port.
+"""The control plane's process: API, pages and one worker, on a unix socket and a loopback port; and, if the
+settings say so, a port for a cluster's API server.
 
 Called by ``penstock serve``, which `commands.up` starts. It is apart from `commands` so that the other
 commands need not import a web framework.
@@ -19,13 +20,15 @@ from pathlib import Path
 
 import uvicorn
 
+from penstock.bootstrap.certificate import Certificate
 from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.loop import run
 from penstock.engine import prune, tokens
 from penstock.engine.revive import Revival
-from penstock.server.app import create_app
+from penstock.server.app import create_admission_app, create_app
+from penstock.server.bounds import Bounds
 from penstock.server.connections import Bounded
 from penstock.server.guard import Guard
 
@@ -48,20 +51,23 @@ async def _serve(home: Home) -> None:
     for name in await prune.sweep(control.store, home.work):
         log.info("removed what was left of %s in work/", name)
     app = create_app(control)
-    open_to_user = _server(Guard(app, control.store, trusted=True))
-    open_to_token = _server(Guard(app, control.store, trusted=False))
+    servers = {
+        _Server(_config(Guard(app, control.store, trusted=True))): _unix(home.api_socket),
+        _Server(_config(Guard(app, control.store, trusted=False))): _tcp(home.settings.port),
+    }
+    # The senders run in this process alone, which holds the lock: else everybody would be told twice.
+    own = [_work(control), control.sampler.run(), control.witnesses.run(), control.outgoing.run()]
+    if (asked := home.settings.admission) is not None:
+        certificate = Certificate.of(asked)
+        config = _config(Bounds(create_admission_app(control)))
+        servers[_Server(certificate.shown_by(config))] = _tcp(asked.port, "0.0.0.0")
+        own.append(certificate.follow())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
-    # The senders run in this process alone, which holds the lock: else everybody would be told twice.
-    senders = (control.witnesses.run(), control.outgoing.run())
-    own = (_work(control), control.sampler.run())
-    background = [asyncio.create_task(task) for task in (*own, *senders)]
+        loop.add_signal_handler(number, _leave, *servers)
+    background = [asyncio.create_task(task) for task in own]
     try:
-        await asyncio.gather(
-            open_to_user.serve(sockets=[_unix(home.api_socket)]),
-            open_to_token.serve(sockets=[_tcp(home.settings.port)]),
-        )
+        await asyncio.gather(*(server.serve(sockets=[listener]) for server, listener in servers.items()))
     finally:
         for task in background:
             task.cancel()
@@ -87,16 +93,14 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _server(app: Guard) -> _Server:
-    return _Server(
-        uvicorn.Config(
-            app,
-            log_level="warning",
-            http=Bounded,
-            lifespan="off",
-            access_log=False,
-            timeout_graceful_shutdown=2,
-        )
+def _config(app: Guard | Bounds) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        log_level="warning",
+        http=Bounded,
+        lifespan="off",
+        access_log=False,
+        timeout_graceful_shutdown=2,
     )
 
 
@@ -114,10 +118,10 @@ async def _first_token(control: ControlPlane) -> None:
         once.write_text(token)
 
 
-def _tcp(port: int) -> socket.socket:
+def _tcp(port: int, address: str = "127.0.0.1") -> socket.socket:
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", port))
+    listener.bind((address, port))
     return listener
 
 

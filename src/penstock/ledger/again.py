@@ -142,11 +142,10 @@ def unsigned(entry: Entry, pool: Sequence[Entry], authority: Authority, views: V
     return late + [f"{action} without the sign-off of {name}" for name in wanted if name not in given]
 
 
-def needed(authority: Authority, action: str, change: Change) -> list[PolicyDocument]:
+def needed(authority: Authority, action: str, of: Change | Release) -> list[PolicyDocument]:
     """The policies that hold for this transition, by name."""
     documents = [document_of(held) for held in authority.policies.values()]
-    team = authority.teams.get(change.service)
-    return guarding(documents, action, change.service, team, change.environment)
+    return guarding(documents, action, of.service, authority.teams.get(of.service), of.environment)
 
 
 def document_of(version: InForce | PolicyVersion) -> PolicyDocument:

@@ -6,6 +6,7 @@ world; drift between this and the data plane is found by whoever compares them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from penstock.core.evidence import Entry
@@ -59,8 +60,32 @@ async def pinned(ledger: Ledger, tx: Transaction, last: int) -> frozenset[str]:
     return frozenset(kept)
 
 
-def _fold(entries: tuple[Entry, ...]) -> list[Live]:
-    stack: list[Live] = []
+class Promotions:
+    """The promoted pairs that nobody took back, of one place after another; each history is folded once.
+
+    For whoever asks often, in a process that lives long. Others ask `live`.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        #: By tag: how many entries are in it, and the fold.
+        self._folds: dict[str, tuple[int, tuple[Live, ...]]] = {}
+
+    async def of(self, tx: Transaction, service: str, environment: str) -> tuple[Live, ...]:
+        """Oldest first: the last is live, and rollbacks by hand come back to the others, one by one."""
+        tag = f"service:{service}/{environment}"
+        known, stack = self._folds.get(tag, (0, ()))
+        size = await self._ledger.size(tx)
+        if size > known:
+            newer = await self._ledger.tagged(tx, tag, since=known, before=size)
+            stack = tuple(_fold(newer, stack))
+            self._folds[tag] = (size, stack)
+        return stack
+
+
+def _fold(entries: tuple[Entry, ...], before: Sequence[Live] = ()) -> list[Live]:
+    """*before* is the fold of the entries before these."""
+    stack = list(before)
     for entry in entries:
         match entry.statement.predicate:
             case Promoted(delivery=delivery, release=release, data=data):

@@ -170,13 +170,16 @@ class Ledger:
         )
         return tuple(entry_of(row) for row in rows)
 
-    async def tagged(self, tx: Transaction, *tags: str, before: int | None = None) -> tuple[Entry, ...]:
-        """Entries with any of *tags* (see `ledger.tags`), oldest first; with *before*, those below it."""
+    async def tagged(
+        self, tx: Transaction, *tags: str, since: int = 0, before: int | None = None
+    ) -> tuple[Entry, ...]:
+        """Entries with any of *tags* (see `ledger.tags`), oldest first; from *since* on, below *before*."""
         limit = await self.size(tx) if before is None else before
+        marks = ", ".join("?" * len(tags))
         rows = await tx.execute(
             "SELECT idx, envelope FROM entries WHERE idx IN "
-            f"(SELECT idx FROM tags WHERE tag IN ({', '.join('?' * len(tags))}) AND idx < ?) ORDER BY idx",
-            (*tags, limit),
+            f"(SELECT idx FROM tags WHERE tag IN ({marks}) AND idx >= ? AND idx < ?) ORDER BY idx",
+            (*tags, since, limit),
         )
         return tuple(entry_of(row) for row in rows)
 

@@ -1,6 +1,6 @@
 """The application: API, pages, static files, and errors as problem documents.
 
-Called by bootstrap, which puts a `Guard` around it for each listener.
+Called by bootstrap, which puts a `Guard` (or `Bounds`) around it for each listener.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.errors import Broken, Invalid, PenstockError
-from penstock.server import api, hooks, metrics, pages, rendering, tlog
+from penstock.server import admission, api, hooks, metrics, pages, rendering, tlog
 
 log = logging.getLogger(__name__)
 STATIC = Path(__file__).with_name("static")
@@ -31,15 +31,27 @@ def create_app(control: ControlPlane) -> FastAPI:
     app.include_router(tlog.routes(control))
     app.include_router(hooks.routes(control))
     app.include_router(metrics.routes(control))
+    app.include_router(admission.routes(control))
     app.include_router(pages.routes(control))
     app.mount("/static", StaticFiles(directory=STATIC))
+    _say_healthy(app)
+    _answer_errors(app, control)
+    return app
 
+
+def create_admission_app(control: ControlPlane) -> FastAPI:
+    """What a cluster's API server may ask without a token, and nothing else; without its bounds."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app.include_router(admission.routes(control))
+    _say_healthy(app)
+    _answer_errors(app, control)
+    return app
+
+
+def _say_healthy(app: FastAPI) -> None:
     @app.get("/healthz", include_in_schema=False)
     async def healthz() -> PlainTextResponse:
         return PlainTextResponse("ok\n")
-
-    _answer_errors(app, control)
-    return app
 
 
 def _answer_errors(app: FastAPI, control: ControlPlane) -> None:

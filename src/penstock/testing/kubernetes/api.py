@@ -10,7 +10,7 @@ import copy
 import datetime
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from penstock.testing.kubernetes import defaults, fields
@@ -24,10 +24,21 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 FIXED = ("uid", "creationTimestamp", "generation", "managedFields", "deletionTimestamp")
 
 
+class _Tried(Exception):
+    """Raised instead of keeping what would have been kept."""
+
+    def __init__(self, value: Object) -> None:
+        super().__init__()
+        self.value = value
+
+
 class Api:
     def __init__(self, kinds: Iterable[FakeKind]) -> None:
         self.storage = Storage()
         self.namespaces = {"default", "kube-system"}
+        #: Labels of namespaces, besides the name that each has.
+        self.labels: dict[str, dict[str, str]] = {}
+        self._trying = False
         self._kinds = {kind.full: kind for kind in kinds}
         self._ids = itertools.count(1)
 
@@ -58,7 +69,20 @@ class Api:
     def all(self, kind: FakeKind, namespace: str = "") -> list[Object]:
         return self.storage.all(kind.full, namespace)
 
+    def labels_of(self, namespace: str) -> dict[str, str]:
+        return {"kubernetes.io/metadata.name": namespace, **self.labels.get(namespace, {})}
+
     # --- writing -------------------------------------------------------------------------------------
+
+    def tried(self, write: Callable[[], Object]) -> Object:
+        """What a create, an apply, an update or a patch would keep; nothing is."""
+        self._trying = True
+        try:
+            return write()
+        except _Tried as tried:
+            return tried.value
+        finally:
+            self._trying = False
 
     def create(self, kind: FakeKind, wanted: Object, *, manager: str, strict: bool = False) -> Object:
         new = self._checked(kind, wanted, strict)
@@ -170,7 +194,7 @@ class Api:
         name, namespace = str(metadata.get("name", "")), str(metadata.get("namespace", ""))
         if not NAME.fullmatch(name):
             raise _invalid(kind, name, "metadata.name", f"Invalid value: {name!r}: not a DNS subdomain")
-        if namespace not in self.namespaces:
+        if kind.namespaced and namespace not in self.namespaces:
             details = {"name": namespace, "kind": "namespaces"}
             raise Problem(404, f'namespaces "{namespace}" not found', details=details)
         return namespace, name
@@ -181,7 +205,7 @@ class Api:
 
     def _born(self, kind: FakeKind, new: Object, owners: fields.Owners) -> Object:
         metadata = new["metadata"]
-        self._within_quota(kind, metadata["namespace"], metadata["name"])
+        self._within_quota(kind, metadata.get("namespace", ""), metadata["name"])
         defaults.fill(kind.kind, new, next(self._ids))
         self._valid(kind, new)
         for name in (*FIXED, "resourceVersion"):
@@ -191,7 +215,7 @@ class Api:
         if "spec" in new:
             metadata["generation"] = 1
         metadata["managedFields"] = fields.written(owners, kind.api_version, now())
-        return self.storage.put(kind.full, new)
+        return self._put(kind, new)
 
     def _replaced(self, kind: FakeKind, live: Object, new: Object, owners: fields.Owners) -> Object:
         defaults.fill(kind.kind, new, next(self._ids))
@@ -206,14 +230,16 @@ class Api:
         if same and new == live:
             return live  # nothing changes, and nobody is told
         new["metadata"]["managedFields"] = fields.written(owners, kind.api_version, now())
-        if (
-            "deletionTimestamp" in new["metadata"]
-            and not new["metadata"].get("finalizers")
-            and kind.kind != "Pod"
-        ):
+        gone = "deletionTimestamp" in new["metadata"] and not new["metadata"].get("finalizers")
+        if gone and kind.kind != "Pod" and not self._trying:
             self.storage.remove(kind.full, new["metadata"]["namespace"], new["metadata"]["name"])
             return new
-        return self.storage.put(kind.full, new)
+        return self._put(kind, new)
+
+    def _put(self, kind: FakeKind, value: Object) -> Object:
+        if self._trying:
+            raise _Tried(value)
+        return self.storage.put(kind.full, value)
 
     def _valid(self, kind: FakeKind, new: Object, live: Object | None = None) -> None:
         for field, said in (*defaults.faults(kind.kind, new, live), *kind.faults(new)):

@@ -23,6 +23,7 @@ from penstock.testing.kubernetes.kinds import SERVED, FakeKind, Object
 from penstock.testing.kubernetes.kubelet import Kubelet
 from penstock.testing.kubernetes.rights import Rights
 from penstock.testing.kubernetes.server import Server
+from penstock.testing.kubernetes.webhooks import Webhooks
 from penstock.testing.kubernetes.wire import Wire
 
 #: Controllers look again this often although nothing changed: deadlines pass.
@@ -40,9 +41,10 @@ class FakeCluster:
         self.namespace = namespace
         self._folder = tempfile.TemporaryDirectory(prefix="penstock-cluster-")
         self.kubelet = Kubelet(self.api, Path(self._folder.name), speed)
-        self._server = Server(self.api, self.kubelet.log, token)
+        self.webhooks = Webhooks(self.api)
+        self._server = Server(self.api, self.kubelet.log, self.webhooks, token)
         self._wire = Wire(self._server.handle)
-        self._controllers = Controllers(self.api, speed)
+        self._controllers = Controllers(self.api, self.webhooks.demand, speed)
         self._more: list[Callable[[Api], None]] = []
         self._controlling: asyncio.Task[None] | None = None
         #: The version at which every controller found nothing to do.
@@ -153,6 +155,8 @@ class FakeCluster:
             self._controllers.reconcile()
             for reconcile in self._more:
                 reconcile(self.api)
+            if await self.webhooks.settle():
+                continue  # what waited for an answer is looked at again
             if self.api.storage.version == seen:
                 self._looked_at = seen
                 await self.api.storage.wait(seen, LOOK_SECONDS)

@@ -8,10 +8,11 @@ only where something differs. A rolling update is: the new pods first, the old o
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from penstock.testing.kubernetes.api import Api, now
@@ -29,11 +30,17 @@ from penstock.testing.kubernetes.problems import Problem
 MANAGER = "kube-controller-manager"
 
 
-class Controllers:
-    """*speed* as the kubelet's: a progress deadline passes so much faster."""
+#: Asked before *kind* is made by calling the function.
+Demand = Callable[[FakeKind, Callable[[], Object]], None]
 
-    def __init__(self, api: Api, speed: float) -> None:
+
+class Controllers:
+    """*demand* raises `Problem` for what the cluster's webhooks do not let be made, or not yet. *speed* as
+    the kubelet's: a progress deadline passes so much faster."""
+
+    def __init__(self, api: Api, demand: Demand, speed: float) -> None:
         self._api = api
+        self._demand = demand
         self._speed = speed
         #: When a Deployment last came forward, by uid, and how far it was.
         self._progress: dict[str, tuple[float, tuple[int, int]]] = {}
@@ -214,7 +221,9 @@ class Controllers:
 
     def _create(self, kind: FakeKind, value: Object) -> None:
         whole = {"apiVersion": kind.api_version, "kind": kind.kind, **value}
-        self._api.create(kind, whole, manager=MANAGER)
+        make = functools.partial(self._api.create, kind, whole, manager=MANAGER)
+        self._demand(kind, make)
+        make()
 
     def _update(self, kind: FakeKind, value: Object, subresource: str = "") -> None:
         value["metadata"].pop("resourceVersion", None)

@@ -34,7 +34,8 @@ def _fine(_: Object) -> Iterator[tuple[str, str]]:
 @dataclass(frozen=True)
 class FakeKind:
     """*shape* is what strict validation knows (None: any field). *merged* as `MERGED`, for server-side apply:
-    a list that is not named is replaced whole. *status* says whether it has that subresource. *faults* gives
+    a list that is not named is replaced whole. *status* says whether it has that subresource; without
+    *namespaced*, there is one for the cluster. *faults* gives
     (field, what is wrong with it) for values that its schema refuses."""
 
     group: str
@@ -44,6 +45,7 @@ class FakeKind:
     shape: Shape | None = None
     merged: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     status: bool = True
+    namespaced: bool = True
     faults: Callable[[Object], Iterator[tuple[str, str]]] = _fine
 
     @property
@@ -72,7 +74,38 @@ DEPLOYMENTS = _built_in("apps", "v1", "deployments", "Deployment", status=True)
 REPLICA_SETS = _built_in("apps", "v1", "replicasets", "ReplicaSet", status=True)
 SLICES = _built_in("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 
+
+def _webhooks_at_fault(value: Object) -> Iterator[tuple[str, str]]:
+    """What a webhook may not leave out, and what is not done here."""
+    for number, hook in enumerate(value.get("webhooks", [])):
+        where = f"webhooks[{number}]"
+        if hook.get("sideEffects") not in ("None", "NoneOnDryRun"):
+            yield f"{where}.sideEffects", "must be None or NoneOnDryRun"
+        if "v1" not in hook.get("admissionReviewVersions", []):
+            yield f"{where}.admissionReviewVersions", "v1 must be among them"
+        if ("url" in hook["clientConfig"]) == ("service" in hook["clientConfig"]):
+            yield f"{where}.clientConfig", "exactly one of url or service is required"
+        if not str(hook["clientConfig"].get("url", "https://")).startswith("https://"):
+            yield f"{where}.clientConfig.url", "'https' is the only allowed URL scheme"
+        for name in ("objectSelector", "matchConditions"):
+            if hook.get(name):
+                yield f"{where}.{name}", "the fake cluster does not do this"
+
+
+WEBHOOKS = FakeKind(
+    "admissionregistration.k8s.io",
+    "v1",
+    "validatingwebhookconfigurations",
+    "ValidatingWebhookConfiguration",
+    BUILT_IN["ValidatingWebhookConfiguration"],
+    {"webhooks": ("name",)},
+    status=False,
+    namespaced=False,
+    faults=_webhooks_at_fault,
+)
+
 SERVED = (
+    WEBHOOKS,
     PODS,
     EVENTS,
     SERVICES,

@@ -36,6 +36,24 @@ def _label(part: str) -> Callable[[dict[str, str]], bool]:
     raise Problem(400, f"unable to parse requirement: {part}")
 
 
+def selected(selector: Object | None, known: dict[str, str]) -> bool:
+    """Whether labels are those of a selector as objects have it; nothing selects everything."""
+    for key, value in ((selector or {}).get("matchLabels") or {}).items():
+        if known.get(key) != value:
+            return False
+    for asked in (selector or {}).get("matchExpressions") or []:
+        key, values = asked["key"], asked.get("values") or []
+        met = {
+            "In": key in known and known[key] in values,
+            "NotIn": key not in known or known[key] not in values,
+            "Exists": key in known,
+            "DoesNotExist": key not in known,
+        }
+        if not met[asked["operator"]]:
+            return False
+    return True
+
+
 def fields(selector: str) -> Test:
     pairs = [part.partition("=") for part in selector.split(",") if part]
     return lambda value: all(_at(value, path) == wanted.removeprefix("=") for path, _, wanted in pairs)

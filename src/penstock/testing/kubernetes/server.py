@@ -22,12 +22,15 @@ from penstock.testing.kubernetes.kinds import FakeKind, Object
 from penstock.testing.kubernetes.problems import Problem
 from penstock.testing.kubernetes.rights import Asked, Rights
 from penstock.testing.kubernetes.storage import Happened
+from penstock.testing.kubernetes.webhooks import Webhooks, Write
 from penstock.testing.kubernetes.wire import Answering, HangUp, Request
 
 log = logging.getLogger(__name__)
 
 #: (namespace, pod, lines or None, previous) → its lines.
 Logs = Callable[[str, str, int | None, bool], str]
+#: What webhooks are asked about, in their word for it.
+REVIEWED = {"create": "CREATE", "update": "UPDATE", "patch": "UPDATE"}
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 BOOKMARK_SECONDS = 0.5
 
@@ -50,13 +53,14 @@ class Target:
 class Server:
     """*token* is the one that it knows; with "" anybody may come in."""
 
-    def __init__(self, api: Api, logs: Logs, token: str) -> None:
+    def __init__(self, api: Api, logs: Logs, webhooks: Webhooks, token: str) -> None:
         self.rights = Rights()
         self.faults: list[Fault] = []
         #: Each request as "verb resource", in order.
         self.asked: list[str] = []
         self._api = api
         self._logs = logs
+        self._webhooks = webhooks
         self._token = token
 
     async def handle(self, request: Request, answering: Answering) -> None:
@@ -85,14 +89,27 @@ class Server:
                 return await self._watch(target, request, answering)
             if target.subresource == "log":
                 return await answering.whole(200, self._log(target, request))
-            value, status = self._answer(target, request)
+            warnings, tried = await self._reviewed(target, request)
+            value, status = (tried, 200) if tried is not None else self._answer(target, request)
             if fault is not None and fault.how == "cut-after":
                 raise HangUp
-            await answering.whole(status, value)
+            await answering.whole(status, value, warnings=warnings)
         except Problem as problem:
             plain = problem.status == 404 and not problem.details
             body: Any = "404 page not found\n" if plain else problem.body()
             await answering.whole(problem.status, body, retry_after=problem.retry_after)
+
+    async def _reviewed(self, target: Target, request: Request) -> tuple[list[str], Object | None]:
+        """The webhooks' warnings; and of a dry run, what would be kept."""
+        dry_run = request.query.get("dryRun") == "All"
+        if target.verb not in REVIEWED or not (dry_run or self._webhooks.there):
+            return [], None
+        new = self._api.tried(lambda: self._answer(target, request)[0])
+        named = new["metadata"].get("namespace", ""), new["metadata"]["name"]
+        old = self._api.storage.get(target.kind.full, *named)
+        operation = REVIEWED[target.verb] if old is not None else "CREATE"
+        write = Write(operation, target.kind, new, old, target.subresource, dry_run)
+        return await self._webhooks.ask(write), new if dry_run else None
 
     def _fault(self, target: Target) -> Fault | None:
         usable = (fault for fault in self.faults if fault.how != "break")

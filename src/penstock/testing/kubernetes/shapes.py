@@ -187,6 +187,36 @@ BUILT_IN: Mapping[str, Shape] = {
     **{kind: {**_HEAD, "spec": spec, "status": ANY} for kind, spec in _SPECS.items()},
     "ConfigMap": {**_HEAD, "data": TEXTS, "binaryData": TEXTS, "immutable": bool},
     "Secret": {**_HEAD, "data": TEXTS, "stringData": TEXTS, "type": str, "immutable": bool},
+    "ValidatingWebhookConfiguration": {
+        **_HEAD,
+        "webhooks": [
+            {
+                "name": str,
+                "clientConfig": {
+                    "url": str,
+                    "caBundle": str,
+                    "service": {"namespace": str, "name": str, "path": str, "port": int},
+                },
+                "rules": [
+                    {
+                        "operations": [str],
+                        "apiGroups": [str],
+                        "apiVersions": [str],
+                        "resources": [str],
+                        "scope": str,
+                    }
+                ],
+                "failurePolicy": str,
+                "matchPolicy": str,
+                "namespaceSelector": SELECTOR,
+                "objectSelector": SELECTOR,
+                "matchConditions": ANY,
+                "sideEffects": str,
+                "timeoutSeconds": int,
+                "admissionReviewVersions": [str],
+            }
+        ],
+    },
     "ServiceAccount": {
         **_HEAD,
         "automountServiceAccountToken": bool,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -37,11 +37,14 @@ class Answering:
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self._writer = writer
 
-    async def whole(self, status: int, value: Any, *, retry_after: int = 0) -> None:
+    async def whole(
+        self, status: int, value: Any, *, retry_after: int = 0, warnings: Sequence[str] = ()
+    ) -> None:
         """*value* is JSON, or text as it is."""
         text = isinstance(value, str)
         body = value.encode() if text else json.dumps(value).encode()
         extra = f"retry-after: {retry_after}\r\n" if retry_after else ""
+        extra += "".join(f"warning: 299 - {json.dumps(words)}\r\n" for words in warnings)
         self._head(
             status, "text/plain" if text else "application/json", f"content-length: {len(body)}\r\n{extra}"
         )
