@@ -55,7 +55,7 @@ async def _serve(home: Home) -> None:
         loop.add_signal_handler(number, _leave, open_to_user, open_to_token)
     # The senders run in this process alone, which holds the lock: else everybody would be told twice.
     senders = (control.witnesses.run(), control.outgoing.run())
-    own = (_work(control), control.sampler.run())
+    own = (_work(control), control.sampler.run(), control.target.look_after())
     background = [asyncio.create_task(task) for task in (*own, *senders)]
     try:
         await asyncio.gather(
@@ -66,7 +66,7 @@ async def _serve(home: Home) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await control.store.close()
+        await control.close()
 
 
 async def _work(control: ControlPlane) -> None:

@@ -136,10 +136,14 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     up.add_argument("--prometheus", metavar="URL", help=what)
     what = "a file with the bearer token that it wants"
     up.add_argument("--prometheus-token", type=Path, metavar="FILE", help=what)
+    what = "run releases in the Kubernetes cluster that this file names, not here (kept for the next start)"
+    up.add_argument("--cluster", metavar="FILE", help=what)
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
-    command.add_argument("--reference", action="store_true", help="print the documented penstock.yaml")
+    what = "print the documented penstock.yaml, or the file of a cluster"
+    both = ("penstock", "cluster")
+    command.add_argument("--reference", nargs="?", const="penstock", choices=both, help=what)
     demo = _add(commands, "demo", machine.demo, "tell the six stories in a fresh data folder", "make demo")
     demo.add_argument("--json", type=Path, metavar="FILE", help="write what happened as JSON")
     demo.add_argument("--keep", action="store_true", help="leave everything up afterwards")

@@ -71,8 +71,10 @@ class Settings:
     def image(self, workload: Workload) -> str:
         return f"{self.images.rstrip('/')}/{workload.service}@{workload.artifact}"
 
-    def address(self, callee: str, namespace: str) -> str:
-        return self.neighbour.format(service=callee, namespace=namespace)
+    def address(self, callee: str, workload: Workload, namespace: str) -> str:
+        """Where *workload* finds a callee."""
+        named = {"service": callee, "environment": workload.environment, "namespace": namespace}
+        return self.neighbour.format(**named)
 
 
 @dataclass(frozen=True)
@@ -310,7 +312,7 @@ def _variables(workload: Workload, settings: Settings, namespace: str) -> list[O
     found.pop(MASKED, None)
     for callee in workload.calls:
         name = callee.upper().replace("-", "_") + "_URL"
-        found[name] = {"value": f"http://{settings.address(callee, namespace)}"}
+        found[name] = {"value": f"http://{settings.address(callee, workload, namespace)}"}
     found |= {"HOST": {"value": "0.0.0.0"}, "PORT": {"value": str(PORT)}}
     return [{"name": name, **source} for name, source in found.items()]
 
