@@ -17,7 +17,7 @@ from pathlib import Path
 #: Longer than a worker goes without renewing its lease (`rig.LEASE_SECONDS` / 4).
 HOLD_SECONDS = 1.5
 RENEW = "commit journal.renew"
-#: How often a lease is renewed, or let go of while waiting, depends on the time, and on which worker comes first.
+#: How often a lease is renewed, or let go of while waiting, depends on the time and on who comes first.
 BY_CHANCE = (RENEW, "commit journal.release")
 #: Not killed but stopped.
 PAUSE = "paused worker"

@@ -20,7 +20,6 @@ from penstock.bootstrap import commands
 from penstock.bootstrap.home import LONGEST, Home
 from penstock.bootstrap.plugins import find, open_sandbox
 from penstock.bootstrap.target import check_cluster
-from penstock.cli.demo import demo as run_demo
 from penstock.cli.show import document, mark, say
 from penstock.core.codec import encode
 from penstock.errors import PenstockError
@@ -86,6 +85,8 @@ def worker(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
+    from penstock.cli.demo import demo as run_demo  # as above
+
     quiet = given.format == "json"
     with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
         happened, good = run_demo(keep=given.keep, unsandboxed=given.unsandboxed_workloads)
