@@ -1,19 +1,19 @@
-"""``cluster.yaml``: where releases run instead of on this machine, with file and line in every error.
+"""``cluster.yaml``: reading where releases run instead of on this machine, with file and line in every error.
 
-Called by ``penstock up --cluster``, which keeps what it says; adapters of a cluster are opened with it. The
-documented reference is ``cluster.reference.yaml`` beside this file: it is decoded by these very classes in
+Called by ``penstock up --cluster``, which keeps what it says. The documented reference is ``cluster.reference.yaml`` beside this file: it is decoded by the validator itself in
 the tests. Must not ask the cluster anything.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import yaml
 
+from penstock.cluster import Cluster
 from penstock.config import MAX_BYTES, line_of, parse
 from penstock.errors import Invalid
 
@@ -22,57 +22,6 @@ REFERENCE = "the documented reference: penstock doctor --reference cluster"
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 #: What is filled in, and what must be told apart.
 PLACES = ("service", "environment", "namespace")
-
-
-@dataclass(frozen=True)
-class Registry:
-    """Images are put at *push* (a URL with the prefix), and pulled from *pull* (the prefix as nodes have it).
-    *auth* is a file with ``USER:PASSWORD``; "" is nobody's."""
-
-    push: str
-    pull: str = ""
-    auth: str = ""
-
-
-@dataclass(frozen=True)
-class Gateway:
-    """What users come through: its *name* and *namespace*, a listener of it (*section*, "": all), and the
-    *host* name of each service there."""
-
-    name: str
-    host: str
-    namespace: str = ""
-    section: str = ""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """The Prometheus that counts users, and the file with the token for it."""
-
-    prometheus: str
-    token_file: str = ""
-
-
-@dataclass(frozen=True)
-class Cluster:
-    """All of the file. Paths are absolute once it is read; *router* is an entry-point name."""
-
-    images: Registry
-    gateway: Gateway
-    metrics: Counts
-    kubeconfig: str = ""
-    context: str = ""
-    namespace: str = ""
-    pull_secrets: tuple[str, ...] = field(default=())
-    router: str = "gateway-api"
-    reach: str = ""
-    neighbour: str = ""
-
-    @property
-    def name(self) -> str:
-        """For people: where releases are."""
-        named = f"context {self.context}" if self.context else self.kubeconfig or "as the environment says"
-        return f"namespace {self.namespace}, {named}" if self.namespace else named
 
 
 def load_cluster(path: Path) -> Cluster:

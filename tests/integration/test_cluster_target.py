@@ -15,7 +15,7 @@ from penstock.adapters.istio import Istio
 from penstock.adapters.kubernetes import Kubernetes
 from penstock.checks.preview import dark
 from penstock.checks.sending import Ask, Target
-from penstock.clusterfile import Cluster, Counts, Gateway, Registry
+from penstock.cluster import Cluster, Counts, Gateway, Registry
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Later, Workload

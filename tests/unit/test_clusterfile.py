@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from penstock.clusterfile import Cluster, load_cluster
+from penstock.cluster import Cluster
+from penstock.clusterfile import load_cluster
 from penstock.errors import Invalid
 
 REFERENCE = (files("penstock") / "cluster.reference.yaml").read_text()

@@ -29,7 +29,8 @@ from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, PrometheusSettings, Settings
 from penstock.bootstrap.plugins import find, open_issuer, open_prometheus, open_sandbox
 from penstock.bootstrap.target import check_cluster
-from penstock.clusterfile import Cluster, load_cluster
+from penstock.cluster import Cluster
+from penstock.clusterfile import load_cluster
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient

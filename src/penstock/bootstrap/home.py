@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from penstock.clusterfile import Cluster
+from penstock.cluster import Cluster
 from penstock.core.codec import decode, encode
 from penstock.errors import Conflict, Invalid
 

@@ -17,7 +17,7 @@ from typing import Any
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names, open_prometheus
-from penstock.clusterfile import Cluster
+from penstock.cluster import Cluster
 from penstock.errors import Invalid, PenstockError
 from penstock.node.client import NodeClient, NodeMeter, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import Meter, Metrics, Platform, Router

@@ -18,7 +18,7 @@ from typing import Any
 
 import yaml
 
-from penstock.clusterfile import Cluster
+from penstock.cluster import Cluster
 from penstock.errors import Invalid
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")

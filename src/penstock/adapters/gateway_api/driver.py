@@ -18,7 +18,7 @@ from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.gateway_api.reading import said, word_of
 from penstock.adapters.gateway_api.rendering import GROUP, NOBODY, NOBODY_PORT, Attached, spec_of
-from penstock.clusterfile import Cluster
+from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.powers import Power
 from penstock.core.traffic import Handling, TrafficPlan

@@ -18,7 +18,7 @@ from penstock.adapters._meshes import written
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.istio.reading import said, word_of
 from penstock.adapters.istio.rendering import Meshed, limits_of, spec_of
-from penstock.clusterfile import Cluster
+from penstock.cluster import Cluster
 from penstock.core.admission import NO_BREAKERS
 from penstock.core.fence import Fence
 from penstock.core.powers import Power

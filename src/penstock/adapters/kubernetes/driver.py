@@ -35,7 +35,7 @@ from penstock.adapters.kubernetes.manifests import (
 from penstock.adapters.kubernetes.reading import Seen
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.adapters.kubernetes.words import Words
-from penstock.clusterfile import Cluster
+from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.workload import Afterwards, Phase, Placement, Workload
 from penstock.errors import Conflict, Invalid
