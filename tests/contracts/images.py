@@ -1,4 +1,4 @@
-"""What every `Images` must do: the same bytes under the same digest, once, or nothing that could be pulled."""
+"""What every `Images` must do: the same bytes under the same digest, once, or nothing to pull."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def login(file: Path, host: str, user: str = USER, password: str = PASSWORD) -> 
 
 
 class FakeRegistry:
-    """OCI distribution over two dictionaries. With a *token*, it sends who has none to ``/token``, which gives
+    """OCI distribution over two dictionaries. With a *token*, who has none is sent to ``/token``, which gives
     it to whoever logs in as `USER`. *trouble* is asked first, and may answer instead. *elsewhere* (another
     registry's address) is where uploads are to go."""
 
@@ -92,7 +92,7 @@ class FakeRegistry:
         self.manifests: dict[str, tuple[str, bytes]] = {}
         self.token = ""
         self.elsewhere = ""
-        self.trouble: Callable[[Question], Answer | None] = lambda question: None
+        self.trouble: Callable[[Question], Answer | None] = lambda _: None
         self.server = Answering(self.answer)
 
     @property

@@ -78,7 +78,7 @@ class Asker:
         """Where *goal* leads from *url*. What is sent under TLS does not go on without."""
         try:
             found = url.join(goal)
-        except httpx.InvalidURL as error:
+        except (httpx.InvalidURL, ValueError) as error:  # the latter of the standard library
             raise strange(f"it leads to no URL: {error}", self.where) from error
         if url.scheme == "https" and found.scheme != "https":
             raise Refused(

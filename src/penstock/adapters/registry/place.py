@@ -15,6 +15,7 @@ import httpx
 from penstock.errors import Invalid
 
 _PART = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*"
+_NAME = re.compile(_PART)
 _PATH = re.compile(rf"{_PART}(?:/{_PART})*")
 _HOST = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:]+\])(?::\d{1,5})?")
 #: As long as a registry must take them.
@@ -61,7 +62,7 @@ class Place:
     def repository(self, service: str) -> str:
         """Its name in the registry. `Invalid` if it cannot be one."""
         name = f"{self.prefix}/{service}" if self.prefix else service
-        if not _PATH.fullmatch(service) or len(name) > MAX_NAME:
+        if not _NAME.fullmatch(service) or len(name) > MAX_NAME:
             move = f"use lower-case letters, digits and '-', {MAX_NAME} in all"
             raise Invalid(f"{name!r} cannot be a name in a registry", where=self.host, next_move=move)
         return name
