@@ -39,6 +39,7 @@ from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.workload import Afterwards, Phase, Placement, Workload
 from penstock.errors import Conflict, Invalid
+from penstock.ports import Images
 
 T = TypeVar("T")
 
@@ -51,10 +52,15 @@ KILLED = 137
 
 
 class Kubernetes:
-    """Platform on the cluster that *access* names (None: ``KUBECONFIG``, or the pod's own account)."""
+    """Platform on the cluster that *access* names (None: ``KUBECONFIG``, or the pod's own account). With
+    *images*, an artifact is where nodes pull it before anything names it; else ``settings.images`` says where
+    it is already."""
 
-    def __init__(self, settings: Settings, access: Access | None = None) -> None:
+    def __init__(
+        self, settings: Settings, access: Access | None = None, images: Images | None = None
+    ) -> None:
         self._settings = settings
+        self._images = images
         self._client = Client(access or Access.of_environment())
         self._client.namespace = settings.namespace or self._client.namespace
         kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
@@ -178,11 +184,17 @@ class Kubernetes:
 
     async def _created(self, workload: Workload, fence: Fence) -> Object:
         """The Deployment, made by us or by whoever came first."""
-        wanted = manifests.deployment(workload, self._settings, self._client.namespace, fence)
+        image = await self._image(workload)
+        wanted = manifests.deployment(workload, image, self._settings, self._client.namespace, fence)
         try:
             return await self._client.create(DEPLOYMENTS, wanted)
         except Moved:
             return await self._known(workload.release)
+
+    async def _image(self, workload: Workload) -> str:
+        if self._images is None:
+            return self._settings.image(workload)
+        return await self._images.publish(workload.service, workload.artifact)
 
     async def _completed(self, workload: Workload, live: Object, fence: Fence) -> Object:
         """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""
