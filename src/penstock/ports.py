@@ -201,6 +201,17 @@ class Platform(Protocol):
         """The last *lines* lines that its instances wrote; empty if it is not placed."""
 
 
+class Images(Protocol):
+    """Has artifacts where the nodes of a cluster can pull them."""
+
+    async def publish(self, service: str, artifact: str) -> str:
+        """Have the image there, byte for byte; returns the name, by digest, under which nodes pull it.
+
+        Again, and by several at once, has the effect of once. `Invalid` if the artifact store does not have
+        it, `Broken` if it is damaged, `Unavailable` or `Refused` if it cannot be sent.
+        """
+
+
 class Router(Protocol):
     """Moves user traffic."""
 

@@ -7,13 +7,15 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contracts.finer import DriftContract, MirrorContract, RulesContract
 from contracts.powers import PowersContract
 from contracts.router import Subject, Visit, WeightsContract
-from fakes.cluster import cluster_and_client
+from fakes.cluster import cluster_and_client, put_endpoint
 from fakes.router import FakeRouter
+from fakes.web import Website, free_port
 from penstock.adapters._kubernetes import Client, Kind, Object
 from penstock.adapters._meshes import written
 from penstock.adapters.gateway_api import Attached, GatewayApi
@@ -25,7 +27,7 @@ from penstock.testing.kubernetes import FakeCluster
 from penstock.testing.kubernetes.dataplane import DataPlane
 from penstock.testing.kubernetes.gateway import Gateways, use_gateway
 from penstock.testing.kubernetes.istio import Mesh, use_istio
-from penstock.testing.kubernetes.kinds import SERVICES, SLICES
+from penstock.testing.kubernetes.proxy import Proxy
 
 ATTACHED = Attached("public", "default")
 MESHED = Meshed()
@@ -35,40 +37,33 @@ PORT = 8080
 
 
 class ClusterWorld:
-    """Releases are Services with one endpoint; users ask the data plane of the fake cluster."""
+    """Releases are Services with one endpoint, a website; users ask the proxy of the fake cluster."""
 
-    def __init__(self, cluster: FakeCluster, client: Client, plane: DataPlane, written: Written) -> None:
+    def __init__(self, cluster: FakeCluster, client: Client, proxy: Proxy, written: Written) -> None:
         self.cluster = cluster
         self.client = client
-        self.plane = plane
+        self.proxy = proxy
         self._written = written
+        self._users = httpx.AsyncClient(base_url=proxy.url, trust_env=False)
+        self._sites: dict[str, Website] = {}
+
+    async def close(self) -> None:
+        await self._users.aclose()
+        for site in self._sites.values():
+            await site.stop()
 
     async def backend(self, release: str) -> Backend:
-        return self._backend(release, ready=True)
+        if release not in self._sites:
+            self._sites[release] = Website(release)
+            await self._sites[release].start()
+        return self._backend(release, self._sites[release].address, ready=True)
 
     def dead(self, release: str) -> Backend:
-        return self._backend(release, ready=False)
+        return self._backend(release, f"127.0.0.1:{free_port()}", ready=False)
 
-    def _backend(self, release: str, *, ready: bool) -> Backend:
-        api, namespace = self.cluster.api, self.cluster.namespace
-        address = f"10.0.0.{len(api.all(SERVICES, namespace)) + 1}"
-        if api.storage.get(SERVICES.full, namespace, release) is None:
-            metadata = {"name": release, "namespace": namespace}
-            ports = [{"name": "http", "port": PORT}]
-            head = {"apiVersion": "v1", "kind": "Service"}
-            api.create(SERVICES, {**head, "metadata": metadata, "spec": {"ports": ports}}, manager="platform")
-            labels = {"kubernetes.io/service-name": release}
-            endpoint = {"addresses": [address], "conditions": {"ready": ready}}
-            piece = {
-                "apiVersion": SLICES.api_version,
-                "kind": SLICES.kind,
-                "metadata": {**metadata, "name": f"{release}-1", "labels": labels},
-                "addressType": "IPv4",
-                "endpoints": [endpoint],
-                "ports": [{"name": "http", "port": PORT}],
-            }
-            api.create(SLICES, piece, manager="platform")
-        return Backend(release, (f"{address}:{PORT}",), "/health")
+    def _backend(self, release: str, address: str, *, ready: bool) -> Backend:
+        put_endpoint(self.cluster, release, address, ready=ready)
+        return Backend(release, (address,), "/health")
 
     async def copies(self, release: str, number: int) -> Backend:
         raise NotImplementedError("copies are the platform's, and its Services find them")
@@ -84,11 +79,13 @@ class ClusterWorld:
 
     async def visit(self, address: str, headers: dict[str, str], path: str) -> Visit:
         await self.cluster.settled()
-        answer = self.plane.ask(address.removeprefix("http://"), headers, path)
-        return Visit(answer.status, answer.service, {})
+        host = address.removeprefix("http://")
+        answer = await self._users.get(path, headers={"host": host, **headers})
+        served = answer.headers.get("server") != "istio-envoy"
+        return Visit(answer.status_code, answer.text if served else "", {})
 
     def seen(self, release: str) -> Sequence[str]:
-        return self.plane.seen[release]
+        return self._sites[release].heads if release in self._sites else ()
 
     async def meddle(self, plan: TrafficPlan) -> None:
         """As another Penstock would: under our own name, and without a word of what was asked."""
@@ -114,16 +111,28 @@ def as_virtual(plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Objec
 async def over_gateway(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, Gateways]]:
     async with cluster_and_client(folder) as (cluster, client):
         gateways = use_gateway(cluster)
-        world = ClusterWorld(cluster, client, gateways.plane, (GatewayApi.kind, as_route))
-        yield Subject(GatewayApi(client, ATTACHED), FakeRouter(), world), world, gateways
+        async with world_of(cluster, client, gateways.plane, (GatewayApi.kind, as_route)) as world:
+            yield Subject(GatewayApi(client, ATTACHED), FakeRouter(), world), world, gateways
 
 
 @contextlib.asynccontextmanager
 async def over_istio(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, Mesh]]:
     async with cluster_and_client(folder) as (cluster, client):
         mesh = use_istio(cluster)
-        world = ClusterWorld(cluster, client, mesh, (Istio.kind, as_virtual))
-        yield Subject(Istio(client, MESHED), FakeRouter(), world), world, mesh
+        async with world_of(cluster, client, mesh, (Istio.kind, as_virtual)) as world:
+            yield Subject(Istio(client, MESHED), FakeRouter(), world), world, mesh
+
+
+@contextlib.asynccontextmanager
+async def world_of(
+    cluster: FakeCluster, client: Client, plane: DataPlane, written: Written
+) -> AsyncIterator[ClusterWorld]:
+    async with Proxy(plane) as proxy:
+        world = ClusterWorld(cluster, client, proxy, written)
+        try:
+            yield world
+        finally:
+            await world.close()
 
 
 class ClusterContract(WeightsContract, RulesContract, DriftContract, MirrorContract, PowersContract):

@@ -23,6 +23,7 @@ class Question:
     path: str
     given: Mapping[str, str]
     headers: Mapping[str, str]
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -77,20 +78,26 @@ class Answering:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         length = re.search(r"(?i)content-length: *(\d+)", head)
-        body = (await reader.readexactly(int(length[1]))).decode() if length else ""
+        body = await reader.readexactly(int(length[1])) if length else b""
         first, *lines = head.strip().split("\r\n")
         method, target, _ = first.split(" ")
-        given = dict(parse_qsl(urlsplit(target).query) + parse_qsl(body))
+        given = dict(parse_qsl(urlsplit(target).query) + parse_qsl(_text(body)))
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        question = Question(method, urlsplit(target).path, given, headers)
+        question = Question(method, urlsplit(target).path, given, headers, body)
         self.asked.append(question)
         answer = self.answer(question)
         if answer.never:
             await asyncio.Event().wait()
         told = {"content-length": str(len(answer.body)), **answer.headers}
         head = "".join(f"{name}: {value}\r\n" for name, value in told.items())
-        writer.write(f"HTTP/1.1 {answer.status} Said\r\n{head}\r\n".encode() + answer.body)
+        body = b"" if method == "HEAD" else answer.body
+        writer.write(f"HTTP/1.1 {answer.status} Said\r\n{head}\r\n".encode() + body)
         await writer.drain()
+
+
+def _text(body: bytes) -> str:
+    """A form; "" if it is something else."""
+    return body.decode() if body.isascii() else ""
 
 
 class FakePrometheus:

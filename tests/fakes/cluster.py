@@ -8,6 +8,7 @@ from pathlib import Path
 
 from penstock.adapters._kubernetes import Access, Client, Object
 from penstock.testing.kubernetes import Behaviour, FakeCluster
+from penstock.testing.kubernetes.kinds import SERVICES, SLICES
 
 IMAGE = "registry.test/web@sha256:" + "1" * 64
 
@@ -46,3 +47,23 @@ def service(name: str = "web") -> Object:
 
 def config_map(name: str = "notes", **data: str) -> Object:
     return {"metadata": {"name": name, "namespace": "default"}, "data": data}
+
+
+def put_endpoint(cluster: FakeCluster, name: str, address: str, *, ready: bool = True) -> None:
+    """A Service whose only endpoint is there already, at HOST:PORT; nothing happens if there is one."""
+    if cluster.api.storage.get(SERVICES.full, cluster.namespace, name) is not None:
+        return
+    host, _, port = address.rpartition(":")
+    metadata = {"name": name, "namespace": cluster.namespace}
+    spec = {"ports": [{"name": "http", "port": 8080}]}
+    head = {"apiVersion": "v1", "kind": "Service"}
+    cluster.api.create(SERVICES, {**head, "metadata": metadata, "spec": spec}, manager="platform")
+    piece = {
+        "apiVersion": SLICES.api_version,
+        "kind": SLICES.kind,
+        "metadata": {**metadata, "name": f"{name}-1", "labels": {"kubernetes.io/service-name": name}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [host], "conditions": {"ready": ready}}],
+        "ports": [{"name": "http", "port": int(port)}],
+    }
+    cluster.api.create(SLICES, piece, manager="platform")

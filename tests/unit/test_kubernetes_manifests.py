@@ -39,7 +39,9 @@ GRPC = replace(FULL, protocol="grpc", limits=NO_LIMITS, liveness=PROCESS_LIVES)
 def of(workload: Workload) -> Iterator[Object]:
     """Each with what the client adds: what it is."""
     settings = Settings("registry.test/shop", pull_secrets=("registry",))
-    owner = manifests.deployment(workload, settings, "shop", Fence("web/production", 7, "key"))
+    owner = manifests.deployment(
+        workload, settings.image(workload), settings, "shop", Fence("web/production", 7, "key")
+    )
     yield {"apiVersion": "apps/v1", "kind": "Deployment", **owner}
     yield {"apiVersion": "v1", "kind": "ServiceAccount", **manifests.account(workload, "shop")}
     owner["metadata"]["uid"] = "00000000-0000-4000-8000-000000000001"

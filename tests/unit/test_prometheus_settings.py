@@ -8,8 +8,8 @@ import pytest
 
 from penstock.adapters.prometheus import Prometheus
 from penstock.bootstrap.commands import Wanted, _prometheus
-from penstock.bootstrap.control import open_meters
 from penstock.bootstrap.home import Home, PrometheusSettings, Settings
+from penstock.bootstrap.target import open_target
 from penstock.errors import Invalid
 
 KNOWN = PrometheusSettings("https://one.example", "/etc/token")
@@ -45,6 +45,6 @@ def test_an_address_that_is_none_is_refused_before_anything_starts() -> None:
 
 def test_it_is_asked_once_it_is_named(short_tmp: Path) -> None:
     home = Home(short_tmp)
-    assert list(open_meters(home)) == ["exposed", "logs"]
+    assert list(open_target(home).meters) == ["exposed", "logs"]
     home.keep(Settings(prometheus=KNOWN))
-    assert isinstance(open_meters(home)["prometheus"], Prometheus)
+    assert isinstance(open_target(home).meters["prometheus"], Prometheus)

@@ -1,7 +1,7 @@
 """The TLS certificate of the port at which a cluster's API server asks: from files that others renew.
 
-Called by `serve`, if the settings name that port. The API server trusts what its webhook's configuration
-names; whoever renews the files need not start anything again.
+Called by `serve`, if the settings name that port, and by ``up``, which checks what it is told. The API server
+trusts what its webhook's configuration names; whoever renews the files need not start anything again.
 """
 
 from __future__ import annotations
@@ -9,18 +9,35 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from penstock.bootstrap.home import AdmissionSettings
 from penstock.errors import Invalid
+
+if TYPE_CHECKING:
+    import uvicorn
 
 log = logging.getLogger(__name__)
 
 #: How often the certificate is looked at. Whoever renews one does so days before it ends.
 LOOK_SECONDS = 30.0
+
+
+def chosen(known: AdmissionSettings | None, given: AdmissionSettings | None) -> AdmissionSettings | None:
+    """What holds from now on; a *given* port of 0 is none. `Invalid` if its files are of no use."""
+    if given is None or not given.port:
+        return known if given is None else None
+    files = (Path(name).expanduser().absolute() for name in (given.certificate, given.key))
+    certificate, key = map(str, files)
+    settings = replace(given, certificate=certificate, key=key)
+    if not 0 < given.port < 65536:
+        raise Invalid(f"there is no port {given.port}", where="--admission-port")
+    if any(not name.strip("/:@") for name in given.also):
+        raise Invalid("everything begins with nothing", where="--admission-also", next_move="name an image")
+    Certificate.of(settings)
+    return settings
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,13 @@ from typing import IO
 
 import psutil
 
-from penstock.bootstrap import vacant
+from penstock.bootstrap import certificate, vacant
 from penstock.bootstrap.boundaries import around
-from penstock.bootstrap.home import Home, PrometheusSettings, Settings
+from penstock.bootstrap.home import AdmissionSettings, Home, PrometheusSettings, Settings
 from penstock.bootstrap.plugins import find, open_issuer, open_prometheus, open_sandbox
+from penstock.bootstrap.target import check_cluster
+from penstock.cluster import Cluster
+from penstock.clusterfile import load_cluster
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
 from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
@@ -38,17 +41,21 @@ MAX_WORKERS = 32
 
 @dataclass(frozen=True)
 class Started:
-    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash."""
+    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash. *cluster* is the
+    namespace that releases run in ("": this machine); *isolation* then is that of builds and checks alone."""
 
     url: str
     home: str
     isolation: str
     token: str | None
+    cluster: str = ""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What `up` was told; None where the settings of the last start stand. A *prometheus* of "" is none."""
+    """What `up` was told; None where the settings of the last start stand. A *prometheus* of "" is none.
+    *cluster* is the file of one; *admission* with a port of 0 is none. In the *foreground*, the caller is the
+    control plane itself."""
 
     unsandboxed: bool = False
     port: int | None = None
@@ -56,6 +63,20 @@ class Wanted:
     workers: int | None = None
     prometheus: str | None = None
     prometheus_token: Path | None = None
+    cluster: str | None = None
+    admission: AdmissionSettings | None = None
+    foreground: bool = False
+
+
+def prepare(home: Home, wanted: Wanted) -> None:
+    """All that `up` does before there is a control plane, which the caller becomes now."""
+    home.create()
+    if wanted.workers is not None:
+        move = "penstock worker --name NAME, beside it"
+        raise Invalid("workers are processes of their own", where="--workers", next_move=move)
+    with locked(home.run / "up.lock", "another `penstock up` is at work here"):
+        _refuse_newer(home)
+        _start(home, replace(wanted, foreground=True))
 
 
 def up(home: Home, wanted: Wanted) -> Started:
@@ -66,7 +87,8 @@ def up(home: Home, wanted: Wanted) -> Started:
     with locked(home.run / "up.lock", "another `penstock up` is at work here"):
         _refuse_newer(home)
         settings = _start(home, wanted)
-        _await(home, lambda: _answers(home.api_socket) and _answers(home.node_socket), "serve", "node")
+        sockets = [home.api_socket, *([] if settings.cluster else [home.node_socket])]
+        _await(home, lambda: all(map(_answers, sockets)), "serve", "node")
         absent = _absent(home, settings)
         for name in absent:
             _note(home, f"worker-{name}").unlink(missing_ok=True)
@@ -75,13 +97,15 @@ def up(home: Home, wanted: Wanted) -> Started:
     once = home.run / "token.once"
     token = once.read_text() if once.exists() else None
     once.unlink(missing_ok=True)
-    return Started(f"http://localhost:{settings.port}", str(home.path), settings.sandbox, token)
+    url, where = f"http://localhost:{settings.port}", settings.cluster.name if settings.cluster else ""
+    return Started(url, str(home.path), settings.sandbox, token, where)
 
 
 def _start(home: Home, wanted: Wanted) -> Settings:
-    """Start whichever of the two processes does not run; `Conflict` if nothing is missing."""
-    serving, tending = is_held(home.run / "server.lock"), is_held(home.node / "agent.lock")
-    settings = home.settings
+    """Start whichever of the two processes does not run; `Conflict` if nothing is missing. With a cluster
+    there is no node agent to be missed."""
+    serving, settings = is_held(home.run / "server.lock"), home.settings
+    tending = settings.cluster is not None or is_held(home.node / "agent.lock")
     if wanted.workers is not None:
         settings = replace(settings, workers=wanted.workers)
     untold = (home.run / "token.once").exists()  # an `up` before this one gave up waiting
@@ -95,13 +119,13 @@ def _start(home: Home, wanted: Wanted) -> Settings:
     news = wanted.ingress != settings.ingress_port or not (home.node / "envoy").exists()
     if wanted.ingress is not None and news and not tending:
         vacant.demand(wanted.ingress, "--ingress-port")
-    settings = settings if serving else _choose(settings, wanted)
+    settings = settings if serving else _choose(home, settings, wanted)
     home.keep(settings)
     for name in ("node", "serve"):
         _note(home, name).unlink(missing_ok=True)
-    if not tending:
+    if not (tending or settings.cluster):
         spawn(home, "node")
-    if not serving:
+    if not (serving or wanted.foreground):
         spawn(home, "serve")
     return settings
 
@@ -145,7 +169,28 @@ def _prometheus(known: PrometheusSettings | None, wanted: Wanted) -> PrometheusS
     return chosen
 
 
-def _choose(settings: Settings, wanted: Wanted) -> Settings:
+def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | None:
+    """The cluster to deliver to; one that is named is asked whether it can be, before anything starts."""
+    if wanted.cluster == "":
+        move = "set PENSTOCK_HOME to another folder; ledgers do not move between targets"
+        raise Invalid("a data folder keeps its target", where="--cluster", next_move=move)
+    if wanted.cluster is None:
+        chosen = known
+    else:
+        chosen = load_cluster(Path(wanted.cluster).expanduser())
+        if home.placed or is_held(home.node / "agent.lock"):
+            raise Conflict(
+                "releases run on this machine, out of this data folder",
+                where="--cluster",
+                next_move="set PENSTOCK_HOME to another folder for the cluster",
+            )
+        asyncio.run(check_cluster(chosen))
+    if chosen is not None and wanted.ingress is not None:
+        raise Invalid("users come through the cluster's gateway", where="--ingress-port")
+    return chosen
+
+
+def _choose(home: Home, settings: Settings, wanted: Wanted) -> Settings:
     sandbox = "none" if wanted.unsandboxed else "bubblewrap"
     if not wanted.unsandboxed:
         try:
@@ -159,11 +204,15 @@ def _choose(settings: Settings, wanted: Wanted) -> Settings:
     chosen = replace(
         settings,
         prometheus=_prometheus(settings.prometheus, wanted),
+        cluster=_cluster(home, settings.cluster, wanted),
+        admission=certificate.chosen(settings.admission, wanted.admission),
         sandbox=sandbox,
         port=settings.port if wanted.port is None else wanted.port,
         ingress_port=settings.ingress_port if wanted.ingress is None else wanted.ingress,
     )
     vacant.demand(chosen.port, "--port")
+    if chosen.admission is not None:
+        vacant.demand(chosen.admission.port, "--admission-port")
     return chosen
 
 
@@ -263,6 +312,8 @@ def run_node(home: Home) -> None:
     home.create()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     settings = home.settings
+    if settings.cluster is not None:
+        raise Invalid("releases run in a cluster: no node agent is needed", where=str(home.path))
     with reporting(home, "node"):
         sandbox = open_sandbox(settings.sandbox)
         platform = find("platform", "processes")(home.node / "w", home.artifacts, sandbox)

@@ -16,7 +16,8 @@ from penstock.bootstrap.boundaries import around, around_engine, around_store
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN, WORKER, Keys, found, load_keys
 from penstock.bootstrap.outgoing import Outgoing, open_outgoing
-from penstock.bootstrap.plugins import find, names, open_prometheus, open_sandbox
+from penstock.bootstrap.plugins import find, names, open_sandbox
+from penstock.bootstrap.target import Target, open_target
 from penstock.checks.consumers import LiveDemands
 from penstock.core.notes import VerifierKey
 from penstock.core.objectives import ENVIRONMENT
@@ -35,7 +36,6 @@ from penstock.errors import Invalid
 from penstock.ledger import slos
 from penstock.ledger.log import Ledger
 from penstock.ledger.witnesses import Known, Witnesses
-from penstock.node.client import NodeClient, NodeMeter, NodeMetrics, NodePlatform, NodeRouter
 from penstock.ports import (
     Artifacts,
     Builder,
@@ -71,6 +71,7 @@ class ControlPlane:
     witnesses: Witnesses
     outgoing: Outgoing
     sampler: Sampler
+    target: Target
     platform: Platform
     router: Router
     metrics: Metrics
@@ -83,6 +84,11 @@ class ControlPlane:
     def experiments(self) -> Experiments:
         return Experiments(self.store, self.ledger, self.artifacts, self.shipping.queue)
 
+    async def close(self) -> None:
+        """Let go of everything; whoever works with it has stopped."""
+        await self.target.close()
+        await self.store.close()
+
 
 async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = SLOTS) -> ControlPlane:
     """Wire everything for a data folder, new or not; its worker signs with the key that *worker* names."""
@@ -90,7 +96,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     ledger, journal = Ledger(store, keys.logs, ORIGIN), Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
     await found(store, ledger, keys, home)
-    router, metrics, platform, meters = *open_node(home), open_meters(home)
+    target = open_target(home)
     sandbox = around("Sandbox", Remembering(open_sandbox(home.settings.sandbox), home.work))
     builders = open_builders(home.artifacts, sandbox)
     artifacts: Artifacts = find("artifacts", "layout")(home.artifacts)
@@ -100,10 +106,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     powers = {
         **kept,
         "languages": languages,
-        "router": router,
-        "metrics": metrics,
-        "meters": meters,
-        "platform": platform,
+        **target.powers,
         "sandbox": sandbox,
         "builders": builders,
         "artifacts": artifacts,
@@ -124,12 +127,13 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
         policy_repository=PolicyRepository(store, ledger, source, door),
         worker=Worker(store, journal, ledger, engine, keys.worker, slots=slots),
         witnesses=Witnesses(store, ledger, lambda: open_witnesses(home)),
-        sampler=Sampler(store, metrics, functools.partial(_with_objectives, ledger)),
+        sampler=Sampler(store, target.metrics, functools.partial(_with_objectives, ledger)),
         outgoing=await open_outgoing(home, store, ledger, journal),
-        platform=platform,
-        router=router,
-        metrics=metrics,
-        meters=meters,
+        target=target,
+        platform=target.platform,
+        router=target.router,
+        metrics=target.metrics,
+        meters=target.meters,
         artifacts=artifacts,
         languages=languages,
         isolation=sandbox.isolation,
@@ -170,24 +174,6 @@ def store_place(home: Home) -> tuple[str, Path | str]:
         where="PENSTOCK_STORE",
         next_move="sqlite:PATH, or postgresql://USER@HOST:PORT/DATABASE",
     )
-
-
-def open_node(home: Home) -> tuple[Router, Metrics, Platform]:
-    """The node agent's ports, over its socket."""
-    node = NodeClient(home.node_socket)
-    return around("Router", NodeRouter(node)), NodeMetrics(node), around("Platform", NodePlatform(node))
-
-
-def open_meters(home: Home) -> dict[str, Meter]:
-    """By name, whatever counts metrics of services' own: the copies themselves, and what is installed."""
-    own = NodeMeter(NodeClient(home.node_socket))
-    meters: dict[str, Meter] = {"exposed": own, "logs": own}
-    for name in names("meter"):
-        if name != "prometheus":
-            meters[name] = find("meter", name)()
-        elif home.settings.prometheus is not None:
-            meters[name] = open_prometheus(home.settings.prometheus)
-    return meters
 
 
 def open_store(home: Home) -> Store:

@@ -10,6 +10,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.cluster import Cluster
 from penstock.core.codec import decode, encode
 from penstock.errors import Conflict, Invalid
 
@@ -50,7 +51,8 @@ class Settings:
     """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
 
     *workers* counts the control plane's own; the others are processes. *lease_seconds* is how long nobody
-    takes over from a worker that is not heard of.
+    takes over from a worker that is not heard of. Releases run in the *cluster*, or on this machine if there
+    is none.
     """
 
     sandbox: str = "bubblewrap"
@@ -60,6 +62,7 @@ class Settings:
     lease_seconds: float = 10.0
     witnesses: tuple[WitnessSettings, ...] = ()
     prometheus: PrometheusSettings | None = None
+    cluster: Cluster | None = None
     admission: AdmissionSettings | None = None
 
 
@@ -110,6 +113,11 @@ class Home:
     @property
     def node(self) -> Path:
         return self.path / "node"
+
+    @property
+    def placed(self) -> bool:
+        """Whether this machine has, or had, releases to run."""
+        return any((self.node / "w/releases").glob("*.json"))
 
     @property
     def node_socket(self) -> Path:

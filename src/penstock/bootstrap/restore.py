@@ -167,8 +167,7 @@ def _check_unused(home: Home, ours: tuple[str, ...] = ()) -> None:
         raise Conflict(
             f"something runs here ({', '.join(held)})", where=str(home.path), next_move="penstock down"
         )
-    placed = any((home.node / "w/releases").glob("*.json"))
-    if home.trust.exists() or placed or (home.artifacts / "index.json").exists():
+    if home.trust.exists() or home.placed or (home.artifacts / "index.json").exists():
         raise Conflict(
             "this data folder has a ledger already; it was left as it is",
             where=str(home.path),

@@ -56,7 +56,8 @@ async def _serve(home: Home) -> None:
         _Server(_config(Guard(app, control.store, trusted=False))): _tcp(home.settings.port),
     }
     # The senders run in this process alone, which holds the lock: else everybody would be told twice.
-    own = [_work(control), control.sampler.run(), control.witnesses.run(), control.outgoing.run()]
+    senders = (control.witnesses.run(), control.outgoing.run())
+    own = [_work(control), control.sampler.run(), control.target.look_after(), *senders]
     if (asked := home.settings.admission) is not None:
         certificate = Certificate.of(asked)
         config = _config(Bounds(create_admission_app(control)))
@@ -72,7 +73,7 @@ async def _serve(home: Home) -> None:
         for task in background:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
-        await control.store.close()
+        await control.close()
 
 
 async def _work(control: ControlPlane) -> None:

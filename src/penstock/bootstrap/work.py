@@ -47,10 +47,11 @@ async def _work(home: Home, name: str, slots: int) -> None:
     await grant_worker(control.store, control.ledger, control.keys, f"worker-{name}")
     # The lock says that the worker of this name before us is dead: nobody has to wait for its leases.
     await control.journal.orphan(control.worker.owner)
-    working = asyncio.ensure_future(asyncio.gather(control.worker.run(), control.sampler.run()))
+    runs = (control.worker.run(), control.sampler.run(), control.target.look_after())
+    working = asyncio.ensure_future(asyncio.gather(*runs))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, working.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await working
-    await control.store.close()
+    await control.close()

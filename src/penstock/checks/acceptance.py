@@ -20,7 +20,7 @@ from pathlib import Path
 from penstock.checks import chained, compare, consumers, load
 from penstock.checks.consumers import Demands
 from penstock.checks.contract import check as checked
-from penstock.checks.preview import Dark, Part, dark, preview_headers
+from penstock.checks.preview import Dark, Part, dark
 from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
 from penstock.core.acceptance import Compared, Sent
 from penstock.core.acceptanceconfig import AcceptanceConfig
@@ -170,15 +170,15 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
     shutil.rmtree(copy, ignore_errors=True)
     await asyncio.to_thread(shutil.copytree, task.tree, copy, symlinks=True)
     prepared = await tools.prepare(task)
-    release = task.release.id if task.release else ""
+    way = dark(state, task.release.id if task.release else "")
     step = Step(
         argv=tuple(shlex.split(config.run)),
         cwd="/app",
         mounts=(Mount(str(copy), "/app", writable=True), *prepared.mounts),
         env={
             **prepared.env,
-            "PENSTOCK_BASE_URL": state.address,
-            "PENSTOCK_PREVIEW_HEADERS": json.dumps(preview_headers(state, release)),
+            "PENSTOCK_BASE_URL": way.address,
+            "PENSTOCK_PREVIEW_HEADERS": json.dumps(way.headers),
         },
         network=True,
         seconds=config.seconds,

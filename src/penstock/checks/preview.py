@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, TrafficState
 
@@ -25,13 +26,11 @@ class Dark:
 
 
 def dark(state: TrafficState, release: str) -> Dark:
-    """The way to one release of the service, whatever the weights say."""
-    return Dark(release, state.address, preview_headers(state, release))
-
-
-def preview_headers(state: TrafficState, release: str) -> dict[str, str]:
-    """The headers that lead to a dark release."""
-    return {PREVIEW_HEADER: release, TOKEN_HEADER: state.preview_token}
+    """The way to one release of the service, whatever the weights say. Where the data plane is reached by
+    another address than users have, the headers name theirs."""
+    host = {"Host": urlsplit(state.address).netloc} if state.reach else {}
+    headers = {**host, PREVIEW_HEADER: release, TOKEN_HEADER: state.preview_token}
+    return Dark(release, state.reach or state.address, headers)
 
 
 @dataclass(frozen=True)

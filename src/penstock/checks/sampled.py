@@ -53,12 +53,7 @@ async def _sample(metric: Metric, where: Where, new: Counters, stable: Counters)
 
 async def counted(metric: Metric, where: Where, counters: Counters) -> Count | Verdict:
     """What a metric's meter has counted of the release of *counters*, or why it cannot be told."""
-    meter = where.meters.get(metric.source)
-    if meter is None:
-        raise Invalid(
-            f"metric {metric.name}: nobody counts {metric.source} here; there are: {', '.join(where.meters)}",
-            next_move="penstock up --prometheus URL connects a Prometheus; others are adapters",
-        )
+    meter = meter_of(metric, where.meters)
     try:
         async with asyncio.timeout(where.seconds):
             count = await meter.count(metric, where.service, where.environment, counters.release)
@@ -70,6 +65,17 @@ async def counted(metric: Metric, where: Where, counters: Counters) -> Count | V
         words = f"{metric.name}: {metric.source} has counted nothing of {counters.release}"
         return unknown(Cause.MISSING, words)
     return _among(metric, count, counters) if metric.among_requests else count
+
+
+def meter_of(metric: Metric, meters: Mapping[str, Meter]) -> Meter:
+    """Who counts it. `Invalid` if nobody does."""
+    if metric.source not in meters:
+        known = ", ".join(meters) or "none"
+        raise Invalid(
+            f"metric {metric.name}: nobody counts {metric.source} here; there are: {known}",
+            next_move="penstock up --prometheus URL connects a Prometheus; others are adapters",
+        )
+    return meters[metric.source]
 
 
 def in_a_line(error: PenstockError) -> str:

@@ -6,6 +6,7 @@ Called by `main`. Thin: what they do is in ``bootstrap.commands`` and `demo`.
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -16,11 +17,12 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from penstock.bootstrap import commands
-from penstock.bootstrap.home import LONGEST, Home
+from penstock.bootstrap.home import LONGEST, AdmissionSettings, Home
 from penstock.bootstrap.plugins import find, open_sandbox
+from penstock.bootstrap.target import check_cluster
 from penstock.cli.show import document, mark, say
 from penstock.core.codec import encode
-from penstock.errors import PenstockError
+from penstock.errors import Invalid, PenstockError
 
 ROOM = 1024**3
 
@@ -33,19 +35,40 @@ def up(given: argparse.Namespace) -> int:
         given.workers,
         given.prometheus,
         given.prometheus_token,
+        given.cluster,
+        _admission(given),
     )
+    if given.foreground:
+        commands.prepare(Home.find(), wanted)
+        return serve(given)
     started = commands.up(Home.find(), wanted)
     if given.format == "json":
         document(encode(started))
         return 0
     say(f"✓ Penstock is up: {started.url}")
-    say(f"  data folder: {started.home}   workloads: isolation {started.isolation}")
+    whose = "builds and checks" if started.cluster else "workloads"
+    say(f"  data folder: {started.home}   {whose}: isolation {started.isolation}")
+    if started.cluster:
+        say(f"  releases run in a cluster: {started.cluster}")
     if started.isolation == "none":
-        say("  ✗ workloads run without a sandbox: they can read keys and one another's data")
+        say(f"  ✗ {whose} run without a sandbox: they can read keys and one another's data")
     if started.token:
         say(f"  token (shown once, kept only as a hash): {started.token}")
     say("  next: penstock ship PATH_OR_GIT_URL")
     return 0
+
+
+def _admission(given: argparse.Namespace) -> AdmissionSettings | None:
+    port, files = given.admission_port, (given.admission_cert, given.admission_key)
+    if port and None in files:
+        what = "an API server speaks TLS: a certificate and its key are needed"
+        raise Invalid(what, where="--admission-port", next_move="--admission-cert FILE --admission-key FILE")
+    if port is None:
+        if any((*files, given.admission_also)):
+            raise Invalid("it is not said at which port", where="--admission-port")
+        return None
+    certificate, key = (str(file or "") for file in files)
+    return AdmissionSettings(port, certificate, key, tuple(given.admission_also))
 
 
 def down(given: argparse.Namespace) -> int:
@@ -54,7 +77,8 @@ def down(given: argparse.Namespace) -> int:
     if given.format == "json":
         document({"home": str(home.path), "up": False})
     else:
-        say(f"✓ everything is down; data stays in {home.path}")
+        goes_on = ", and releases go on in their cluster" if home.settings.cluster else ""
+        say(f"✓ everything is down; data stays in {home.path}{goes_on}")
     return 0
 
 
@@ -102,7 +126,7 @@ class Finding:
 
 def doctor(given: argparse.Namespace) -> int:
     if given.reference:
-        say((files("penstock") / "penstock.reference.yaml").read_text(encoding="utf-8"))
+        say((files("penstock") / f"{given.reference}.reference.yaml").read_text(encoding="utf-8"))
         return 0
     home = Home.find()
     findings = [check(home) for check in CHECKS]
@@ -135,6 +159,8 @@ def _sandbox(home: Home) -> Finding:
 
 
 def _envoy(home: Home) -> Finding:
+    if home.settings.cluster:
+        return Finding("Envoy", True, "not needed: users come through the cluster's gateway")
     try:
         find("router", "envoy")
     except PenstockError as error:
@@ -154,8 +180,21 @@ def _folder(home: Home) -> Finding:
     return Finding("data folder", free > ROOM, found, "" if free > ROOM else "free at least 1 GiB")
 
 
+def _cluster(home: Home) -> Finding:
+    cluster = home.settings.cluster
+    if cluster is None:
+        return Finding("cluster", True, "none: releases run on this machine")
+    try:
+        asyncio.run(check_cluster(cluster))
+    except PenstockError as error:
+        return Finding("cluster", False, f"{error.where}: {error.what}", error.next_move)
+    return Finding("cluster", True, f"{cluster.name} answers, and we may do what we must")
+
+
 def _running(home: Home) -> Finding:
     serving = commands.is_held(home.run / "server.lock")
+    if home.settings.cluster:
+        return Finding("processes", True, "the control plane runs" if serving else "nothing runs")
     tending = commands.is_held(home.node / "agent.lock")
     words = {
         (True, True): "control plane and node agent run",
@@ -169,4 +208,4 @@ def _running(home: Home) -> Finding:
     )
 
 
-CHECKS: tuple[Callable[[Home], Finding], ...] = (_python, _git, _sandbox, _envoy, _folder, _running)
+CHECKS: tuple[Callable[[Home], Finding], ...] = (_python, _git, _sandbox, _envoy, _folder, _cluster, _running)

@@ -127,10 +127,15 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     up.add_argument("--prometheus", metavar="URL", help=what)
     what = "a file with the bearer token that it wants"
     up.add_argument("--prometheus-token", type=Path, metavar="FILE", help=what)
+    what = "run releases in the Kubernetes cluster that this file names, not here (kept for the next start)"
+    up.add_argument("--cluster", metavar="FILE", help=what)
+    _up_in_a_cluster(up)
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
-    command.add_argument("--reference", action="store_true", help="print the documented penstock.yaml")
+    what = "print the documented penstock.yaml, or the file of a cluster"
+    both = ("penstock", "cluster")
+    command.add_argument("--reference", nargs="?", const="penstock", choices=both, help=what)
     demo = _add(commands, "demo", machine.demo, "tell the six stories in a fresh data folder", "make demo")
     demo.add_argument("--json", type=Path, metavar="FILE", help="write what happened as JSON")
     demo.add_argument("--keep", action="store_true", help="leave everything up afterwards")
@@ -150,6 +155,17 @@ def _keeping(commands: Commands[argparse.ArgumentParser]) -> None:
     keeping.parsers(functools.partial(_add, commands))
     what = "calls between machines: what peers trust, and a change of it"
     mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
+
+
+def _up_in_a_cluster(up: argparse.ArgumentParser) -> None:
+    what = "where a cluster asks what it may let in (docs/guides/admission.md); kept, 0: nowhere"
+    up.add_argument("--admission-port", type=int, metavar="PORT", help=what)
+    for name, what in (("cert", "the TLS certificate of that port (PEM)"), ("key", "its key")):
+        up.add_argument(f"--admission-{name}", type=Path, metavar="FILE", help=what)
+    what = "an image, or the beginning of its name, that is let in unseen (a mesh's sidecar); may be repeated"
+    up.add_argument("--admission-also", action="append", default=[], metavar="IMAGE", help=what)
+    what = "start nothing but what is missing, and be the control plane: for a container"
+    up.add_argument("--foreground", action="store_true", help=what)
 
 
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:

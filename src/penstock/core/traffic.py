@@ -272,8 +272,9 @@ class TrafficState:
     """What the data plane does now for one service, read back from it (never from our own files).
 
     *address* is the base URL at which users reach the service; *preview_token* opens the preview
-    route. Both are empty while the data plane does not know the service. *asked* is the plan that was
-    applied last, where that is not what the data plane does: every plan made of this one puts it right.
+    route. Both are empty while the data plane does not know the service. *reach* is where whoever checks it
+    finds the data plane, with the host of *address*; "" if users find it there too. *asked* is the plan that
+    was applied last, where that is not what the data plane does: every plan made of this one puts it right.
     *foreign* says, in words, what else is not ours there: who changed what that no plan could ask for.
     """
 
@@ -290,6 +291,7 @@ class TrafficState:
     admission: Admission = ANYBODY
     asked: TrafficPlan | None = None
     foreign: str = ""
+    reach: str = ""
 
     @property
     def plan(self) -> TrafficPlan:

@@ -156,9 +156,9 @@ RECENT_SECONDS = 60.0
 class Placement:
     """A release as the platform observes it. *reason* says why it failed, with its own last output.
 
-    *advisory* names the limits that were declared and cannot be enforced here. *full* is the number of copies
-    for all users, *asked* how many there must be now, and *later* what will be asked for; load may add more,
-    up to *most*.
+    *advisory* names what was declared and does nothing here: limits, scaling by load. *full* is the number of
+    copies for all users, *asked* how many there must be now, and *later* what will be asked for; load may add
+    more, up to *most*.
     """
 
     release: str

@@ -6,6 +6,9 @@ rollback), never from the journal.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from penstock.checks.sampled import meter_of
 from penstock.config import environment_data
 from penstock.core.digest import digest
 from penstock.core.evidence import Statement, Subject
@@ -16,12 +19,19 @@ from penstock.core.release import Artifact, EnvironmentData
 from penstock.errors import Invalid
 from penstock.ledger.live import Live, live
 from penstock.ledger.log import Ledger
-from penstock.ports import Artifacts, Outcome, Store, Task
+from penstock.ports import Artifacts, Meter, Outcome, Store, Task
 
 
-async def perform(task: Task, /, *, store: Store, ledger: Ledger, artifacts: Artifacts) -> Outcome:
-    """Read what is live and decide both halves that are given already."""
+async def perform(
+    task: Task, /, *, store: Store, ledger: Ledger, artifacts: Artifacts, meters: Mapping[str, Meter]
+) -> Outcome:
+    """Read what is live and decide both halves that are given already.
+
+    `Invalid` for a metric of a canary that nobody could count: before anything is built.
+    """
     change = task.change
+    for metric in task.config.canary.metrics if task.canary.steps else ():
+        meter_of(metric, meters)
     async with store.transaction(write=False) as tx:
         now_live = await live(ledger, tx, change.service, change.environment)
     artifact, variants = task.artifact, tuple[Dealt, ...]()

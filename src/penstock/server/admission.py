@@ -18,6 +18,8 @@ from penstock.core.digest import hex_of
 from penstock.core.outside import clean
 from penstock.errors import Invalid, PenstockError, Refused
 from penstock.ledger.live import Promotions
+from penstock.ledger.log import Ledger
+from penstock.ports import Store
 from penstock.projections.clearance import Clearance, cleared, known_of
 from penstock.server import views
 from penstock.server.podimages import API_VERSION, Named, images, open_review
@@ -41,7 +43,7 @@ def routes(control: ControlPlane) -> APIRouter:
     """An environment for each path: which namespaces are which, the webhook's configuration says."""
     router = APIRouter(prefix=PATH)
     known = control.home.settings.admission
-    gatekeeper = Gatekeeper(control, known.also if known else ())
+    gatekeeper = Gatekeeper(control.store, control.ledger, known.also if known else ())
 
     @router.post("")
     async def production(request: Request) -> View:
@@ -64,10 +66,11 @@ def routes(control: ControlPlane) -> APIRouter:
 class Gatekeeper:
     """*also* are names of images, or of what they begin with, that are let in unseen."""
 
-    def __init__(self, control: ControlPlane, also: Sequence[str] = ()) -> None:
-        self._control = control
+    def __init__(self, store: Store, ledger: Ledger, also: Sequence[str] = ()) -> None:
+        self._store = store
+        self._ledger = ledger
         self._also = also
-        self._promotions = Promotions(control.ledger)
+        self._promotions = Promotions(ledger)
 
     async def answer(self, body: bytes, environment: str, *, only_warn: bool = False) -> View:
         """The AdmissionReview to answer with. `Invalid` for what is none."""
@@ -97,9 +100,8 @@ class Gatekeeper:
             artifact = _digest(named)
         except Invalid as error:
             return Judged("", error)
-        control = self._control
-        async with control.store.transaction(write=False) as tx:
-            known = await known_of(control.ledger, self._promotions, tx, artifact, environment)
+        async with self._store.transaction(write=False) as tx:
+            known = await known_of(self._ledger, self._promotions, tx, artifact, environment)
         found = cleared(known)
         if found.cleared:
             return Judged(found.says, warnings=found.overridden)

@@ -107,9 +107,8 @@ class ScriptedEngine:
             log.write(f"{intent.verb} <of> {delivery.id}\n")
         control = self.control
         if intent.verb == "begin":
-            return await begin.perform(
-                task, store=control.store, ledger=control.ledger, artifacts=control.artifacts
-            )
+            powers = {"store": control.store, "ledger": control.ledger, "meters": control.meters}
+            return await begin.perform(task, artifacts=control.artifacts, **powers)  # type: ignore[arg-type]
         if intent.verb == "gate":
             return await gate.perform(
                 task, store=control.store, ledger=control.ledger, languages=control.languages
@@ -305,7 +304,7 @@ class Playhouse:
         for server in servers:
             server.should_exit = True
         await asyncio.gather(*background, *tasks, return_exceptions=True)
-        await control.store.close()
+        await control.close()
 
     async def wire(self) -> ControlPlane:
         """The control plane with the world replaced."""

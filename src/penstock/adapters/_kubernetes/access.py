@@ -12,12 +12,13 @@ import os
 import ssl
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from penstock.cluster import Cluster
 from penstock.errors import Invalid
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -37,6 +38,13 @@ class Access:
     namespace: str = "default"
     tls: ssl.SSLContext | None = None
     token: Callable[[], str] = _nobody
+
+    @staticmethod
+    def of(cluster: Cluster) -> Access:
+        """As the file of an installation says; what it leaves out is the environment's."""
+        named = [Path(cluster.kubeconfig)] if cluster.kubeconfig else []
+        found = Access.of_files(named, cluster.context) if named else Access.of_environment()
+        return replace(found, namespace=cluster.namespace or found.namespace)
 
     @staticmethod
     def of_environment(environ: Mapping[str, str] = os.environ, account: Path = ACCOUNT) -> Access:

@@ -22,7 +22,7 @@ from penstock.adapters._kubernetes.kinds import Kind
 from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused, Unavailable
 
 #: So much of an answer that is not the API's own is repeated.
-MOST_WORDS = 300
+MOST_WORDS = 1000
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,11 @@ def _later(call: Call, what: str, retry_after: float) -> Unavailable:
 
 
 def _forbidden(call: Call, said: str) -> PenstockError:
+    asked = Refused(
+        said, where=call.where, next_move="an admission rule of the cluster says no: ask its owner"
+    )
+    if said.startswith("admission webhook "):  # whatever else its words may say
+        return asked
     if "exceeded quota" in said:
         return Unavailable(
             f"the namespace's quota is used up: {said}",
@@ -118,9 +123,7 @@ def _forbidden(call: Call, said: str) -> PenstockError:
             where=call.where,
             next_move="grant it: docs/guides/kubernetes.md lists what Penstock needs",
         )
-    return Refused(
-        said, where=call.where, next_move="an admission rule of the cluster says no: ask its owner"
-    )
+    return asked
 
 
 def _absent(call: Call, answer: dict[str, Any], said: str) -> Invalid:

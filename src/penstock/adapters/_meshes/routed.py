@@ -49,16 +49,27 @@ class Said:
 
 
 class Routed(ABC):
-    """A change that is not confirmed within *seconds* is `Unavailable`."""
+    """A change that is not confirmed within *seconds* is `Unavailable`. *reach* is where we find the
+    gateway, if not where users do."""
 
     #: What it writes, what it is called in messages, and what it can do besides weights and rules.
     kind: ClassVar[Kind]
     called: ClassVar[str]
     powers: ClassVar[frozenset[Power]]
 
-    def __init__(self, client: Client, seconds: float) -> None:
+    def __init__(self, client: Client, seconds: float, reach: str = "") -> None:
         self._client = client
         self._seconds = seconds
+        self._reach = reach
+
+    async def check(self) -> None:
+        """Raise what would keep everybody from being led: a kind that is not known, a right that is
+        missing."""
+        await self._client.list(self.kind, labels=written.SERVICE)
+
+    async def close(self) -> None:
+        """Let go of connections."""
+        await self._client.close()
 
     @abstractmethod
     def _spec(self, plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
@@ -92,7 +103,8 @@ class Routed(ABC):
         changed = written.changed(found, ours)
         states = [backends.state_of(backend, known) for backend in asked.backends]
         state = self._state(found, ours, asked, states, changed)
-        return replace(state, address=await self._address(service, environment), preview_token=token)
+        address = await self._address(service, environment)
+        return replace(state, address=address, reach=self._reach, preview_token=token)
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         """Write, have it confirmed, read back; where it is refused, put back what was there."""

@@ -13,15 +13,16 @@ import contextlib
 from collections.abc import Mapping
 from typing import ClassVar
 
-from penstock.adapters._kubernetes import Client, Kind, Object
+from penstock.adapters._kubernetes import Access, Client, Kind, Object
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.gateway_api.reading import said, word_of
 from penstock.adapters.gateway_api.rendering import GROUP, NOBODY, NOBODY_PORT, Attached, spec_of
+from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.powers import Power
 from penstock.core.traffic import Handling, TrafficPlan
-from penstock.errors import Conflict
+from penstock.errors import Conflict, Invalid
 
 ROUTES = Kind(GROUP, "v1", "httproutes", "HTTPRoute")
 GATEWAYS = Kind(GROUP, "v1", "gateways", "Gateway")
@@ -36,9 +37,34 @@ class GatewayApi(Routed):
     called = "the Gateway API"
     powers: ClassVar[frozenset[Power]] = frozenset({"mirror"})
 
-    def __init__(self, client: Client, attached: Attached, *, seconds: float = SECONDS) -> None:
-        super().__init__(client, seconds)
+    def __init__(
+        self, client: Client, attached: Attached, *, seconds: float = SECONDS, reach: str = ""
+    ) -> None:
+        super().__init__(client, seconds, reach)
         self._attached = attached
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> GatewayApi:
+        client, at = Client(Access.of(cluster)), cluster.gateway
+        attached = Attached(at.name, at.namespace or client.namespace, at.section, at.host)
+        return cls(client, attached, reach=cluster.reach)
+
+    async def check(self) -> None:
+        await super().check()
+        at = self._attached
+        gateway = await self._client.get(GATEWAYS, at.gateway, at.namespace)
+        where = f"{GATEWAYS.full} {at.namespace}/{at.gateway}"
+        if gateway is None:
+            move = f"kubectl get {GATEWAYS.plural} -A; then name one: gateway in the cluster's file"
+            raise Invalid("there is no such Gateway", where=where, next_move=move)
+        if not self._listeners(gateway):
+            raise Invalid(f"it has no listener {at.section!r}", where=where, next_move="gateway.section")
+
+    def _listeners(self, gateway: Object | None) -> list[Object]:
+        """Those that routes hang on."""
+        section = self._attached.section
+        listeners = (gateway or {}).get("spec", {}).get("listeners") or ()
+        return [listener for listener in listeners if section in ("", listener.get("name"))]
 
     def _spec(self, plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
         return spec_of(plan, token, ports, self._attached)
@@ -61,8 +87,7 @@ class GatewayApi(Routed):
         """By its name, at the port of the listener."""
         at = self._attached
         gateway = await self._client.get(GATEWAYS, at.gateway, at.namespace)
-        listeners = (gateway or {}).get("spec", {}).get("listeners") or ()
-        mine = [listener for listener in listeners if at.section in ("", listener.get("name"))]
+        mine = self._listeners(gateway)
         if not mine:
             return ""
         protocol, port = str(mine[0].get("protocol", "HTTP")).lower(), int(mine[0]["port"])

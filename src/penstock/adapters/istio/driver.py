@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from penstock.adapters._kubernetes import MANAGER, Client, Kind, Object
+from penstock.adapters._kubernetes import MANAGER, Access, Client, Kind, Object
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes import written
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.istio.reading import said, word_of
 from penstock.adapters.istio.rendering import Meshed, limits_of, spec_of
+from penstock.cluster import Cluster
 from penstock.core.admission import NO_BREAKERS
 from penstock.core.fence import Fence
 from penstock.core.powers import Power
@@ -26,6 +27,8 @@ from penstock.errors import Conflict
 
 GROUP = "networking.istio.io"
 ROUTES = Kind(GROUP, "v1", "virtualservices", "VirtualService")
+#: The gateway of every sidecar.
+MESH = "mesh"
 LIMITS = Kind(GROUP, "v1", "destinationrules", "DestinationRule")
 
 
@@ -36,9 +39,15 @@ class Istio(Routed):
     called = "Istio"
     powers: ClassVar[frozenset[Power]] = frozenset({"mirror", "retries", "breakers"})
 
-    def __init__(self, client: Client, meshed: Meshed, *, seconds: float = 30.0) -> None:
-        super().__init__(client, seconds)
+    def __init__(self, client: Client, meshed: Meshed, *, seconds: float = 30.0, reach: str = "") -> None:
+        super().__init__(client, seconds, reach)
         self._meshed = meshed
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Istio:
+        client, at = Client(Access.of(cluster)), cluster.gateway
+        name = at.name if at.name == MESH else f"{at.namespace or client.namespace}/{at.name}"
+        return cls(client, Meshed((name,), at.host), reach=cluster.reach)
 
     def _spec(self, plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
         return spec_of(plan, token, ports, self._meshed, self._client.namespace)

@@ -35,9 +35,11 @@ from penstock.adapters.kubernetes.manifests import (
 from penstock.adapters.kubernetes.reading import Seen
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.adapters.kubernetes.words import Words
+from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.workload import Afterwards, Phase, Placement, Workload
 from penstock.errors import Conflict, Invalid
+from penstock.ports import Images
 
 T = TypeVar("T")
 
@@ -50,10 +52,15 @@ KILLED = 137
 
 
 class Kubernetes:
-    """Platform on the cluster that *access* names (None: ``KUBECONFIG``, or the pod's own account)."""
+    """Platform on the cluster that *access* names (None: ``KUBECONFIG``, or the pod's own account). With
+    *images*, an artifact is where nodes pull it before anything names it; else ``settings.images`` says where
+    it is already."""
 
-    def __init__(self, settings: Settings, access: Access | None = None) -> None:
+    def __init__(
+        self, settings: Settings, access: Access | None = None, images: Images | None = None
+    ) -> None:
         self._settings = settings
+        self._images = images
         self._client = Client(access or Access.of_environment())
         self._client.namespace = settings.namespace or self._client.namespace
         kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
@@ -62,6 +69,17 @@ class Kubernetes:
         self._ends = Ends()
         self._words = Words(self._client)
         self._cut: dict[str, str] = {}
+        #: Versions that were looked after already.
+        self._left: dict[str, str] = {}
+
+    @classmethod
+    def of(cls, cluster: Cluster) -> Kubernetes:
+        settings = Settings(cluster.images.pull, cluster.namespace, cluster.neighbour, cluster.pull_secrets)
+        return cls(settings, Access.of(cluster))
+
+    async def check(self) -> None:
+        """Raise what would keep everybody from anything: an API that is away, a right that is missing."""
+        await self._mirror.ready()
 
     async def close(self) -> None:
         """Stop watching. What runs goes on."""
@@ -129,6 +147,7 @@ class Kubernetes:
         self._ends.forget(release)
         self._words.forget(release)
         self._cut.pop(release, None)
+        self._left.pop(release, None)
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         await self._mirror.ready()
@@ -137,15 +156,45 @@ class Kubernetes:
             return ()
         return await self._words.lines(release, [copy.pod for copy in self._copies(live)], lines)
 
+    # --- looking after -------------------------------------------------------------------------------
+
+    async def tend(self) -> None:
+        """Take away what is too much by now, as `scale` was told. Every worker may, at any time: whoever
+        comes second, or meets a delivery, leaves it. Asks nothing of the API while nothing is due."""
+        await self._mirror.ready()
+        for seen in self._mirror.all(DEPLOYMENTS, manifests.MANAGED, "penstock"):
+            name, version = seen["metadata"]["name"], seen["metadata"]["resourceVersion"]
+            if _is_due(seen) and self._left.get(name) != version:
+                self._left[name] = version  # if it is not ours to change, asking again would not help
+                with contextlib.suppress(Conflict):
+                    await self._shrink(seen)
+
+    async def _shrink(self, seen: Object) -> None:
+        """*seen* may be older than what is there: then the API refuses it."""
+        live = await self._client.get(DEPLOYMENTS, seen["metadata"]["name"])
+        if live is None or not _is_due(live):
+            return
+        asked = manifests.read_asked(live).at(time.time())
+        count = min(asked.replicas, int(live["spec"]["replicas"]))
+        for copy in self._copies(live)[count:]:
+            await self._let_go_first(copy.pod)
+        await self._change(live, _last_fence(live), asked, count)
+
     # --- placing -------------------------------------------------------------------------------------
 
     async def _created(self, workload: Workload, fence: Fence) -> Object:
         """The Deployment, made by us or by whoever came first."""
-        wanted = manifests.deployment(workload, self._settings, self._client.namespace, fence)
+        image = await self._image(workload)
+        wanted = manifests.deployment(workload, image, self._settings, self._client.namespace, fence)
         try:
             return await self._client.create(DEPLOYMENTS, wanted)
         except Moved:
             return await self._known(workload.release)
+
+    async def _image(self, workload: Workload) -> str:
+        if self._images is None:
+            return self._settings.image(workload)
+        return await self._images.publish(workload.service, workload.artifact)
 
     async def _completed(self, workload: Workload, live: Object, fence: Fence) -> Object:
         """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""
@@ -275,15 +324,28 @@ async def _until_unmoved(once: Callable[[], Awaitable[T]]) -> T:
 def _check(live: Object, fence: Fence) -> None:
     """`Conflict` if the release is not this fence's, or a higher one has been here."""
     _check_ours(DEPLOYMENTS, live)
-    labels, name = live["metadata"]["labels"], live["metadata"]["name"]
-    scope = f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}"
-    if scope != fence.scope:
-        raise Conflict(f"{name} belongs to {scope}, the fence to {fence.scope}", where=name)
-    highest = int(live["metadata"].get("annotations", {}).get(FENCE, "0"))
-    if fence.number < highest:
+    last, name = _last_fence(live), live["metadata"]["name"]
+    if last.scope != fence.scope:
+        raise Conflict(f"{name} belongs to {last.scope}, the fence to {fence.scope}", where=name)
+    if fence.number < last.number:
         raise Conflict(
-            f"fence {fence.number} is stale: {highest} has been seen", where=f"{fence.scope}: {fence.key}"
+            f"fence {fence.number} is stale: {last.number} has been seen", where=f"{fence.scope}: {fence.key}"
         )
+
+
+def _last_fence(live: Object) -> Fence:
+    """The highest that was here."""
+    labels, annotations = live["metadata"]["labels"], live["metadata"].get("annotations", {})
+    scope = f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}"
+    return Fence(scope, int(annotations.get(FENCE, "0")), "tend")
+
+
+def _is_due(live: Object) -> bool:
+    """Whether fewer copies are asked for by now than were at first. What is not complete has none yet."""
+    if COMPLETE not in live["metadata"].get("annotations", {}):
+        return False
+    asked = manifests.read_asked(live)
+    return asked.at(time.time()).replicas < asked.replicas
 
 
 def _check_ours(kind: Kind, found: Object) -> None:

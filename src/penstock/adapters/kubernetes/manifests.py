@@ -58,21 +58,27 @@ LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
 @dataclass(frozen=True)
 class Settings:
-    """Where releases go. *images* is the prefix under which the registry has them, by service:
-    ``registry.example/shop`` + ``/catalog@sha256:…``. *neighbour* is where a callee is found, with
+    """Where releases go. *images* is the prefix under which the registry has them already, by service:
+    ``registry.example/shop`` + ``/catalog@sha256:…`` (where an `Images` puts them there, it says so).
+    *neighbour* is where a callee is found, with
     ``{service}`` and ``{namespace}`` in it. *pull_secrets* are names of Secrets that are in the namespace
     already."""
 
-    images: str
+    images: str = ""
     namespace: str = ""
     neighbour: str = "{service}.{namespace}.svc:80"
     pull_secrets: tuple[str, ...] = field(default=())
 
     def image(self, workload: Workload) -> str:
+        if not self.images:
+            move = "name a registry, or the prefix under which it has them"
+            raise Invalid("nobody says where images are", where=workload.release, next_move=move)
         return f"{self.images.rstrip('/')}/{workload.service}@{workload.artifact}"
 
-    def address(self, callee: str, namespace: str) -> str:
-        return self.neighbour.format(service=callee, namespace=namespace)
+    def address(self, callee: str, workload: Workload, namespace: str) -> str:
+        """Where *workload* finds a callee."""
+        named = {"service": callee, "environment": workload.environment, "namespace": namespace}
+        return self.neighbour.format(**named)
 
 
 @dataclass(frozen=True)
@@ -106,7 +112,7 @@ def check(workload: Workload) -> None:
             )
 
 
-def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fence) -> Object:
+def deployment(workload: Workload, image: str, settings: Settings, namespace: str, fence: Fence) -> Object:
     """Paused: what its copies need is made after it, because it is to own that. With no copies it would count
     as complete, and what never came up could not be told from what once served."""
     labels = _labels(workload)
@@ -128,7 +134,7 @@ def deployment(workload: Workload, settings: Settings, namespace: str, fence: Fe
             "progressDeadlineSeconds": max(1, math.ceil(workload.start_seconds)),
             "template": {
                 "metadata": {"labels": labels},
-                "spec": _pod(workload, settings, namespace),
+                "spec": _pod(workload, image, settings, namespace),
             },
         },
     }
@@ -234,7 +240,7 @@ def _metadata(workload: Workload, owner: Object) -> Object:
     }
 
 
-def _pod(workload: Workload, settings: Settings, namespace: str) -> Object:
+def _pod(workload: Workload, image: str, settings: Settings, namespace: str) -> Object:
     grace = LEAVE_SECONDS + max(1, math.ceil(workload.drain_seconds))
     pull = [{"name": name} for name in settings.pull_secrets]
     lost = [
@@ -258,12 +264,12 @@ def _pod(workload: Workload, settings: Settings, namespace: str) -> Object:
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "tolerations": lost,
-        "containers": [_container(workload, settings, namespace)],
+        "containers": [_container(workload, image, settings, namespace)],
         **({"imagePullSecrets": pull} if pull else {}),
     }
 
 
-def _container(workload: Workload, settings: Settings, namespace: str) -> Object:
+def _container(workload: Workload, image: str, settings: Settings, namespace: str) -> Object:
     liveness = workload.liveness
     probes: Object = {"readinessProbe": {**_way(workload, workload.health_path), "periodSeconds": 1}}
     if liveness.path:
@@ -282,7 +288,7 @@ def _container(workload: Workload, settings: Settings, namespace: str) -> Object
     resources = _resources(workload)
     return {
         "name": CONTAINER,
-        "image": settings.image(workload),
+        "image": image,
         "imagePullPolicy": "IfNotPresent",  # a digest never means something else
         "command": list(workload.command),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
@@ -310,7 +316,7 @@ def _variables(workload: Workload, settings: Settings, namespace: str) -> list[O
     found.pop(MASKED, None)
     for callee in workload.calls:
         name = callee.upper().replace("-", "_") + "_URL"
-        found[name] = {"value": f"http://{settings.address(callee, namespace)}"}
+        found[name] = {"value": f"http://{settings.address(callee, workload, namespace)}"}
     found |= {"HOST": {"value": "0.0.0.0"}, "PORT": {"value": str(PORT)}}
     return [{"name": name, **source} for name, source in found.items()]
 

@@ -82,11 +82,13 @@ def placement(seen: Seen) -> Placement:
     return Placement(
         release=workload.release,
         instances=tuple(instances),
-        egress=tuple(Egress(name, seen.settings.address(name, namespace)) for name in workload.calls),
+        egress=tuple(
+            Egress(name, seen.settings.address(name, workload, namespace)) for name in workload.calls
+        ),
         isolation=Isolation.CONTAINER,
         reason=next((reason for _, reason in told if reason), seen.cut),
         health_path=workload.health_path,
-        advisory=("open_files",) if workload.limits.open_files else (),
+        advisory=_advisory(workload),
         drain_seconds=workload.drain_seconds,
         admission=workload.admission,
         breakers=workload.breakers,
@@ -97,6 +99,12 @@ def placement(seen: Seen) -> Placement:
         scaling=workload.scaling,
         protocol=workload.protocol,
     )
+
+
+def _advisory(workload: Workload) -> tuple[str, ...]:
+    """What was declared and does nothing here: nobody has told how many requests a copy has at once."""
+    asked = {"open_files": workload.limits.open_files, "scaling": workload.scaling.in_flight}
+    return tuple(name for name, value in asked.items() if value)
 
 
 def _proven(slices: Collection[Object]) -> set[str]:

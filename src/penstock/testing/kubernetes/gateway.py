@@ -14,7 +14,7 @@ from typing import Any
 
 from penstock.testing.kubernetes.api import Api, now
 from penstock.testing.kubernetes.cluster import FakeCluster
-from penstock.testing.kubernetes.dataplane import DataPlane, Way
+from penstock.testing.kubernetes.dataplane import DataPlane, Way, seconds_of
 from penstock.testing.kubernetes.kinds import SERVICES, FakeKind, Object
 from penstock.testing.kubernetes.shapes import ANY, METADATA
 
@@ -128,7 +128,8 @@ class RoutePlane(DataPlane):
                 share = 1000 * fraction["numerator"] / fraction.get("denominator", 100)
                 mirrored = (mirror["backendRef"]["name"], share)
         to = [(ref["name"], ref.get("weight", 1)) for ref in rule.get("backendRefs", [])]
-        return Way(to, [name.lower() for name in removed], mirrored)
+        seconds = seconds_of(rule.get("timeouts", {}).get("request", ""))
+        return Way(to, [name.lower() for name in removed], mirrored, seconds=seconds)
 
 
 class Gateways:
@@ -202,6 +203,12 @@ def use_gateway(cluster: FakeCluster, *, name: str = "public", port: int = 80) -
     found = Gateways()
     cluster.control(found.reconcile)
     return found
+
+
+def listen_at(cluster: FakeCluster, port: int, *, name: str = "public") -> None:
+    """Let the Gateway's listener have the port at which a proxy really listens."""
+    listener = {"name": "http", "protocol": "HTTP", "port": port}
+    cluster.edit(GATEWAYS.full, name, {"spec": {"listeners": [listener]}})
 
 
 def _services(route: Object) -> Iterator[str]:

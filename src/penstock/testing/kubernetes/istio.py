@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from penstock.testing.kubernetes.api import Api
 from penstock.testing.kubernetes.cluster import FakeCluster
-from penstock.testing.kubernetes.dataplane import DataPlane, Way
+from penstock.testing.kubernetes.dataplane import USUAL_RETRIES, DataPlane, Way, seconds_of
 from penstock.testing.kubernetes.kinds import FakeKind, Object
 from penstock.testing.kubernetes.shapes import ANY, METADATA
 
@@ -130,7 +130,9 @@ def _way(route: Object) -> Way:
     for mirror in route.get("mirrors", []):
         mirrored = (_service(mirror), 10 * mirror.get("percentage", {"value": 100})["value"])
     to = [(_service(one), one.get("weight", 0) or int(len(route["route"]) == 1)) for one in route["route"]]
-    return Way(to, [name.lower() for name in removed], mirrored)
+    retries = int(route.get("retries", {}).get("attempts", USUAL_RETRIES))
+    seconds = seconds_of(route.get("timeout", ""))
+    return Way(to, [name.lower() for name in removed], mirrored, seconds=seconds, retries=retries)
 
 
 def _service(one: Object) -> str:

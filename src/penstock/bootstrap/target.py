@@ -1,0 +1,125 @@
+"""Where releases run and users are led: this machine's node agent, or a cluster. One installation has one.
+
+Called by `control`, and by ``up``, which checks a cluster before it is used. Adapters are found by name. What
+a cluster must be looked after for, every process with a worker does: its driver says how they keep out of one
+another's way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from penstock.bootstrap.boundaries import around
+from penstock.bootstrap.home import Home
+from penstock.bootstrap.plugins import find, names, open_prometheus
+from penstock.cluster import Cluster
+from penstock.errors import Invalid, PenstockError
+from penstock.node.client import NodeClient, NodeMeter, NodeMetrics, NodePlatform, NodeRouter
+from penstock.ports import Meter, Metrics, Platform, Router
+
+log = logging.getLogger(__name__)
+
+#: Between two looks at what a cluster has too much of.
+LOOK_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class Target:
+    """*tend* does what has to be done now and then, unless somebody else does; *letting_go* is done at the
+    end. What runs goes on."""
+
+    router: Router
+    metrics: Metrics
+    platform: Platform
+    meters: Mapping[str, Meter]
+    tend: Callable[[], Awaitable[None]] | None = None
+    letting_go: tuple[Callable[[], Awaitable[None]], ...] = ()
+
+    @property
+    def powers(self) -> Mapping[str, object]:
+        """The ports, by the names that actions and checks ask for."""
+        ports = {"router": self.router, "metrics": self.metrics, "platform": self.platform}
+        return {**ports, "meters": self.meters}
+
+    async def close(self) -> None:
+        for let_go in self.letting_go:
+            await let_go()
+
+    async def look_after(self) -> None:
+        """Tend until cancelled. A trouble is told once, until there is another or none."""
+        told = ""
+        while self.tend is not None:
+            try:
+                await self.tend()
+                told = ""
+            except PenstockError as error:
+                if str(error) != told:
+                    log.error("the cluster is not looked after: %s", error)
+                told = str(error)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+def open_target(home: Home) -> Target:
+    """What the settings name."""
+    cluster = home.settings.cluster
+    return open_node(home) if cluster is None else open_cluster(home, cluster)
+
+
+def open_node(home: Home) -> Target:
+    """The node agent's ports, over its socket."""
+    node = NodeClient(home.node_socket)
+    own = NodeMeter(node)
+    return Target(
+        around("Router", NodeRouter(node)),
+        NodeMetrics(node),
+        around("Platform", NodePlatform(node)),
+        {"exposed": own, "logs": own, **_meters(home)},
+    )
+
+
+def open_cluster(home: Home, cluster: Cluster) -> Target:
+    """The drivers of a cluster; nothing is asked of it yet."""
+    platform, router, metrics = _drivers(cluster)
+    return Target(
+        around("Router", router),
+        metrics,
+        around("Platform", platform),
+        _meters(home),
+        platform.tend,
+        (platform.close, router.close, metrics.close),
+    )
+
+
+async def check_cluster(cluster: Cluster) -> None:
+    """Raise what keeps releases from running, or users from being led, in this cluster."""
+    platform, router, metrics = _drivers(cluster)
+    try:
+        await platform.check()
+        await router.check()
+    finally:
+        for driver in (platform, router, metrics):
+            await driver.close()
+
+
+def _drivers(cluster: Cluster) -> tuple[Any, Any, Any]:
+    """Platform, router and metrics. Any, as `find` gives them."""
+    router = find("router", cluster.router)
+    if not hasattr(router, "of"):
+        known = ", ".join(name for name in names("router") if hasattr(find("router", name), "of"))
+        raise Invalid(f"{cluster.router} leads nobody in a cluster; there are: {known}", where="router")
+    token = Path(cluster.metrics.token_file) if cluster.metrics.token_file else None
+    metrics = find("metrics", "istio")(cluster.metrics.prometheus, token)
+    return find("platform", "kubernetes").of(cluster), router.of(cluster), metrics
+
+
+def _meters(home: Home) -> dict[str, Meter]:
+    """By name, what is installed and counts metrics of services' own."""
+    found: dict[str, Meter] = {n: find("meter", n)() for n in names("meter") if n != "prometheus"}
+    if home.settings.prometheus is not None:
+        found["prometheus"] = open_prometheus(home.settings.prometheus)
+    return found

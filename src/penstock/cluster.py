@@ -1,0 +1,60 @@
+"""A cluster that releases run in, as an installation knows it: what ``cluster.yaml`` says.
+
+Kept in the settings, and handed to the adapters of a cluster when they are opened. `clusterfile` reads and
+checks it. Values, nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Images are put at *push* (a URL with the prefix), and pulled from *pull* (the prefix as nodes have it).
+    *auth* is a file with ``USER:PASSWORD``; "" is nobody's."""
+
+    push: str
+    pull: str = ""
+    auth: str = ""
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """What users come through: its *name* and *namespace*, a listener of it (*section*, "": all), and the
+    *host* name of each service there."""
+
+    name: str
+    host: str
+    namespace: str = ""
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The Prometheus that counts users, and the file with the token for it."""
+
+    prometheus: str
+    token_file: str = ""
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """All of the file. Paths are absolute once it is read; *router* is an entry-point name."""
+
+    images: Registry
+    gateway: Gateway
+    metrics: Counts
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+    pull_secrets: tuple[str, ...] = field(default=())
+    router: str = "gateway-api"
+    reach: str = ""
+    neighbour: str = ""
+
+    @property
+    def name(self) -> str:
+        """For people: where releases are."""
+        named = f"context {self.context}" if self.context else self.kubeconfig or "as the environment says"
+        return f"namespace {self.namespace}, {named}" if self.namespace else named

@@ -1,0 +1,106 @@
+"""``cluster.yaml``: reading where releases run instead of on this machine, with file and line in every error.
+
+Called by ``penstock up --cluster``, which keeps what it says. The documented reference is ``cluster.reference.yaml`` beside this file: it is decoded by the validator itself in
+the tests. Must not ask the cluster anything.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import yaml
+
+from penstock.cluster import Cluster
+from penstock.config import MAX_BYTES, line_of, parse
+from penstock.errors import Invalid
+
+REFERENCE = "the documented reference: penstock doctor --reference cluster"
+#: As a cluster takes names.
+LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+#: What is filled in, and what must be told apart.
+PLACES = ("service", "environment", "namespace")
+
+
+def load_cluster(path: Path) -> Cluster:
+    """What a file says, complete. `Invalid` with file and line."""
+    try:
+        with path.open("rb") as file:
+            source = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Invalid(f"cannot be read: {error.strerror}", where=str(path), next_move=REFERENCE) from error
+    given = parse(Cluster, source, path.name, REFERENCE)
+    try:
+        return _completed(_checked(given), path.absolute().parent)
+    except Invalid as error:
+        line = line_of(yaml.compose(source, Loader=yaml.SafeLoader), error.where)
+        said = f"{error.where}: {error.what}"
+        raise Invalid(said, where=f"{path.name}:{line}", next_move=error.next_move or REFERENCE) from error
+
+
+def _checked(given: Cluster) -> Cluster:
+    """The same; `Invalid` for what can be none."""
+    for where, url in (("images.push", given.images.push), ("metrics.prometheus", given.metrics.prometheus)):
+        _check_url(where, url)
+    if given.reach:
+        _check_url("reach", given.reach)
+    if "://" in given.images.pull:
+        raise Invalid("a prefix as a node takes it has no scheme", where="images.pull")
+    if given.context and not given.kubeconfig:
+        raise Invalid("a context of which file?", where="context", next_move="name it: kubeconfig: FILE")
+    named = {"namespace": given.namespace, "gateway.namespace": given.gateway.namespace}
+    named |= {"gateway.name": given.gateway.name or "?"}
+    for where, name in named.items():
+        if name and not LABEL.fullmatch(name):
+            raise Invalid(f"{name!r} is not a name (lower-case letters, digits, dashes)", where=where)
+    _check_pattern("gateway.host", given.gateway.host, port=False)
+    if given.neighbour:
+        _check_pattern("neighbour", given.neighbour, port=True)
+    return given
+
+
+def _check_url(where: str, url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment:
+        raise Invalid(f"{url!r} is no http or https URL", where=where)
+    if parts.username or parts.password:
+        raise Invalid("a password has no place in it", where=where)
+
+
+def _check_pattern(where: str, pattern: str, *, port: bool) -> None:
+    """A host name with ``{service}`` in it; two services must not have one name."""
+    filled = pattern
+    for name in PLACES:
+        filled = filled.replace(f"{{{name}}}", name)
+    host, colon, number = filled.partition(":")
+    if "{service}" not in pattern:
+        raise Invalid("every service would have the same one", where=where, next_move="put {service} into it")
+    if not all(LABEL.fullmatch(part) for part in host.split(".")):
+        raise Invalid(f"{pattern!r} is no host name", where=where)
+    if port != (bool(colon) and number.isdecimal() and 0 < int(number) < 65536):
+        what = "HOST:PORT" if port else "a host name, without a port"
+        raise Invalid(f"{pattern!r} is not {what}", where=where)
+
+
+def _completed(given: Cluster, folder: Path) -> Cluster:
+    """With what follows from the rest, and whole paths."""
+
+    def whole(path: str) -> str:
+        return str((folder / Path(path).expanduser()).absolute()) if path else ""
+
+    images = given.images
+    push = urlsplit(images.push)
+    pull = images.pull or f"{push.netloc}{push.path}".rstrip("/")
+    return replace(
+        given,
+        images=replace(images, pull=pull, auth=whole(images.auth)),
+        metrics=replace(given.metrics, token_file=whole(given.metrics.token_file)),
+        kubeconfig=whole(given.kubeconfig),
+        neighbour=given.neighbour or f"{given.gateway.host}:80",
+    )

@@ -1,0 +1,236 @@
+"""What an installation that delivers to a cluster asks of its drivers besides the ports: to be opened by its
+file, to be checked before it is used, to be looked after, and to be reached where users do not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from penstock.adapters.gateway_api import GatewayApi
+from penstock.adapters.istio import Istio
+from penstock.adapters.kubernetes import Kubernetes
+from penstock.checks.preview import dark
+from penstock.checks.sending import Ask, Target
+from penstock.cluster import Cluster, Counts, Gateway, Registry
+from penstock.core.fence import Fence
+from penstock.core.traffic import TrafficState
+from penstock.core.workload import Later, Workload
+from penstock.errors import Invalid, PenstockError, Refused, Unavailable
+from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
+from penstock.testing.kubernetes.gateway import use_gateway
+from penstock.testing.kubernetes.istio import use_istio
+
+ARTIFACT = "sha256:" + "1" * 64
+FENCE = Fence("web/production", 3, "key")
+WORKLOAD = Workload("web", "production", "web-1", ARTIFACT, ("serve",), replicas=3, drain_seconds=0.1)
+SECONDS = 20.0
+
+
+@pytest.fixture
+async def fake() -> AsyncIterator[FakeCluster]:
+    async with FakeCluster(speed=20.0) as fake:
+        fake.kubelet.behaviours[f"registry.test/shop/web@{ARTIFACT}"] = Behaviour()
+        yield fake
+
+
+@pytest.fixture
+def named(fake: FakeCluster, tmp_path: Path) -> Cluster:
+    return Cluster(
+        images=Registry("http://registry.test/shop", "registry.test/shop"),
+        gateway=Gateway("public", "{service}.example.org"),
+        metrics=Counts("http://127.0.0.1:1"),
+        kubeconfig=str(fake.kubeconfig(tmp_path)),
+        reach="http://127.0.0.1:8001",
+        neighbour="{service}.example.org:80",
+    )
+
+
+# --- looked after -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def workers(named: Cluster) -> AsyncIterator[tuple[Kubernetes, Kubernetes]]:
+    both = Kubernetes.of(named), Kubernetes.of(named)
+    yield both
+    for worker in both:
+        await worker.close()
+
+
+async def until_able(platform: Kubernetes, count: int) -> None:
+    async with asyncio.timeout(SECONDS):
+        while not (found := await platform.observe("web-1")) or (found.able, len(found.instances)) != (
+            count,
+            count,
+        ):
+            await asyncio.sleep(0.01)
+
+
+def replicas(fake: FakeCluster) -> int:
+    found = fake.api.storage.get("deployments.apps", "default", "web-1")
+    assert found is not None
+    return int(found["spec"]["replicas"])
+
+
+async def test_copies_go_once_fewer_are_asked_for_whoever_looks(
+    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+) -> None:
+    one, other = workers
+    await one.place(WORKLOAD, fence=FENCE)
+    await until_able(one, 3)
+    await until_able(other, 3)
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.3), Later(0, 3600.0)))
+    await asyncio.gather(one.tend(), other.tend())
+    assert replicas(fake) == 3, "not yet"
+    async with asyncio.timeout(SECONDS):
+        while replicas(fake) == 3:
+            await asyncio.gather(one.tend(), other.tend())
+            await asyncio.sleep(0.02)
+    await until_able(other, 1)
+    left = await other.observe("web-1")
+    assert left is not None
+    assert (left.asked, [later.replicas for later in left.later]) == (1, [0])
+    with pytest.raises(PenstockError, match="fence 2 is stale: 3 has been seen"):
+        await other.scale("web-1", 3, fence=replace(FENCE, number=2))
+
+
+async def test_nothing_is_asked_while_nothing_is_due(
+    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+) -> None:
+    one, _ = workers
+    await one.place(WORKLOAD, fence=FENCE)
+    await until_able(one, 3)
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 3600.0),))
+    await fake.settled()
+    before = len(fake.asked)
+    for _ in range(50):
+        await one.tend()
+    assert len(fake.asked) == before
+
+
+async def test_whoever_comes_second_leaves_it_and_comes_back(
+    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+) -> None:
+    one, _ = workers
+    await one.place(WORKLOAD, fence=FENCE)
+    await until_able(one, 3)
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0),))
+    fake.fail(Fault("patch", "deployments", status=409, message="the object has been modified"))
+    await one.tend()
+    assert replicas(fake) == 3
+    fake.heal()
+    fake.edit("deployments.apps", "web-1", {"metadata": {"labels": {"seen": "yes"}}})  # as whoever came first
+    async with asyncio.timeout(SECONDS):
+        while replicas(fake) != 1:
+            await one.tend()
+            await asyncio.sleep(0.01)
+
+
+async def test_a_number_that_somebody_else_has_set_is_asked_about_once(
+    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+) -> None:
+    one, _ = workers
+    await one.place(WORKLOAD, fence=FENCE)
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0),))
+    fake.edit("deployments.apps", "web-1", {"spec": {"replicas": 5}}, manager="kubectl-scale")
+    await until_able(one, 5)
+    await fake.settled()
+    for _ in range(20):
+        await one.tend()
+        await asyncio.sleep(0.005)
+    assert replicas(fake) == 5
+    before = len(fake.asked)
+    for _ in range(20):
+        await one.tend()
+    assert len(fake.asked) == before
+
+
+# --- checked before it is used ----------------------------------------------------------------------------
+
+
+async def check(driver: Kubernetes | GatewayApi | Istio) -> None:
+    try:
+        await driver.check()
+    finally:
+        await driver.close()
+
+
+async def test_a_cluster_that_has_it_all_is_taken(fake: FakeCluster, named: Cluster) -> None:
+    use_gateway(fake)
+    use_istio(fake)
+    for driver in (Kubernetes, GatewayApi, Istio):
+        await check(driver.of(named))
+
+
+async def test_an_api_that_is_away_is_told(fake: FakeCluster, named: Cluster) -> None:
+    await fake.disconnect()
+    for driver in (Kubernetes, GatewayApi, Istio):
+        with pytest.raises(Unavailable, match="does not answer"):
+            await check(driver.of(named))
+
+
+async def test_a_kind_that_the_cluster_does_not_know_is_named(fake: FakeCluster, named: Cluster) -> None:
+    with pytest.raises(Invalid, match=r"does not know httproutes\.gateway\.networking") as caught:
+        await check(GatewayApi.of(named))
+    assert "install what brings the CRD of HTTPRoute" in caught.value.next_move
+    with pytest.raises(Invalid, match=r"does not know virtualservices\.networking"):
+        await check(Istio.of(named))
+
+
+async def test_a_right_that_is_missing_is_named(fake: FakeCluster, named: Cluster) -> None:
+    use_gateway(fake)
+    fake.allow([])
+    with pytest.raises(Refused, match=r"list on deployments\.apps in namespace default"):
+        await check(Kubernetes.of(named))
+    with pytest.raises(Refused, match=r"list on httproutes\.gateway\.networking\.k8s\.io"):
+        await check(GatewayApi.of(named))
+
+
+async def test_a_gateway_or_listener_that_is_not_there_is_named(fake: FakeCluster, named: Cluster) -> None:
+    use_gateway(fake)
+    with pytest.raises(Invalid, match="there is no such Gateway") as caught:
+        await check(GatewayApi.of(replace(named, gateway=replace(named.gateway, name="private"))))
+    assert caught.value.where.endswith("default/private")
+    with pytest.raises(Invalid, match="no listener 'https'"):
+        await check(GatewayApi.of(replace(named, gateway=replace(named.gateway, section="https"))))
+
+
+# --- reached where users do not ---------------------------------------------------------------------------
+
+
+async def test_a_dark_release_is_asked_for_at_another_address_by_the_name_that_users_have() -> None:
+    asked: list[bytes] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        users = TrafficState("web", "production", address="http://web.example.org", preview_token="t")
+        way = dark(replace(users, reach=f"http://127.0.0.1:{port}"), "web-2")
+        assert (await Target(way.address, headers=way.headers).ask(Ask(path="/"))).status == 200
+    (request,) = asked
+    assert request.count(b"\r\nHost: ") == 1
+    assert b"\r\nHost: web.example.org\r\n" in request
+    assert b"\r\npenstock-release: web-2\r\n" in request
+    assert dark(users, "web-2").address == "http://web.example.org"
+    assert "Host" not in dark(users, "web-2").headers
+
+
+async def test_a_router_says_where_it_is_reached(
+    fake: FakeCluster, named: Cluster, workers: tuple[Kubernetes, Kubernetes]
+) -> None:
+    use_gateway(fake)
+    placed = await workers[0].place(WORKLOAD, fence=FENCE)
+    router = GatewayApi.of(named)
+    try:
+        known = await router.read("web", "production")
+        state = await router.apply(known.exposing(replace(placed.backend, addresses=())), fence=FENCE)
+    finally:
+        await router.close()
+    assert (state.address, state.reach) == ("http://web.example.org", "http://127.0.0.1:8001")

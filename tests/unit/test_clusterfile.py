@@ -1,0 +1,100 @@
+"""The file of a cluster: the documented reference is the validator's own example; errors name their line."""
+
+from __future__ import annotations
+
+from dataclasses import fields, is_dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from penstock.cluster import Cluster
+from penstock.clusterfile import load_cluster
+from penstock.errors import Invalid
+
+REFERENCE = (files("penstock") / "cluster.reference.yaml").read_text()
+LEAST = """\
+images: {push: "http://127.0.0.1:5000/shop/"}
+gateway: {name: public, host: "{service}.{environment}.example.org"}
+metrics: {prometheus: "http://prometheus:9090"}
+"""
+
+
+def load(folder: Path, text: str) -> Cluster:
+    path = folder / "cluster.yaml"
+    path.write_text(text)
+    return load_cluster(path)
+
+
+def test_the_reference_is_valid_and_names_every_field(tmp_path: Path) -> None:
+    cluster = load(tmp_path, REFERENCE)
+    for value in (cluster, *(part for part in vars(cluster).values() if is_dataclass(part))):
+        for field in fields(value):  # type: ignore[arg-type]
+            assert f"{field.name}:" in REFERENCE, f"{field.name} is not documented"
+            assert getattr(value, field.name), f"{field.name} is not shown"
+
+
+def test_what_is_left_out_follows_from_the_rest(tmp_path: Path) -> None:
+    cluster = load(tmp_path, LEAST)
+    assert cluster.images.pull == "127.0.0.1:5000/shop"
+    assert cluster.neighbour == "{service}.{environment}.example.org:80"
+    assert (cluster.router, cluster.reach, cluster.kubeconfig) == ("gateway-api", "", "")
+
+
+def test_paths_are_those_beside_the_file(tmp_path: Path) -> None:
+    cluster = load(tmp_path, LEAST + "kubeconfig: access/kubeconfig\n")
+    assert cluster.kubeconfig == str(tmp_path / "access/kubeconfig")
+    assert load(tmp_path, LEAST + "kubeconfig: ~/config\n").kubeconfig == str(Path.home() / "config")
+
+
+#: What is said, the line where it is, and what is wrong there.
+WRONG = (
+    ("namspace: shop", 4, "namspace"),
+    ("namespace: 5", 4, "namespace"),
+    ("namespace: Shop_1", 4, "'Shop_1' is not a name"),
+    ("context: prod", 4, "a context of which file?"),
+    ("reach: 10.0.0.5", 4, "'10.0.0.5' is no http or https URL"),
+    ("reach: http://[::1", 4, "is no http or https URL"),
+    ("reach: http://me:secret@10.0.0.5", 4, "a password has no place in it"),
+    ("neighbour: catalog:80", 4, "every service would have the same one"),
+    ("neighbour: '{service}.shop.svc'", 4, "is not HOST:PORT"),
+    ("pull_secrets: registry", 4, "pull_secrets"),
+)
+
+
+@pytest.mark.parametrize(("line", "at", "says"), WRONG)
+def test_what_is_wrong_is_told_with_its_line_and_the_next_move(
+    tmp_path: Path, line: str, at: int, says: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(tmp_path, f"{LEAST}{line}\n")
+    assert says in caught.value.what
+    assert caught.value.where == f"cluster.yaml:{at}"
+    assert caught.value.next_move
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        (
+            "http://127.0.0.1:5000/shop/",
+            "127.0.0.1:5000/shop",
+            "images.push: '127.0.0.1:5000/shop' is no http",
+        ),
+        ("{service}.{environment}.example.org", "shop.example.org", "every service would have the same one"),
+        ("{service}.{environment}.example.org", "{service}.example.org:80", "without a port"),
+        ("{service}.{environment}.example.org", "{service}.{cluster}.org", "is no host name"),
+        ("name: public", "name: ''", "gateway.name"),
+        ('metrics: {prometheus: "http://prometheus:9090"}', "", "metrics"),
+    ],
+)
+def test_what_it_cannot_do_without_is_asked_for(tmp_path: Path, before: str, after: str, says: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(tmp_path, LEAST.replace(before, after))
+    assert says in caught.value.what
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Invalid, match="No such file") as caught:
+        load_cluster(tmp_path / "absent.yaml")
+    assert caught.value.where == str(tmp_path / "absent.yaml")
