@@ -56,6 +56,7 @@ COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
 	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra rego requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra local --extra postgres -c requirements/dev.txt -o requirements/image.txt
 	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
 	@$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 

@@ -64,6 +64,7 @@ from penstock.ledger.signatures import signed_by
 from penstock.manifests.carry import carry
 from penstock.policyfile import parse_policy
 from penstock.policytests import load_tests
+from penstock.server import podimages
 from penstock.server.guard import OPEN, Guard
 from penstock.slofile import parse_slo
 
@@ -389,3 +390,7 @@ def rego(data: bytes) -> None:
         check(data.decode("utf-8", "replace"))
     except Flaw as flaw:
         raise Invalid(str(flaw)) from flaw
+
+
+def admission_review(data: bytes) -> None:
+    podimages.images(podimages.open_review(data))

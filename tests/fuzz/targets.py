@@ -14,6 +14,7 @@ from pathlib import Path
 from fuzz import proof
 from fuzz.meters import counter_selector, exposed_counter, log_lines, prometheus_answer
 from fuzz.parsers import (
+    admission_review,
     any_report,
     archive,
     backup,
@@ -106,6 +107,10 @@ other 1.5
 ANSWER = b"""{"status": "success", "data": {"resultType": "vector", "result": [
   {"metric": {"release": "shop-1"}, "value": [1700000000.5, "41"]}]}}"""
 
+REVIEW = b"""{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "1",
+  "operation": "CREATE", "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
+  "object": {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "a@sha256:00"}]}}}}}}"""
+
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
     Target("statement", statement, tuple(e.payload for e in proof.ENVELOPES)),
@@ -147,6 +152,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("log-lines", log_lines, (b'{"level": "error"}\n{"level": 50}\nan ERROR\n',)),
     Target("prometheus-answer", prometheus_answer, (ANSWER,)),
+    Target("admission-review", admission_review, (REVIEW,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}

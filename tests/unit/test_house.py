@@ -201,7 +201,7 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert [c for page in pages() for c in dead_links(page)] == []
 
 
-@pytest.mark.parametrize("lock", ["runtime", "dev", "oracle", "fuzz"])
+@pytest.mark.parametrize("lock", ["runtime", "dev", "image", "oracle", "fuzz"])
 def test_a_lock_has_a_hash_for_everything_and_no_address(lock: str) -> None:
     text = (ROOT / f"requirements/{lock}.txt").read_text()
     packages = re.split(r"\n(?=[a-z])", text)

@@ -116,6 +116,7 @@ POD_SPEC: Shape = {
         "runAsUser": int,
         "runAsGroup": int,
         "fsGroup": int,
+        "fsGroupChangePolicy": str,
         "seccompProfile": {"type": str, "localhostProfile": str},
     },
     "imagePullSecrets": [{"name": str}],
