@@ -140,7 +140,7 @@ def test_the_image_holds_nothing_that_is_not_locked_and_is_nobodys() -> None:
     ]
     assert len(installs) == 4
     assert [line for line in installs if "--require-hashes" not in line and "--no-deps" not in line] == []
-    assert steps[-3] == "USER 65532:65532"
+    assert steps[-4] == "USER 65532:65532"
     assert pod()["securityContext"]["runAsUser"] == 65532
     for line in steps:
         if line.startswith("COPY") and "--from" not in line:
