@@ -7,7 +7,7 @@ must stay cheap however long the history is: steps are counted as they happen, n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.core.pipeline import Record, State
@@ -38,15 +38,19 @@ FAILED_ATTEMPTS = "failed-attempts"
 # --- counting, in the transaction of what is counted --------------------------------------------------
 
 
-async def step_done(tx: Transaction, record: Record) -> None:
-    """Count a step that was performed and recorded, with the time it took."""
-    seconds = max(0.0, record.ended - record.began)
-    bucket = sum(bound < seconds for bound in BOUNDS)
+async def steps_done(tx: Transaction, records: Sequence[Record]) -> None:
+    """Count steps that were performed and recorded, with the time that they took."""
+    rows: dict[tuple[str, str, int], list[float]] = {}  # a row may be changed once in a statement
+    for record in records:
+        seconds = max(0.0, record.ended - record.began)
+        bucket = sum(bound < seconds for bound in BOUNDS)
+        rows.setdefault((record.intent.verb, record.state.value, bucket), []).append(seconds)
     await tx.execute(
-        "INSERT INTO steps (verb, result, bucket, count, seconds) VALUES (?, ?, ?, 1, ?) "
+        "INSERT INTO steps (verb, result, bucket, count, seconds) "
+        f"VALUES {', '.join(['(?, ?, ?, ?, ?)'] * len(rows))} "
         "ON CONFLICT (verb, result, bucket) DO UPDATE "
-        "SET count = steps.count + 1, seconds = steps.seconds + excluded.seconds",
-        (record.intent.verb, record.state.value, bucket, seconds),
+        "SET count = steps.count + excluded.count, seconds = steps.seconds + excluded.seconds",
+        tuple(value for row, took in rows.items() for value in (*row, len(took), sum(took))),
     )
 
 
