@@ -1,8 +1,9 @@
 """What the engine counts: deliveries, queues, steps, attempts, take-overs. May write SQL, like the journal.
 
 Called by the journal, which counts in the transaction that commits what is counted (so a count survives a
-crash exactly if what it counts does), and by the server, which reads it all for ``GET /metrics``. Reading
-must stay cheap however long the history is: steps are counted as they happen, never again from the records.
+crash exactly if what it counts does), and by the server, for ``GET /metrics`` and its list of services.
+Reading must stay cheap however long the history is: steps are counted as they happen, never again from the
+records.
 """
 
 from __future__ import annotations
@@ -115,6 +116,17 @@ async def read(tx: Transaction, lease_seconds: float) -> Numbers:
         failed_attempts={label: n for (name, label), n in by_name.items() if name == FAILED_ATTEMPTS},
         take_overs=by_name.get((TAKE_OVERS, ""), 0),
     )
+
+
+async def places(tx: Transaction, newest: int) -> set[tuple[str, str]]:
+    """Service and environment of each of the *newest* so many deliveries, which are not read for it."""
+    rows = await tx.execute(
+        "SELECT DISTINCT scope FROM (SELECT scope FROM deliveries ORDER BY seq DESC LIMIT ?) AS newest",
+        (newest,),
+    )
+    return {
+        (service, environment) for service, _, environment in (str(row[0]).rpartition("/") for row in rows)
+    }
 
 
 async def _queues(tx: Transaction, now: float) -> dict[str, float]:

@@ -144,3 +144,10 @@ async def test_a_whole_delivery_leaves_as_many_steps_as_records(stage_: Stage) -
     assert sum(sum(steps.buckets) for steps in found.steps) == len(records) > 5
     assert found.failed_attempts == {"build": 1}
     assert found.deliveries["success"] == 1
+
+
+async def test_places_are_those_of_the_newest_deliveries_each_once(stage_: Stage) -> None:
+    for delivery, service in (("a-1", "a"), ("b-1", "b"), ("c-1", "c"), ("c-2", "c")):
+        await stage_.queue(delivery, service)
+    async with stage_.store.transaction(write=False) as tx:
+        assert await numbers.places(tx, 3) == {("b", "production"), ("c", "production")}
