@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from fakes.images import FakeImages
+from penstock.adapters._kubernetes import Access
 from penstock.adapters.gateway_api import GatewayApi
 from penstock.adapters.istio import Istio
-from penstock.adapters.kubernetes import Kubernetes
+from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.checks.preview import dark
 from penstock.checks.sending import Ask, Target
 from penstock.cluster import Cluster, Counts, Gateway, Registry
@@ -53,8 +55,8 @@ def named(fake: FakeCluster, tmp_path: Path) -> Cluster:
 
 
 @pytest.fixture
-async def workers(named: Cluster) -> AsyncIterator[tuple[Kubernetes, Kubernetes]]:
-    both = Kubernetes.of(named), Kubernetes.of(named)
+async def workers(named: Cluster) -> AsyncIterator[tuple[Kubernetes, ...]]:
+    both = tuple(Kubernetes(Settings("registry.test/shop"), Access.of(named)) for _ in range(2))
     yield both
     for worker in both:
         await worker.close()
@@ -76,7 +78,7 @@ def replicas(fake: FakeCluster) -> int:
 
 
 async def test_copies_go_once_fewer_are_asked_for_whoever_looks(
-    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+    fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, other = workers
     await one.place(WORKLOAD, fence=FENCE)
@@ -98,7 +100,7 @@ async def test_copies_go_once_fewer_are_asked_for_whoever_looks(
 
 
 async def test_nothing_is_asked_while_nothing_is_due(
-    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+    fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
     await one.place(WORKLOAD, fence=FENCE)
@@ -112,7 +114,7 @@ async def test_nothing_is_asked_while_nothing_is_due(
 
 
 async def test_whoever_comes_second_leaves_it_and_comes_back(
-    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+    fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
     await one.place(WORKLOAD, fence=FENCE)
@@ -130,7 +132,7 @@ async def test_whoever_comes_second_leaves_it_and_comes_back(
 
 
 async def test_a_number_that_somebody_else_has_set_is_asked_about_once(
-    fake: FakeCluster, workers: tuple[Kubernetes, Kubernetes]
+    fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
     await one.place(WORKLOAD, fence=FENCE)
@@ -151,6 +153,15 @@ async def test_a_number_that_somebody_else_has_set_is_asked_about_once(
 # --- checked before it is used ----------------------------------------------------------------------------
 
 
+def platform(named: Cluster) -> Kubernetes:
+    """Nothing is published here."""
+    return Kubernetes.of(named, FakeImages(Path("/nowhere")))
+
+
+#: All that is asked before a cluster is used.
+OPENED = (platform, GatewayApi.of, Istio.of)
+
+
 async def check(driver: Kubernetes | GatewayApi | Istio) -> None:
     try:
         await driver.check()
@@ -161,15 +172,15 @@ async def check(driver: Kubernetes | GatewayApi | Istio) -> None:
 async def test_a_cluster_that_has_it_all_is_taken(fake: FakeCluster, named: Cluster) -> None:
     use_gateway(fake)
     use_istio(fake)
-    for driver in (Kubernetes, GatewayApi, Istio):
-        await check(driver.of(named))
+    for opened in OPENED:
+        await check(opened(named))
 
 
 async def test_an_api_that_is_away_is_told(fake: FakeCluster, named: Cluster) -> None:
     await fake.disconnect()
-    for driver in (Kubernetes, GatewayApi, Istio):
+    for opened in OPENED:
         with pytest.raises(Unavailable, match="does not answer"):
-            await check(driver.of(named))
+            await check(opened(named))
 
 
 async def test_a_kind_that_the_cluster_does_not_know_is_named(fake: FakeCluster, named: Cluster) -> None:
@@ -184,7 +195,7 @@ async def test_a_right_that_is_missing_is_named(fake: FakeCluster, named: Cluste
     use_gateway(fake)
     fake.allow([])
     with pytest.raises(Refused, match=r"list on deployments\.apps in namespace default"):
-        await check(Kubernetes.of(named))
+        await check(platform(named))
     with pytest.raises(Refused, match=r"list on httproutes\.gateway\.networking\.k8s\.io"):
         await check(GatewayApi.of(named))
 
@@ -223,7 +234,7 @@ async def test_a_dark_release_is_asked_for_at_another_address_by_the_name_that_u
 
 
 async def test_a_router_says_where_it_is_reached(
-    fake: FakeCluster, named: Cluster, workers: tuple[Kubernetes, Kubernetes]
+    fake: FakeCluster, named: Cluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     use_gateway(fake)
     placed = await workers[0].place(WORKLOAD, fence=FENCE)

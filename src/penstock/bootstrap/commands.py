@@ -170,7 +170,7 @@ def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | Non
                 where="--cluster",
                 next_move="set PENSTOCK_HOME to another folder for the cluster",
             )
-        asyncio.run(check_cluster(chosen))
+        asyncio.run(check_cluster(home, chosen))
     if chosen is not None and wanted.ingress is not None:
         raise Invalid("users come through the cluster's gateway", where="--ingress-port")
     return chosen
