@@ -3,8 +3,8 @@
     benchmarks/registry.py [--json FILE] [--megabytes N]
 
 The registry is Debian's docker-registry on this machine; the loop holds each blob in memory, checks nothing,
-and asks nothing before. Both push the same images in turn, a new one each time; of each, the best time counts.
-Requests are counted at a registry by hand.
+and asks nothing before. Both push the same images in turn, a new one each time; the best time of each counts,
+for the machine may have other work. Requests are counted at a registry by hand.
 """
 
 from __future__ import annotations
