@@ -16,6 +16,7 @@ from fakes.image import put_image
 from fakes.registry import PASSWORD, FakeRegistry, docker_registry, login, problem
 from fakes.web import free_port
 from penstock.adapters.registry import Registry, asking
+from penstock.adapters.registry.login import challenges
 from penstock.core.digest import short
 from penstock.errors import Broken, Invalid, PenstockError, Refused, Unavailable
 
@@ -343,3 +344,12 @@ async def test_a_login_is_found_however_it_is_written(world: World, key: str) ->
     world.fake.token = "a-token"
     auth = login(world.folder / "config.json", key.replace("HOST", world.fake.server.address))
     await world.publish(auth)
+
+
+def test_what_a_registry_wants_is_read_however_it_is_written() -> None:
+    lines = [
+        'Basic realm="x, y", BEARER Realm="https://a/t?x=1", service=b , scope="r:x:pull,push"',
+        "Negotiate",
+    ]
+    bearer = {"realm": "https://a/t?x=1", "service": "b", "scope": "r:x:pull,push"}
+    assert challenges(lines) == {"basic": {"realm": "x, y"}, "bearer": bearer}
