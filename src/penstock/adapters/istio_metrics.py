@@ -182,9 +182,9 @@ def _told(body: bytes, releases: Sequence[str], where: str) -> _Told:
     seen: set[tuple[tuple[str, str], ...]] = set()
     for sample in data["result"]:
         match sample:
-            case {"metric": dict(labels), "value": [int() | float() as now, str() as text]} if math.isfinite(
+            case {"metric": dict(labels), "value": [int() | float() as now, str() as text]} if abs(
                 now
-            ) and all(isinstance(value, str) for value in labels.values()):
+            ) < FAR and all(isinstance(value, str) for value in labels.values()):
                 _add(told, labels, text, where)
                 told.now = float(now)
             case _:
