@@ -17,6 +17,8 @@ from pathlib import Path
 #: Longer than a worker goes without renewing its lease (`rig.LEASE_SECONDS` / 4).
 HOLD_SECONDS = 1.5
 RENEW = "commit journal.renew"
+#: How often a lease is renewed, or let go of while waiting, depends on the time and on who comes first.
+BY_CHANCE = (RENEW, "commit journal.release")
 #: Not killed but stopped.
 PAUSE = "paused worker"
 
@@ -69,7 +71,8 @@ class Run:
         by, is the same boundary: numbers go no further than those of the undisturbed run (*usual*)."""
         raw = f"node: {boundary}" if process == "node" else boundary
         self.times[pid, raw] += 1
-        most = 1 if RENEW in raw else self.usual.get(raw, 1) if self.usual else 10**6
+        chance = any(name in raw for name in BY_CHANCE)
+        most = 1 if chance else self.usual.get(raw, 1) if self.usual else 10**6
         number = min(self.times[pid, raw], most)
         place, _, moment = raw.rpartition(" ")
         return f"{place} #{number} {moment}"

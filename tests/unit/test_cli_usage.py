@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 import shlex
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import people, show
-from penstock.cli.main import main, parser
+from penstock.cli.main import SECTIONS, Section, main, parser
 
 COMMANDS = [
     "up",
@@ -61,6 +62,13 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert left.value.code == 0
     out = capsys.readouterr().out
     assert [name for name in COMMANDS if f"\n    {name} " not in out] == []
+
+
+@pytest.mark.parametrize(("section", "words"), SECTIONS.items())
+def test_a_section_has_the_commands_that_it_is_found_by(section: Section, words: tuple[str, ...]) -> None:
+    commands = argparse.ArgumentParser().add_subparsers()
+    section(commands)
+    assert tuple(commands.choices) == words
 
 
 @pytest.mark.parametrize("name", COMMANDS)

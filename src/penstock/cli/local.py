@@ -25,15 +25,6 @@ from penstock.engine.scratch import Command
 from penstock.errors import Invalid
 
 
-def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What is Penstock's, and what comes after ``--`` and is the command to run inside."""
-    given = list(words)
-    if given[:1] != ["shell"] or "--" not in given:
-        return given, []
-    place = given.index("--")
-    return given[:place], given[place + 1 :]
-
-
 def shell_parser(command: argparse.ArgumentParser) -> None:
     command.usage = "penstock shell [-o text|json] [--list] [--step N] DELIVERY [STAGE] [-- COMMAND …]"
     command.add_argument("delivery", help="one that failed here; its beginning is enough")

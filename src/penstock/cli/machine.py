@@ -18,7 +18,6 @@ from importlib.resources import files
 from penstock.bootstrap import commands
 from penstock.bootstrap.home import LONGEST, Home
 from penstock.bootstrap.plugins import find, open_sandbox
-from penstock.cli.demo import demo as run_demo
 from penstock.cli.show import document, mark, say
 from penstock.core.codec import encode
 from penstock.errors import PenstockError
@@ -79,6 +78,8 @@ def worker(given: argparse.Namespace) -> int:
 
 
 def demo(given: argparse.Namespace) -> int:
+    from penstock.cli.demo import demo as run_demo  # as above
+
     quiet = given.format == "json"
     with contextlib.redirect_stdout(sys.stderr) if quiet else contextlib.nullcontext():
         happened, good = run_demo(keep=given.keep, unsandboxed=given.unsandboxed_workloads)

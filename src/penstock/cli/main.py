@@ -1,6 +1,9 @@
 """The ``penstock`` command: parse, call, print. Everything it can do, a server or a function below does.
 
 Exit codes: 0 done or passed, 1 failed or refused, 2 wrong usage or Invalid, 3 Unavailable, 4 Broken.
+
+What a command does is imported with its parser, and only the parsers of a command's own section are made:
+nobody waits for the whole product to see a status.
 """
 
 from __future__ import annotations
@@ -12,24 +15,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from penstock.cli import (
-    canary,
-    experiment,
-    flaky,
-    importing,
-    keeping,
-    local,
-    logs,
-    machine,
-    mesh,
-    people,
-    policies,
-    saying,
-    slos,
-    verbs,
-    webhook,
-    witness,
-)
 from penstock.cli.show import complain
 from penstock.core.nearest import did_you_mean
 from penstock.errors import PenstockError
@@ -40,8 +25,8 @@ Commands = argparse._SubParsersAction  # argparse's only name for what `add_subp
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    words, inside = local.split(sys.argv[1:] if argv is None else argv)
-    given = parser().parse_args(words, argparse.Namespace(inside=inside))
+    words, inside = split(sys.argv[1:] if argv is None else argv)
+    given = parser(*words[:1]).parse_args(words, argparse.Namespace(inside=inside))
     handler: Handler = given.handler
     try:
         return handler(given)
@@ -57,6 +42,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         complain(f"✗ {error.filename or 'system'}: {error.strerror or error}")
         return 3
+
+
+def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What is Penstock's, and what comes after ``--`` and is the command to run inside a sandbox."""
+    given = list(words)
+    if given[:1] != ["shell"] or "--" not in given:
+        return given, []
+    place = given.index("--")
+    return given[:place], given[place + 1 :]
 
 
 class Parser(argparse.ArgumentParser):
@@ -81,22 +75,17 @@ def _verb_of_group(action: argparse.Action, value: str) -> str:
     return ""
 
 
-def parser() -> argparse.ArgumentParser:
+def parser(command: str = "") -> argparse.ArgumentParser:
+    """Of the section that *command* is in; of all, if it is in none."""
     top: argparse.ArgumentParser = Parser(
         prog="penstock",
         description="Continuous delivery in which every sign-off is an executable policy.",
         epilog="Begin with: penstock up; penstock ship PATH_OR_GIT_URL; penstock why SERVICE",
     )
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _machine(commands)
-    keeping.parsers(functools.partial(_add, commands))
-    what = "calls between machines: what peers trust, and a change of it"
-    mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
-    _delivery(commands)
-    _looking(commands)
-    _tests(commands)
-    _people(commands)
-    _proof(commands)
+    own = [section for section, words in SECTIONS.items() if command in words]
+    for section in own or SECTIONS:
+        section(commands)
     return top
 
 
@@ -122,6 +111,8 @@ def _add(
 
 
 def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import machine
+
     up = _add(commands, "up", machine.up, "start Penstock on this machine", "penstock up --port 7070")
     up.add_argument("--port", type=int, help="of the API and the pages, on 127.0.0.1 (default 7070)")
     up.add_argument("--ingress-port", type=int, help="the first port at which services are reached (8600)")
@@ -153,7 +144,17 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     worker.add_argument("--slots", type=int, default=4, help="deliveries at a time (default 4)")
 
 
+def _keeping(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import keeping, mesh
+
+    keeping.parsers(functools.partial(_add, commands))
+    what = "calls between machines: what peers trust, and a change of it"
+    mesh.parsers(_group(commands, "mesh", what, "penstock mesh trust"))
+
+
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import logs, verbs
+
     what = "deliver a commit of a repository, or an organisation's environment data"
     ship = _add(commands, "ship", verbs.ship, what, "penstock ship . --revision main")
     ship.add_argument("location", nargs="+", help="a folder with a git repository, or its URL")
@@ -172,10 +173,6 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "with every service of the change set that it came in, callers first"
     rollback.add_argument("--together", action="store_true", help=what)
     rollback.add_argument("--no-wait", action="store_true")
-    what = (
-        "make penstock.yaml of manifests: Argo Rollouts, Flagger, Spinnaker, Kubernetes; and say what is lost"
-    )
-    importing.parser(_add(commands, "import", importing.run, what, "penstock import k8s/ --into services"))
     for name, handler, what in (
         ("promote", verbs.promote, "end a canary early; the policies still decide"),
         ("abort", verbs.abort, "stop a delivery and undo it"),
@@ -192,9 +189,6 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     rerun.add_argument("delivery")
     for command in (retry, rerun):
         command.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
-
-
-def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "what is live, what is being delivered; or one delivery"
     status = _add(commands, "status", verbs.status, what, "penstock status shop-1a2b3c4d")
     status.add_argument("delivery", nargs="?")
@@ -204,16 +198,27 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("stage", nargs="?", default="")
     command.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
     command.add_argument("--follow", action="store_true", help="a delivery's output as it comes")
-    what = "build, test and scan a commit here, and say what the policies would; nothing is delivered"
-    local.run_parser(_add(commands, "run", local.run, what, "penstock run . --dirty --stage tests"))
-    what = "open the sandbox of a step that failed, here, on a copy"
-    local.shell_parser(_add(commands, "shell", local.shell, what, "penstock shell shop-1a2b3c4d tests"))
     what = "what is live, which change it came from, who signed it off and why"
     why = _add(commands, "why", verbs.why, what, "penstock why shop")
     why.add_argument("service")
 
 
+def _here(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import importing, local
+
+    what = (
+        "make penstock.yaml of manifests: Argo Rollouts, Flagger, Spinnaker, Kubernetes; and say what is lost"
+    )
+    importing.parser(_add(commands, "import", importing.run, what, "penstock import k8s/ --into services"))
+    what = "build, test and scan a commit here, and say what the policies would; nothing is delivered"
+    local.run_parser(_add(commands, "run", local.run, what, "penstock run . --dirty --stage tests"))
+    what = "open the sandbox of a step that failed, here, on a copy"
+    local.shell_parser(_add(commands, "shell", local.shell, what, "penstock shell shop-1a2b3c4d tests"))
+
+
 def _tests(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import flaky
+
     what = "which tests both failed and passed on the same artifact, and which are quarantined"
     command = _add(commands, "flaky", flaky.flaky, what, "penstock flaky shop")
     command.add_argument("service")
@@ -223,9 +228,11 @@ def _tests(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import people, proof, saying, webhook, witness
+
     what = "evidence: list, show, add a report or a signed statement, export a delivery's bundle"
     example = "penstock evidence add junit.xml --for shop-1a2b3c4d"
-    evidence = _add(commands, "evidence", verbs.evidence, what, example)
+    evidence = _add(commands, "evidence", proof.evidence, what, example)
     evidence.add_argument("verb", choices=("list", "show", "add", "export"))
     evidence.add_argument("name", nargs="?", help="a delivery, the index of an entry, or the file to add")
     evidence.add_argument("--file", type=Path, help="where the bundle goes (default: standard output)")
@@ -235,11 +242,11 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "re-verify the whole ledger, read its checkpoint, choose witnesses, rotate its key"
     verb = _group(commands, "ledger", what, "penstock ledger verify")
     what = "check every byte of the ledger again"
-    check = verb("verify", verbs.ledger_verify, what, "penstock ledger verify --kept checkpoint.txt")
+    check = verb("verify", proof.ledger_verify, what, "penstock ledger verify --kept checkpoint.txt")
     what = "a checkpoint that was kept elsewhere: its entries must still be there"
     check.add_argument("--kept", type=Path, metavar="FILE", help=what)
     what = "the newest signed tree head: keep it somewhere else"
-    verb("checkpoint", verbs.ledger_checkpoint, what, "penstock ledger checkpoint")
+    verb("checkpoint", proof.ledger_checkpoint, what, "penstock ledger checkpoint")
     what = "who is asked to cosign checkpoints: list, add URL KEY, remove NAME"
     command = verb("witness", witness.witness, what, "penstock ledger witness list")
     command.add_argument("words", nargs="*", metavar="…", help=what.partition(": ")[2])
@@ -250,16 +257,23 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "who is told of what happens, as CDEvents: add, list, remove, test"
     webhook.parsers(_group(commands, "webhook", what, "penstock webhook list"))
     what = "check an evidence bundle offline, with nothing but a trust file"
-    verify = _add(commands, "verify", verbs.verify, what, "penstock verify bundle.json --trust trust.json")
+    verify = _add(commands, "verify", proof.verify, what, "penstock verify bundle.json --trust trust.json")
     verify.add_argument("bundle", type=Path)
     verify.add_argument("--trust", type=Path, required=True, help="kept from `penstock up`: trust.json")
 
 
-def _people(commands: Commands[argparse.ArgumentParser]) -> None:
+def _judging(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import canary, experiment
+
     what = "canaries: plan one, judge an earlier one again"
     canary.parsers(_group(commands, "canary", what, "penstock canary plan shop"))
     what = "A/B experiments: plan, start, look at and stop them"
     experiment.parsers(_group(commands, "experiment", what, "penstock experiment start button.yaml"))
+
+
+def _people(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import people, policies, slos
+
     what = "policies: lint, test, replay, publish, explain"
     policies.parsers(_group(commands, "policy", what, "penstock policy lint policies/security-lead.yaml"))
     what = "service level objectives: publish, list, show"
@@ -281,6 +295,19 @@ def _group(commands: Commands[argparse.ArgumentParser], name: str, what: str, ex
 
     return add
 
+
+Section = Callable[["Commands[argparse.ArgumentParser]"], None]
+#: Which commands each section has, in the order in which help shows them.
+SECTIONS: dict[Section, tuple[str, ...]] = {
+    _machine: ("up", "down", "doctor", "demo", "node", "serve", "worker"),
+    _keeping: ("backup", "restore", "prune", "mesh"),
+    _delivery: ("ship", "rollback", "promote", "abort", "retry", "rerun", "status", "logs", "why"),
+    _here: ("import", "run", "shell"),
+    _tests: ("flaky", "quarantine"),
+    _judging: ("canary", "experiment"),
+    _people: ("policy", "slo", "identity", "role", "review", "override"),
+    _proof: ("evidence", "ledger", "webhook", "verify"),
+}
 
 if __name__ == "__main__":
     sys.exit(main())
