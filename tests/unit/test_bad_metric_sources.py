@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from metric_sources import EACH, RELEASES, SOON, SOURCES, Counts, Source
+from metric_source_istio import Istio
+from metric_sources import EACH, RELEASES, SOON, Counts, Source
+from metric_sources import SOURCES as USUAL
 from test_canary import DATA, NEW, STABLE, Town, entry, said
 
 from penstock.checks.sampled import Where, samples
@@ -25,6 +27,7 @@ from penstock.ports import Meter
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "bad-metric-sources.md"
 LINES = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")]
 ROWS = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in LINES[1:]]
+SOURCES: dict[str, type[Source]] = {**USUAL, "istio": Istio}
 #: What every source is tried with, as far as it can do that.
 FAULTS = (
     "says nothing",
@@ -49,6 +52,9 @@ FAULTS = (
 
 def test_the_table_has_every_fault_of_every_source() -> None:
     done = {(source, what) for source, what, *_ in ROWS}
+    # Its errors are among its requests, and all is of one clock.
+    cannot = {"more bad events than events", "another clock"}
+    assert {("istio", fault) for fault in FAULTS if fault not in cannot} <= done
     # Of logs lines are counted: there is no number to be odd.
     assert {(s, f) for s in ("the proxy", "prometheus", "exposed") for f in FAULTS} <= done
     of_http = {"429", "503", "a malformed body", "a body that is too large", "no answer in time"}
