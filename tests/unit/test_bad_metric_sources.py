@@ -7,6 +7,7 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from metric_source_istio import Istio
@@ -20,6 +21,7 @@ from penstock.core.canaryconfig import Metric
 from penstock.core.pipeline import State
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Verdict
+from penstock.engine import begin
 from penstock.errors import Invalid, Unavailable
 from penstock.ledger import looks
 from penstock.ports import Meter
@@ -120,6 +122,13 @@ async def test_a_metric_that_nobody_counts_ends_it_before_users_see_anything() -
     with pytest.raises(Invalid, match="nobody counts prometheus here; there are: logs") as caught:
         await town.measure()
     assert "penstock up --prometheus URL" in str(caught.value)
+
+
+async def test_a_metric_that_nobody_counts_ends_a_delivery_before_anything_is_built() -> None:
+    town = Town(metrics=(Metric("m", "exposed", "b", "t", "/metrics"),))
+    powers: dict[str, Any] = dict.fromkeys(("store", "ledger", "artifacts"))  # nothing is asked of them
+    with pytest.raises(Invalid, match="metric m: nobody counts exposed here; there are: none"):
+        await begin.perform(town.task(0), meters={}, **powers)
 
 
 async def nothing(metric: Metric, service: str, environment: str, release: str) -> Count | None:
