@@ -41,8 +41,8 @@ MAX_WORKERS = 32
 
 @dataclass(frozen=True)
 class Started:
-    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash. *cluster* is the
-    namespace that releases run in ("": this machine); *isolation* then is that of builds and checks alone."""
+    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash. *cluster* says
+    where releases run ("": on this machine); *isolation* then is that of builds and checks alone."""
 
     url: str
     home: str
