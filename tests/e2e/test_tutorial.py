@@ -125,15 +125,11 @@ def shell(short_tmp: Path) -> Iterator[Shell]:
 
 
 def here() -> dict[str, str]:
-    """What is written otherwise on this machine: ports that are free, and no sandbox where none works.
-
-    A start that takes longer than `up` waits is waited for by the next `up`, as it says itself.
-    """
+    """What is written otherwise on this machine: ports that are free, and no sandbox where none works."""
     api, ingress = str(free_port()), str(free_port())
     options = "" if Machine.sandboxed() else " --unsandboxed-workloads"
-    up = f"penstock up --port {api} --ingress-port {ingress}{options}"
     return {
-        "penstock up": f"for _ in 1 2 3 4; do {up} && break; done",
+        "penstock up": f"penstock up --port {api} --ingress-port {ingress}{options}",
         "127.0.0.1:8600": f"127.0.0.1:{ingress}",
     }
 
