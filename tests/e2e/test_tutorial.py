@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.bootstrap.home import Home
 from tests.e2e.machine import Machine
 from tests.fakes.web import free_port
 
@@ -119,9 +120,10 @@ def shell(short_tmp: Path) -> Iterator[Shell]:
     finally:
         made.close()
         for home in short_tmp.glob("*/data"):
-            env = {**os.environ, "PENSTOCK_HOME": str(home)}
-            down = [sys.executable, "-m", "penstock.cli.main", "down"]
-            subprocess.run(down, env=env, check=True, capture_output=True, timeout=60)
+            left = Machine(short_tmp)
+            left.home = Home(home)
+            left.penstock("down", check=False)
+            left.kill_everything()  # what was still starting when `up` gave up waiting
 
 
 def here() -> dict[str, str]:
