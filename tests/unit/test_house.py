@@ -113,13 +113,31 @@ def impure_imports(name: str, text: str, allowed: set[str]) -> list[str]:
     return found
 
 
+def links(page: Path) -> list[str]:
+    """The relative links of a Markdown page, outside its blocks of code."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    targets = re.findall(r"\]\(<?([^)\s>]+)", text)
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def lost_pages(index: Path) -> list[str]:
+    """The files beside and below *index* that no reader comes to who begins there and follows links."""
+    folder = index.parent.resolve()
+    to_read, seen = [index.resolve()], {index.resolve()}
+    while to_read:
+        page = to_read.pop()
+        goals = {(page.parent / target.partition("#")[0]).resolve() for target in links(page)}
+        new = {goal for goal in goals - seen if goal.is_relative_to(folder) and goal.is_file()}
+        seen |= new
+        to_read += [goal for goal in new if goal.suffix == ".md"]
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return [f"{file.relative_to(folder)}: no page leads there" for file in files if file not in seen]
+
+
 def dead_links(page: Path) -> list[str]:
     """Relative links of a Markdown page that lead to no file, or to no heading in it."""
-    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
     found = []
-    for target in re.findall(r"\]\(<?([^)\s>]+)", text):
-        if re.match(r"[a-z]+:", target):
-            continue
+    for target in links(page):
         path, _, anchor = target.partition("#")
         goal = page.parent / path if path else page
         if not goal.exists():
@@ -201,6 +219,10 @@ def test_links_between_pages_lead_somewhere() -> None:
     assert [c for page in pages() for c in dead_links(page)] == []
 
 
+def test_every_file_of_the_documentation_can_be_found_from_its_index() -> None:
+    assert lost_pages(ROOT / "docs/README.md") == []
+
+
 @pytest.mark.parametrize("lock", ["runtime", "dev", "image", "oracle", "fuzz"])
 def test_a_lock_has_a_hash_for_everything_and_no_address(lock: str) -> None:
     text = (ROOT / f"requirements/{lock}.txt").read_text()
@@ -274,6 +296,15 @@ def test_a_dead_link_is_found(tmp_path: Path) -> None:
         "# The *one* heading\n[a](#the-one-heading) [b](#two) [c](gone.md) [d](https://example.org)\n"
     )
     assert dead_links(page) == ["page.md: no such heading: #two", "page.md: no such file: gone.md"]
+
+
+def test_a_page_that_no_page_leads_to_is_found(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("[a](a.md#top) [out](../elsewhere.md)\n```\n[lost](lost.md)\n```\n")
+    (tmp_path / "a.md").write_text("# Top\n[b](below/b.md)\n")
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below/b.md").write_text("[a](../a.md)\n")
+    (tmp_path / "lost.md").write_text("[a](a.md)\n")
+    assert lost_pages(tmp_path / "README.md") == ["lost.md: no page leads there"]
 
 
 def test_a_rule_within_its_budget_is_silent() -> None:

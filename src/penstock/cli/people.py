@@ -231,7 +231,7 @@ def review(given: argparse.Namespace) -> int:
     client = Client.find()
     revision = _revision(client, given.change)
     answer = say(given, client, Review(NOBODY, revision, given.verdict, given.comment))
-    _warn_if_not_counted(client, given.change, answer)
+    _counts(client, given.change, answer)
     return _recorded(given, [answer], f"{given.verdict}: {revision[:12]}")
 
 
@@ -255,13 +255,14 @@ def override(given: argparse.Namespace) -> int:
     action = given.action or _refused_action(found, given.policy)
     said = Override(NOBODY, given.policy, action, found["release_digest"], given.reason, until)
     answer = say(given, client, said)
-    _warn_if_not_counted(client, given.delivery, answer)
+    if not _counts(client, given.delivery, answer):
+        return _recorded(given, [answer], "the override is kept, and lets nothing pass")
     ends = time.strftime("%d %b %H:%M UTC", time.gmtime(until))
-    words = f"{given.policy} lets {action} of {found['release']} pass until {ends}"
+    code = _recorded(given, [answer], f"{given.policy} lets {action} of {found['release']} pass until {ends}")
     if found["ended"]:
         again = f"penstock retry {found['id']}, or penstock ship {found['change']['repository']}"
         complain(f"  next: {again} (that delivery has ended)")
-    return _recorded(given, [answer], words)
+    return code
 
 
 def _refused_action(view: dict[str, Any], policy: str) -> str:
@@ -270,16 +271,19 @@ def _refused_action(view: dict[str, Any], policy: str) -> str:
     return str(refused[-1]) if refused else "deploy"
 
 
-def _warn_if_not_counted(client: Client, change: str, answer: dict[str, Any]) -> None:
-    """Nobody speaks for their own change: say so at once, and not only at the gate."""
+def _counts(client: Client, change: str, answer: dict[str, Any]) -> bool:
+    """Nobody speaks for their own change: says so at once, and not only at the gate. False if it did."""
     who, addresses = answer["identity"], [address.casefold() for address in answer["addresses"]]
     if not addresses:
         complain(f"! this will not count: {who} has no known address, so it could be their own change")
         complain(f"  next: an administrator adds it: penstock identity add {who} --address NAME@EXAMPLE.ORG")
-    elif not _is_commit(change):
+        return False
+    if not _is_commit(change):
         author = client.get(f"/v1/deliveries/{change}")["change"]["author"].casefold()
         if any(f"<{address}>" in author for address in addresses):
             complain(f"! this will not count: {who} is the author")
+            return False
+    return True
 
 
 def seconds(text: str, option: str = "--for") -> float:

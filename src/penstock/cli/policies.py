@@ -112,8 +112,12 @@ def lint_files(given: argparse.Namespace) -> int:
     for row in bad:
         complain(f"✗ {row['problem']}" + (f"\n  next: {row['next']}" if row["next"] else ""))
     if good or given.format == "json":
-        told(given, rows, "\n".join(f"✓ {row['policy']}: {row['rules']} rules compile" for row in good))
+        told(given, rows, "\n".join(f"✓ {row['policy']}: {_in_words(row['rules'])}" for row in good))
     return 2 if bad else 0
+
+
+def _in_words(rules: int) -> str:
+    return "1 rule compiles" if rules == 1 else f"{rules} rules compile"
 
 
 def test_files(given: argparse.Namespace) -> int:
