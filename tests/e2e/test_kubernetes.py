@@ -112,4 +112,4 @@ def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
         assert told(m) == on_machine
         assert m.penstock("ledger", "verify").returncode == 0
         assert set(met) == {"200", "500"}, met
-        assert m.address() == "http://shop.example.org"
+        assert m.address() == f"http://shop.example.org:{around.proxy.port}"
