@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 @dataclass(frozen=True)
 class Registry:
     """Images are put at *push* (a URL with the prefix), and pulled from *pull* (the prefix as nodes have it).
-    *auth* is a file with ``USER:PASSWORD``; "" is nobody's."""
+    *auth* is a Docker ``config.json``; "" is none."""
 
     push: str
     pull: str = ""
@@ -32,10 +32,12 @@ class Gateway:
 
 @dataclass(frozen=True)
 class Counts:
-    """The Prometheus that counts users, and the file with the token for it."""
+    """The Prometheus that counts users, and the file with the token for it. *proxies* says by labels, as
+    PromQL writes them, which proxies users come through ("": all that lead to releases)."""
 
     prometheus: str
     token_file: str = ""
+    proxies: str = ""
 
 
 @dataclass(frozen=True)

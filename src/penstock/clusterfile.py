@@ -1,7 +1,8 @@
 """``cluster.yaml``: reading where releases run instead of on this machine, with file and line in every error.
 
-Called by ``penstock up --cluster``, which keeps what it says. The documented reference is ``cluster.reference.yaml`` beside this file: it is decoded by the validator itself in
-the tests. Must not ask the cluster anything.
+Called by ``penstock up --cluster``, which keeps what it says. The documented reference is
+``cluster.reference.yaml`` beside this file: it is decoded here in the tests. Must not ask the cluster
+anything.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""What a `Router` (with its `Metrics`) must do: subclass `RouterContract`, give it a fixture ``subject``.
+"""What a `Router` must do: subclass `RouterContract`, give it a fixture ``subject``.
+
+What its `Metrics` must do is in `contracts.metrics`.
 
 One that cannot do everything subclasses `WeightsContract` and the others that fit it, and refuses the rest by
 name (`contracts.powers`).
@@ -247,37 +249,5 @@ class CallersContract:
         assert await subject.who(shop.egress[0].address, 5) == {"web-1": 5}
 
 
-class CountersContract:
-    """It is a `Metrics` too: what users asked of each release is counted."""
-
-    async def test_nothing_is_counted_of_an_unknown_service(self, subject: Subject) -> None:
-        assert await subject.metrics.counters(SERVICE, ENVIRONMENT) == ()
-
-    async def test_counters_count_users_alone(self, subject: Subject) -> None:
-        state = await subject.serving("web-1", "web-2")
-        for path in ("/", "/", "/err"):
-            await subject.fetch(state.address, {}, path)
-        await subject.who(state.address, 4, {PREVIEW_HEADER: "web-2", TOKEN_HEADER: state.preview_token})
-        found = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
-        assert {name: (c.requests, c.errors) for name, c in found.items()} == {
-            "web-1": (3, 1),
-            "web-2": (0, 0),
-        }
-        again = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}
-        assert again["web-1"].epoch == found["web-1"].epoch
-        assert again["web-1"].at >= found["web-1"].at
-
-    async def test_counts_of_one_epoch_never_shrink(self, subject: Subject) -> None:
-        state = await subject.serving("web-1", "web-2")
-        await subject.who(state.address, 5)
-        before = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
-        state = await subject.apply(state.shifting(Weight("web-1", 999), Weight("web-2", 1)))
-        after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
-        assert (after.epoch, after.requests) == (before.epoch, 5)  # moving users must not end a window
-        await subject.apply(state.exposing(await subject.world.backend("web-1")))
-        after = {c.release: c for c in await subject.metrics.counters(SERVICE, ENVIRONMENT)}["web-1"]
-        assert after.epoch != before.epoch or after.requests >= before.requests
-
-
-class RouterContract(WeightsContract, PreviewHostContract, CallersContract, CountersContract):
+class RouterContract(WeightsContract, PreviewHostContract, CallersContract):
     """All of it."""

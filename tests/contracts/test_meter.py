@@ -4,22 +4,17 @@ own counters and logs over a real node agent, and what the fakes of other tests 
 from __future__ import annotations
 
 import asyncio
-import json
-import os
-import shutil
-import signal
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 
 from fakes.answers import Answer, Answering, FakePrometheus
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
+from fakes.prometheus import real_prometheus
 from fakes.router import FakeRouter
 from penstock.adapters.processes.counting import Counting
 from penstock.adapters.processes.record import Place, Record
@@ -32,7 +27,6 @@ from penstock.node.client import NodeMeter
 from penstock.ports import Meter
 
 RELEASE, OTHER = "shop-0123456789ab", "shop-ba9876543210"
-INSTALL = "apt install prometheus (no root: put its binary on PATH)"
 
 
 class Subject:
@@ -80,11 +74,6 @@ class OfPrometheus(Subject):
     """A real one, that asks two releases for what they expose every 200 ms."""
 
     async def open(self, stack: AsyncExitStack) -> None:
-        binary = shutil.which("prometheus")
-        if binary is None:
-            if os.environ.get("CI") == "true":
-                raise FileNotFoundError(INSTALL)
-            pytest.skip(f"no prometheus here; next: {INSTALL}")
         self.servers = {r: Answering(lambda _, r=r: self.page(r)) for r in (RELEASE, OTHER)}
         for server in self.servers.values():
             await server.start()
@@ -93,30 +82,12 @@ class OfPrometheus(Subject):
             {"targets": [server.address], "labels": {"release": release}}
             for release, server in self.servers.items()
         ]
-        config = {
-            "global": {"scrape_interval": "200ms", "scrape_timeout": "200ms"},
-            "scrape_configs": [{"job_name": "shop", "static_configs": jobs}],
-        }
-        (self.folder / "prometheus.yml").write_text(json.dumps(config))  # JSON is YAML
-        port = free_port()
-        self.process = await asyncio.create_subprocess_exec(
-            binary,
-            f"--config.file={self.folder}/prometheus.yml",
-            f"--storage.tsdb.path={self.folder}/data",
-            f"--web.listen-address=127.0.0.1:{port}",
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        stack.push_async_callback(self._end)
-        await ready(f"http://127.0.0.1:{port}/-/ready")
+        job = {"job_name": "shop", "static_configs": jobs}
+        url = await stack.enter_async_context(real_prometheus(self.folder, [job]))
         selector = '{release="{release}"}'
         self.metric = Metric("m", "prometheus", f"sum(m_bad_total{selector})", f"sum(m_total{selector})")
-        self.meter = meter = Prometheus(f"http://127.0.0.1:{port}")
+        self.meter = meter = Prometheus(url)
         stack.push_async_callback(meter.close)
-
-    async def _end(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
 
     async def serve(self, release: str, requests: int, bad: int = 0) -> None:
         await super().serve(release, requests, bad)
@@ -171,23 +142,6 @@ class OfLogs(OfCopies):
 
 
 SUBJECTS = (OfFakePrometheus, OfPrometheus, OfCopies, OfLogs)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def ready(url: str, seconds: float = 60.0) -> None:
-    async with asyncio.timeout(seconds), httpx.AsyncClient() as client:
-        while True:
-            try:
-                if (await client.get(url)).status_code == 200:
-                    return
-            except httpx.HTTPError:
-                pass
-            await asyncio.sleep(0.05)
 
 
 @pytest.fixture(params=SUBJECTS)

@@ -13,6 +13,7 @@ import pytest
 from contracts.admission import AdmissionContract
 from contracts.elastic import ElasticContract
 from contracts.finer import FinerContract
+from contracts.metrics import CountersContract, PreviewsContract
 from contracts.router import RouterContract, Subject, Visit
 from fakes.node import agent_at
 from fakes.platform import FakePlatform
@@ -148,7 +149,13 @@ class FakeWorld:
         self._router.meddled[plan.service, plan.environment] = plan
 
 
-class TestFake(RouterContract, FinerContract, AdmissionContract, ElasticContract):
+class EmbeddedContract(
+    RouterContract, FinerContract, AdmissionContract, ElasticContract, CountersContract, PreviewsContract
+):
+    """Everything."""
+
+
+class TestFake(EmbeddedContract):
     @pytest.fixture
     def subject(self) -> Subject:
         router = FakeRouter()
@@ -156,7 +163,7 @@ class TestFake(RouterContract, FinerContract, AdmissionContract, ElasticContract
         return Subject(router, router, world)
 
 
-class TestEnvoy(RouterContract, FinerContract, AdmissionContract, ElasticContract):
+class TestEnvoy(EmbeddedContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async with contextlib.AsyncExitStack() as stack:
@@ -166,7 +173,7 @@ class TestEnvoy(RouterContract, FinerContract, AdmissionContract, ElasticContrac
             yield Subject(envoy, envoy, world)
 
 
-class TestNode(RouterContract, FinerContract, AdmissionContract, ElasticContract):
+class TestNode(EmbeddedContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         router = FakeRouter()

@@ -32,8 +32,15 @@ from penstock.ports import Outcome, Row, Store, Transaction
 VARIABLE = "PENSTOCK_BOUNDARIES"
 LINE_BYTES = 64 * 1024
 
-#: Calls that change something though they carry no fence: only this delivery's own folders, and caches.
-UNFENCED = {"Source": "checkout", "Sandbox": "run", "Builder": "build", "Tools": "prepare"}
+#: Calls that change something though they carry no fence: only this delivery's own folders, caches, and what
+#: is known by its digest.
+UNFENCED = {
+    "Source": "checkout",
+    "Sandbox": "run",
+    "Builder": "build",
+    "Tools": "prepare",
+    "Images": "publish",
+}
 
 P = TypeVar("P")
 

@@ -61,6 +61,8 @@ class Target:
                 if str(error) != told:
                     log.error("the cluster is not looked after: %s", error)
                 told = str(error)
+            except Exception:  # whatever it is, deliveries go on
+                log.exception("the cluster is not looked after")
             await asyncio.sleep(LOOK_SECONDS)
 
 
@@ -84,20 +86,15 @@ def open_node(home: Home) -> Target:
 
 def open_cluster(home: Home, cluster: Cluster) -> Target:
     """The drivers of a cluster; nothing is asked of it yet."""
-    platform, router, metrics = _drivers(cluster)
-    return Target(
-        around("Router", router),
-        metrics,
-        around("Platform", platform),
-        _meters(home),
-        platform.tend,
-        (platform.close, router.close, metrics.close),
-    )
+    platform, router, metrics = _drivers(home, cluster)
+    closing = (platform.close, router.close, metrics.close)
+    ports = around("Router", router), metrics, around("Platform", platform)
+    return Target(*ports, _meters(home), platform.tend, closing)
 
 
-async def check_cluster(cluster: Cluster) -> None:
+async def check_cluster(home: Home, cluster: Cluster) -> None:
     """Raise what keeps releases from running, or users from being led, in this cluster."""
-    platform, router, metrics = _drivers(cluster)
+    platform, router, metrics = _drivers(home, cluster)
     try:
         await platform.check()
         await router.check()
@@ -106,15 +103,23 @@ async def check_cluster(cluster: Cluster) -> None:
             await driver.close()
 
 
-def _drivers(cluster: Cluster) -> tuple[Any, Any, Any]:
+def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
     """Platform, router and metrics. Any, as `find` gives them."""
-    router = find("router", cluster.router)
-    if not hasattr(router, "of"):
+    kind, at, counts = find("router", cluster.router), cluster.images, cluster.metrics
+    if not hasattr(kind, "of"):
         known = ", ".join(name for name in names("router") if hasattr(find("router", name), "of"))
         raise Invalid(f"{cluster.router} leads nobody in a cluster; there are: {known}", where="router")
-    token = Path(cluster.metrics.token_file) if cluster.metrics.token_file else None
-    metrics = find("metrics", "istio")(cluster.metrics.prometheus, token)
-    return find("platform", "kubernetes").of(cluster), router.of(cluster), metrics
+    images = find("images", "registry")(home.artifacts, at.push, at.pull, _file(at.auth))
+    platform, router = find("platform", "kubernetes").of(cluster, around("Images", images)), kind.of(cluster)
+    count = find("metrics", "istio")
+    metrics = count(
+        counts.prometheus, router, platform.namespace, token=_file(counts.token_file), proxies=counts.proxies
+    )
+    return platform, router, metrics
+
+
+def _file(name: str) -> Path | None:
+    return Path(name) if name else None
 
 
 def _meters(home: Home) -> dict[str, Meter]:

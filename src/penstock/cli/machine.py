@@ -185,7 +185,7 @@ def _cluster(home: Home) -> Finding:
     if cluster is None:
         return Finding("cluster", True, "none: releases run on this machine")
     try:
-        asyncio.run(check_cluster(cluster))
+        asyncio.run(check_cluster(home, cluster))
     except PenstockError as error:
         return Finding("cluster", False, f"{error.where}: {error.what}", error.next_move)
     return Finding("cluster", True, f"{cluster.name} answers, and we may do what we must")

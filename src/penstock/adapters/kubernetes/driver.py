@@ -73,9 +73,14 @@ class Kubernetes:
         self._left: dict[str, str] = {}
 
     @classmethod
-    def of(cls, cluster: Cluster) -> Kubernetes:
-        settings = Settings(cluster.images.pull, cluster.namespace, cluster.neighbour, cluster.pull_secrets)
-        return cls(settings, Access.of(cluster))
+    def of(cls, cluster: Cluster, images: Images) -> Kubernetes:
+        settings = Settings(neighbour=cluster.neighbour, pull_secrets=cluster.pull_secrets)
+        return cls(settings, Access.of(cluster), images)
+
+    @property
+    def namespace(self) -> str:
+        """Where releases are."""
+        return self._client.namespace
 
     async def check(self) -> None:
         """Raise what would keep everybody from anything: an API that is away, a right that is missing."""

@@ -11,7 +11,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -25,7 +25,7 @@ OUT_OF_MEMORY = 137
 class Behaviour:
     """How pods of an image live. With *root*, the folder in which the image's ``/app`` is unpacked, their
     command runs as a process; else they are stubs: *life* ``serve`` is ready, ``deaf`` never is, ``crash``
-    prints *output* and ends with *exit_code*. *trouble* meets them before that."""
+    prints *output* and ends with *exit_code*. *trouble* meets them before that. *env* is the image's own."""
 
     root: Path | None = None
     life: Literal["serve", "deaf", "crash"] = "serve"
@@ -33,6 +33,7 @@ class Behaviour:
     exit_code: int = 1
     output: tuple[str, ...] = ("hello",)
     message: str = "on demand"
+    env: Mapping[str, str] = field(default_factory=dict)
 
 
 class Container(Protocol):

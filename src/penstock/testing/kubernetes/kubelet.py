@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
+import re
 import signal
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from penstock.testing.kubernetes.podstatus import (
     with_conditions,
 )
 from penstock.testing.kubernetes.problems import Problem
+from penstock.testing.kubernetes.pulling import PullError
 
 __all__ = ["Behaviour", "Kubelet"]
 
@@ -33,10 +37,12 @@ BACKOFF = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 
 class Kubelet:
     """Every node of the cluster. *speed* is how much faster than a node's its clock runs. *behaviours* are by
-    image, as a pod names it; what is not among them cannot be pulled."""
+    image, as a pod names it; what is not among them cannot be pulled, unless there is a *pull*."""
 
     def __init__(self, api: Api, folder: Path, speed: float) -> None:
         self.behaviours: dict[str, Behaviour] = {}
+        #: Gets an image that is not among the behaviours into a folder; it then is.
+        self.pull: Callable[[str, Path], Awaitable[Behaviour]] | None = None
         self.nodes = ["node-1", "node-2"]
         self.lost: set[str] = set()
         #: Pods have addresses of 127/8 that begin so. No two clusters of a machine may share them.
@@ -44,6 +50,7 @@ class Kubelet:
         self._api = api
         self._folder = folder
         self.speed = speed
+        self._pulling = asyncio.Lock()
         self._pods: dict[str, Pod] = {}
         self._count = 0
 
@@ -107,11 +114,27 @@ class Kubelet:
         if behaviour.root is None:
             return Stub(behaviour)
         app = str(behaviour.root / "app")
-        command = (*spec.get("command", ()), *spec.get("args", ()))
-        words = tuple(word.replace("/app", app, 1) if word.startswith("/app") else word for word in command)
+
+        def here(text: str) -> str:
+            """With what the image has as ``/app`` where it is on this machine."""
+            return re.sub(r"(?<![\w./-])/app(?=/|$|[:\s'\"])", lambda _: app, text)
+
+        words = tuple(here(word) for word in (*spec.get("command", ()), *spec.get("args", ())))
         log = self._folder / f"{pod.name}-{len(pod.runs)}.log"
-        env = environment(spec, pod.object, self._api)
+        own = {name: here(value) for name, value in behaviour.env.items()}
+        env = {**own, **environment(spec, pod.object, self._api)}
         return Process(Run(words, env, Path(app), log, pod.address, memory_limit(spec)))
+
+    async def pulled(self, image: str) -> str:
+        """Have the image, or say why there is none. One at a time, as nodes do."""
+        async with self._pulling:
+            if image not in self.behaviours and self.pull is not None:
+                try:
+                    self.behaviours[image] = await self.pull(image, self._folder / "images")
+                except PullError as error:
+                    return str(error)
+        behaviour = self.behaviours.get(image)
+        return "not found" if behaviour is None or behaviour.trouble == "image-pull" else ""
 
 
 class Pod:
@@ -156,7 +179,7 @@ class Pod:
             self._gone()
 
     async def _scheduled(self) -> bool:
-        behaviour = self._kubelet.behaviours.get(self._spec["image"], Behaviour(trouble="image-pull"))
+        behaviour = self._kubelet.behaviours.get(self._spec["image"], Behaviour())
         if behaviour.trouble == "unschedulable":
             self._tell(None, unschedulable=behaviour.message)
             await self._ending.wait()
@@ -171,17 +194,19 @@ class Pod:
         return True
 
     async def _pulled(self) -> bool:
-        behaviour = self._kubelet.behaviours.get(self._spec["image"], Behaviour(trouble="image-pull"))
-        if behaviour.trouble != "image-pull":
-            return True
         image = self._spec["image"]
-        said = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": not found'
-        self._event("Failed", f'Failed to pull image "{image}": {said}')
-        self._tell(waiting("ErrImagePull", said))
-        await self._kubelet.sleep(1.0)
-        self._tell(waiting("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {said}'))
-        await self._ending.wait()
-        return False
+        for pause in itertools.chain(BACKOFF[1:], itertools.repeat(BACKOFF[-1])):
+            if not (why := await self._kubelet.pulled(image)):
+                return True
+            said = f'failed to pull and unpack image "{image}": failed to resolve reference "{image}": {why}'
+            self._event("Failed", f'Failed to pull image "{image}": {said}')
+            self._tell(waiting("ErrImagePull", said))
+            await self._kubelet.sleep(1.0)
+            self._tell(waiting("ImagePullBackOff", f'Back-off pulling image "{image}": ErrImagePull: {said}'))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._ending.wait(), pause / self._kubelet.speed)
+                return False
+        raise AssertionError("it is tried for ever")
 
     async def _run_once(self) -> None:
         """From a start of the container to its end, and the wait after that."""
@@ -232,10 +257,13 @@ class Pod:
         ports = {
             port["name"]: port["containerPort"] for port in self._spec.get("ports", []) if "name" in port
         }
-        ready, failed = False, 0
+        ready, failed, silent = False, 0, 0
         readiness, liveness = self._spec.get("readinessProbe"), self._spec.get("livenessProbe")
         while True:
-            now_ready = readiness is None or await run.answers(readiness, ports)
+            answers = readiness is None or await run.answers(readiness, ports)
+            silent = 0 if answers else silent + 1
+            # As a node: one answer makes it ready, and not one that is missing takes that away.
+            now_ready = answers or (ready and silent < int((readiness or {}).get("failureThreshold", 3)))
             if now_ready != ready:
                 ready = now_ready
                 self._tell(running(began), ready=ready)
