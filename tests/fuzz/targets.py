@@ -108,10 +108,11 @@ other 1.5
 ANSWER = b"""{"status": "success", "data": {"resultType": "vector", "result": [
   {"metric": {"release": "shop-1"}, "value": [1700000000.5, "41"]}]}}"""
 
+ISTIO_ANSWER = body(told({"shop-1": (41, 2)}, at=1.7e9, start=1.69e9, now=1.7e9))
+
 REVIEW = b"""{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "1",
   "operation": "CREATE", "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
   "object": {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "a@sha256:00"}]}}}}}}"""
-ISTIO_ANSWER = body(told({"shop-1": (41, 2)}, at=1.7e9, start=1.69e9, now=1.7e9))
 
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
@@ -154,8 +155,8 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("log-lines", log_lines, (b'{"level": "error"}\n{"level": 50}\nan ERROR\n',)),
     Target("prometheus-answer", prometheus_answer, (ANSWER,)),
-    Target("admission-review", admission_review, (REVIEW,)),
     Target("istio-answer", istio_answer, (ISTIO_ANSWER,)),
+    Target("admission-review", admission_review, (REVIEW,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}
