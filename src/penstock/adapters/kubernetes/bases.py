@@ -1,5 +1,5 @@
-"""What the pods of a release pull: the artifact's image as it is, or an image with the interpreter that it was
-built for, and the artifact's mounted in it as a volume. Pure.
+"""What the pods of a release pull: the artifact's image as it is, or an image with the interpreter that it
+was built for, and the artifact's mounted in it as a volume. Pure.
 
 Called by `driver` before anything is placed, and by `manifests` for what that is in a pod. Nothing here makes
 an image: the bytes that nodes pull are those that were signed.
@@ -18,13 +18,13 @@ from penstock.ports import Image
 #: The volume that holds the artifact, and where its files are in the image and in the container.
 VOLUME, APP = "artifact", f"/{ROOT}"
 NEEDED = "mounting an artifact in its base needs Kubernetes 1.35 (image volumes)"
-MOVE = "bring the cluster to 1.35, or build images that hold all they need and take bases out of the cluster's file"
+MOVE = "bring the cluster to 1.35; without bases in the cluster's file, images must hold all that they need"
 
 
 @dataclass(frozen=True)
 class Pulled:
-    """*image* is the artifact's. With a *base*, that is what the container is; it then knows nothing of *env*,
-    the artifact's own variables, but what it is told. *platform* is OCI's ("": any)."""
+    """*image* is the artifact's. With a *base*, that is what the container is; of *env*, the artifact's own
+    variables, it then knows what it is told. *platform* is OCI's ("": any)."""
 
     image: str
     base: str = ""

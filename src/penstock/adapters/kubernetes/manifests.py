@@ -63,9 +63,9 @@ LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 class Settings:
     """Where releases go. *images* is the prefix under which the registry has them already, by service:
     ``registry.example/shop`` + ``/catalog@sha256:…`` (where an `Images` puts them there, it says so).
-    *neighbour* is where a callee is found, with
-    ``{service}`` and ``{namespace}`` in it. *pull_secrets* are names of Secrets that are in the namespace
-    already. *bases* are images with an interpreter, by ABI; without any, artifacts are run as they are."""
+    *neighbour* is where a callee is found, with ``{service}`` and ``{namespace}`` in it. *pull_secrets* are
+    names of Secrets that are in the namespace already. *bases* are images with an interpreter, by ABI;
+    without any, artifacts are run as they are."""
 
     images: str = ""
     namespace: str = ""
@@ -316,7 +316,7 @@ def _way(workload: Workload, path: str) -> Object:
 
 
 def _variables(workload: Workload, pulled: Pulled, settings: Settings, namespace: str) -> list[Object]:
-    """By name; what the platform says wins, as everywhere. An image that is mounted brings none of its own."""
+    """By name; what the platform says wins, as everywhere. What is mounted brings none of its own."""
     own = pulled.env if pulled.base else {}
     found: dict[str, Object] = {name: {"value": value} for name, value in own.items()}
     plain, secret = _data(workload)
