@@ -43,9 +43,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are images
-    with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts are run
-    as they are."""
+    """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are
+    images with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts
+    are run as they are."""
 
     images: Registry
     gateway: Gateway

@@ -23,7 +23,7 @@ REFERENCE = "the documented reference: penstock doctor --reference cluster"
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 #: As an artifact says what it was built for; and an image in full, with nothing about it that may change.
 ABI = re.compile(r"[a-z]+[0-9]+")
-BASE = re.compile(r"(?=[^/]*[.:]|localhost/)[^\s/@]+/[^\s@]+@sha256:[0-9a-f]{64}")
+BASE = re.compile(r"(?=localhost/|[^/]*\.|[^/]*:\d+/)[^\s/@]+/[^\s@]+@sha256:[0-9a-f]{64}")
 #: What is filled in, and what must be told apart.
 PLACES = ("service", "environment", "namespace")
 

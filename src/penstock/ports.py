@@ -142,9 +142,9 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee. *abi*
-    is the interpreter that it needs and does not hold (``cp311``, ``node22``; "": none), *env* what that is
-    given, and *platform* what it runs on (``linux/amd64``)."""
+    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee.
+    *abi* is the interpreter that it needs and does not hold (``cp311``, ``node22``; "": none), *env* what
+    that is given, and *platform* what it runs on (``linux/amd64``)."""
 
     command: tuple[str, ...]
     config: ServiceConfig

@@ -78,7 +78,7 @@ class Blobs:
 
 @dataclass(frozen=True)
 class Described:
-    """The part of an image's configuration that says how to run it, and on what *platform* (as in `Recipe`)."""
+    """The part of an image's configuration that says how to run it. *platform* as in `Recipe`."""
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)

@@ -64,7 +64,7 @@ def _found(pod: Object) -> Iterator[Trouble]:
         if "selector" in str(scheduled.get("message")):
             chosen = pod.get("spec", {}).get("nodeSelector", {})
             wanted = "/".join(chosen.get(f"kubernetes.io/{part}", "any") for part in ("os", "arch"))
-            move = f"the artifact was built for {wanted}: give the cluster a node of that kind, or build on another"
+            move = f"it was built for {wanted}: give the cluster a node of that kind, or build on another"
         yield Trouble(f"no node takes pod {name}: {scheduled.get('message', '')}", move)
     if status.get("reason") == "Evicted":
         move = f"kubectl describe pod {name} -n {namespace}"
@@ -112,10 +112,9 @@ def _unpulled(pod: Object, container: Object, said: str) -> str:
 
 
 def _never_began(container: Object, pod: Object) -> Iterator[Trouble]:
+    """Its program is not there: the artifact holds no interpreter, or the base not that one."""
     state = container.get("state", {})
-    end = (
-        state.get("terminated") or (container.get("lastState", {}).get("terminated") if state else None) or {}
-    )
+    end = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
     if "running" in state or end.get("reason") not in NEVER_BEGAN:
         return
     said, name, image = str(end.get("message", "")), pod["metadata"]["name"], container["image"]

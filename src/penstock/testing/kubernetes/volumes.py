@@ -1,4 +1,4 @@
-"""Image volumes: which images a pod mounts, and what an API makes of them that does not have the feature. Pure.
+"""Image volumes: which images a pod mounts, and what an API makes of them that lacks the feature. Pure.
 
 Called by `api` for every write, by `defaults`, and by `kubelet` for what a container finds where. No other
 kind of volume is known here.
