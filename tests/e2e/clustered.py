@@ -64,7 +64,7 @@ class Town:
 
     async def _open(self) -> None:
         entered = self._stack.enter_async_context
-        self.cluster = await entered(FakeCluster())
+        self.cluster = await entered(FakeCluster(speed=3.0))
         self.proxy = await entered(Proxy(use_gateway(self.cluster).plane))
         listen_at(self.cluster, self.proxy.port)
         self.cluster.allow([*rules("rbac.yaml"), *rules("rbac-gateway-api.yaml")])
