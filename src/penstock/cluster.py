@@ -6,6 +6,7 @@ checks it. Values, nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 
@@ -42,7 +43,9 @@ class Counts:
 
 @dataclass(frozen=True)
 class Cluster:
-    """All of the file. Paths are absolute once it is read; *router* is an entry-point name."""
+    """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are
+    images with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts
+    are run as they are."""
 
     images: Registry
     gateway: Gateway
@@ -51,6 +54,7 @@ class Cluster:
     context: str = ""
     namespace: str = ""
     pull_secrets: tuple[str, ...] = field(default=())
+    bases: Mapping[str, str] = field(default_factory=dict)
     router: str = "gateway-api"
     reach: str = ""
     neighbour: str = ""

@@ -21,6 +21,9 @@ from penstock.errors import Invalid
 REFERENCE = "the documented reference: penstock doctor --reference cluster"
 #: As a cluster takes names.
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+#: As an artifact says what it was built for; and an image in full, with nothing about it that may change.
+ABI = re.compile(r"[a-z]+[0-9]+")
+BASE = re.compile(r"(?=localhost/|[^/]*\.|[^/]*:\d+/)[^\s/@]+/[^\s@]+@sha256:[0-9a-f]{64}")
 #: What is filled in, and what must be told apart.
 PLACES = ("service", "environment", "namespace")
 
@@ -56,6 +59,8 @@ def _checked(given: Cluster) -> Cluster:
     for where, name in named.items():
         if name and not LABEL.fullmatch(name):
             raise Invalid(f"{name!r} is not a name (lower-case letters, digits, dashes)", where=where)
+    for abi, image in given.bases.items():
+        _check_base(abi, image)
     _check_pattern("gateway.host", given.gateway.host, port=False)
     if given.neighbour:
         _check_pattern("neighbour", given.neighbour, port=True)
@@ -72,6 +77,15 @@ def _check_url(where: str, url: str) -> None:
         raise Invalid(f"{url!r} is no http or https URL", where=where)
     if parts.username or parts.password:
         raise Invalid("a password has no place in it", where=where)
+
+
+def _check_base(abi: str, image: str) -> None:
+    if not ABI.fullmatch(abi):
+        move = "name what artifacts are built for: cp311 is Python 3.11, node22 is Node 22"
+        raise Invalid(f"no artifact is built for {abi!r}", where=f"bases.{abi}", next_move=move)
+    if not BASE.fullmatch(image):
+        move = "write REGISTRY/NAME@sha256:…, as docker buildx imagetools inspect tells it"
+        raise Invalid(f"{image!r} is not an image by digest", where=f"bases.{abi}", next_move=move)
 
 
 def _check_pattern(where: str, pattern: str, *, port: bool) -> None:

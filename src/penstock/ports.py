@@ -142,11 +142,16 @@ class Builder(Protocol):
 
 @dataclass(frozen=True)
 class Image:
-    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee."""
+    """What an artifact says of itself, covered by its digest. *contracts*: what it needs of each callee.
+    *abi* is the interpreter that it needs and does not hold (``cp311``, ``node22``; "": none), *env* what
+    that is given, and *platform* what it runs on (``linux/amd64``)."""
 
     command: tuple[str, ...]
     config: ServiceConfig
     contracts: Mapping[str, str] = field(default_factory=dict)
+    abi: str = ""
+    env: Mapping[str, str] = field(default_factory=dict)
+    platform: str = ""
 
 
 @dataclass(frozen=True)

@@ -290,7 +290,7 @@ class PlatformContract:
     async def test_what_uses_too_much_memory_is_ended_and_that_is_told(self, subject: Subject) -> None:
         await subject.place("serve")
         ready = await subject.until(lambda p: p.ready)
-        assert set(ready.advisory) <= {"memory_mb", "cpus", "open_files"}
+        assert set(ready.advisory) <= {"memory_mb", "cpus", "open_files", "scaling"}
         await ignoring(subject.ask(ready.instances[0].address, "/eat"))
         again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
         assert again.reason.startswith("out of memory: it used ")

@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fakes.cluster import rules
+from fakes.image import ABI, put_base
 from fakes.prometheus import gateway_job, real_prometheus
 from fakes.registry import docker_registry
+from penstock.adapters.registry import Registry
 from penstock.checks.sending import UNANSWERED, Ask, Target
 from penstock.testing.kubernetes import FakeCluster, Puller
 from penstock.testing.kubernetes.gateway import listen_at, use_gateway
@@ -33,6 +35,7 @@ images: {{push: "{registry}/shop"}}
 gateway: {{name: public, section: http, host: "{{service}}.example.org"}}
 reach: {gateway}
 metrics: {{prometheus: "{prometheus}"}}
+bases: {{{abi}: "{base}"}}
 """
 
 
@@ -66,11 +69,13 @@ class Town:
         listen_at(self.cluster, self.proxy.port)
         self.cluster.allow([*rules("rbac.yaml"), *rules("rbac-gateway-api.yaml")])
         registry = await entered(docker_registry(self.folder))
+        library = Registry(self.folder / "bases", f"{registry}/library")
+        self.base = await library.publish("python", put_base(self.folder / "bases"))
         self.cluster.kubelet.pull = Puller()
         prometheus = await entered(real_prometheus(self.folder, [gateway_job(self.proxy.metrics_port)]))
         self.cluster.kubeconfig(self.folder)
         around = {"registry": registry, "gateway": self.proxy.url, "prometheus": prometheus}
-        self.file.write_text(CLUSTER.format(**around))
+        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base))
 
     @contextmanager
     def users(self, path: str, rate: float = 60.0) -> Iterator[Counter[str]]:

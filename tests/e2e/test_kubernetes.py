@@ -90,6 +90,13 @@ def told(m: Machine) -> list[str]:
     return said
 
 
+def ran_on(m: Machine) -> set[str]:
+    """The bases that the ledger tells of: one for each release that was deployed."""
+    entries = m.client.get("/v1/evidence", limit=500)["entries"]
+    deployed = [entry["index"] for entry in entries if entry["what"] == "Deployed"]
+    return {m.client.get(f"/v1/evidence/{index}")["predicate"]["base"] for index in deployed}
+
+
 def decision(sign_off: dict[str, Any]) -> str:
     decided = sign_off["urn:penstock:decision:v1"]
     return f"{decided['policy']} of {decided['action']}: {decided['verdict']}"
@@ -110,6 +117,7 @@ def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
             in_cluster += later(m)
         assert in_cluster == outcomes == ["promoted", "promoted", "rolled-back"]
         assert told(m) == on_machine
+        assert ran_on(m) == {around.base}
         assert m.penstock("ledger", "verify").returncode == 0
         assert set(met) == {"200", "500"}, met
         assert m.address() == f"http://shop.example.org:{around.proxy.port}"

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import gzip
+import io
+import platform
 import sys
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from penstock.core.digest import digest, hex_of
-from penstock.core.image import ABI_LABEL, File, Recipe, assemble
+from penstock.config import ServiceConfig
+from penstock.core.digest import canonical, digest, hex_of
+from penstock.core.image import (
+    ABI_LABEL,
+    CONFIG_LABEL,
+    CONFIG_TYPE,
+    LAYER_TYPE,
+    MANIFEST_TYPE,
+    File,
+    Recipe,
+    assemble,
+)
+
+ABI = f"cp{sys.version_info.major}{sys.version_info.minor}"
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 
 #: Four lives: ``serve`` listens, ``fail`` ends with 3, ``deaf`` never listens, ``stubborn`` will not end.
 PROGRAM = b"""
@@ -61,11 +78,32 @@ http.server.ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), H
 
 def put_image(layout: Path, command: Iterable[str] = ("python3", "/app/program.py", "serve")) -> str:
     """Write the image into the layout, and return its digest."""
-    abi = f"cp{sys.version_info.major}{sys.version_info.minor}"
-    recipe = Recipe(tuple(command), {"IMAGE": "yes"}, {ABI_LABEL: abi}, "linux/amd64", 1_700_000_000)
-    blobs = assemble([File("program.py", PROGRAM)], recipe)
+    labels = {ABI_LABEL: ABI, CONFIG_LABEL: canonical(ServiceConfig("web")).decode()}
+    recipe = Recipe(tuple(command), {"IMAGE": "yes"}, labels, f"linux/{ARCHITECTURE}", 1_700_000_000)
+    return _put(layout, assemble([File("program.py", PROGRAM)], recipe).all)
+
+
+def put_base(layout: Path) -> str:
+    """An image that has ``python3``, which is this machine's, and nothing else; returns its digest."""
+    buffer, program = io.BytesIO(), f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        entry = tarfile.TarInfo("usr/local/bin/python3")
+        entry.size, entry.mode = len(program), 0o755
+        tar.addfile(entry, io.BytesIO(program))
+    layer = gzip.compress(buffer.getvalue(), mtime=0)
+    config = canonical(
+        {"os": "linux", "architecture": ARCHITECTURE, "config": {"Env": ["PATH=/usr/local/bin"]}}
+    )
+    kinds = ((CONFIG_TYPE, config), (LAYER_TYPE, layer))
+    parts = [{"mediaType": kind, "digest": digest(data), "size": len(data)} for kind, data in kinds]
+    said = {"schemaVersion": 2, "mediaType": MANIFEST_TYPE, "config": parts[0], "layers": parts[1:]}
+    return _put(layout, (layer, config, canonical(said)))
+
+
+def _put(layout: Path, blobs: tuple[bytes, ...]) -> str:
+    """The digest of the last one, the manifest."""
     folder = layout / "blobs" / "sha256"
     folder.mkdir(parents=True, exist_ok=True)
-    for blob in blobs.all:
+    for blob in blobs:
         (folder / hex_of(digest(blob))).write_bytes(blob)
-    return blobs.digest
+    return digest(blobs[-1])

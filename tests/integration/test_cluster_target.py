@@ -12,6 +12,7 @@ import pytest
 
 from fakes.images import FakeImages
 from penstock.adapters._kubernetes import Access
+from penstock.adapters.build import Layout
 from penstock.adapters.gateway_api import GatewayApi
 from penstock.adapters.istio import Istio
 from penstock.adapters.istio_metrics import IstioMetrics
@@ -158,7 +159,7 @@ async def test_a_number_that_somebody_else_has_set_is_asked_about_once(
 
 def platform(named: Cluster) -> Kubernetes:
     """Nothing is published here."""
-    return Kubernetes.of(named, FakeImages(Path("/nowhere")))
+    return Kubernetes.of(named, FakeImages(Path("/nowhere")), Layout(Path("/nowhere")))
 
 
 #: All that is asked before a cluster is used.

@@ -11,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fakes.image import put_image
+from fakes.image import ABI, put_base, put_image
 from fakes.images import FakeImages
 from fakes.registry import FakeRegistry, docker_registry
 from penstock.adapters._kubernetes import Access
+from penstock.adapters.build import Layout
 from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.adapters.registry import Registry
 from penstock.core.fence import Fence
@@ -40,14 +41,23 @@ def workload(artifact: str) -> Workload:
 
 
 @asynccontextmanager
-async def a_platform(folder: Path, images: Images, puller: Puller) -> AsyncIterator[Kubernetes]:
+async def a_platform(
+    folder: Path, images: Images, puller: Puller, bases: dict[str, str]
+) -> AsyncIterator[Kubernetes]:
     async with FakeCluster(speed=20.0) as cluster:
         cluster.kubelet.pull = puller
-        platform = Kubernetes(Settings(), Access.of_files([cluster.kubeconfig(folder)]), images)
+        access = Access.of_files([cluster.kubeconfig(folder)])
+        platform = Kubernetes(Settings(bases=bases), access, images, Layout(folder / "store"))
         try:
             yield platform
         finally:
             await platform.close()
+
+
+async def published(folder: Path, url: str) -> dict[str, str]:
+    """What artifacts of this machine run on, in the registry at *url*."""
+    images = Registry(folder / "bases", f"{url}/library")
+    return {ABI: await images.publish("python", put_base(folder / "bases"))}
 
 
 async def until(platform: Kubernetes, wanted: Callable[[Placement], bool]) -> Placement:
@@ -63,13 +73,33 @@ async def test_what_was_built_here_runs_in_a_pod_that_pulled_it(tmp_path: Path) 
         url = await stack.enter_async_context(docker_registry(tmp_path))
         images = Registry(tmp_path / "store", f"{url}/shop", "registry.example/shop")
         puller = Puller({"registry.example": url})
-        platform = await stack.enter_async_context(a_platform(tmp_path, images, puller))
+        bases = await published(tmp_path, url)
+        platform = await stack.enter_async_context(a_platform(tmp_path, images, puller, bases))
         await platform.place(workload(artifact), fence=FENCE)
         found = await until(platform, lambda p: p.ready and p.able == 2)
+        assert found.base == bases[ABI]
         async with httpx.AsyncClient() as client:
             answer = await client.get(f"http://{found.instances[0].address}/")
         assert answer.json()["IMAGE"] == "yes"  # the image's own environment
         await platform.remove("web-1", fence=FENCE)
+
+
+async def test_without_a_base_nothing_runs_it_and_it_says_so(tmp_path: Path) -> None:
+    """An artifact holds the application alone; what would hide that is the interpreter of this machine."""
+    artifact = put_image(tmp_path / "store", COMMAND)
+    fake = FakeRegistry()
+    await fake.server.start()
+    images = Registry(tmp_path / "store", f"{fake.url}/shop")
+    try:
+        async with a_platform(tmp_path, images, Puller(), {}) as platform:
+            await platform.place(workload(artifact), fence=FENCE)
+            found = await until(platform, lambda p: p.failed)
+            assert 'exec: "python3": executable file not found in $PATH' in found.reason
+            assert "next: name an image that has this program in bases" in found.reason
+            assert found.base == ""
+            await platform.remove("web-1", fence=FENCE)
+    finally:
+        await fake.server.stop()
 
 
 async def test_a_pod_whose_image_comes_late_comes_up_by_itself(tmp_path: Path) -> None:
@@ -80,7 +110,8 @@ async def test_a_pod_whose_image_comes_late_comes_up_by_itself(tmp_path: Path) -
     where = Registry(tmp_path / "store", f"{fake.url}/shop")
     promised = FakeImages(tmp_path / "store", f"{fake.server.address}/shop")
     try:
-        async with a_platform(tmp_path, promised, Puller()) as platform:
+        bases = await published(tmp_path, fake.url)
+        async with a_platform(tmp_path, promised, Puller(), bases) as platform:
             await platform.place(workload(artifact), fence=FENCE)
             await until(platform, lambda p: "not found" in str(p))
             await where.publish("web", artifact)

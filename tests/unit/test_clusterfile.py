@@ -47,6 +47,13 @@ def test_paths_are_those_beside_the_file(tmp_path: Path) -> None:
     assert load(tmp_path, LEAST + "kubeconfig: ~/config\n").kubeconfig == str(Path.home() / "config")
 
 
+def test_a_base_is_an_image_by_digest_and_may_have_a_tag(tmp_path: Path) -> None:
+    for name in ("docker.io/library/python", "localhost/python", "127.0.0.1:5000/shop/python:3.11-slim"):
+        image = f"{name}@sha256:{'1' * 64}"
+        assert load(tmp_path, f"{LEAST}bases: {{cp311: '{image}'}}").bases == {"cp311": image}
+    assert load(tmp_path, LEAST).bases == {}
+
+
 #: What is said, the line where it is, and what is wrong there.
 WRONG = (
     ("namspace: shop", 4, "namspace"),
@@ -59,6 +66,15 @@ WRONG = (
     ("neighbour: catalog:80", 4, "every service would have the same one"),
     ("neighbour: '{service}.shop.svc'", 4, "is not HOST:PORT"),
     ("pull_secrets: registry", 4, "pull_secrets"),
+    ("bases: python", 4, "bases"),
+    ("bases: {python3.11: a}", 4, "no artifact is built for 'python3.11'"),
+    ("bases:\n  cp311: registry.example/python:3.11", 5, "is not an image by digest"),
+    ("bases: {cp311: 'python@sha256:" + "1" * 64 + "'}", 4, "is not an image by digest"),
+    (
+        "bases: {cp311: 'http://registry.example/python@sha256:" + "1" * 64 + "'}",
+        4,
+        "is not an image by digest",
+    ),
 )
 
 

@@ -13,8 +13,12 @@ import yaml
 
 from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import Settings, manifests
+from penstock.adapters.kubernetes.bases import Pulled, base_of, found_base, is_kept, too_old
+from penstock.config import ServiceConfig
 from penstock.core.fence import Fence
 from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Workload
+from penstock.errors import Invalid
+from penstock.ports import Image
 from penstock.testing.kubernetes.shapes import BUILT_IN, complaints
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -36,12 +40,17 @@ BARE = Workload(service="web", environment="production", release="web-1", artifa
 GRPC = replace(FULL, protocol="grpc", limits=NO_LIMITS, liveness=PROCESS_LIVES)
 
 
-def of(workload: Workload) -> Iterator[Object]:
+#: Run as it is; and on a base, mounted.
+IMAGE = f"registry.test/shop/web@{FULL.artifact}"
+PLAIN = Pulled(IMAGE)
+BASE = "docker.io/library/python@sha256:" + "2" * 64
+BASED = Pulled(IMAGE, BASE, {"PYTHONPATH": "/app/.penstock/deps", "COLOUR": "grey"}, "linux/amd64")
+
+
+def of(workload: Workload, pulled: Pulled = PLAIN) -> Iterator[Object]:
     """Each with what the client adds: what it is."""
     settings = Settings("registry.test/shop", pull_secrets=("registry",))
-    owner = manifests.deployment(
-        workload, settings.image(workload), settings, "shop", Fence("web/production", 7, "key")
-    )
+    owner = manifests.deployment(workload, pulled, settings, "shop", Fence("web/production", 7, "key"))
     yield {"apiVersion": "apps/v1", "kind": "Deployment", **owner}
     yield {"apiVersion": "v1", "kind": "ServiceAccount", **manifests.account(workload, "shop")}
     owner["metadata"]["uid"] = "00000000-0000-4000-8000-000000000001"
@@ -53,10 +62,11 @@ def valid(value: Object) -> None:
     kubernetes_validate.validate(value, "1.36", strict=True)
 
 
+@pytest.mark.parametrize("pulled", [PLAIN, BASED], ids=["plain", "based"])
 @pytest.mark.parametrize("workload", [FULL, BARE, GRPC], ids=["full", "bare", "grpc"])
-def test_what_a_release_is_made_of_is_valid(workload: Workload) -> None:
+def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) -> None:
     kinds = []
-    for value in of(workload):
+    for value in of(workload, pulled):
         valid(value)
         assert list(complaints(value, BUILT_IN[value["kind"]])) == [], "the fake cluster is no stricter"
         kinds.append(value["kind"])
@@ -108,3 +118,83 @@ def test_what_the_platform_says_wins_over_what_was_given() -> None:
     names = [entry["name"] for entry in container["env"]]
     assert sorted(names) == ["COLOUR", "HOST", "PORT", "PRICE_LIST_URL"]
     assert {"name": "PORT", "value": "8080"} in container["env"]
+
+
+# --- on a base ----------------------------------------------------------------------------------------------
+
+
+def pod_of(deployment: Object) -> Object:
+    found: Object = deployment["spec"]["template"]["spec"]
+    return found
+
+
+def test_an_artifact_is_mounted_in_its_base_where_it_was_built_to_be() -> None:
+    pod = pod_of(next(of(FULL, BASED)))
+    (container,) = pod["containers"]
+    assert (container["image"], container["workingDir"]) == (BASE, "/app")
+    assert container["command"] == ["python3", "/app/program.py"]
+    mount = {"name": "artifact", "mountPath": "/app", "subPath": "app", "readOnly": True}
+    assert container["volumeMounts"] == [mount]
+    source = {"reference": IMAGE, "pullPolicy": "IfNotPresent"}
+    assert pod["volumes"] == [{"name": "artifact", "image": source}]
+    assert pod["imagePullSecrets"] == [{"name": "registry"}], "for what is mounted, too"
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
+
+
+def test_what_the_artifact_says_of_its_variables_is_said_to_its_base() -> None:
+    (container,) = pod_of(next(of(FULL, BASED)))["containers"]
+    env = {entry["name"]: entry for entry in container["env"]}
+    assert env["PYTHONPATH"] == {"name": "PYTHONPATH", "value": "/app/.penstock/deps"}
+    assert "valueFrom" in env["COLOUR"], "environment data wins over what is in the image"
+
+
+def test_without_a_base_an_image_is_run_as_it_is() -> None:
+    pod = pod_of(next(of(FULL, Pulled(IMAGE, env={"PYTHONPATH": "/app/src"}))))
+    (container,) = pod["containers"]
+    assert container["image"] == IMAGE
+    assert not {"workingDir", "volumeMounts"} & container.keys()
+    assert not {"volumes", "nodeSelector"} & pod.keys()
+    assert "PYTHONPATH" not in [entry["name"] for entry in container["env"]], "it has that itself"
+
+
+def test_the_base_is_read_back_and_so_is_that_it_was_dropped() -> None:
+    plain, based = next(of(FULL)), next(of(FULL, BASED))
+    assert (found_base(plain), found_base(based)) == ("", BASE)
+    assert is_kept(plain, asked=False)
+    assert is_kept(based, asked=True)
+    (container,) = pod_of(based)["containers"]
+    for gone in (pod_of(based).pop("volumes"), container.pop("volumeMounts")):
+        assert gone
+        assert found_base(based) == ""
+        assert not is_kept(based, asked=True)
+
+
+BUILT = Image(("serve",), ServiceConfig("web"), abi="cp311")
+
+
+def test_an_artifact_gets_the_base_that_it_was_built_for_or_none_is_asked_for() -> None:
+    bases = {"cp311": BASE, "node22": "registry.test/node@sha256:" + "3" * 64}
+    assert base_of(BUILT, bases, "web-1") == BASE
+    assert base_of(BUILT, {}, "web-1") == ""
+    assert base_of(replace(BUILT, abi=""), bases, "web-1") == "", "it holds all that it needs"
+    with pytest.raises(
+        Invalid, match=r"built for cp312, and the cluster's file has a base for cp311, node22"
+    ) as no:
+        base_of(replace(BUILT, abi="cp312"), bases, "web-1")
+    assert no.value.where == "web-1"
+    assert "add `cp312: REGISTRY/NAME@sha256:…` to bases" in no.value.next_move
+
+
+@pytest.mark.parametrize(
+    ("said", "about"),
+    [
+        ('strict decoding error: unknown field "spec.template.spec.volumes[0].image"', True),
+        ('.spec.template.spec.volumes[name="artifact"].image: field not declared in schema', True),
+        ('unknown field "spec.template.spec.containers[0].imagee"', False),
+    ],
+)
+def test_that_a_cluster_is_too_old_is_said_in_words(said: str, about: bool) -> None:
+    error = too_old(Invalid(said, where="deployments.apps shop/web-1"))
+    assert said in error.what
+    assert ("needs Kubernetes 1.35" in error.what) is about
+    assert error.where == "deployments.apps shop/web-1"

@@ -47,13 +47,14 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     words = _dark(placement) + await _mirrored(task, router, release.id)
     here = [way.callee for way in known.egress if way.remote is None]
     words += await _not_let_in(task, router, artifacts, here) + _shut_out(task, image.config)
-    deployed = Deployed(task.delivery, release, data, isolation, count)
+    deployed = Deployed(task.delivery, release, data, isolation, count, base=placement.base or None)
     statement = Statement((Subject(release.id, release.digest),), deployed)
     return Outcome(State.SUCCESS, words, (statement, *found))
 
 
 def _dark(placement: Placement) -> str:
     words = f"dark: {len(placement.instances)} ready, isolation {placement.isolation}"
+    words += f", on {placement.base}" if placement.base else ""
     advisory = ", ".join(placement.advisory)
     return f"{words}; not enforced here: {advisory}" if advisory else words
 

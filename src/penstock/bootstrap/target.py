@@ -110,7 +110,9 @@ def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
         known = ", ".join(name for name in names("router") if hasattr(find("router", name), "of"))
         raise Invalid(f"{cluster.router} leads nobody in a cluster; there are: {known}", where="router")
     images = find("images", "registry")(home.artifacts, at.push, at.pull, _file(at.auth))
-    platform, router = find("platform", "kubernetes").of(cluster, around("Images", images)), kind.of(cluster)
+    artifacts = find("artifacts", "layout")(home.artifacts)
+    platform = find("platform", "kubernetes").of(cluster, around("Images", images), artifacts)
+    router = kind.of(cluster)
     count = find("metrics", "istio")
     metrics = count(
         counts.prometheus, router, platform.namespace, token=_file(counts.token_file), proxies=counts.proxies

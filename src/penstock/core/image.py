@@ -78,11 +78,12 @@ class Blobs:
 
 @dataclass(frozen=True)
 class Described:
-    """The part of an image's configuration that says how to run it."""
+    """The part of an image's configuration that says how to run it. *platform* as in `Recipe`."""
 
     command: tuple[str, ...]
     env: Mapping[str, str] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    platform: str = ""
 
 
 def assemble(files: Iterable[File], recipe: Recipe) -> Blobs:
@@ -133,7 +134,8 @@ def read_config(data: bytes) -> Described:
         given = value["config"]
         env = dict(str(pair).split("=", 1) for pair in given.get("Env") or [])
         labels = {str(name): str(text) for name, text in (given.get("Labels") or {}).items()}
-        return Described(tuple(str(word) for word in given.get("Cmd") or []), env, labels)
+        platform = f"{value.get('os', '')}/{value.get('architecture', '')}".strip("/")
+        return Described(tuple(str(word) for word in given.get("Cmd") or []), env, labels, platform)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise Broken("not an image configuration", where=digest(data)) from error
 

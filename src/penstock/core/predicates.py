@@ -50,7 +50,8 @@ class Proposed:
 @dataclass(frozen=True)
 class Deployed:
     """The pair is placed and proven ready at the data plane, without user traffic. Here and in the next two,
-    *at* is when the action began (seconds since 1970)."""
+    *at* is when the action began (seconds since 1970). *base* is the image, by digest, whose interpreter runs
+    the artifact, where the artifact's own is not all that runs."""
 
     TYPE: ClassVar[str] = "urn:penstock:deployment:v1"
     delivery: str
@@ -59,6 +60,7 @@ class Deployed:
     isolation: str
     instances: int
     at: float | None = None
+    base: str | None = None
 
 
 @dataclass(frozen=True)

@@ -158,7 +158,8 @@ class Placement:
 
     *advisory* names what was declared and does nothing here: limits, scaling by load. *full* is the number of
     copies for all users, *asked* how many there must be now, and *later* what will be asked for; load may add
-    more, up to *most*.
+    more, up to *most*. *base* is the image that holds the interpreter, where that is another than the
+    artifact's.
     """
 
     release: str
@@ -177,6 +178,7 @@ class Placement:
     most: int = 1
     scaling: Scaling = NO_SCALING
     protocol: AppProtocol = HTTP1
+    base: str = ""
 
     @property
     def backend(self) -> Backend:

@@ -3,6 +3,7 @@
 Called by `client` for every answer that is no success. The table, by status and reason:
 
     400, 422            Invalid      a field is wrong: the API's own words name it
+    "not declared"      Invalid      a field that this cluster does not know; some say so with a 500
     401                 Refused      it does not know us
     403                 Refused      a right is missing: which verb on which resource
     403 exceeded quota  Unavailable  the namespace is full: it may have room later
@@ -23,6 +24,8 @@ from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused, U
 
 #: So much of an answer that is not the API's own is repeated.
 MOST_WORDS = 1000
+#: As server-side apply says it.
+UNKNOWN_FIELD = "field not declared in schema"
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def failure(call: Call, status: int, body: Any, retry_after: float = 0.0) -> Pen
     answer = body if isinstance(body, dict) else {}
     said = str(answer.get("message") or body or f"status {status}")[:MOST_WORDS].strip()
     match status:
-        case 400 | 422:
+        case _ if status in (400, 422) or UNKNOWN_FIELD in said:
             return Invalid(said, where=call.where, next_move="correct the field that the API names")
         case 401:
             return Refused(

@@ -20,6 +20,7 @@ from penstock.config import ServiceConfig
 from penstock.core.codec import decode
 from penstock.core.digest import canonical, digest, hex_of
 from penstock.core.image import (
+    ABI_LABEL,
     CONFIG_LABEL,
     CONTRACT_LABEL,
     MANIFEST_TYPE,
@@ -51,7 +52,8 @@ class Layout:
             for name, text in found.labels.items()
             if name.startswith(CONTRACT_LABEL)
         }
-        return Image(found.command, config, contracts)
+        abi = found.labels.get(ABI_LABEL, "")
+        return Image(found.command, config, contracts, abi, found.env, found.platform)
 
     def read(self, artifact: str) -> Described:
         """The image's own configuration; every byte is checked against its digest."""

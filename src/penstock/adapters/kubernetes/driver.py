@@ -19,10 +19,12 @@ from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICE_ACCOUNTS
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._kubernetes.owned import extract
-from penstock.adapters.kubernetes import manifests, reading
+from penstock.adapters.kubernetes import bases, manifests, reading
+from penstock.adapters.kubernetes.bases import Pulled
 from penstock.adapters.kubernetes.ends import Ends, last_end
 from penstock.adapters.kubernetes.manifests import (
     ASKED,
+    BASE,
     COMPLETE,
     COST,
     ENVIRONMENT,
@@ -39,7 +41,7 @@ from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.workload import Afterwards, Phase, Placement, Workload
 from penstock.errors import Conflict, Invalid
-from penstock.ports import Images
+from penstock.ports import Artifacts, Images
 
 T = TypeVar("T")
 
@@ -54,13 +56,18 @@ KILLED = 137
 class Kubernetes:
     """Platform on the cluster that *access* names (None: ``KUBECONFIG``, or the pod's own account). With
     *images*, an artifact is where nodes pull it before anything names it; else ``settings.images`` says where
-    it is already."""
+    it is already. *artifacts* say what they were built for; without, they are run as they are, anywhere."""
 
     def __init__(
-        self, settings: Settings, access: Access | None = None, images: Images | None = None
+        self,
+        settings: Settings,
+        access: Access | None = None,
+        images: Images | None = None,
+        artifacts: Artifacts | None = None,
     ) -> None:
         self._settings = settings
         self._images = images
+        self._artifacts = artifacts
         self._client = Client(access or Access.of_environment())
         self._client.namespace = settings.namespace or self._client.namespace
         kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
@@ -73,9 +80,11 @@ class Kubernetes:
         self._left: dict[str, str] = {}
 
     @classmethod
-    def of(cls, cluster: Cluster, images: Images) -> Kubernetes:
-        settings = Settings(neighbour=cluster.neighbour, pull_secrets=cluster.pull_secrets)
-        return cls(settings, Access.of(cluster), images)
+    def of(cls, cluster: Cluster, images: Images, artifacts: Artifacts) -> Kubernetes:
+        settings = Settings(
+            neighbour=cluster.neighbour, pull_secrets=cluster.pull_secrets, bases=cluster.bases
+        )
+        return cls(settings, Access.of(cluster), images, artifacts)
 
     @property
     def namespace(self) -> str:
@@ -105,6 +114,7 @@ class Kubernetes:
             live = await self._created(workload, fence)
         _check(live, fence)
         if COMPLETE not in live["metadata"]["annotations"]:
+            await self._check_kept(live)
             live = await self._completed(workload, live, fence)
         self._mirror.put(DEPLOYMENTS, live)
         await self._revive(live)
@@ -189,17 +199,32 @@ class Kubernetes:
 
     async def _created(self, workload: Workload, fence: Fence) -> Object:
         """The Deployment, made by us or by whoever came first."""
-        image = await self._image(workload)
-        wanted = manifests.deployment(workload, image, self._settings, self._client.namespace, fence)
+        pulled = await self._pulled(workload)
+        wanted = manifests.deployment(workload, pulled, self._settings, self._client.namespace, fence)
         try:
             return await self._client.create(DEPLOYMENTS, wanted)
         except Moved:
             return await self._known(workload.release)
+        except Invalid as error:
+            raise bases.too_old(error) from error
 
-    async def _image(self, workload: Workload) -> str:
+    async def _pulled(self, workload: Workload) -> Pulled:
+        """What its pods are to pull, and that it is there for them."""
+        image = await self._artifacts.describe(workload.artifact) if self._artifacts else None
+        base = bases.base_of(image, self._settings.bases, workload.release) if image else ""
         if self._images is None:
-            return self._settings.image(workload)
-        return await self._images.publish(workload.service, workload.artifact)
+            name = self._settings.image(workload)
+        else:
+            name = await self._images.publish(workload.service, workload.artifact)
+        return Pulled(name, base, image.env, image.platform) if image else Pulled(name)
+
+    async def _check_kept(self, live: Object) -> None:
+        """`Invalid`, and nothing is left, if the API has dropped the volume that holds the artifact."""
+        metadata = live["metadata"]
+        if bases.is_kept(live, BASE in metadata["annotations"]):
+            return
+        await self._client.delete(DEPLOYMENTS, metadata["name"], uid=metadata["uid"])
+        raise bases.dropped(f"{DEPLOYMENTS.full} {metadata['namespace']}/{metadata['name']}")
 
     async def _completed(self, workload: Workload, live: Object, fence: Fence) -> Object:
         """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""

@@ -12,7 +12,7 @@ import functools
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from penstock.adapters._kubernetes.kinds import (
     SECRETS,
     SERVICES,
 )
+from penstock.adapters.kubernetes.bases import Pulled
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import HTTP2
@@ -35,6 +36,8 @@ MANAGED = "app.kubernetes.io/managed-by"
 RELEASE, SERVICE, ENVIRONMENT = f"{PREFIX}/release", f"{PREFIX}/service", f"{PREFIX}/environment"
 #: Annotations of the Deployment: what was asked last, by whose fence, and what was placed.
 FENCE, ASKED, WORKLOAD = f"{PREFIX}/fence", f"{PREFIX}/asked", f"{PREFIX}/workload"
+#: And on which image with an interpreter.
+BASE = f"{PREFIX}/base"
 #: That all it needs is there.
 COMPLETE = f"{PREFIX}/complete"
 #: Which copies go first, as ReplicaSets understand it.
@@ -61,12 +64,14 @@ class Settings:
     """Where releases go. *images* is the prefix under which the registry has them already, by service:
     ``registry.example/shop`` + ``/catalog@sha256:…`` (where an `Images` puts them there, it says so).
     *neighbour* is where a callee is found, with ``{service}`` and ``{namespace}`` in it. *pull_secrets* are
-    names of Secrets that are in the namespace already."""
+    names of Secrets that are in the namespace already. *bases* are images with an interpreter, by ABI;
+    without any, artifacts are run as they are."""
 
     images: str = ""
     namespace: str = ""
     neighbour: str = "{service}.{namespace}.svc:80"
     pull_secrets: tuple[str, ...] = field(default=())
+    bases: Mapping[str, str] = field(default_factory=dict)
 
     def image(self, workload: Workload) -> str:
         if not self.images:
@@ -111,7 +116,9 @@ def check(workload: Workload) -> None:
             )
 
 
-def deployment(workload: Workload, image: str, settings: Settings, namespace: str, fence: Fence) -> Object:
+def deployment(
+    workload: Workload, pulled: Pulled, settings: Settings, namespace: str, fence: Fence
+) -> Object:
     """Paused: what its copies need is made after it, because it is to own that. With no copies it would count
     as complete, and what never came up could not be told from what once served."""
     labels = _labels(workload)
@@ -124,6 +131,7 @@ def deployment(workload: Workload, image: str, settings: Settings, namespace: st
                 FENCE: str(fence.number),
                 ASKED: kept(Asked(workload.begin_with or workload.replicas)),
                 WORKLOAD: json.dumps(encode(replace(workload, env={}, secrets=()))),
+                **({BASE: pulled.base} if pulled.base else {}),
             },
         },
         "spec": {
@@ -133,7 +141,7 @@ def deployment(workload: Workload, image: str, settings: Settings, namespace: st
             "progressDeadlineSeconds": max(1, math.ceil(workload.start_seconds)),
             "template": {
                 "metadata": {"labels": labels},
-                "spec": _pod(workload, image, settings, namespace),
+                "spec": _pod(workload, pulled, settings, namespace),
             },
         },
     }
@@ -239,7 +247,7 @@ def _metadata(workload: Workload, owner: Object) -> Object:
     }
 
 
-def _pod(workload: Workload, image: str, settings: Settings, namespace: str) -> Object:
+def _pod(workload: Workload, pulled: Pulled, settings: Settings, namespace: str) -> Object:
     grace = LEAVE_SECONDS + max(1, math.ceil(workload.drain_seconds))
     pull = [{"name": name} for name in settings.pull_secrets]
     lost = [
@@ -263,12 +271,13 @@ def _pod(workload: Workload, image: str, settings: Settings, namespace: str) -> 
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         "tolerations": lost,
-        "containers": [_container(workload, image, settings, namespace)],
+        "containers": [_container(workload, pulled, settings, namespace)],
+        **pulled.pod,
         **({"imagePullSecrets": pull} if pull else {}),
     }
 
 
-def _container(workload: Workload, image: str, settings: Settings, namespace: str) -> Object:
+def _container(workload: Workload, pulled: Pulled, settings: Settings, namespace: str) -> Object:
     liveness = workload.liveness
     probes: Object = {"readinessProbe": {**_way(workload, workload.health_path), "periodSeconds": 1}}
     if liveness.path:
@@ -287,11 +296,11 @@ def _container(workload: Workload, image: str, settings: Settings, namespace: st
     resources = _resources(workload)
     return {
         "name": CONTAINER,
-        "image": image,
+        **pulled.container,
         "imagePullPolicy": "IfNotPresent",  # a digest never means something else
         "command": list(workload.command),
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "env": _variables(workload, settings, namespace),
+        "env": _variables(workload, pulled, settings, namespace),
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
         **probes,
@@ -306,9 +315,10 @@ def _way(workload: Workload, path: str) -> Object:
     return {"tcpSocket": {"port": "http"}}
 
 
-def _variables(workload: Workload, settings: Settings, namespace: str) -> list[Object]:
-    """By name; what the platform says wins, as everywhere."""
-    found: dict[str, Object] = {}
+def _variables(workload: Workload, pulled: Pulled, settings: Settings, namespace: str) -> list[Object]:
+    """By name; what the platform says wins, as everywhere. What is mounted brings none of its own."""
+    own = pulled.env if pulled.base else {}
+    found: dict[str, Object] = {name: {"value": value} for name, value in own.items()}
     plain, secret = _data(workload)
     for reference, names in (("configMapKeyRef", plain), ("secretKeyRef", secret)):
         found |= {n: {"valueFrom": {reference: {"name": workload.release, "key": n}}} for n in names}

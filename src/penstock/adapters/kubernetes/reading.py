@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import troubles
+from penstock.adapters.kubernetes.bases import found_base
 from penstock.adapters.kubernetes.ends import count_ends, last_end, status_of
 from penstock.adapters.kubernetes.manifests import PORT, Asked, Settings, read_workload
 from penstock.adapters.kubernetes.roll import Copy, Roll
@@ -98,6 +99,7 @@ def placement(seen: Seen) -> Placement:
         most=workload.most,
         scaling=workload.scaling,
         protocol=workload.protocol,
+        base=found_base(seen.deployment),
     )
 
 

@@ -15,6 +15,9 @@ START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErro
 #: With these, no time will help: the image is not there, or we may not have it.
 FINAL = ("not found", "manifest unknown", "unauthorized", "denied", "InvalidImageName", "ErrImageNeverPull")
 UNSCHEDULABLE = "Unschedulable"
+#: How a container ended that never began.
+NEVER_BEGAN = ("StartError", "ContainerCannotRun")
+NO_PROGRAM = "executable file not found"
 
 
 @dataclass(frozen=True)
@@ -58,12 +61,17 @@ def _found(pod: Object) -> Iterator[Trouble]:
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("reason") == UNSCHEDULABLE:
         move = "ask for less (limits in penstock.yaml), or give the cluster a node with room"
+        if "selector" in str(scheduled.get("message")):
+            chosen = pod.get("spec", {}).get("nodeSelector", {})
+            wanted = "/".join(chosen.get(f"kubernetes.io/{part}", "any") for part in ("os", "arch"))
+            move = f"it was built for {wanted}: give the cluster a node of that kind, or build on another"
         yield Trouble(f"no node takes pod {name}: {scheduled.get('message', '')}", move)
     if status.get("reason") == "Evicted":
         move = f"kubectl describe pod {name} -n {namespace}"
         yield Trouble(f"pod {name} was put off its node: {status.get('message', '')}", move)
     for container in status.get("containerStatuses", ()):
-        yield from _waiting(container, name, namespace)
+        yield from _waiting(container, pod)
+        yield from _never_began(container, pod)
 
 
 def _lost(status: Object, conditions: dict[str, Object]) -> str:
@@ -76,13 +84,43 @@ def _lost(status: Object, conditions: dict[str, Object]) -> str:
     return reason if reason in ("NodeNotReady", "NodeStatusUnknown") else ""
 
 
-def _waiting(container: Object, name: str, namespace: str) -> Iterator[Trouble]:
+def _waiting(container: Object, pod: Object) -> Iterator[Trouble]:
+    name, namespace = pod["metadata"]["name"], pod["metadata"]["namespace"]
     waiting = container.get("state", {}).get("waiting", {})
     reason, said = str(waiting.get("reason", "")), str(waiting.get("message", ""))
     if reason in PULL:
         final = any(word in f"{reason} {said}" for word in FINAL)
+        image = _unpulled(pod, container, said)
         move = "push it under the configured prefix, or name the Secret that may pull it (pull_secrets)"
-        yield Trouble(f"the image {container['image']} of pod {name} cannot be pulled: {said}", move, final)
+        if image == container["image"] and _mounts(pod):
+            move = "correct bases in the cluster's file, or name the Secret that may pull it (pull_secrets)"
+        yield Trouble(f"the image {image} of pod {name} cannot be pulled: {said}", move, final)
     elif reason in START:
         move = f"kubectl describe pod {name} -n {namespace}"
         yield Trouble(f"the container of pod {name} cannot be started: {reason}: {said}", move)
+
+
+def _mounts(pod: Object) -> list[str]:
+    """Images that are mounted."""
+    volumes = pod.get("spec", {}).get("volumes") or ()
+    return [str(volume["image"].get("reference", "")) for volume in volumes if "image" in volume]
+
+
+def _unpulled(pod: Object, container: Object, said: str) -> str:
+    """Which image it is: nodes tell of one that is mounted as if it were the container's own."""
+    return next((image for image in _mounts(pod) if image and image in said), str(container["image"]))
+
+
+def _never_began(container: Object, pod: Object) -> Iterator[Trouble]:
+    """Its program is not there: the artifact holds no interpreter, or the base not that one."""
+    state = container.get("state", {})
+    end = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
+    if "running" in state or end.get("reason") not in NEVER_BEGAN:
+        return
+    said, name, image = str(end.get("message", "")), pod["metadata"]["name"], container["image"]
+    if NO_PROGRAM in said:
+        move = f"name an image that has this program in bases of the cluster's file; {image} has not"
+        yield Trouble(f"the container of pod {name} cannot be started: {said}", move, final=True)
+    else:
+        move = f"kubectl describe pod {name} -n {pod['metadata']['namespace']}"
+        yield Trouble(f"the container of pod {name} cannot be started: {said}", move)

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from penstock.testing.kubernetes import defaults, fields
+from penstock.testing.kubernetes import defaults, fields, volumes
 from penstock.testing.kubernetes.kinds import FakeKind, Object
 from penstock.testing.kubernetes.problems import Problem, not_found
 from penstock.testing.kubernetes.shapes import complaints
@@ -39,6 +39,8 @@ class Api:
         #: Labels of namespaces, besides the name that each has.
         self.labels: dict[str, dict[str, str]] = {}
         self._trying = False
+        #: Whether pods may mount images.
+        self.image_volumes: volumes.Feature = "on"
         self._kinds = {kind.full: kind for kind in kinds}
         self._ids = itertools.count(1)
 
@@ -185,9 +187,14 @@ class Api:
         if (wanted.get("apiVersion"), wanted.get("kind")) != (kind.api_version, kind.kind):
             raise Problem(400, f"the object is no {kind.api_version} {kind.kind}")
         found = list(complaints(wanted, kind.shape)) if strict else []
+        if self.image_volumes == "unknown":
+            found += volumes.complaints(wanted)
         if found:
             raise Problem(400, "strict decoding error: " + ", ".join(found))
-        return copy.deepcopy(wanted)
+        taken = copy.deepcopy(wanted)
+        if self.image_volumes == "off":
+            volumes.drop(taken)
+        return taken
 
     def _place(self, kind: FakeKind, value: Object) -> tuple[str, str]:
         metadata = value["metadata"]

@@ -19,13 +19,17 @@ import psutil
 
 Object = dict[str, Any]
 OUT_OF_MEMORY = 137
+#: Where images have their programs.
+FOLDERS = ("usr/local/bin", "usr/bin", "bin")
 
 
 @dataclass(frozen=True)
 class Behaviour:
     """How pods of an image live. With *root*, the folder in which the image's ``/app`` is unpacked, their
     command runs as a process; else they are stubs: *life* ``serve`` is ready, ``deaf`` never is, ``crash``
-    prints *output* and ends with *exit_code*. *trouble* meets them before that. *env* is the image's own."""
+    prints *output* and ends with *exit_code*. *trouble* meets them before that. *env* is the image's own. If
+    *sealed*, a process finds the programs that are in the image, and no others of this machine by their
+    names."""
 
     root: Path | None = None
     life: Literal["serve", "deaf", "crash"] = "serve"
@@ -34,6 +38,18 @@ class Behaviour:
     output: tuple[str, ...] = ("hello",)
     message: str = "on demand"
     env: Mapping[str, str] = field(default_factory=dict)
+    sealed: bool = False
+
+    @property
+    def path(self) -> str:
+        """Where programs are looked for."""
+        if not self.sealed:
+            return os.environ.get("PATH", "")
+        return ":".join(f"{self.root}/{folder}" for folder in FOLDERS)
+
+
+class StartError(Exception):
+    """The container has never begun; the words are for the pod's status."""
 
 
 class Container(Protocol):
@@ -77,13 +93,15 @@ class Stub:
 
 @dataclass
 class Run:
-    """What a process is started with. *address* is the pod's; 0 *most_memory* is no limit, in bytes."""
+    """What a process is started with. *path* is where its program is looked for, *address* the pod's; 0
+    *most_memory* is no limit, in bytes."""
 
     command: tuple[str, ...]
     env: Mapping[str, str]
     cwd: Path
     log: Path
     address: str
+    path: str
     most_memory: int = 0
 
 
@@ -95,17 +113,21 @@ class Process:
         self._looking: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        env = {"PATH": os.environ.get("PATH", ""), **self._run.env, "HOST": self._run.address}
+        env = {"PATH": self._run.path, **self._run.env, "HOST": self._run.address}
         with self._run.log.open("wb") as log:
-            self._process = await asyncio.create_subprocess_exec(
-                *self._run.command,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=env,
-                cwd=self._run.cwd,
-                start_new_session=True,
-            )
+            try:
+                self._process = await asyncio.create_subprocess_exec(
+                    *self._run.command,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=env,
+                    cwd=self._run.cwd,
+                    start_new_session=True,
+                )
+            except FileNotFoundError as error:
+                program = self._run.command[0]
+                raise StartError(f'exec: "{program}": executable file not found in $PATH') from error
         if self._run.most_memory:
             self._looking = asyncio.ensure_future(self._look(self._process.pid))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from penstock.testing.kubernetes import volumes
 from penstock.testing.kubernetes.kinds import Object
 
 
@@ -35,6 +36,8 @@ def fill(kind: str, value: Object, number: int) -> None:
 def _pod(spec: Object) -> None:
     spec.setdefault("restartPolicy", "Always")
     spec.setdefault("terminationGracePeriodSeconds", 30)
+    for volume in spec.get("volumes", []):
+        volume.get("image", {}).setdefault("pullPolicy", "IfNotPresent")
     for container in spec.get("containers", []):
         container.setdefault("imagePullPolicy", "IfNotPresent")
         for port in container.get("ports", []):
@@ -81,6 +84,7 @@ def _workload(spec: Object, live: Object | None) -> Iterator[tuple[str, str]]:
     ):
         yield "spec.progressDeadlineSeconds", "Invalid value: must be greater than minReadySeconds"
     yield from _containers(spec.get("template", {}).get("spec", {}))
+    yield from volumes.faults(spec.get("template", {}).get("spec", {}))
 
 
 def _containers(spec: Object) -> Iterator[tuple[str, str]]:

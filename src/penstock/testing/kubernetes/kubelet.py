@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import platform
 import re
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from penstock.testing.kubernetes import volumes
 from penstock.testing.kubernetes.api import Api, now
-from penstock.testing.kubernetes.containers import Behaviour, Container, Process, Run, Stub
+from penstock.testing.kubernetes.containers import Behaviour, Container, Process, Run, StartError, Stub
 from penstock.testing.kubernetes.kinds import EVENTS, PODS, Object
 from penstock.testing.kubernetes.podstatus import (
     environment,
@@ -31,6 +33,8 @@ from penstock.testing.kubernetes.pulling import PullError
 
 __all__ = ["Behaviour", "Kubelet"]
 
+#: Of this machine, as nodes say it.
+ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
 #: As a node's: the first restart is at once.
 BACKOFF = (0.0, 10.0, 20.0, 40.0, 80.0, 160.0, 300.0)
 
@@ -44,6 +48,8 @@ class Kubelet:
         #: Gets an image that is not among the behaviours into a folder; it then is.
         self.pull: Callable[[str, Path], Awaitable[Behaviour]] | None = None
         self.nodes = ["node-1", "node-2"]
+        #: What nodes are, all of them: a pod that chooses others is taken by none.
+        self.labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": ARCHITECTURE}
         self.lost: set[str] = set()
         #: Pods have addresses of 127/8 that begin so. No two clusters of a machine may share them.
         self.network = "127.10.0"
@@ -110,10 +116,16 @@ class Kubelet:
         await asyncio.sleep(seconds / self.speed)
 
     def container(self, pod: Pod, spec: Object) -> Container:
-        behaviour = self.behaviours[spec["image"]]
+        image, mounted = self.behaviours[spec["image"]], volumes.mounts(pod.object["spec"])
+        if not mounted:
+            behaviour, part = image, "app"
+        elif [mount.path for mount in mounted] == ["/app"]:
+            behaviour, part = self.behaviours[mounted[0].reference], mounted[0].part
+        else:
+            raise Problem(422, "this node mounts one image, at /app")
         if behaviour.root is None:
             return Stub(behaviour)
-        app = str(behaviour.root / "app")
+        app = str(behaviour.root / part)
 
         def here(text: str) -> str:
             """With what the image has as ``/app`` where it is on this machine."""
@@ -121,9 +133,10 @@ class Kubelet:
 
         words = tuple(here(word) for word in (*spec.get("command", ()), *spec.get("args", ())))
         log = self._folder / f"{pod.name}-{len(pod.runs)}.log"
-        own = {name: here(value) for name, value in behaviour.env.items()}
+        own = {name: value for name, value in image.env.items() if name != "PATH"}
         env = {**own, **environment(spec, pod.object, self._api)}
-        return Process(Run(words, env, Path(app), log, pod.address, memory_limit(spec)))
+        env = {name: here(value) for name, value in env.items()}
+        return Process(Run(words, env, Path(app), log, pod.address, image.path, memory_limit(spec)))
 
     async def pulled(self, image: str) -> str:
         """Have the image, or say why there is none. One at a time, as nodes do."""
@@ -180,8 +193,13 @@ class Pod:
 
     async def _scheduled(self) -> bool:
         behaviour = self._kubelet.behaviours.get(self._spec["image"], Behaviour())
-        if behaviour.trouble == "unschedulable":
-            self._tell(None, unschedulable=behaviour.message)
+        chosen = self.object["spec"].get("nodeSelector", {})
+        why = behaviour.message if behaviour.trouble == "unschedulable" else ""
+        if not chosen.items() <= self._kubelet.labels.items():
+            count = len(self._kubelet.nodes)
+            why = f"0/{count} nodes are available: {count} node(s) didn't match Pod's node affinity/selector."
+        if why:
+            self._tell(None, unschedulable=why)
             await self._ending.wait()
             return False
         nodes = [node for node in self._kubelet.nodes if node not in self._kubelet.lost]
@@ -194,7 +212,14 @@ class Pod:
         return True
 
     async def _pulled(self) -> bool:
-        image = self._spec["image"]
+        """What is mounted comes first; what keeps it is told as if it were the container's own image."""
+        mounted = [mount.reference for mount in volumes.mounts(self.object["spec"])]
+        for image in (*mounted, self._spec["image"]):
+            if not await self._pulled_one(image):
+                return False
+        return True
+
+    async def _pulled_one(self, image: str) -> bool:
         for pause in itertools.chain(BACKOFF[1:], itertools.repeat(BACKOFF[-1])):
             if not (why := await self._kubelet.pulled(image)):
                 return True
@@ -218,7 +243,12 @@ class Pod:
             return
         self.runs.append(run)
         began = now()
-        await run.start()
+        try:
+            await run.start()
+        except StartError as error:
+            self._last = terminated(128, began, "StartError", str(error))
+            await self._back_off()
+            return
         self._tell(running(began))
         minding = asyncio.ensure_future(self._mind(run, began))
         ended = asyncio.ensure_future(run.wait())
@@ -235,6 +265,10 @@ class Pod:
         if self._ending.is_set():
             self._tell(self._last, ready=False, phase="Succeeded" if code == 0 else "Failed")
             return
+        await self._back_off()
+
+    async def _back_off(self) -> None:
+        """Wait until it may be started again."""
         pause = BACKOFF[min(len(self.runs), len(BACKOFF)) - 1]
         if pause:
             said = f"back-off {pause:g}s restarting failed container={self._spec['name']} pod={self.name}"

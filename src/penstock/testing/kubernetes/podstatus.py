@@ -23,9 +23,10 @@ def running(since: str) -> Object:
     return {"running": {"startedAt": since}}
 
 
-def terminated(code: int, began: str, reason: str = "") -> Object:
+def terminated(code: int, began: str, reason: str = "", message: str = "") -> Object:
     why = reason or ("Completed" if code == 0 else "Error")
-    return {"terminated": {"exitCode": code, "reason": why, "startedAt": began, "finishedAt": now()}}
+    end = {"exitCode": code, "reason": why, "startedAt": began, "finishedAt": now()}
+    return {"terminated": {**end, **({"message": message} if message else {})}}
 
 
 def with_conditions(status: Object, before: Object, *, ready: bool, unschedulable: str) -> Object:

@@ -57,7 +57,7 @@ class Puller:
             raise PullError(f"failed to do request: {error or type(error).__name__}") from error
         except (ValueError, KeyError, TypeError, tarfile.TarError, OSError) as error:
             raise PullError(f"failed to unpack: {error!r}") from error
-        return Behaviour(root=root, env=_environment(config))
+        return Behaviour(root=root, env=_environment(config), sealed=True)
 
 
 async def _got(client: httpx.AsyncClient, base: str, digest: str) -> bytes:

@@ -122,7 +122,7 @@ POD_SPEC: Shape = {
     "imagePullSecrets": [{"name": str}],
     "nodeSelector": TEXTS,
     "nodeName": str,
-    "volumes": ANY,
+    "volumes": [{"name": str, "image": {"reference": str, "pullPolicy": str}}],
     "tolerations": ANY,
     "affinity": ANY,
     "topologySpreadConstraints": [
