@@ -52,7 +52,8 @@ def page(documents: Sequence[Document]) -> str:
 
 def title(document: Document) -> str:
     made = document.get("configuration", {"store": "?", "workers": 0})
-    return f"{made['store']}, {made['workers']} worker{'s' if made['workers'] > 1 else ''}"
+    words = f"{made['store']}, {made['workers']} worker{'s' if made['workers'] > 1 else ''}"
+    return words if made.get("target", "node") == "node" else f"{words}, {made['target']}"
 
 
 def is_good(result: Document) -> bool:
