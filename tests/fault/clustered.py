@@ -41,7 +41,7 @@ SERVE = SERVICE.replace('"127.0.0.1"', 'os.environ["HOST"]')
 class Clustered(Rig):
     def __init__(self, configuration: Configuration, postgres: PostgresServer | None) -> None:
         super().__init__(configuration, postgres)
-        self.town = Town(self.folder / "town")
+        self.town = Town(self.folder / "town", self._listener.come_by)
 
     def open(self) -> None:
         self.town.open()

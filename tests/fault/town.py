@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,13 +34,15 @@ T = TypeVar("T")
 
 
 class Town:
-    """*file* is the cluster as `penstock up --cluster` takes it, *gateway* the URL at which users come in."""
+    """*file* is the cluster as `penstock up --cluster` takes it, *gateway* the URL at which users come in.
+    *come_by* is told of each write, before and after it (``api.patch deployments before``)."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, come_by: Callable[[str], None]) -> None:
         folder.mkdir()
         self.file = folder / "cluster.yaml"
         self.gateway = ""
         self._folder = folder
+        self._come_by = come_by
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stack = contextlib.AsyncExitStack()
@@ -64,6 +66,7 @@ class Town:
         registry = await enter(docker_registry(self._folder))
         cluster = await enter(self._cluster)
         cluster.kubelet.pull = Puller()
+        cluster.at_write(self._at_write)
         proxy = await enter(Proxy(use_gateway(cluster).plane, namespace=NAMESPACE))
         prometheus = await enter(real_prometheus(self._folder, [gateway_job(proxy.metrics_port)]))
         self.gateway = proxy.url
@@ -75,6 +78,10 @@ class Town:
             "metrics": {"prometheus": prometheus},
         }
         self.file.write_text(json.dumps(said))  # JSON is YAML
+
+    async def _at_write(self, what: str, moment: str) -> None:
+        # In a thread: whoever is killed there may be this cluster's API, which has to go on for that.
+        await asyncio.to_thread(self._come_by, f"api.{what} {moment}")
 
     def _call(self, work: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
