@@ -31,7 +31,7 @@ that an undisturbed delivery does not come by. *worker* is whoever drives the de
 server; where there are several, the *server* is killed by name too, whether or not it drives. A cell says how
 many seconds longer than an undisturbed delivery it took until all of the above held.
 
-Where releases run in a cluster (the fake one, with a real registry, a real Prometheus, and processes as pods),
+Where releases run in a cluster (the fake one, with a real registry, a real Prometheus and processes as pods),
 each write that reaches its API has boundaries too. *api* is no kill: the API is away for 1.5 seconds, every
 connection and watch is cut, and once it is back its first answers are 503. *pods* are all pods of all
 releases, deleted without notice; the cluster makes others, at other addresses. Afterwards the cluster agrees
