@@ -55,6 +55,8 @@ class Capacity:
         """
         placement = await self.platform.observe(release)
         if placement is None or not placement.elastic:
+            if placement is not None and not placement.able and not state.ready(release):
+                state = await self._back(placement)
             gone = "" if state.ready(release) else f"{release} does not answer the proxy any more"
             return Given(state, state.proven(release), gone)
         others = [await self.platform.observe(name) for name in self.task.involved if name != release]
@@ -78,6 +80,10 @@ class Capacity:
         await self.platform.scale(placement.release, count, fence=self.task.fence, then=then)
         steps = (f"{later.replicas} after {later.seconds:g} s" for later in then)
         return f"; {placement.release} keeps {count} cop{'y' if count == 1 else 'ies'}, {', '.join(steps)}"
+
+    async def _back(self, placement: Placement) -> TrafficState:
+        """What the proxy says once the only copy, which a platform moves or starts again, had time for it."""
+        return await self._proven(await self._settled(placement, 1), 1)
 
     async def _asked(self, placement: Placement, needed: int, rest: int) -> Placement:
         """Ask for copies that are missing, and hold those that load has added; later *rest* will do."""
