@@ -212,7 +212,7 @@ async def test_what_was_taken_out_may_be_gone_before_it_is_forgotten(both: Place
     assert (await subject.fetch(state.address, preview, "/"))[0] == 503
     assert await world.client.delete(SERVICES, "web-1")
     state = await impatient(world).apply(state.settling("web-2"), fence=FENCE)
-    assert [known.release for known in state.backends] == ["web-2", "web-1"], "it is told until it is forgotten"
+    assert [known.release for known in state.backends] == ["web-2", "web-1"], "told until it is forgotten"
     assert state.drift == ""
     assert await subject.who(state.address, 3) == {"web-2": 3}
     state = await subject.apply(state.without("web-1"))
