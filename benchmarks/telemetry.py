@@ -54,7 +54,7 @@ async def history(store: Store, deliveries: int) -> None:
                         "INSERT INTO records (delivery, seq, key, body) VALUES (?, ?, ?, ?)",
                         (name, step, intent.key, json.dumps(encode(record))),
                     )
-                    await numbers.step_done(tx, record)
+                    await numbers.steps_done(tx, [record])
 
 
 async def milliseconds(rounds: int, call: Callable[[], Awaitable[object]]) -> float:
@@ -92,7 +92,7 @@ async def measure(folder: Path, deliveries: int) -> dict[str, float]:
     async def write(count: int) -> None:
         async with store.transaction() as tx:
             for _ in range(count):
-                await numbers.step_done(tx, record)
+                await numbers.steps_done(tx, [record])
 
     many = await milliseconds(ROUNDS // 10, lambda: write(2000))
     none = await milliseconds(ROUNDS // 10, lambda: write(0))

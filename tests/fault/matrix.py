@@ -47,6 +47,10 @@ COMMIT = subprocess.run(
 DELIVERIES = 40
 #: What depends on time may not come about at once.
 TRIES = 2
+#: What a process commits when it begins, and the victims that begin again.
+BEGINS, RESTARTED = "commit journal.orphan", ("worker", "server")
+#: Ways to a boundary that are tried when the best one was chance.
+OTHERS = 8
 
 #: A boundary and a victim.
 Cell = tuple[str, str]
@@ -77,6 +81,8 @@ class Matrix:
     seconds: float = 0.0
     commits: list[str] = field(default_factory=lambda: [COMMIT])
     _undisturbed: list[str] = field(default_factory=list)
+    #: Every way to a boundary that was ever seen; the best of them may have been chance.
+    _ways: dict[str, list[tuple[Kill, ...]]] = field(default_factory=dict)
     _rig: Rig | None = None
     _usual: dict[str, int] = field(default_factory=dict)
     _shape: Shape | None = None
@@ -137,6 +143,9 @@ class Matrix:
         for name, kills in run.seen.items():
             raw, number = _split(name)
             after = tuple(run.killed[:kills])
+            if BEGINS in name and not any(kill.victim in RESTARTED for kill in after):
+                continue  # one that was killed in the delivery before is only back by now
+            self._ways.setdefault(name, []).append(after)
             if number <= self._usual.get(raw, 1) and name not in self.boundaries:
                 self.boundaries[name] = after
                 found.append(name)
@@ -158,9 +167,11 @@ class Matrix:
         return found
 
     def _paths(self, name: str) -> Iterator[tuple[Kill, ...]]:
-        """What may lead there: the kills that did, and if that was chance, one nearby."""
+        """What may lead there: the kills that did, best ones first, and if that was chance, one nearby."""
         after = self.boundaries[name]
         yield from [after] * TRIES
+        others = dict.fromkeys(way for way in self._ways.get(name, ()) if way != after)
+        yield from sorted(others, key=lambda way: _distance(name, way))[:OTHERS]
         near = dict.fromkeys(b for b in self._undisturbed if intent_of(b) == intent_of(name))
         for boundary, victim in self._cells(near) if after else ():
             yield (Kill(boundary, victim),)

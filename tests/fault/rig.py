@@ -335,13 +335,15 @@ class Rig:
         return self._world_wrong(view) + ([] if same else [f"now it is {later['outcome']}"])
 
     def _ledger_wrong(self, revision: str) -> list[str]:
-        def verify() -> View:
-            report: View = self.machine.client.post("/v1/ledger/verify")
-            return report
+        def look() -> tuple[View, View]:
+            client = self.machine.client
+            return client.post("/v1/ledger/verify"), client.get("/v1/deliveries")
 
-        report = until(verify, SETTLE_SECONDS) or {"verified": False, "problems": "nobody answers"}
-        listed = self.machine.client.get("/v1/deliveries")["deliveries"]
-        own = [d["id"] for d in listed if d["change"]["revision"] == revision]
+        found = until(look, SETTLE_SECONDS)
+        if found is None:
+            return ["nobody answers"]
+        report, listed = found
+        own = [d["id"] for d in listed["deliveries"] if d["change"]["revision"] == revision]
         wrong = [] if report["verified"] else [f"the ledger: {report['problems']}"]
         return wrong + ([] if len(own) == 1 else [f"deliveries of one commit: {own}"])
 

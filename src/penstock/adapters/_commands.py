@@ -57,9 +57,10 @@ async def run_command(
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             # What left the group (possible without a sandbox) may hold the pipe open for ever.
-            await asyncio.wait([reading], timeout=2.0)
-            reading.cancel()
-            await asyncio.wait([reading])  # nobody looks at the pipe any more when it is closed
+            if not reading.done():
+                await asyncio.wait([reading], timeout=2.0)
+            if reading.cancel():
+                await asyncio.wait([reading])  # nobody looks at the pipe any more when it is closed
             code = await process.wait()
         output.close()
     words = output.last_words + (f"\n(ended after {step.seconds:.0f} s)" if timed_out else "")

@@ -15,7 +15,7 @@ from typing import Literal
 from penstock.core.canary import Baseline, Sample
 from penstock.core.changeset import Together
 from penstock.core.experiment import Dealt, Weighed
-from penstock.core.release import Artifact, EnvironmentData, Release
+from penstock.core.release import Artifact, EnvironmentData, Release, pair
 from penstock.core.traffic import WHOLE, Counters
 from penstock.errors import Invalid
 
@@ -293,7 +293,7 @@ class Facts:
 
     def _with(self, data: EnvironmentData) -> Release | None:
         artifact = self.artifact
-        return Release(self.service, self.environment, artifact.digest, data.digest) if artifact else None
+        return pair(self.service, self.environment, artifact.digest, data.digest) if artifact else None
 
     @functools.cached_property
     def measured(self) -> Measured | None:

@@ -253,4 +253,4 @@ def _age(seconds: float) -> str:
 
 
 def _rfc3339(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), tz=UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(int(seconds), tz=UTC).isoformat().removesuffix("+00:00") + "Z"

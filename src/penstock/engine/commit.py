@@ -1,7 +1,8 @@
 """What one transaction keeps of a delivery: records with their evidence, and its end.
 
-Called by `drive`, which says what happened, in a transaction of its own. Nothing is in the ledger before
-`write`: one tree head is signed for all of it. Must not decide what comes next.
+Called by `drive`, which says what happened, in a transaction of its own. No record and no entry is in a table
+before `write`: each table is written once, and one tree head is signed for all of it. Must not decide what
+comes next.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from penstock.core.pipeline import Intent, Record
 from penstock.core.predicates import Ended
 from penstock.engine.journal import Delivery, Journal
 from penstock.engine.performer import Engine
-from penstock.ledger.log import Batch, Ledger, attest
+from penstock.ledger.log import Batch, Ledger
 from penstock.ports import Outcome, Signer, Store, Transaction
 
 #: Actions whose evidence says when they began: their sign-offs must have held then.
@@ -48,13 +49,12 @@ class Commit:
         """The transaction's time."""
         return self.batch.now
 
-    async def record(self, intent: Intent, began: float, outcome: Outcome) -> None:
+    def record(self, intent: Intent, began: float, outcome: Outcome) -> None:
         """How an intent ended, for whoever holds the lease (`Journal.hold`)."""
         at = began if intent.verb in BEGINNINGS else self.now
-        envelopes = [attest(self.means.signer, _stamped(statement, at)) for statement in outcome.statements]
-        indices = tuple(entry.index for entry in self.batch.add(envelopes))
+        statements = [_stamped(statement, at) for statement in outcome.statements]
+        indices = tuple(entry.index for entry in self.batch.attest(self.means.signer, statements))
         record = Record(intent, outcome.state, began, self.now, outcome.reason, indices, outcome.detail)
-        await self.means.journal.record(self.tx, self.delivery, record)
         self.delivery = replace(self.delivery, records=(*self.delivery.records, record))
         self.made = (*self.made, record)
 
@@ -64,13 +64,14 @@ class Commit:
         await means.journal.finish(self.tx, self.delivery, means.signer.keyid, end)
         ended = Ended(name, end.state.value, end.outcome, end.reason)
         statement = Statement((Subject(name, digest(name.encode())),), ended)
-        self.batch.add([attest(means.signer, statement)])
+        self.batch.attest(means.signer, [statement])
         self.delivery = replace(
             self.delivery, state=end.state, outcome=end.outcome, reason=end.reason, ended=self.now
         )
 
     async def write(self) -> None:
-        """The evidence, once nothing more is to be recorded."""
+        """All of it, once nothing more is to be recorded."""
+        await self.means.journal.record(self.tx, self.delivery, self.made)
         part = self.delivery.header.changeset
         if part is not None:  # the others of a change set may wait for what this one has done
             others = [name for name in part.members if name != self.delivery.id]

@@ -174,7 +174,7 @@ class Drive:
                 return  # a role lost, or evidence come, since the policies were asked: they are asked again
             delivery = replace(self._delivery, request=request)
             commit = Commit(means, tx, await means.ledger.batch(tx), delivery)
-            await commit.record(intent, began, outcome)
+            commit.record(intent, began, outcome)
             alone = self._running.keys() <= {intent.key} and delivery.header.changeset is None
             following = await self._go_on(commit) if alone else None
             await commit.write()
@@ -200,7 +200,7 @@ class Drive:
                 outcome = await self._asked(commit, intent)
                 if outcome is None:
                     return None
-                await commit.record(intent, commit.now, outcome)
+                commit.record(intent, commit.now, outcome)
 
     async def _asked(self, commit: Commit, intent: Intent) -> Outcome | None:
         """What a gate says at once, if it does."""

@@ -8,6 +8,7 @@ transaction as its evidence there.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
 from collections.abc import Collection, Sequence
@@ -271,18 +272,20 @@ class Journal:
         ((word,),) = await tx.execute("SELECT request FROM deliveries WHERE id = ?", (delivery.id,))
         return decode(RequestWord, word)  # type: ignore[arg-type]
 
-    async def record(self, tx: Transaction, delivery: Delivery, record: Record) -> None:
-        """Keep a record, in the transaction of a caller that holds the lease (`hold`)."""
-        await self.add_record(tx, delivery.id, record)
-        await numbers.step_done(tx, record)
+    async def record(self, tx: Transaction, delivery: Delivery, made: Sequence[Record]) -> None:
+        """Keep the records that were just *made*, its last: for whoever holds the lease, until *tx* ends."""
+        if made:
+            await self.add_records(tx, delivery.id, made, len(delivery.records) - len(made))
+            await numbers.steps_done(tx, made)
 
-    async def add_record(self, tx: Transaction, delivery: str, record: Record) -> None:
-        """Give a delivery a record: its own, or one of the delivery that it tries again."""
-        body = json.dumps(encode(record))
+    async def add_records(
+        self, tx: Transaction, delivery: str, records: Sequence[Record], first: int = 0
+    ) -> None:
+        """Give it records, its own or those of the delivery that it tries again. It has *first* already."""
+        rows = [(delivery, n, r.intent.key, json.dumps(encode(r))) for n, r in enumerate(records, first)]
+        marks = ", ".join(["(?, ?, ?, ?)"] * len(rows))
         await tx.execute(
-            "INSERT INTO records (delivery, seq, key, body) "
-            "VALUES (?, (SELECT count(*) FROM records WHERE delivery = ?), ?, ?)",
-            (delivery, delivery, record.intent.key, body),
+            f"INSERT INTO records (delivery, seq, key, body) VALUES {marks}", tuple(itertools.chain(*rows))
         )
 
     async def postpone(self, delivery: Delivery, owner: str, intent: Intent, error: str) -> Attempt:

@@ -1,13 +1,14 @@
 """What the engine counts: deliveries, queues, steps, attempts, take-overs. May write SQL, like the journal.
 
 Called by the journal, which counts in the transaction that commits what is counted (so a count survives a
-crash exactly if what it counts does), and by the server, which reads it all for ``GET /metrics``. Reading
-must stay cheap however long the history is: steps are counted as they happen, never again from the records.
+crash exactly if what it counts does), and by the server, for ``GET /metrics`` and its list of services.
+Reading must stay cheap however long the history is: steps are counted as they happen, never again from the
+records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from penstock.core.pipeline import Record, State
@@ -38,15 +39,19 @@ FAILED_ATTEMPTS = "failed-attempts"
 # --- counting, in the transaction of what is counted --------------------------------------------------
 
 
-async def step_done(tx: Transaction, record: Record) -> None:
-    """Count a step that was performed and recorded, with the time it took."""
-    seconds = max(0.0, record.ended - record.began)
-    bucket = sum(bound < seconds for bound in BOUNDS)
+async def steps_done(tx: Transaction, records: Sequence[Record]) -> None:
+    """Count steps that were performed and recorded, with the time that they took."""
+    rows: dict[tuple[str, str, int], list[float]] = {}  # a row may be changed once in a statement
+    for record in records:
+        seconds = max(0.0, record.ended - record.began)
+        bucket = sum(bound < seconds for bound in BOUNDS)
+        rows.setdefault((record.intent.verb, record.state.value, bucket), []).append(seconds)
     await tx.execute(
-        "INSERT INTO steps (verb, result, bucket, count, seconds) VALUES (?, ?, ?, 1, ?) "
+        "INSERT INTO steps (verb, result, bucket, count, seconds) "
+        f"VALUES {', '.join(['(?, ?, ?, ?, ?)'] * len(rows))} "
         "ON CONFLICT (verb, result, bucket) DO UPDATE "
-        "SET count = steps.count + 1, seconds = steps.seconds + excluded.seconds",
-        (record.intent.verb, record.state.value, bucket, seconds),
+        "SET count = steps.count + excluded.count, seconds = steps.seconds + excluded.seconds",
+        tuple(value for row, took in rows.items() for value in (*row, len(took), sum(took))),
     )
 
 
@@ -111,6 +116,17 @@ async def read(tx: Transaction, lease_seconds: float) -> Numbers:
         failed_attempts={label: n for (name, label), n in by_name.items() if name == FAILED_ATTEMPTS},
         take_overs=by_name.get((TAKE_OVERS, ""), 0),
     )
+
+
+async def places(tx: Transaction, newest: int) -> set[tuple[str, str]]:
+    """Service and environment of each of the *newest* so many deliveries, which are not read for it."""
+    rows = await tx.execute(
+        "SELECT DISTINCT scope FROM (SELECT scope FROM deliveries ORDER BY seq DESC LIMIT ?) AS newest",
+        (newest,),
+    )
+    return {
+        (service, environment) for service, _, environment in (str(row[0]).rpartition("/") for row in rows)
+    }
 
 
 async def _queues(tx: Transaction, now: float) -> dict[str, float]:

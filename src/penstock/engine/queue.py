@@ -96,8 +96,8 @@ class Queue:
         scope = f"{header.change.service}/{header.change.environment}"
         waiting = await self._journal.open_in(tx, scope)
         await self._journal.create(tx, delivery, header)
-        for record in proposal.records:
-            await self._journal.add_record(tx, delivery, record)
+        if proposal.records:
+            await self._journal.add_records(tx, delivery, proposal.records)
         for older in waiting:
             if _makes_needless(header, older):
                 await self._journal.supersede(tx, older.id, delivery)

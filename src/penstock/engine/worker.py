@@ -53,6 +53,7 @@ class Worker:
                 try:
                     await self._fill()
                     await self._rest()
+                    await asyncio.sleep(0)  # a step that begins now runs beside our look for more
                 except Exception:  # whatever it is, nobody else would deliver instead
                     log.exception("the worker goes on")
                     await asyncio.sleep(IDLE_SECONDS)

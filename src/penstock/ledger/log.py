@@ -91,9 +91,29 @@ class Batch:
 
     def add(self, envelopes: Sequence[Envelope]) -> tuple[Entry, ...]:
         """Number and admit signed statements. `Refused` or `Invalid` as `Ledger.append` says."""
+        return self._add(envelopes, admitted)
+
+    def attest(self, signer: Signer, statements: Sequence[Statement]) -> tuple[Entry, ...]:
+        """Sign statements, and add them. `Refused` or `Invalid` as `Ledger.append` says.
+
+        A signature that was made here a moment ago, over the bytes in hand, is not verified again: only that
+        the signer's key is the one that is known by its id, and may say this. Whoever reads them verifies.
+        """
+
+        def admit(authority: Authority, entry: Entry) -> Authority:
+            known = authority.key(entry.envelope.keyid, entry.statement)
+            if known.public_key != signer.public_key:
+                return admitted(authority, entry)
+            return _in_force(authority, entry)
+
+        return self._add([attest(signer, statement) for statement in statements], admit)
+
+    def _add(
+        self, envelopes: Sequence[Envelope], admit: Callable[[Authority, Entry], Authority]
+    ) -> tuple[Entry, ...]:
         added = tuple(Entry(self.size + number, *_kept(one)) for number, one in enumerate(envelopes))
         for entry in added:
-            self.authority = admitted(self.authority, entry)
+            self.authority = admit(self.authority, entry)
         self.entries += added
         return added
 
@@ -338,6 +358,11 @@ def admitted(authority: Authority, entry: Entry) -> Authority:
     message = pre_authentication_encoding(entry.envelope.payload)
     if not signed_by(key.public_key, message, entry.envelope.signature):
         raise Refused(f"not signed by {key.identity}", where=where)
+    return _in_force(authority, entry)
+
+
+def _in_force(authority: Authority, entry: Entry) -> Authority:
+    """What holds after an entry whose signature is good."""
     after = authority.admit(entry)
     predicate = entry.statement.predicate
     if isinstance(predicate, PolicyVersion):

@@ -22,7 +22,7 @@ from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
 from penstock.core.predicates import Deployed, Predicate, Promoted, Proposed, RolledBack
 from penstock.core.release import EnvironmentData, Release
 from penstock.core.traffic import TrafficState
-from penstock.engine import changesets, prune
+from penstock.engine import changesets, numbers, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
 from penstock.errors import Invalid, Unavailable
@@ -268,8 +268,7 @@ async def services(control: ControlPlane) -> list[tuple[str, str]]:
     """Every (service, environment) that was ever promoted or delivered, sorted."""
     async with control.store.transaction(write=False) as tx:
         promoted = await control.ledger.tagged(tx, f"type:{Promoted.TYPE}")
-        recent = await control.journal.recent(tx, 500)
-    found = {(d.header.change.service, d.header.change.environment) for d in recent}
+        found = await numbers.places(tx, 500)
     for entry in promoted:
         if isinstance(entry.statement.predicate, Promoted):
             release = entry.statement.predicate.release

@@ -46,10 +46,10 @@ class Place:
         data = replace(DATA, mesh=mesh)
         service = delivery.rpartition("-")[0]
         artifact = Artifact(service, digest(delivery.encode()))
+        details = (("begin", Begun("begun", data)), ("build", Made("made", artifact)))
+        records = [Record(Intent(v, v), State.SUCCESS, 1.0, 2.0, detail=detail) for v, detail in details]
         async with self.stage.store.transaction() as tx:
-            for verb, detail in (("begin", Begun("begun", data)), ("build", Made("made", artifact))):
-                record = Record(Intent(verb, verb), State.SUCCESS, 1.0, 2.0, detail=detail)
-                await self.stage.journal.add_record(tx, delivery, record)
+            await self.stage.journal.add_records(tx, delivery, records)
         found = (await self.stage.find(delivery)).facts.release
         assert found is not None
         return found

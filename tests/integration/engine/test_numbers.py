@@ -125,13 +125,13 @@ async def test_one_that_was_just_woken_is_not_stuck(stage_: Stage) -> None:
 async def test_a_step_falls_into_one_bucket(stage_: Stage, seconds: float, bucket: int) -> None:
     record = Record(Intent("build", "build"), State.SUCCESS, 100.0, 100.0 + seconds)
     async with stage_.store.transaction() as tx:
-        await numbers.step_done(tx, record)
-        await numbers.step_done(tx, record)
+        await numbers.steps_done(tx, [record])
+        await numbers.steps_done(tx, [record, record])
     (steps,) = (await read(stage_)).steps
     assert len(steps.buckets) == len(BOUNDS) + 1
     assert [at for at, count in enumerate(steps.buckets) if count] == [bucket]
-    assert steps.buckets[bucket] == 2
-    assert steps.seconds == pytest.approx(2 * max(0.0, seconds))
+    assert steps.buckets[bucket] == 3
+    assert steps.seconds == pytest.approx(3 * max(0.0, seconds))
 
 
 async def test_a_whole_delivery_leaves_as_many_steps_as_records(stage_: Stage) -> None:
@@ -144,3 +144,10 @@ async def test_a_whole_delivery_leaves_as_many_steps_as_records(stage_: Stage) -
     assert sum(sum(steps.buckets) for steps in found.steps) == len(records) > 5
     assert found.failed_attempts == {"build": 1}
     assert found.deliveries["success"] == 1
+
+
+async def test_places_are_those_of_the_newest_deliveries_each_once(stage_: Stage) -> None:
+    for delivery, service in (("a-1", "a"), ("b-1", "b"), ("c-1", "c"), ("c-2", "c")):
+        await stage_.queue(delivery, service)
+    async with stage_.store.transaction(write=False) as tx:
+        assert await numbers.places(tx, 3) == {("b", "production"), ("c", "production")}

@@ -10,7 +10,7 @@ from integration.ledger.world import Delivery, World, artifact, suite_ran
 from penstock.adapters.ed25519 import Ed25519
 from penstock.bootstrap.identity import publication
 from penstock.core import merkle
-from penstock.core.evidence import Envelope, Statement
+from penstock.core.evidence import Envelope, Statement, pre_authentication_encoding
 from penstock.core.notes import open_note
 from penstock.core.people import Binding, By, Genesis, KeyGrant, PolicyVersion, RoleGrant, Said
 from penstock.core.predicates import Ended, Predicate
@@ -19,7 +19,7 @@ from penstock.errors import Invalid, PenstockError, Refused
 from penstock.ledger.live import history, live
 from penstock.ledger.log import Ledger, attest
 from penstock.ledger.signatures import signed_by
-from penstock.ports import Signer
+from penstock.ports import Signature, Signer
 
 OP = By("op")
 A, B = artifact("a"), artifact("b")
@@ -49,6 +49,31 @@ def _signed(world: World, predicate: Predicate, by: Signer) -> Envelope:
     if isinstance(predicate, Said):
         return world.signed(predicate, by)
     return attest(by, Statement((named("x"),), predicate))
+
+
+class Pretender:
+    """Signs with a key of its own, under the id of one that is known."""
+
+    def __init__(self, own: Signer, keyid: str) -> None:
+        self.keyid, self.public_key, self._own = keyid, own.public_key, own
+
+    def sign(self, payload: bytes) -> Signature:
+        return Signature(self.keyid, self._own.sign(payload).value)
+
+
+async def test_what_is_signed_here_counts_under_a_known_key_of_the_signers_own(world: World) -> None:
+    said = Statement((named("x"),), Ended("d-1", "success", "promoted", ""))
+    other = Ed25519.create(world.folder / "other.key")
+    async with world.store.transaction() as tx:
+        batch = await world.ledger.batch(tx)
+        (entry,) = batch.attest(world.worker, [said])
+        message = pre_authentication_encoding(entry.envelope.payload)
+        assert signed_by(world.worker.public_key, message, entry.envelope.signature)
+        with pytest.raises(Refused, match="not signed by worker"):
+            batch.attest(Pretender(other, world.worker.keyid), [said])
+        with pytest.raises(Refused, match="nobody granted"):
+            batch.attest(other, [said])
+        assert batch.entries == (entry,)
 
 
 async def test_entries_are_kept_in_order_and_found_again(world: World) -> None:
