@@ -5,12 +5,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from penstock.adapters._kubernetes import Access, Client, Object
 from penstock.testing.kubernetes import Behaviour, FakeCluster
 from penstock.testing.kubernetes.kinds import SERVICES, SLICES
 
+DEPLOY = Path(__file__).parents[2] / "deploy/kubernetes"
 IMAGE = "registry.test/web@sha256:" + "1" * 64
+
+
+def rules(name: str) -> list[dict[str, Any]]:
+    """Those of the Role in a file of ``deploy/kubernetes``."""
+    documents = yaml.safe_load_all((DEPLOY / name).read_text())
+    return next(document["rules"] for document in documents if document["kind"] == "Role")
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from penstock.adapters.istio_metrics import counters_of
 from penstock.adapters.prometheus import value_of
 from penstock.core.canaryconfig import Metric
 from penstock.core.exposed import selector, told
@@ -27,3 +28,8 @@ def log_lines(data: bytes) -> None:
 def prometheus_answer(data: bytes) -> None:
     found = value_of(data, "metrics.example")
     assert found is None or found[1] >= 0
+
+
+def istio_answer(data: bytes) -> None:
+    for found in counters_of(data, ("shop-1", "shop-2"), "metrics.example", "shop"):
+        assert 0 <= found.errors <= found.requests

@@ -11,8 +11,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from fakes.istio import body, told
 from fuzz import proof
-from fuzz.meters import counter_selector, exposed_counter, log_lines, prometheus_answer
+from fuzz.meters import counter_selector, exposed_counter, istio_answer, log_lines, prometheus_answer
 from fuzz.parsers import (
     any_report,
     archive,
@@ -106,6 +107,8 @@ other 1.5
 ANSWER = b"""{"status": "success", "data": {"resultType": "vector", "result": [
   {"metric": {"release": "shop-1"}, "value": [1700000000.5, "41"]}]}}"""
 
+ISTIO_ANSWER = body(told({"shop-1": (41, 2)}, at=1.7e9, start=1.69e9, now=1.7e9))
+
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
     Target("statement", statement, tuple(e.payload for e in proof.ENVELOPES)),
@@ -147,6 +150,7 @@ TARGETS: tuple[Target, ...] = (
     ),
     Target("log-lines", log_lines, (b'{"level": "error"}\n{"level": 50}\nan ERROR\n',)),
     Target("prometheus-answer", prometheus_answer, (ANSWER,)),
+    Target("istio-answer", istio_answer, (ISTIO_ANSWER,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}

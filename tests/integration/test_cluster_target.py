@@ -14,14 +14,19 @@ from fakes.images import FakeImages
 from penstock.adapters._kubernetes import Access
 from penstock.adapters.gateway_api import GatewayApi
 from penstock.adapters.istio import Istio
-from penstock.adapters.kubernetes import Kubernetes, Settings
+from penstock.adapters.istio_metrics import IstioMetrics
+from penstock.adapters.kubernetes import Kubernetes
+from penstock.adapters.kubernetes import Settings as Placing
+from penstock.bootstrap.commands import Wanted, _cluster
+from penstock.bootstrap.home import Home, Settings
+from penstock.bootstrap.target import open_target
 from penstock.checks.preview import dark
 from penstock.checks.sending import Ask, Target
 from penstock.cluster import Cluster, Counts, Gateway, Registry
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Later, Workload
-from penstock.errors import Invalid, PenstockError, Refused, Unavailable
+from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
 from penstock.testing.kubernetes.gateway import use_gateway
 from penstock.testing.kubernetes.istio import use_istio
@@ -56,7 +61,7 @@ def named(fake: FakeCluster, tmp_path: Path) -> Cluster:
 
 @pytest.fixture
 async def workers(named: Cluster) -> AsyncIterator[tuple[Kubernetes, ...]]:
-    both = tuple(Kubernetes(Settings("registry.test/shop"), Access.of(named)) for _ in range(2))
+    both = tuple(Kubernetes(Placing("registry.test/shop"), Access.of(named)) for _ in range(2))
     yield both
     for worker in both:
         await worker.close()
@@ -84,9 +89,7 @@ async def test_copies_go_once_fewer_are_asked_for_whoever_looks(
     await one.place(WORKLOAD, fence=FENCE)
     await until_able(one, 3)
     await until_able(other, 3)
-    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.3), Later(0, 3600.0)))
-    await asyncio.gather(one.tend(), other.tend())
-    assert replicas(fake) == 3, "not yet"
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0), Later(0, 3600.0)))
     async with asyncio.timeout(SECONDS):
         while replicas(fake) == 3:
             await asyncio.gather(one.tend(), other.tend())
@@ -196,7 +199,7 @@ async def test_a_right_that_is_missing_is_named(fake: FakeCluster, named: Cluste
     fake.allow([])
     with pytest.raises(Refused, match=r"list on deployments\.apps in namespace default"):
         await check(platform(named))
-    with pytest.raises(Refused, match=r"list on httproutes\.gateway\.networking\.k8s\.io"):
+    with pytest.raises(Refused, match=r"get on httproutes\.gateway\.networking\.k8s\.io"):
         await check(GatewayApi.of(named))
 
 
@@ -207,6 +210,76 @@ async def test_a_gateway_or_listener_that_is_not_there_is_named(fake: FakeCluste
     assert caught.value.where.endswith("default/private")
     with pytest.raises(Invalid, match="no listener 'https'"):
         await check(GatewayApi.of(replace(named, gateway=replace(named.gateway, section="https"))))
+
+
+# --- chosen when Penstock starts --------------------------------------------------------------------------
+
+
+@pytest.fixture
+def file(fake: FakeCluster, tmp_path: Path) -> Path:
+    """What ``penstock up --cluster`` is given."""
+    fake.kubeconfig(tmp_path)
+    text = """\
+kubeconfig: kubeconfig
+images: {push: "http://127.0.0.1:1/shop"}
+gateway: {name: public, host: "{service}.example.org"}
+metrics: {prometheus: "http://127.0.0.1:1"}
+"""
+    (tmp_path / "cluster.yaml").write_text(text)
+    return tmp_path / "cluster.yaml"
+
+
+def chosen(home: Home, file: Path | str, **more: int) -> Cluster | None:
+    """As ``up`` does, in no loop."""
+    return _cluster(home, home.settings.cluster, Wanted(cluster=str(file), **more))
+
+
+async def test_a_cluster_that_is_named_is_kept_and_opened(
+    fake: FakeCluster, file: Path, short_tmp: Path
+) -> None:
+    use_gateway(fake)
+    home = Home(short_tmp)
+    cluster = await asyncio.to_thread(chosen, home, file)
+    home.keep(Settings(cluster=cluster))
+    assert cluster is not None
+    assert home.settings.cluster == cluster == _cluster(home, cluster, Wanted())
+    target = open_target(home)
+    kinds = (type(target.platform), type(target.router), type(target.metrics))
+    assert kinds == (Kubernetes, GatewayApi, IstioMetrics)
+    assert dict(target.meters) == {}, "no agent could ask copies, or read their logs"
+    assert target.tend is not None
+    await target.tend()
+    await target.close()
+
+
+async def test_a_cluster_that_cannot_be_used_is_told_before_anything_starts(
+    fake: FakeCluster, file: Path, short_tmp: Path
+) -> None:
+    home = Home(short_tmp)
+    with pytest.raises(Invalid, match="does not know httproutes"):
+        await asyncio.to_thread(chosen, home, file)
+    file.write_text(file.read_text() + "router: envoy\n")
+    with pytest.raises(Invalid, match="envoy leads nobody in a cluster; there are: gateway-api, istio"):
+        await asyncio.to_thread(chosen, home, file)
+    file.write_text(file.read_text().replace("envoy", "istio"))
+    await fake.disconnect()
+    with pytest.raises(Unavailable, match="does not answer"):
+        await asyncio.to_thread(chosen, home, file)
+
+
+async def test_a_data_folder_keeps_its_target(fake: FakeCluster, file: Path, short_tmp: Path) -> None:
+    use_gateway(fake)
+    home = Home(short_tmp)
+    with pytest.raises(Invalid, match="a data folder keeps its target"):
+        chosen(home, "")
+    with pytest.raises(Invalid, match="users come through the cluster's gateway"):
+        await asyncio.to_thread(chosen, home, file, ingress=8600)
+    placed = home.node / "w/releases/web-1.json"
+    placed.parent.mkdir(parents=True)
+    placed.write_text("{}")
+    with pytest.raises(Conflict, match="releases run on this machine") as caught:
+        await asyncio.to_thread(chosen, home, file)
+    assert "PENSTOCK_HOME" in caught.value.next_move
 
 
 # --- reached where users do not ---------------------------------------------------------------------------

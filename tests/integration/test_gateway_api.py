@@ -12,6 +12,7 @@ import pytest
 
 from contracts.router import FENCE, SERVICE, Subject
 from contracts.test_router_cluster import ATTACHED, ClusterWorld, over_gateway
+from fakes.cluster import rules
 from penstock.adapters._kubernetes.failures import Drift
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes import written
@@ -31,17 +32,8 @@ from penstock.testing.kubernetes.gateway import ROUTES, Gateways
 
 NAME = "web.production"
 HOST = "web.production.localhost"
-#: What Penstock may do with routes; docs/guides/gateway-api.md lists the same.
-RIGHTS: list[dict[str, Any]] = [
-    {
-        "apiGroups": ["gateway.networking.k8s.io"],
-        "resources": ["httproutes"],
-        "verbs": ["get", "list", "watch", "create", "patch", "delete"],
-    },
-    {"apiGroups": ["gateway.networking.k8s.io"], "resources": ["gateways"], "verbs": ["get"]},
-    {"apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "patch"]},
-    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
-]
+#: What Penstock may do; the guide lists the same.
+RIGHTS = rules("rbac-gateway-api.yaml")
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import pytest
 
 from contracts.router import FENCE, SERVICE, Subject
 from contracts.test_router_cluster import ClusterWorld, over_istio
+from fakes.cluster import rules
 from penstock.adapters._kubernetes.failures import Drift
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters.istio import Istio, Meshed
@@ -21,21 +22,8 @@ from penstock.testing.kubernetes.istio import RULES, VIRTUALS, Mesh
 
 NAME = "web.production"
 HOST = "web.default.svc.cluster.local"
-#: What Penstock may do; docs/guides/istio.md lists the same.
-RIGHTS: list[dict[str, Any]] = [
-    {
-        "apiGroups": ["networking.istio.io"],
-        "resources": ["virtualservices"],
-        "verbs": ["get", "create", "patch"],
-    },
-    {
-        "apiGroups": ["networking.istio.io"],
-        "resources": ["destinationrules"],
-        "verbs": ["get", "create", "patch", "delete"],
-    },
-    {"apiGroups": [""], "resources": ["services"], "verbs": ["get"]},
-    {"apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"]},
-]
+#: What Penstock may do; the guide lists the same.
+RIGHTS = rules("rbac-istio.yaml")
 
 Placed = tuple[Subject, ClusterWorld, Mesh]
 

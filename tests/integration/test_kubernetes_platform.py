@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
-import yaml
 
+from fakes.cluster import rules
 from fakes.image import put_image
 from fakes.images import FakeImages
 from penstock.adapters._kubernetes import Access
@@ -25,7 +25,7 @@ from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
 SECONDS = 20.0
 ARTIFACT = "sha256:" + "1" * 64
 IMAGE = f"registry.test/shop/web@{ARTIFACT}"
-RBAC = Path(__file__).parents[2] / "deploy/kubernetes/rbac.yaml"
+RIGHTS = rules("rbac.yaml")
 #: What a cluster makes itself, and we never touch.
 ITS_OWN = {"replicasets.apps", "pods", "endpointslices.discovery.k8s.io", "events"}
 
@@ -93,11 +93,6 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
 # --- rights ----------------------------------------------------------------------------------------------
 
 
-def rules() -> list[dict[str, list[str]]]:
-    documents = yaml.safe_load_all(RBAC.read_text())
-    return next(d["rules"] for d in documents if d["kind"] == "Role")
-
-
 async def everything(world: World) -> None:
     """All that a delivery, its end and a worker's restart ask of a cluster."""
     await world.platform.place(WORKLOAD, fence=fence())
@@ -130,7 +125,7 @@ def make(world: World, full: str, name: str, labels: dict[str, str], **rest: obj
 
 
 async def test_the_listed_rights_are_enough_and_none_is_listed_in_vain(world: World) -> None:
-    world.cluster.allow(rules())
+    world.cluster.allow(RIGHTS)
     await everything(world)
     world.cluster.kubelet.behaviours[IMAGE] = Behaviour(life="crash")
     for full in FULL:  # a release that was removed and is placed again at once meets what is about to go
@@ -141,7 +136,7 @@ async def test_the_listed_rights_are_enough_and_none_is_listed_in_vain(world: Wo
     await world.platform.remove("web-1", fence=fence())
     listed = {
         (verb, group, resource)
-        for rule in rules()
+        for rule in RIGHTS
         for verb in rule["verbs"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
@@ -150,10 +145,10 @@ async def test_the_listed_rights_are_enough_and_none_is_listed_in_vain(world: Wo
 
 
 async def test_a_right_that_is_missing_is_named(world: World) -> None:
-    world.cluster.allow([rule for rule in rules() if "endpointslices" not in rule["resources"]])
+    world.cluster.allow([rule for rule in RIGHTS if "endpointslices" not in rule["resources"]])
     with pytest.raises(Refused, match=r"list on endpointslices\.discovery\.k8s\.io in namespace default"):
         await world.platform.place(WORKLOAD, fence=fence())
-    world.cluster.allow(rules())  # it was granted meanwhile
+    world.cluster.allow(RIGHTS)  # it was granted meanwhile
     await world.platform.place(WORKLOAD, fence=fence())
 
 

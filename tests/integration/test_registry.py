@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from fakes.image import put_image
 from fakes.registry import PASSWORD, FakeRegistry, docker_registry, login, problem
 from fakes.web import free_port
 from penstock.adapters.registry import Registry, asking
+from penstock.adapters.registry.login import challenges
 from penstock.core.digest import short
 from penstock.errors import Broken, Invalid, PenstockError, Refused, Unavailable
 
@@ -52,7 +53,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await fake.server.stop()
 
 
-def only(method: str, part: str, answer: Answer) -> object:
+def only(method: str, part: str, answer: Answer) -> Callable[[Question], Answer | None]:
     return lambda q: answer if q.method == method and part in q.path else None
 
 
@@ -72,7 +73,7 @@ async def test_a_push_asks_for_what_is_missing_and_the_next_one_once(world: Worl
 
 
 async def test_a_push_that_was_cut_off_does_not_send_again_what_arrived(world: World) -> None:
-    world.fake.trouble = only("PUT", "manifests", Answer(never=True))  # type: ignore[assignment]
+    world.fake.trouble = only("PUT", "manifests", Answer(never=True))
     push = asyncio.ensure_future(world.publish())
     while not any("PUT" in asked and "manifests" in asked for asked in world.fake.asked):
         await asyncio.sleep(0.01)
@@ -155,7 +156,7 @@ async def test_a_password_does_not_go_where_others_could_read_it(world: World) -
     assert registry  # a registry without TLS may be used, but nobody logs in there
     for realm in ("http://tokens.example/token", "ftp://127.0.0.1/", "nonsense", "http://u:p@127.0.0.1/"):
         offer = {"www-authenticate": f'Bearer realm="{realm}",service="s"'}
-        world.fake.trouble = only("HEAD", "", problem(401, "UNAUTHORIZED", **offer))  # type: ignore[assignment]
+        world.fake.trouble = only("HEAD", "", problem(401, "UNAUTHORIZED", **offer))
         says = "without TLS" if "tokens.example" in realm else "no registry answers so"
         await world.fails(Refused if "tokens.example" in realm else Broken, says, world.login())
 
@@ -235,7 +236,7 @@ QUOTA = "Quota exceeded when processing the request of adding 1.2 GiB of storage
 async def test_what_it_answers_is_one_of_five_words(
     world: World, method: str, part: str, answer: Answer, word: type[PenstockError], says: str
 ) -> None:
-    world.fake.trouble = only(method, part, answer)  # type: ignore[assignment]
+    world.fake.trouble = only(method, part, answer)
     said = await world.fails(word, says)
     assert "next: " in said or word is Invalid
     assert "key=y" not in said
@@ -259,7 +260,7 @@ async def test_who_hands_out_tokens_may_be_unwell_too(
     world: World, answer: Answer, word: type[PenstockError], says: str
 ) -> None:
     world.fake.token = "a-token"
-    world.fake.trouble = only("GET", "/token", answer)  # type: ignore[assignment]
+    world.fake.trouble = only("GET", "/token", answer)
     await world.fails(word, says, world.login())
 
 
@@ -281,7 +282,7 @@ async def test_one_that_is_not_there_or_says_nothing_is_unavailable(
     with pytest.raises(Unavailable, match="does not answer"):
         await registry.publish("web", world.artifact)
     monkeypatch.setattr(asking, "SECONDS", 0.05)
-    world.fake.trouble = only("PUT", "uploads", Answer(never=True))  # type: ignore[assignment]
+    world.fake.trouble = only("PUT", "uploads", Answer(never=True))
     await world.fails(Unavailable, "not within")
 
 
@@ -343,3 +344,12 @@ async def test_a_login_is_found_however_it_is_written(world: World, key: str) ->
     world.fake.token = "a-token"
     auth = login(world.folder / "config.json", key.replace("HOST", world.fake.server.address))
     await world.publish(auth)
+
+
+def test_what_a_registry_wants_is_read_however_it_is_written() -> None:
+    lines = [
+        'Basic realm="x, y", BEARER Realm="https://a/t?x=1", service=b , scope="r:x:pull,push"',
+        "Negotiate",
+    ]
+    bearer = {"realm": "https://a/t?x=1", "service": "b", "scope": "r:x:pull,push"}
+    assert challenges(lines) == {"basic": {"realm": "x, y"}, "bearer": bearer}

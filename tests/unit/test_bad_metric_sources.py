@@ -7,9 +7,12 @@ import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from metric_sources import EACH, RELEASES, SOON, SOURCES, Counts, Source
+from metric_source_istio import Istio
+from metric_sources import EACH, RELEASES, SOON, Counts, Source
+from metric_sources import SOURCES as USUAL
 from test_canary import DATA, NEW, STABLE, Town, entry, said
 
 from penstock.checks.sampled import Where, samples
@@ -18,6 +21,7 @@ from penstock.core.canaryconfig import Metric
 from penstock.core.pipeline import State
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Cause, Verdict
+from penstock.engine import begin
 from penstock.errors import Invalid, Unavailable
 from penstock.ledger import looks
 from penstock.ports import Meter
@@ -25,6 +29,7 @@ from penstock.ports import Meter
 DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "bad-metric-sources.md"
 LINES = [line for line in DOCUMENT.read_text().splitlines() if line.startswith("| ")]
 ROWS = [tuple(cell.strip() for cell in line.split("|")[1:-1]) for line in LINES[1:]]
+SOURCES: dict[str, type[Source]] = {**USUAL, "istio": Istio}
 #: What every source is tried with, as far as it can do that.
 FAULTS = (
     "says nothing",
@@ -49,6 +54,9 @@ FAULTS = (
 
 def test_the_table_has_every_fault_of_every_source() -> None:
     done = {(source, what) for source, what, *_ in ROWS}
+    # Its errors are among its requests, and all is of one clock.
+    cannot = {"more bad events than events", "another clock"}
+    assert {("istio", fault) for fault in FAULTS if fault not in cannot} <= done
     # Of logs lines are counted: there is no number to be odd.
     assert {(s, f) for s in ("the proxy", "prometheus", "exposed") for f in FAULTS} <= done
     of_http = {"429", "503", "a malformed body", "a body that is too large", "no answer in time"}
@@ -114,6 +122,13 @@ async def test_a_metric_that_nobody_counts_ends_it_before_users_see_anything() -
     with pytest.raises(Invalid, match="nobody counts prometheus here; there are: logs") as caught:
         await town.measure()
     assert "penstock up --prometheus URL" in str(caught.value)
+
+
+async def test_a_metric_that_nobody_counts_ends_a_delivery_before_anything_is_built() -> None:
+    town = Town(metrics=(Metric("m", "exposed", "b", "t", "/metrics"),))
+    powers: dict[str, Any] = dict.fromkeys(("store", "ledger", "artifacts"))  # nothing is asked of them
+    with pytest.raises(Invalid, match="metric m: nobody counts exposed here; there are: none"):
+        await begin.perform(town.task(0), meters={}, **powers)
 
 
 async def nothing(metric: Metric, service: str, environment: str, release: str) -> Count | None:

@@ -26,6 +26,8 @@ MAX_ANSWER = 1024 * 1024
 #: Nobody is left alone for longer, whatever it asks.
 LONGEST_WAIT = 600.0
 MOST_WORDS = 200
+#: No time is further from 1970, in seconds.
+FAR = 1e12
 #: Answers that tell to come back later.
 LATER = (429, 502, 503, 504)
 

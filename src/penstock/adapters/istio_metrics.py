@@ -20,7 +20,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.adapters._prometheus import SECONDS, Server, SetBy, data_of, whole
+from penstock.adapters._prometheus import FAR, SECONDS, Server, SetBy, data_of, whole
 from penstock.core.admission import Refused
 from penstock.core.experiment import Goal, Users
 from penstock.core.traffic import Counters, Led, Visit
@@ -182,9 +182,9 @@ def _told(body: bytes, releases: Sequence[str], where: str) -> _Told:
     seen: set[tuple[tuple[str, str], ...]] = set()
     for sample in data["result"]:
         match sample:
-            case {"metric": dict(labels), "value": [int() | float() as now, str() as text]} if math.isfinite(
-                now
-            ) and all(isinstance(value, str) for value in labels.values()):
+            case {"metric": dict(labels), "value": [int() | float() as now, str() as text]} if (
+                _are_texts(labels) and abs(now) < FAR
+            ):
                 _add(told, labels, text, where)
                 told.now = float(now)
             case _:
@@ -194,6 +194,10 @@ def _told(body: bytes, releases: Sequence[str], where: str) -> _Told:
             raise Unavailable("the same series twice", where=where)
         seen.add(key)
     return told
+
+
+def _are_texts(labels: Mapping[object, object]) -> bool:
+    return all(isinstance(value, str) for value in labels.values())
 
 
 def _add(told: _Told, labels: Mapping[str, str], text: str, where: str) -> None:

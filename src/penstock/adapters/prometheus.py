@@ -7,12 +7,11 @@ asked for one moment, which is the server's.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from penstock.adapters._prometheus import SECONDS, Server, data_of, whole
+from penstock.adapters._prometheus import FAR, SECONDS, Server, data_of, whole
 from penstock.core.canary import Count, Part
 from penstock.core.canaryconfig import Metric
 from penstock.errors import Unavailable
@@ -73,7 +72,7 @@ def _point(data: Mapping[str, Any], where: str) -> Point | None:
     else:
         raise Unavailable("an answer that is no instant vector", where=where)
     match value:
-        case [int() | float() as at, str() as text] if math.isfinite(at):
+        case [int() | float() as at, str() as text] if abs(at) < FAR:
             return float(at), whole(text, where)
         case _:
             raise Unavailable("an answer without a time and a value", where=where)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import fcntl
 import json
-import logging
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ import psutil
 from penstock.bootstrap import vacant
 from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import Home, PrometheusSettings, Settings
+from penstock.bootstrap.loop import log_to_stderr
 from penstock.bootstrap.plugins import find, open_issuer, open_prometheus, open_sandbox
 from penstock.bootstrap.target import check_cluster
 from penstock.cluster import Cluster
@@ -41,8 +41,8 @@ MAX_WORKERS = 32
 
 @dataclass(frozen=True)
 class Started:
-    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash. *cluster* is the
-    namespace that releases run in ("": this machine); *isolation* then is that of builds and checks alone."""
+    """What `up` has to tell. *token* only the first time: it is kept nowhere but as a hash. *cluster* says
+    where releases run ("": on this machine); *isolation* then is that of builds and checks alone."""
 
     url: str
     home: str
@@ -293,7 +293,7 @@ def _exists(pid: int) -> bool:
 def run_node(home: Home) -> None:
     """The node agent's process: local drivers, handed to the agent."""
     home.create()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     settings = home.settings
     if settings.cluster is not None:
         raise Invalid("releases run in a cluster: no node agent is needed", where=str(home.path))

@@ -1,4 +1,4 @@
-"""How our processes run their event loop.
+"""How our processes run their event loop, and write their log.
 
 Called by whoever starts one that runs commands. Must not know what it runs.
 """
@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import sys
 from collections.abc import Coroutine
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def log_to_stderr() -> None:
+    """What happens, with its time; each request to others is no news."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
 
 def run(main: Coroutine[None, None, T]) -> T:

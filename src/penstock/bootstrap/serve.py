@@ -22,7 +22,7 @@ import uvicorn
 from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
-from penstock.bootstrap.loop import run
+from penstock.bootstrap.loop import log_to_stderr, run
 from penstock.engine import prune, tokens
 from penstock.engine.revive import Revival
 from penstock.server.app import create_app
@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 def serve(home: Home) -> None:
     """The control plane's process: API, pages and one worker, on a unix socket and a loopback port."""
     home.create()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     with reporting(home, "serve"), locked(home.run / "server.lock", "the control plane is running already"):
         run(_serve(home))
 

@@ -61,6 +61,8 @@ class Target:
                 if str(error) != told:
                     log.error("the cluster is not looked after: %s", error)
                 told = str(error)
+            except Exception:  # whatever it is, deliveries go on
+                log.exception("the cluster is not looked after")
             await asyncio.sleep(LOOK_SECONDS)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import signal
 
@@ -17,7 +16,7 @@ from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import grant_worker
-from penstock.bootstrap.loop import run
+from penstock.bootstrap.loop import log_to_stderr, run
 from penstock.errors import Conflict, Invalid
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
@@ -36,7 +35,7 @@ def work(home: Home, name: str, slots: int) -> None:
             next_move="penstock up; workers share its PENSTOCK_HOME and its PENSTOCK_STORE",
         )
     home.create()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log_to_stderr()
     taken = f"a worker called {name} is at work here already"
     with reporting(home, f"worker-{name}"), locked(home.worker_lock(name), taken):
         run(_work(home, name, slots))

@@ -65,7 +65,7 @@ class Routed(ABC):
     async def check(self) -> None:
         """Raise what would keep everybody from being led: a kind that is not known, a right that is
         missing."""
-        await self._client.list(self.kind, labels=written.SERVICE)
+        await self._client.get(self.kind, written.object_name("penstock", "check"))
 
     async def close(self) -> None:
         """Let go of connections."""

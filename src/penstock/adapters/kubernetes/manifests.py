@@ -60,9 +60,8 @@ LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 class Settings:
     """Where releases go. *images* is the prefix under which the registry has them already, by service:
     ``registry.example/shop`` + ``/catalog@sha256:…`` (where an `Images` puts them there, it says so).
-    *neighbour* is where a callee is found, with
-    ``{service}`` and ``{namespace}`` in it. *pull_secrets* are names of Secrets that are in the namespace
-    already."""
+    *neighbour* is where a callee is found, with ``{service}`` and ``{namespace}`` in it. *pull_secrets* are
+    names of Secrets that are in the namespace already."""
 
     images: str = ""
     namespace: str = ""

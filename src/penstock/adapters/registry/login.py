@@ -21,7 +21,7 @@ MAX_FILE = 1024 * 1024
 #: Headers are somebody else's text, too.
 MAX_CHALLENGE = 8192
 _PARAMETER = r'[A-Za-z_-]+ *= *(?:"[^"]*"|[^\s,"]+)'
-_CHALLENGE = re.compile(rf"([A-Za-z]+) +({_PARAMETER}(?: *, *{_PARAMETER})*)")
+_CHALLENGE = re.compile(rf"(?<![A-Za-z])([A-Za-z]+) +({_PARAMETER}(?: *, *{_PARAMETER})*)")
 #: The one registry whose name in the file is not its host.
 ALIASES = {"registry-1.docker.io": "index.docker.io"}
 

@@ -257,10 +257,13 @@ class Pod:
         ports = {
             port["name"]: port["containerPort"] for port in self._spec.get("ports", []) if "name" in port
         }
-        ready, failed = False, 0
+        ready, failed, silent = False, 0, 0
         readiness, liveness = self._spec.get("readinessProbe"), self._spec.get("livenessProbe")
         while True:
-            now_ready = readiness is None or await run.answers(readiness, ports)
+            answers = readiness is None or await run.answers(readiness, ports)
+            silent = 0 if answers else silent + 1
+            # As a node: one answer makes it ready, and not one that is missing takes that away.
+            now_ready = answers or (ready and silent < int((readiness or {}).get("failureThreshold", 3)))
             if now_ready != ready:
                 ready = now_ready
                 self._tell(running(began), ready=ready)

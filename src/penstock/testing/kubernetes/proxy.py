@@ -56,13 +56,14 @@ class Talk:
     """One HTTP/1.1 connection, in either role."""
 
     def __init__(
-        self, role: type[h11.Sentinel], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+        self, http: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        self.http = h11.Connection(role)
+        self.http = http
         self._reader = reader
         self._writer = writer
 
-    async def event(self) -> h11.Event | type[h11.PAUSED]:
+    async def event(self) -> object:
+        """The next one of `h11`'s."""
         while (found := self.http.next_event()) is h11.NEED_DATA:
             if self.http.they_are_waiting_for_100_continue:
                 await self.send(h11.InformationalResponse(status_code=100, headers=[]))
@@ -184,7 +185,7 @@ class Proxy:
             await answering.whole(404, "not found\n")
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._keep(self._serve(Talk(h11.SERVER, reader, writer)))
+        self._keep(self._serve(Talk(h11.Connection(h11.SERVER), reader, writer)))
 
     def _keep(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
@@ -259,7 +260,8 @@ class Proxy:
                 raise Failed(503, "UH")
             with contextlib.suppress(OSError, TimeoutError):
                 async with asyncio.timeout(CONNECT_SECONDS):
-                    return Talk(h11.CLIENT, *await asyncio.open_connection(*address))
+                    reader, writer = await asyncio.open_connection(*address)
+                    return Talk(h11.Connection(h11.CLIENT), reader, writer)
         raise Failed(503, "UF")
 
     async def _copy(self, asked: Asked, led: Led) -> None:

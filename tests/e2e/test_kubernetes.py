@@ -1,0 +1,115 @@
+"""The same repository and ``penstock.yaml``, delivered on this machine and in a cluster: the ledger tells the
+same story, and nobody notices a switch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.clustered import Town, town
+from tests.e2e.machine import Machine, machine
+from tests.fakes.web import free_port
+
+#: Users buy, which no test asks for.
+SHOP = """\
+import json, os, signal, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    def do_GET(self):
+        body = json.dumps({"version": VERSION}).encode()
+        status = SOLD if self.path.startswith("/buy") else b"200 OK"
+        self.wfile.write(b"HTTP/1.1 %s\\r\\nContent-Length: %d\\r\\n\\r\\n%s" % (status, len(body), body))
+    def log_message(self, *_):
+        pass
+
+VERSION = "v1"
+SOLD = b"200 OK"
+server = ThreadingHTTPServer((os.environ["HOST"], int(os.environ["PORT"])), Handler)
+signal.signal(signal.SIGTERM, lambda *_: threading.Thread(target=server.shutdown).start())
+server.serve_forever(0.05)
+"""
+BROKEN = SHOP.replace('SOLD = b"200 OK"', 'SOLD = b"500 Sold Out"')
+#: Found by stages that run side by side.
+BESIDE = {"TestResult", "Findings", "Coverage"}
+
+
+def shop(version: str, text: str = SHOP) -> str:
+    return text.replace('VERSION = "v1"', f'VERSION = "{version}"')
+
+
+@contextmanager
+def here(folder: Path) -> Iterator[Machine]:
+    folder.mkdir()
+    with machine(folder) as m:
+        m.up()
+        yield m
+
+
+@contextmanager
+def there(folder: Path, around: Town) -> Iterator[Machine]:
+    folder.mkdir()
+    with machine(folder) as m:
+        options = [] if m.sandboxed() else ["--unsandboxed-workloads"]
+        up = m.penstock("up", "--cluster", str(around.file), "--port", str(free_port()), *options)
+        assert "releases run in a cluster" in up.stdout
+        yield m
+
+
+def first(m: Machine) -> list[str]:
+    m.commit("v1", serve__py=shop("v1"))
+    return [m.deliver()["outcome"]]
+
+
+def later(m: Machine) -> list[str]:
+    """A good version, and one that only users find out about; while they are there."""
+    m.commit("v2", serve__py=shop("v2"))
+    good = m.deliver()
+    m.commit("v3", serve__py=shop("v3", BROKEN))
+    return [good["outcome"], m.deliver()["outcome"]]
+
+
+def told(m: Machine) -> list[str]:
+    """What the ledger tells, in its order. How often a canary was looked at depends on when users come; what
+    is found side by side stands in any order."""
+    said: list[str] = []
+    for entry in m.client.get("/v1/evidence", limit=500)["entries"]:
+        if entry["what"] == "SignOff":
+            said.append(decision(m.client.get(f"/v1/evidence/{entry['index']}")["predicate"]))
+        elif entry["what"] in BESIDE and said[-1].partition(" ")[0] in BESIDE:
+            said[-1] = " ".join(sorted((*said[-1].split(), entry["what"])))
+        elif entry["what"] != "Look":
+            said.append(entry["what"])
+    return said
+
+
+def decision(sign_off: dict[str, Any]) -> str:
+    decided = sign_off["urn:penstock:decision:v1"]
+    return f"{decided['policy']} of {decided['action']}: {decided['verdict']}"
+
+
+@pytest.mark.timeout(240)
+def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
+    with here(short_tmp / "m") as m:
+        outcomes = first(m)
+        with m.load(60, f"{m.address()}/buy") as file:
+            outcomes += later(m)
+        on_machine = told(m)
+        counts = json.loads(file.read_text())
+        assert (counts["failed_by_switching"], counts["errors"]) == (0, {})
+    with town(short_tmp) as around, there(short_tmp / "c", around) as m:
+        in_cluster = first(m)
+        with around.users("/buy") as met:
+            in_cluster += later(m)
+        assert in_cluster == outcomes == ["promoted", "promoted", "rolled-back"]
+        assert told(m) == on_machine
+        assert m.penstock("ledger", "verify").returncode == 0
+        assert set(met) == {"200", "500"}, met
+        assert m.address() == "http://shop.example.org"
