@@ -10,6 +10,7 @@ import pytest
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import promote
+from penstock.actions._capacity import Capacity
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
@@ -136,11 +137,10 @@ async def test_the_only_copy_is_waited_for_while_it_comes_back() -> None:
     assert (state.share(NEW.id), known[NEW.id]) == (WHOLE, (copy.address,))
 
 
-async def test_no_users_go_where_the_proxy_gets_no_answer_though_the_copy_is_there() -> None:
+async def test_a_copy_that_does_not_come_back_gets_no_users() -> None:
     router, platform = await world()
     router.up.discard(f"unix:/{NEW.id}")
     await platform.tend()
-    outcome = await promote.perform(task(), router=router, platform=platform)
-    assert outcome.state is State.FAILURE
-    assert "does not answer the proxy any more: no traffic was moved" in outcome.reason
-    assert (await router.read("shop", "production")).share(STABLE.id) == WHOLE
+    state = await router.read("shop", "production")
+    given = await Capacity(task(), router, platform, patience=0.2).give(NEW.id, WHOLE, state)
+    assert given.lacking == f"{NEW.id} does not answer the proxy any more"
