@@ -29,7 +29,7 @@ contract-%: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
 
 # About an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md. `make test` does a sample.
-# FAULT_JOBS of its four configurations are run side by side; AGAIN=1 goes on with a run that was interrupted.
+# FAULT_JOBS of its five configurations are run side by side; AGAIN=1 goes on with a run that was interrupted.
 FAULT_JOBS ?= 4
 fault: $(VENV)/.installed
 	@PENSTOCK_FAULT=full PENSTOCK_FAULT_JOBS=$(FAULT_JOBS) PENSTOCK_FAULT_AGAIN=$(AGAIN) \

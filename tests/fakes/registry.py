@@ -19,8 +19,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from fakes.answers import Answer, Answering, Question
-from fakes.web import free_port
+from .answers import Answer, Answering, Question
+from .web import free_port
 
 INSTALL = "apt install docker-registry (no root: put its binary on PATH)"
 USER, PASSWORD = "penstock", "sesame-open"

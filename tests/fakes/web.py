@@ -78,9 +78,10 @@ class Website:
 
 
 def _ports() -> Iterator[int]:
-    """Each process of a test run has its own, and begins anywhere among them."""
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
-    own = range(10_000 + 2_700 * worker, 10_000 + 2_700 * (worker + 1), 20)
+    """Each process of a test run has its own, and begins anywhere among them; one by itself takes any."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    first = 10_000 + 2_700 * (int(worker.removeprefix("gw")) % 8) if worker else 10_000
+    own = range(first, first + 2_700 if worker else 32_000, 20)
     yield from itertools.islice(itertools.cycle(own), random.randrange(len(own)), None)
 
 

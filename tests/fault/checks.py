@@ -1,6 +1,7 @@
 """What must hold after a delivery with kills in it, as if nobody had been killed.
 
-Used by `rig`. Each function says in words what is wrong; nothing is loosened because somebody was killed.
+Used by `rig` and `clustered`. Each function says in words what is wrong; nothing is loosened because somebody
+was killed.
 """
 
 from __future__ import annotations
@@ -49,13 +50,22 @@ def _in_order(keys: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def world_wrong(machine: Machine, view: View) -> list[str]:
-    """What the data plane does not agree with."""
+    """What the data plane and the node do not agree with."""
     home = machine.home
-    (row,) = machine.client.get("/v1/status")["services"]
-    live, before = view["release"], row["releases"]
-    known = {release["release"]: release for release in before}
     placed = {path.stem for path in (home.node / "w" / "releases").glob("*.json")}
     processes = Counter(_instances(home.node))
+    wrong = [
+        (placed != {view["release"], predecessor(view)}, f"placed: {sorted(placed)}"),
+        (processes != Counter(placed), f"processes of instances: {dict(processes)}"),
+        (_envoys(home.node) != 1, f"{_envoys(home.node)} Envoys run"),
+    ]
+    return traffic_wrong(machine, view, placed) + [words for bad, words in wrong if bad]
+
+
+def traffic_wrong(machine: Machine, view: View, placed: set[str]) -> list[str]:
+    """What the data plane does not agree with, where *placed* is what should be known to it."""
+    (row,) = machine.client.get("/v1/status")["services"]
+    live, known = view["release"], {release["release"]: release for release in row["releases"]}
     wrong = [
         (row["live"] != live, f"{row['live']} is live, not {live}"),
         (row["weights"] != [{"release": live, "per_cent": 100.0}], f"weights: {row['weights']}"),
@@ -64,14 +74,11 @@ def world_wrong(machine: Machine, view: View) -> list[str]:
         (row["delivering"], f"{row['delivering']} is still delivering"),
         (known.get(live, {}).get("ready") != 1, f"{live} is not ready"),
         (set(known) != placed, f"the proxy knows {sorted(known)}, placed are {sorted(placed)}"),
-        (placed != {live, _predecessor(view)}, f"placed: {sorted(placed)}"),
-        (processes != Counter(placed), f"processes of instances: {dict(processes)}"),
-        (_envoys(home.node) != 1, f"{_envoys(home.node)} Envoys run"),
     ]
     return [words for bad, words in wrong if bad]
 
 
-def _predecessor(view: View) -> str:
+def predecessor(view: View) -> str:
     (begin,) = [step for step in view["steps"] if step["key"] == "begin/begin/0"]
     return str(begin["reason"]).removeprefix("live: ")
 

@@ -53,6 +53,8 @@ class Run:
     times: Counter[tuple[int, str]] = field(default_factory=Counter)
     killed: list[Kill] = field(default_factory=list)
     driver: int = 0
+    #: What is being performed.
+    intent: str = "-"
     done: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -107,15 +109,25 @@ class Listener:
                 self._run = None
                 run.done.set()
 
+    def come_by(self, boundary: str) -> None:
+        """Somebody who is asked by whoever drives the delivery (a cluster's API) has come to a boundary."""
+        with self._lock:
+            run = self._run
+        if run is not None and run.driver:
+            self._reached(run.driver, "", f"{run.intent} {boundary}")
+
     def _talk(self, line: bytes) -> None:
         said = json.loads(line)
-        pid, process, boundary = said["pid"], said["process"], said["boundary"]
+        self._reached(said["pid"], said["process"], said["boundary"])
+
+    def _reached(self, pid: int, process: str, boundary: str) -> None:
         with self._lock:
             run = self._run
             if run is None:
                 return
             if process != "node":
                 run.driver = pid
+                run.intent = run.intent if boundary.startswith("- ") else boundary.partition(" ")[0]
             kill = run.due
             if boundary.endswith(" begins"):
                 # A lease is renewed only if something takes long enough.

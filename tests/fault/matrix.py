@@ -25,6 +25,7 @@ from typing import Any
 
 from tests.fakes.postgres import PostgresServer
 from tests.fault.checks import Shape
+from tests.fault.clustered import Clustered
 from tests.fault.listening import Kill, Run
 from tests.fault.report import intent_of, page
 from tests.fault.rig import Configuration, Delivered, Rig, database
@@ -33,8 +34,10 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "reference" / "fault-matrix.md"
 #: What a whole run has found so far: it can be gone on with (`make fault AGAIN=1`).
 FOUND = ROOT / ".fault"
-CONFIGURATIONS = tuple(
-    Configuration(store, workers) for workers in (1, 3) for store in ("sqlite", "postgres")
+CLUSTER = Configuration("sqlite", 1, "cluster")
+CONFIGURATIONS = (
+    *(Configuration(store, workers) for workers in (1, 3) for store in ("sqlite", "postgres")),
+    CLUSTER,
 )
 #: What was tested.
 COMMIT = subprocess.run(
@@ -181,7 +184,8 @@ class Matrix:
         if self._rig is not None and self._rig.versions >= DELIVERIES:
             self._change_rig()
         if self._rig is None:
-            rig = Rig(self.configuration, self.postgres)
+            kind = Clustered if self.configuration.target == "cluster" else Rig
+            rig = kind(self.configuration, self.postgres)
             try:
                 rig.open()
             except BaseException:
@@ -247,8 +251,12 @@ def run_one(configuration: Configuration, given: argparse.Namespace) -> bool:
 
 
 def _choice(given: argparse.Namespace) -> Callable[[list[Cell]], list[Cell]] | None:
-    if given.boundary:
-        return lambda cells: [cell for cell in cells if cell == (given.boundary, given.victim)]
+    if given.boundary or given.victim:
+        return lambda cells: [
+            (boundary, victim)
+            for boundary, victim in cells
+            if given.boundary in ("", boundary) and given.victim in ("", victim)
+        ]
     if given.sample:
         return lambda cells: random.Random(given.seed).sample(cells, given.sample)
     return None
@@ -286,13 +294,15 @@ class Whole:
         return [self.file(configuration) for configuration in configurations]
 
     def file(self, configuration: Configuration) -> Path:
-        return self.folder / f"{configuration.store}-{configuration.workers}.json"
+        where = "" if configuration.target == "node" else f"-{configuration.target}"
+        return self.folder / f"{configuration.store}-{configuration.workers}{where}.json"
 
     def _start(self, configuration: Configuration) -> subprocess.Popen[bytes]:
         file = self.file(configuration)
         if not self.again:
             file.unlink(missing_ok=True)
-        options = ["--store", configuration.store, "--workers", configuration.workers, "--json", file]
+        options = ["--store", configuration.store, "--workers", configuration.workers]
+        options += ["--target", configuration.target, "--json", file]
         options += ["--sample", self.sample, "--seed", self.seed, *(["--again"] if file.exists() else [])]
         command = [sys.executable, "-m", "tests.fault.matrix", *options]
         return subprocess.Popen([str(word) for word in command], cwd=ROOT)
@@ -302,10 +312,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--target", choices=["node", "cluster"], default="node")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--boundary", default="")
-    parser.add_argument("--victim", default="worker")
+    parser.add_argument("--victim", default="")
     parser.add_argument("--json", type=Path, default=Path("fault-matrix.json"))
     parser.add_argument("--again", action="store_true", help="only what is not well yet in the --json file")
     parser.add_argument("--write", type=Path, nargs="+", default=[])
@@ -314,7 +325,7 @@ def main() -> int:
     if given.write:
         PAGE.write_text(page([json.loads(file.read_text()) for file in given.write]))
         return 0
-    return 0 if run_one(Configuration(given.store, given.workers), given) else 1
+    return 0 if run_one(Configuration(given.store, given.workers, given.target), given) else 1
 
 
 if __name__ == "__main__":

@@ -30,6 +30,13 @@ recorded during the run, first without a kill and then with kills; *after …* n
 that an undisturbed delivery does not come by. *worker* is whoever drives the delivery, be it a worker or the
 server; where there are several, the *server* is killed by name too, whether or not it drives. A cell says how
 many seconds longer than an undisturbed delivery it took until all of the above held.
+
+Where releases run in a cluster (the fake one, with a real registry, a real Prometheus and processes as pods),
+each write that reaches its API has boundaries too. *api* is no kill: the API is away for 1.5 seconds, every
+connection and watch is cut, and once it is back its first answers are 503. *pods* are all pods of all
+releases, deleted without notice; the cluster makes others, at other addresses. Afterwards the cluster agrees
+too: there is nothing in the namespace but what the live release and the one before it are made of, each with
+one copy; who asks at the gateway gets the new version; and no object ever got a lower fence than it had.
 """
 
 
@@ -52,7 +59,8 @@ def page(documents: Sequence[Document]) -> str:
 
 def title(document: Document) -> str:
     made = document.get("configuration", {"store": "?", "workers": 0})
-    return f"{made['store']}, {made['workers']} worker{'s' if made['workers'] > 1 else ''}"
+    words = f"{made['store']}, {made['workers']} worker{'s' if made['workers'] > 1 else ''}"
+    return words if made.get("target", "node") == "node" else f"{words}, {made['target']}"
 
 
 def is_good(result: Document) -> bool:

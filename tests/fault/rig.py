@@ -70,17 +70,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Configuration:
+    """*target* is where releases run: this machine's ``node``, or a ``cluster``."""
+
     store: str
     workers: int
+    target: str = "node"
 
     def __str__(self) -> str:
-        return f"{self.store}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+        words = f"{self.store}, {self.workers} worker{'s' if self.workers > 1 else ''}"
+        return words if self.target == "node" else f"{words}, {self.target}"
 
     @property
     def victims(self) -> tuple[str, ...]:
         """*worker* is the process that drives the delivery; a *server* beside other workers may not be it."""
         server = ["server"] if self.workers > 1 else []
-        return ("worker", *server, "node", "envoy", *(["postgres"] if self.store == "postgres" else []))
+        world = ("node", "envoy") if self.target == "node" else ("api", "pods")
+        return ("worker", *server, *world, *(["postgres"] if self.store == "postgres" else []))
 
 
 @dataclass(frozen=True)
@@ -100,6 +105,8 @@ class Rig:
         self.machine = Machine(self.folder)
         self.home = self.machine.home
         self.postgres = postgres
+        #: Of the repository, beside its own (`Machine.commit`).
+        self.files = {"penstock__yaml": CONFIG, "report__xml": REPORT}
         self.versions = 0
         #: How long the database stays away once it is killed.
         self.database_seconds = 0.0
@@ -123,9 +130,8 @@ class Rig:
             os.environ["PENSTOCK_STORE"] = self.postgres.url(self.postgres.schema())
         self.home.create()
         self.home.keep(replace(self.home.settings, lease_seconds=LEASE_SECONDS))
-        ports = ["--port", str(free_port()), "--ingress-port", str(free_port())]
         workers = ["--workers", str(self.configuration.workers)] if self.configuration.workers > 1 else []
-        self.machine.penstock("up", *ports, *workers)
+        self.machine.penstock("up", *self._options, *workers)
         until(lambda: all(map(commands.is_held, self._locks.values())) or None, SETTLE_SECONDS)
         self._keeper.start()
         policy = self.folder / "operations-lead.yaml"
@@ -134,6 +140,11 @@ class Rig:
         for _ in range(2):
             view = self._await_end(self._ship(self._commit()))
             assert view["outcome"] == "promoted", view["reason"]
+
+    @property
+    def _options(self) -> list[str]:
+        """What `up` is told."""
+        return ["--port", str(free_port()), "--ingress-port", str(free_port())]
 
     def close(self, *, keep: bool = False) -> None:
         self.resume()
@@ -275,7 +286,7 @@ class Rig:
 
     def _commit(self) -> str:
         self.versions += 1
-        return self.machine.commit(f"v{self.versions}", penstock__yaml=CONFIG, report__xml=REPORT)
+        return self.machine.commit(f"v{self.versions}", **self.files)
 
     def _ship(self, revision: str) -> str:
         """Ship as a careful caller does: after a failure, look whether it was queued before trying again."""
@@ -306,11 +317,14 @@ class Rig:
         wrong: list[str] = []
 
         def agrees() -> bool | None:
-            wrong[:] = world_wrong(self.machine, view)
+            wrong[:] = self._world_wrong(view)
             return not wrong or None
 
         until(agrees, SETTLE_SECONDS)
         return wrong
+
+    def _world_wrong(self, view: View) -> list[str]:
+        return world_wrong(self.machine, view)
 
     def wrong_now(self, view: View) -> list[str]:
         """What does not hold any more of a delivery that ended well."""
@@ -318,7 +332,7 @@ class Rig:
             d for d in self.machine.client.get("/v1/deliveries")["deliveries"] if d["id"] == view["id"]
         ]
         same = later["outcome"] == view["outcome"]
-        return world_wrong(self.machine, view) + ([] if same else [f"now it is {later['outcome']}"])
+        return self._world_wrong(view) + ([] if same else [f"now it is {later['outcome']}"])
 
     def _ledger_wrong(self, revision: str) -> list[str]:
         def look() -> tuple[View, View]:

@@ -21,10 +21,10 @@ from tests.fault.rig import Machine
 FULL = os.environ.get("PENSTOCK_FAULT") == "full"
 SAMPLE = 0 if FULL else 12
 SEED = int(os.environ.get("PENSTOCK_FAULT_SEED") or random.randrange(10**6))
-#: A cell is mostly waiting: two processors are enough for all four configurations side by side.
+#: A cell is mostly waiting: two processors are enough for four configurations side by side.
 JOBS = int(os.environ.get("PENSTOCK_FAULT_JOBS") or (4 if FULL else 2))
 AGAIN = bool(os.environ.get("PENSTOCK_FAULT_AGAIN"))
-#: Each store, one of them with one worker and the other with three.
+#: Each store, one of them with one worker and the other with three; `test_clustered` has the cluster.
 SAMPLED = CONFIGURATIONS[::3] if SEED % 2 else CONFIGURATIONS[1:3]
 HOURS = 3600
 

@@ -194,6 +194,23 @@ async def test_nobody_is_led_to_a_service_that_is_gone(both: Place) -> None:
         await subject.apply(state.settling("web-2"))
 
 
+async def test_what_was_taken_out_may_be_gone_before_it_is_forgotten(both: Place) -> None:
+    """Whoever died between a removal and its end asks for all of it again."""
+    subject, world = both
+    state = await subject.serving("web-2", "web-1")
+    out = next(known.backend for known in state.backends if known.release == "web-1")
+    state = await subject.apply(state.exposing(replace(out, addresses=(), draining=())))
+    preview = {PREVIEW_HEADER: "web-1", TOKEN_HEADER: state.preview_token}
+    assert (await subject.fetch(state.address, preview, "/"))[0] == 503
+    assert await world.client.delete(SERVICES, "web-1")
+    state = await impatient(world).apply(state.settling("web-2"), fence=FENCE)
+    assert [known.release for known in state.backends] == ["web-2", "web-1"], "told until it is forgotten"
+    assert state.drift == ""
+    assert await subject.who(state.address, 3) == {"web-2": 3}
+    state = await subject.apply(state.without("web-1"))
+    assert [known.release for known in state.backends] == ["web-2"]
+
+
 # --- the API ------------------------------------------------------------------------------------------------
 
 

@@ -198,6 +198,29 @@ async def test_no_answer_is_unavailable(world: World, tmp_path: Path) -> None:
     await hasty.close()
 
 
+async def test_a_write_waits_for_whoever_wants_to_know_of_it(world: World) -> None:
+    told_of: list[str] = []
+    cut: list[asyncio.Future[None]] = []
+
+    async def at_write(what: str, moment: str) -> None:
+        there = world.cluster.api.storage.get("configmaps", "default", "notes") is not None
+        told_of.append(f"{what} {moment}: {there}")
+        if len(told_of) == 5:
+            cut.append(asyncio.ensure_future(world.cluster.disconnect()))
+            await asyncio.Event().wait()
+
+    world.cluster.at_write(at_write)
+    await world.client.create(CONFIG_MAPS, config_map())
+    await world.client.get(CONFIG_MAPS, "notes")
+    await world.client.delete(CONFIG_MAPS, "notes")
+    moments = ("patch configmaps before: False", "patch configmaps after: True")
+    assert told_of == [*moments, "delete configmaps before: True", "delete configmaps after: False"]
+    await told(Unavailable, world.client.create(CONFIG_MAPS, config_map()), "does not answer")
+    await cut[0]
+    assert told_of[4:] == [moments[0]], "cut off before it is done, it is not done"
+    assert world.cluster.api.storage.get("configmaps", "default", "notes") is None
+
+
 # --- watches ------------------------------------------------------------------------------------------
 
 

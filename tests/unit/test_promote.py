@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import pytest
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
 from penstock.actions import promote
+from penstock.actions._capacity import Capacity
 from penstock.config import ServiceConfig
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
-from penstock.core.pipeline import Intent
+from penstock.core.pipeline import Intent, State
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
 from penstock.core.traffic import WHOLE, Backend, Egress, TrafficPlan, Weight
 from penstock.core.workload import Workload
@@ -111,3 +113,34 @@ async def test_the_proxy_does_not_listen_where_a_removed_release_was() -> None:
     assert await platform.observe(OLD.id) is None
     (old,) = [b for b in (await router.read("shop", "production")).backends if b.release == OLD.id]
     assert old.backend.egress == ()
+
+
+async def test_the_only_copy_is_waited_for_while_it_comes_back() -> None:
+    """As where a cluster has just moved it: it comes back at another address."""
+    router, platform = await world()
+    router.up.discard(f"unix:/{NEW.id}")
+    placed = await platform.observe(NEW.id)
+    assert placed is not None
+    (copy,) = placed.instances
+
+    async def come_back() -> None:
+        await asyncio.sleep(0.01)
+        router.up.add(copy.address)
+        await platform.tend()
+
+    coming = asyncio.ensure_future(come_back())
+    outcome = await promote.perform(task(), router=router, platform=platform)
+    await coming
+    assert outcome.state is State.SUCCESS, outcome.reason
+    state = await router.read("shop", "production")
+    known = {backend.release: backend.backend.addresses for backend in state.backends}
+    assert (state.share(NEW.id), known[NEW.id]) == (WHOLE, (copy.address,))
+
+
+async def test_a_copy_that_does_not_come_back_gets_no_users() -> None:
+    router, platform = await world()
+    router.up.discard(f"unix:/{NEW.id}")
+    await platform.tend()
+    state = await router.read("shop", "production")
+    given = await Capacity(task(), router, platform, patience=0.2).give(NEW.id, WHOLE, state)
+    assert given.lacking == f"{NEW.id} does not answer the proxy any more"

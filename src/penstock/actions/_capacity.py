@@ -55,6 +55,8 @@ class Capacity:
         """
         placement = await self.platform.observe(release)
         if placement is None or not placement.elastic:
+            if placement is not None and not state.ready(release):
+                state = await self._back(placement)
             gone = "" if state.ready(release) else f"{release} does not answer the proxy any more"
             return Given(state, state.proven(release), gone)
         others = [await self.platform.observe(name) for name in self.task.involved if name != release]
@@ -78,6 +80,11 @@ class Capacity:
         await self.platform.scale(placement.release, count, fence=self.task.fence, then=then)
         steps = (f"{later.replicas} after {later.seconds:g} s" for later in then)
         return f"; {placement.release} keeps {count} cop{'y' if count == 1 else 'ies'}, {', '.join(steps)}"
+
+    async def _back(self, placement: Placement) -> TrafficState:
+        """What the proxy says once the only copy, which a platform may have moved or started again, had time
+        for it."""
+        return await self._proven(await self._settled(placement, 1), 1)
 
     async def _asked(self, placement: Placement, needed: int, rest: int) -> Placement:
         """Ask for copies that are missing, and hold those that load has added; later *rest* will do."""
@@ -106,7 +113,7 @@ class Capacity:
         backend = replace(known, addresses=tuple(i.address for i in ready), draining=())
         if backend.addresses != known.addresses or known.draining:
             state = await self.router.apply(state.exposing(backend), fence=self.task.fence)
-        for _ in range(int(PROOF_SECONDS / POLL_SECONDS)):
+        for _ in range(int(min(PROOF_SECONDS, self.patience) / POLL_SECONDS)):
             if state.proven(placement.release) >= min(needed, placement.able):
                 break
             await asyncio.sleep(POLL_SECONDS)

@@ -15,6 +15,7 @@ from penstock.core.traffic import (
     PREVIEW_HEADER,
     TOKEN_HEADER,
     WHOLE,
+    Backend,
     Mirror,
     TrafficPlan,
     Weight,
@@ -59,7 +60,7 @@ def spec_of(plan: TrafficPlan, token: str, ports: Mapping[str, int], attached: A
         what = f"{len(matches)} rules with {sum(map(len, matches))} matches; a route holds {MOST_RULES}"
         raise Invalid(f"{what} with {MOST_MATCHES}", where=where, next_move="fewer rules, or fewer releases")
     rules = [
-        _rule(f"preview-{number}", matches[number], [_ref(backend.release, 1, ports)], _unmarked())
+        _rule(f"preview-{number}", matches[number], _seen(backend, ports), _unmarked())
         for number, backend in enumerate(plan.backends)
     ]
     users = [*((f"rule-{number}", rule.weights) for number, rule in enumerate(plan.rules))]
@@ -92,6 +93,12 @@ def _match(match: Match) -> Object:
         pattern = cookie_pattern(match.cookies, "traffic.early")
         headers.append({"type": "RegularExpression", "name": "cookie", "value": pattern})
     return {**found, **({"headers": headers} if headers else {})}
+
+
+def _seen(backend: Backend, ports: Mapping[str, int]) -> list[Object]:
+    """Where a preview goes. A release that gets nothing any more is about to be removed, and no gateway
+    confirms a route to a Service that is gone."""
+    return _refs((Weight(backend.release, 1),) if backend.addresses else (), ports)
 
 
 def _refs(weights: Sequence[Weight], ports: Mapping[str, int]) -> list[Object]:

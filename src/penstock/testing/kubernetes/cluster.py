@@ -22,7 +22,7 @@ from penstock.testing.kubernetes.faults import Fault
 from penstock.testing.kubernetes.kinds import SERVED, FakeKind, Object
 from penstock.testing.kubernetes.kubelet import Kubelet
 from penstock.testing.kubernetes.rights import Rights
-from penstock.testing.kubernetes.server import Server
+from penstock.testing.kubernetes.server import AtWrite, Server
 from penstock.testing.kubernetes.webhooks import Webhooks
 from penstock.testing.kubernetes.wire import Wire
 
@@ -128,6 +128,11 @@ class FakeCluster:
     def asked(self) -> list[str]:
         """Each request so far, as "verb resource"."""
         return self._server.asked
+
+    def at_write(self, told: AtWrite) -> None:
+        """Have *told* called ("verb resource", "before" or "after") around each write that comes over the
+        wire. It goes on once that returns; if the API is cut off meanwhile, it does not."""
+        self._server.at_write = told
 
     def compact(self) -> None:
         """Forget the history: open watches end with 410, and a version from before is too old."""

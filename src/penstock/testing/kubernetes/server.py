@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 Logs = Callable[[str, str, int | None, bool], str]
 #: What webhooks are asked about, in their word for it.
 REVIEWED = {"create": "CREATE", "update": "UPDATE", "patch": "UPDATE"}
+#: Told ("verb resource", "before" or "after"); the server goes on once it returns.
+AtWrite = Callable[[str, str], Awaitable[None]]
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 BOOKMARK_SECONDS = 0.5
 
@@ -50,6 +52,10 @@ class Target:
         return self.kind.plural + (f"/{self.subresource}" if self.subresource else "")
 
 
+async def _go_on(what: str, moment: str) -> None:
+    """What is asked for is done at once."""
+
+
 class Server:
     """*token* is the one that it knows; with "" anybody may come in."""
 
@@ -58,6 +64,7 @@ class Server:
         self.faults: list[Fault] = []
         #: Each request as "verb resource", in order.
         self.asked: list[str] = []
+        self.at_write: AtWrite = _go_on
         self._api = api
         self._logs = logs
         self._webhooks = webhooks
@@ -89,8 +96,13 @@ class Server:
                 return await self._watch(target, request, answering)
             if target.subresource == "log":
                 return await answering.whole(200, self._log(target, request))
+            writes = request.method in VERBS
+            if writes:
+                await self.at_write(f"{target.verb} {target.resource}", "before")
             warnings, tried = await self._reviewed(target, request)
             value, status = (tried, 200) if tried is not None else self._answer(target, request)
+            if writes:
+                await self.at_write(f"{target.verb} {target.resource}", "after")
             if fault is not None and fault.how == "cut-after":
                 raise HangUp
             await answering.whole(status, value, warnings=warnings)

@@ -1,0 +1,114 @@
+"""The rig whose releases run in a cluster: the same deliveries, other victims, and other checks afterwards.
+
+Used by `matrix`. *api* is the connection to the cluster, cut for everybody; *pods* are all of them, ended
+without notice.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+
+from penstock.adapters.gateway_api.rendering import NOBODY
+from penstock.adapters.kubernetes.manifests import RELEASE
+from penstock.testing.kubernetes.kinds import Object
+from tests.e2e.machine import SERVICE
+from tests.fakes.postgres import PostgresServer
+from tests.fakes.web import free_port
+from tests.fault.checks import View, predecessor, traffic_wrong
+from tests.fault.listening import Reached
+from tests.fault.rig import NODE, Configuration, Rig
+from tests.fault.town import Town
+
+#: What a release is made of, each of its name.
+MADE = ("deployments.apps", "services", "configmaps", "poddisruptionbudgets.policy")
+#: What the cluster makes of it, one for each release.
+FOLLOWS = ("replicasets.apps", "endpointslices.discovery.k8s.io", "pods")
+#: What the whole service has, by kind.
+LASTING = {
+    "services": (NOBODY,),
+    "serviceaccounts": ("shop",),
+    "gateways.gateway.networking.k8s.io": ("public",),
+    "httproutes.gateway.networking.k8s.io": ("shop.production",),
+}
+#: Pods have addresses of their own.
+SERVE = SERVICE.replace('"127.0.0.1"', 'os.environ["HOST"]')
+
+
+class Clustered(Rig):
+    def __init__(self, configuration: Configuration, postgres: PostgresServer | None) -> None:
+        super().__init__(configuration, postgres)
+        self.town = Town(self.folder / "town", self._listener.come_by)
+
+    def open(self) -> None:
+        self.town.open()
+        super().open()
+
+    def close(self, *, keep: bool = False) -> None:
+        self.town.come_back()
+        super().close(keep=keep)
+        self.town.close()
+
+    @property
+    def _options(self) -> list[str]:
+        return ["--port", str(free_port()), "--cluster", str(self.town.file)]
+
+    @property
+    def _locks(self) -> dict[tuple[str, ...], Path]:
+        return {command: lock for command, lock in super()._locks.items() if command != NODE}
+
+    def _kill(self, victim: str, reached: Reached) -> None:
+        if victim == "api":
+            self.town.cut_off()
+        elif victim == "pods":
+            self.town.end_pods()
+        else:
+            super()._kill(victim, reached)
+
+    def _commit(self) -> str:
+        self.files["serve__py"] = SERVE.replace('"v1"', f'"v{self.versions + 1}"')
+        return super()._commit()
+
+    def _await_end(self, delivery: str) -> View:
+        view = super()._await_end(delivery)
+        self.town.come_back()
+        return view
+
+    # --- what must hold -------------------------------------------------------------------------------
+
+    def _world_wrong(self, view: View) -> list[str]:
+        releases = {str(view["release"]), predecessor(view)}
+        wrong = traffic_wrong(self.machine, view, releases)
+        return wrong + cluster_wrong(self.town.objects(), releases) + self._users_wrong()
+
+    def _users_wrong(self) -> list[str]:
+        """What somebody sees who asks at the gateway now."""
+        wanted = f"v{self.versions}"
+        try:
+            said = httpx.get(self.town.gateway, headers={"host": "shop.example.org"}, trust_env=False)
+            seen = said.json()["version"] if said.status_code == 200 else said.status_code
+        except httpx.HTTPError as error:
+            seen = repr(error)
+        return [] if seen == wanted else [f"users see {seen}, not {wanted}"]
+
+    def _settled(self, view: View) -> list[str]:
+        return super()._settled(view) + self.town.fences_fell()
+
+
+def cluster_wrong(objects: Sequence[tuple[str, Object]], releases: set[str]) -> list[str]:
+    """What is there and should not be, and what is not there."""
+    named = {kind: Counter[str]() for kind in (*MADE, *FOLLOWS, *LASTING)}
+    for kind, found in objects:
+        if kind != "events":
+            labels = found["metadata"].get("labels", {})
+            own = kind not in MADE and RELEASE in labels
+            named.setdefault(kind, Counter())[labels[RELEASE] if own else found["metadata"]["name"]] += 1
+    wrong = []
+    for kind, names in named.items():
+        wanted = Counter([*(releases if kind in (*MADE, *FOLLOWS) else ()), *LASTING.get(kind, ())])
+        if names != wanted:
+            wrong.append(f"{kind}: {dict(names)}, not {dict(wanted)}")
+    return wrong
