@@ -122,7 +122,16 @@ POD_SPEC: Shape = {
     "imagePullSecrets": [{"name": str}],
     "nodeSelector": TEXTS,
     "nodeName": str,
-    "volumes": [{"name": str, "image": {"reference": str, "pullPolicy": str}}],
+    "volumes": [
+        {
+            "name": str,
+            "image": {"reference": str, "pullPolicy": str},
+            "configMap": {"name": str, "defaultMode": int, "optional": bool, "items": ANY},
+            "secret": {"secretName": str, "defaultMode": int, "optional": bool, "items": ANY},
+            "emptyDir": {"medium": str, "sizeLimit": ANY},
+            "persistentVolumeClaim": {"claimName": str, "readOnly": bool},
+        }
+    ],
     "tolerations": ANY,
     "affinity": ANY,
     "topologySpreadConstraints": [
