@@ -41,6 +41,8 @@ class Town:
     epoch: str = "1"
     measured: Measured | None = None
     looked: tuple[tuple[int, Looked], ...] = ()
+    #: So many readings more are those of the same moment, as of a collector that was not there again.
+    still: int = 0
     #: Requests of the stable release in the second before each reading.
     rate: int = 0
     config: CanaryConfig = PLAN
@@ -50,7 +52,10 @@ class Town:
     data: EnvironmentData = DATA
 
     async def counters(self, service: str, environment: str) -> tuple[Counters, ...]:
-        self.at += 0.01 if not self.rate else 1.0
+        if self.still:
+            self.still -= 1
+        else:
+            self.at += 0.01 if not self.rate else 1.0
         self.counts[STABLE.id][0] += self.rate
         return tuple(
             Counters(release, self.at, self.epoch, n, bad, self._latency(n, slow))
@@ -123,6 +128,19 @@ async def test_looks_build_on_one_another_and_anybody_can_judge_them_again() -> 
     assert [span[1] for span in look.spans] == [100] * 4 + [500] * 4
     assert sum(span[2] for span in look.spans) == 1200
     assert looks.faults(entry(look)) == []
+
+
+async def test_a_look_between_two_collections_of_the_counts_waits_for_the_next_one() -> None:
+    town = Town()
+    await town.measure()
+    town.serve(NEW, 50)
+    town.serve(STABLE, 450)
+    town.still = 3
+    look = said(await town.look(seconds=0.0))
+    assert (town.still, look.cause, look.new_to.requests) == (0, "MISSING", 50)
+    town.config, town.still = replace(PLAN, patience=0.0), 3
+    assert said(await town.look(seconds=0.0)).cause == "STALE"
+    assert town.still == 2
 
 
 async def test_a_verdict_that_its_evidence_does_not_give_is_found() -> None:

@@ -33,6 +33,8 @@ from penstock.ports import Meter, Metrics, Outcome, Platform, Task
 
 #: For how long traffic is watched, at most, to say beforehand what the canary can show.
 WATCHED_SECONDS = 5.0
+#: Counts that are collected now and then are waited for so long, and no longer than the canary has patience.
+NEWS_SECONDS = 30.0
 #: What is slow for the stable release is told from at least so many of its requests.
 SLOW_ENOUGH = 50
 
@@ -46,7 +48,7 @@ async def measure(task: Task, /, *, metrics: Metrics, meters: Mapping[str, Meter
     before = await _read(task, metrics)
     first = await asyncio.gather(*(counted(metric, where, before.stable) for metric in declared))
     await asyncio.sleep(min(task.canary.look_every, WATCHED_SECONDS))
-    now = await _read(task, metrics)
+    now = await _newer(task, metrics, before)
     began = time.time()
     last = await samples(declared, where, now.new, now.stable)
     kept = tuple(sample for sample in last if isinstance(sample, Sample)) or None
@@ -104,7 +106,7 @@ class _Seen:
 
 async def _see(task: Task, metrics: Metrics, meters: Mapping[str, Meter]) -> _Seen:
     try:
-        now, wrong = await _read(task, metrics), None
+        now, wrong = await _newer(task, metrics, _last(task)), None
     except (Unavailable, Invalid) as error:
         now, wrong = _nothing(task), unknown(Cause.ERROR, in_a_line(error))
     declared = task.config.canary.metrics
@@ -210,6 +212,32 @@ async def _read(task: Task, metrics: Metrics) -> Reading:
         found.get(stable.release, stable),
         found.get(running.release, running) if running else None,
     )
+
+
+async def _newer(task: Task, metrics: Metrics, last: Reading) -> Reading:
+    """A reading later than the *last*. Where counts are collected now and then there is none in between: the
+    next one is waited for."""
+    until = time.monotonic() + min(NEWS_SECONDS, task.canary.patience)
+    now = await _read(task, metrics)
+    while _same(last, now) and time.monotonic() < until:
+        await asyncio.sleep(min(task.canary.look_every, 1.0))
+        now = await _read(task, metrics)
+    return now
+
+
+def _same(last: Reading, now: Reading) -> bool:
+    pairs = ((last.new, now.new), (last.stable, now.stable))
+    return any(a.epoch == b.epoch != readings.ABSENT and a.at == b.at for a, b in pairs)
+
+
+def _last(task: Task) -> Reading:
+    """What the last look has read, or what there was when the canary began."""
+    looked = [(looked.new, looked.stable) for _, looked in task.looked]
+    start = [(task.measured.new, task.measured.stable)] if task.measured else []
+    nothing = _nothing(task)
+    known = [(new, stable) for new, stable in (*start, *looked) if new is not None and stable is not None]
+    new, stable = known[-1] if known else (nothing.new, nothing.stable)
+    return Reading(0, new, stable)
 
 
 def _nothing(task: Task) -> Reading:
