@@ -25,7 +25,7 @@ from penstock.server.bounds import Bounds
 
 SECONDS = 20.0
 HOST = "penstock-admission.penstock.svc"
-SIDECAR = "docker.io/istio/proxyv2"
+SIDECAR = "registry.example/istio/proxyv2"
 GOOD = Delivery("d-good", artifact("good"))
 BAD = Delivery("d-bad", artifact("bad"))
 

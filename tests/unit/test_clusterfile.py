@@ -48,7 +48,7 @@ def test_paths_are_those_beside_the_file(tmp_path: Path) -> None:
 
 
 def test_a_base_is_an_image_by_digest_and_may_have_a_tag(tmp_path: Path) -> None:
-    for name in ("docker.io/library/python", "localhost/python", "127.0.0.1:5000/shop/python:3.11-slim"):
+    for name in ("registry.example/base/python", "localhost/python", "127.0.0.1:5000/shop/python:3.11-slim"):
         image = f"{name}@sha256:{'1' * 64}"
         assert load(tmp_path, f"{LEAST}bases: {{cp311: '{image}'}}").bases == {"cp311": image}
     assert load(tmp_path, LEAST).bases == {}

@@ -43,7 +43,7 @@ GRPC = replace(FULL, protocol="grpc", limits=NO_LIMITS, liveness=PROCESS_LIVES)
 #: Run as it is; and on a base, mounted.
 IMAGE = f"registry.test/shop/web@{FULL.artifact}"
 PLAIN = Pulled(IMAGE)
-BASE = "docker.io/library/python@sha256:" + "2" * 64
+BASE = "registry.example/base/python@sha256:" + "2" * 64
 BASED = Pulled(IMAGE, BASE, {"PYTHONPATH": "/app/.penstock/deps", "COLOUR": "grey"}, "linux/amd64")
 
 
