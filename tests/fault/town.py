@@ -16,11 +16,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from penstock.adapters.kubernetes.manifests import FENCE
+from penstock.adapters.registry import Registry
 from penstock.testing.kubernetes import FakeCluster, Fault, Puller
 from penstock.testing.kubernetes.gateway import ROUTES, use_gateway
 from penstock.testing.kubernetes.kinds import DEPLOYMENTS, PODS, Object
 from penstock.testing.kubernetes.problems import Problem
 from penstock.testing.kubernetes.proxy import Proxy
+from tests.fakes.image import ABI, put_base
 from tests.fakes.prometheus import gateway_job, real_prometheus
 from tests.fakes.registry import docker_registry
 
@@ -64,6 +66,8 @@ class Town:
     async def _open(self) -> None:
         enter = self._stack.enter_async_context
         registry = await enter(docker_registry(self._folder))
+        library = Registry(self._folder / "bases", f"{registry}/library")
+        base = await library.publish("python", put_base(self._folder / "bases"))
         cluster = await enter(self._cluster)
         cluster.kubelet.pull = Puller()
         cluster.at_write(self._at_write)
@@ -76,6 +80,7 @@ class Town:
             "gateway": {"name": "public", "host": "{service}.example.org"},
             "reach": proxy.url,
             "metrics": {"prometheus": prometheus},
+            "bases": {ABI: base},
         }
         self.file.write_text(json.dumps(said))  # JSON is YAML
 

@@ -47,7 +47,8 @@ def test_content_mode_and_link_matter(other: tuple[File, ...]) -> None:
 def test_what_is_written_can_be_read() -> None:
     blobs = assemble(FILES, RECIPE)
     assert read_manifest(blobs.manifest) == (digest(blobs.config), digest(blobs.layer))
-    assert read_config(blobs.config) == Described(RECIPE.command, RECIPE.env, RECIPE.labels)
+    described = Described(RECIPE.command, RECIPE.env, RECIPE.labels, RECIPE.platform)
+    assert read_config(blobs.config) == described
     assert blobs.all[-1] == blobs.manifest
 
 
