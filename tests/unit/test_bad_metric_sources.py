@@ -15,6 +15,7 @@ from metric_sources import EACH, RELEASES, SOON, Counts, Source
 from metric_sources import SOURCES as USUAL
 from test_canary import DATA, NEW, STABLE, Town, entry, said
 
+from penstock.checks import canary
 from penstock.checks.sampled import Where, samples
 from penstock.core.canary import Count
 from penstock.core.canaryconfig import Metric
@@ -62,6 +63,12 @@ def test_the_table_has_every_fault_of_every_source() -> None:
     of_http = {"429", "503", "a malformed body", "a body that is too large", "no answer in time"}
     assert {("any adapter", fault) for fault in FAULTS if fault not in of_http} <= done
     assert {source for source, _ in done} == set(SOURCES)
+
+
+@pytest.fixture(autouse=True)
+def no_news(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source is not waited for: it is as bad the next time."""
+    monkeypatch.setattr(canary, "NEWS_SECONDS", 0.0)
 
 
 @pytest.mark.parametrize("arm", [NEW, STABLE], ids=["new", "stable"])
