@@ -29,7 +29,7 @@ A boundary lies before or after a call that changes something outside, or before
 recorded during the run, first without a kill and then with kills; *after …* names the kill that leads to one
 that an undisturbed delivery does not come by. *worker* is whoever drives the delivery, be it a worker or the
 server; where there are several, the *server* is killed by name too, whether or not it drives. A cell says how
-many seconds longer than an undisturbed delivery it took until all of the above held.
+many seconds longer than an undisturbed delivery it took until all of the above held; empty: not run.
 
 Where releases run in a cluster (the fake one, with a real registry, a real Prometheus and processes as pods),
 each write that reaches its API has boundaries too. *api* is no kill: the API is away for 1.5 seconds, every
