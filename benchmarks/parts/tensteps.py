@@ -143,6 +143,7 @@ class World:
             "store": self.store,
             "ledger": self.ledger,
             "languages": open_languages(),
+            "meters": {},
             "artifacts": None,
             "enclosing": enclosing,
             "argv": argv,
