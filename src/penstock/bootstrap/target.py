@@ -103,21 +103,36 @@ async def check_cluster(home: Home, cluster: Cluster) -> None:
             await driver.close()
 
 
+async def check_around(home: Home, cluster: Cluster) -> None:
+    """Raise what keeps images from being pushed, or users from being counted: the registry, the Prometheus."""
+    platform, router, metrics = _drivers(home, cluster)
+    try:
+        await _images(home, cluster).check()
+        await metrics.check()
+    finally:
+        for driver in (platform, router, metrics):
+            await driver.close()
+
+
 def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
     """Platform, router and metrics. Any, as `find` gives them."""
-    kind, at, counts = find("router", cluster.router), cluster.images, cluster.metrics
+    kind, counts = find("router", cluster.router), cluster.metrics
     if not hasattr(kind, "of"):
         known = ", ".join(name for name in names("router") if hasattr(find("router", name), "of"))
         raise Invalid(f"{cluster.router} leads nobody in a cluster; there are: {known}", where="router")
-    images = find("images", "registry")(home.artifacts, at.push, at.pull, _file(at.auth))
     artifacts = find("artifacts", "layout")(home.artifacts)
-    platform = find("platform", "kubernetes").of(cluster, around("Images", images), artifacts)
+    platform = find("platform", "kubernetes").of(cluster, around("Images", _images(home, cluster)), artifacts)
     router = kind.of(cluster)
     count = find("metrics", "istio")
     metrics = count(
         counts.prometheus, router, platform.namespace, token=_file(counts.token_file), proxies=counts.proxies
     )
     return platform, router, metrics
+
+
+def _images(home: Home, cluster: Cluster) -> Any:
+    at = cluster.images
+    return find("images", "registry")(home.artifacts, at.push, at.pull, _file(at.auth))
 
 
 def _file(name: str) -> Path | None:

@@ -9,17 +9,17 @@ would reach the stable release, and its users' counts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from penstock.checks import chained, compare, consumers, load
 from penstock.checks.consumers import Demands
 from penstock.checks.contract import check as checked
+from penstock.checks.noting import note
 from penstock.checks.preview import Dark, Part, dark
 from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
 from penstock.core.acceptance import Compared, Sent
@@ -28,7 +28,6 @@ from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
-from penstock.core.steplog import KEPT
 from penstock.core.traffic import TrafficState, Visit
 from penstock.core.workload import Mount, Step
 from penstock.errors import Broken, Invalid, Unavailable
@@ -81,7 +80,7 @@ async def perform(  # noqa: PLR0913 (its powers)
         compared=answers,
         consumers=needed,
     )
-    _note(task, _problems(accepted))
+    note(task, _problems(accepted))
     told = "; ".join(filter(None, (_words(accepted), *(part.words for part in parts), ended)))
     statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
     return Outcome(State.FAILURE if verdict else State.SUCCESS, verdict or told, statements)
@@ -133,14 +132,6 @@ async def _compare(
 
     stable = dark(state, task.baseline.id) if task.baseline is not None else None
     return await compare.check(task.config.acceptance, way, stable, visits)
-
-
-def _note(task: Task, lines: Iterable[str]) -> None:
-    """Add to the stage's log, unless it is full or cannot be written: the evidence holds the same."""
-    with contextlib.suppress(OSError):
-        if not task.log.exists() or task.log.stat().st_size < KEPT.head - 64 * 1024:
-            with task.log.open("a", encoding="utf-8") as log:
-                log.writelines(f"{masked(line, task.secrets)}\n" for line in lines)
 
 
 async def _load(config: AcceptanceConfig, way: Dark) -> tuple[Sent | None, Part]:

@@ -26,6 +26,9 @@ Commands = argparse._SubParsersAction  # argparse's only name for what `add_subp
 
 def main(argv: Sequence[str] | None = None) -> int:
     words, inside = split(sys.argv[1:] if argv is None else argv)
+    if not words:
+        top = parser()
+        top.exit(2, top.format_help())
     given = parser(*words[:1]).parse_args(words, argparse.Namespace(inside=inside))
     handler: Handler = given.handler
     try:

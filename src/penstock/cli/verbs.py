@@ -12,7 +12,8 @@ from typing import Any
 
 from penstock.cli.client import Client
 from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
-from penstock.cli.follow import follow, print_step
+from penstock.cli.follow import follow, print_at_work, print_step
+from penstock.cli.edited import uncommitted
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
 from penstock.errors import Invalid
 
@@ -20,6 +21,8 @@ from penstock.errors import Invalid
 def ship(given: argparse.Namespace) -> int:
     client = Client.find()
     places = [str(Path(place).resolve()) if Path(place).exists() else place for place in given.location]
+    if not given.revision:
+        _warn_of_uncommitted(places)
     changes = [{"location": place, "revision": given.revision} for place in places]
     beside = {"beside": given.beside} if given.beside else {}
     if given.revision and len(changes) > 1:
@@ -35,6 +38,14 @@ def ship(given: argparse.Namespace) -> int:
     if not started:
         return told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
     return _started(given, client, started)
+
+
+def _warn_of_uncommitted(places: list[str]) -> None:
+    """A commit is delivered, and not what somebody has only edited: they may look for it in vain."""
+    for place in places:
+        if changed := uncommitted(place):
+            complain(f"! not shipped, because not committed: {', '.join(changed)} of {place}")
+            complain("  next: git commit, and ship again; penstock run --dirty tries them without delivering")
 
 
 def rollback(given: argparse.Namespace) -> int:
@@ -85,8 +96,9 @@ def _waited(given: argparse.Namespace, client: Client, delivery: str) -> dict[st
         if given.format == "json":
             return follow(client, delivery, lambda step: None)
         say(f"▸ {delivery}")
-        view = follow(client, delivery, print_step)
+        view = follow(client, delivery, print_step, at_work=print_at_work)
     except KeyboardInterrupt:
+        print_at_work("")
         complain(f"{delivery} goes on; next: penstock status {delivery}, or penstock abort {delivery}")
         raise
     say(verdict(view))
