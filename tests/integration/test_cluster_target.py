@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.answers import Answer, FakePrometheus
 from fakes.images import FakeImages
+from fakes.registry import FakeRegistry, problem
 from penstock.adapters._kubernetes import Access
 from penstock.adapters.build import Layout
 from penstock.adapters.gateway_api import GatewayApi
@@ -217,14 +219,30 @@ async def test_a_gateway_or_listener_that_is_not_there_is_named(fake: FakeCluste
 
 
 @pytest.fixture
-def file(fake: FakeCluster, tmp_path: Path) -> Path:
+async def registry() -> AsyncIterator[FakeRegistry]:
+    found = FakeRegistry()
+    await found.server.start()
+    yield found
+    await found.server.stop()
+
+
+@pytest.fixture
+async def prometheus() -> AsyncIterator[FakePrometheus]:
+    found = FakePrometheus()
+    await found.server.start()
+    yield found
+    await found.server.stop()
+
+
+@pytest.fixture
+def file(fake: FakeCluster, registry: FakeRegistry, prometheus: FakePrometheus, tmp_path: Path) -> Path:
     """What ``penstock up --cluster`` is given."""
     fake.kubeconfig(tmp_path)
-    text = """\
+    text = f"""\
 kubeconfig: kubeconfig
-images: {push: "http://127.0.0.1:1/shop"}
-gateway: {name: public, host: "{service}.example.org"}
-metrics: {prometheus: "http://127.0.0.1:1"}
+images: {{push: "{registry.url}/shop"}}
+gateway: {{name: public, host: "{{service}}.example.org"}}
+metrics: {{prometheus: "{prometheus.url}"}}
 """
     (tmp_path / "cluster.yaml").write_text(text)
     return tmp_path / "cluster.yaml"
@@ -265,6 +283,39 @@ async def test_a_cluster_that_cannot_be_used_is_told_before_anything_starts(
     file.write_text(file.read_text().replace("envoy", "istio"))
     await fake.disconnect()
     with pytest.raises(Unavailable, match="does not answer"):
+        await asyncio.to_thread(chosen, home, file)
+
+
+async def test_a_registry_or_prometheus_that_is_away_is_told_at_once_and_the_next_start_goes_on(
+    fake: FakeCluster, registry: FakeRegistry, prometheus: FakePrometheus, file: Path, short_tmp: Path
+) -> None:
+    use_gateway(fake)
+    home = Home(short_tmp)
+    kept = await asyncio.to_thread(chosen, home, file)
+    await prometheus.server.stop()
+    with pytest.raises(Unavailable, match="the Prometheus that is to count users cannot be used") as caught:
+        await asyncio.to_thread(chosen, home, file)
+    assert "metrics.prometheus in the file" in caught.value.next_move
+    await registry.server.stop()
+    with pytest.raises(Unavailable, match="the registry does not answer"):
+        await asyncio.to_thread(chosen, home, file)
+    home.keep(Settings(cluster=kept))
+    assert await asyncio.to_thread(chosen, home, file) == kept, "deliveries wait for them, not the start"
+
+
+async def test_what_answers_and_is_no_registry_or_no_prometheus_is_told(
+    fake: FakeCluster, registry: FakeRegistry, prometheus: FakePrometheus, file: Path, short_tmp: Path
+) -> None:
+    use_gateway(fake)
+    home = Home(short_tmp)
+    prometheus.server.answer = lambda _: Answer(b"<html>")
+    with pytest.raises(Unavailable, match="no JSON"):
+        await asyncio.to_thread(chosen, home, file)
+    registry.trouble = lambda _: Answer(status=404)
+    with pytest.raises(Invalid, match="or no registry"):
+        await asyncio.to_thread(chosen, home, file)
+    registry.trouble = lambda _: problem(401, "UNAUTHORIZED", **{"www-authenticate": 'Basic realm="x"'})
+    with pytest.raises(Refused, match="does not let us in"):
         await asyncio.to_thread(chosen, home, file)
 
 

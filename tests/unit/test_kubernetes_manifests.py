@@ -19,6 +19,7 @@ from penstock.core.fence import Fence
 from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Workload
 from penstock.errors import Invalid
 from penstock.ports import Image
+from penstock.testing.kubernetes.expansion import expanded
 from penstock.testing.kubernetes.shapes import BUILT_IN, complaints
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -118,6 +119,33 @@ def test_what_the_platform_says_wins_over_what_was_given() -> None:
     names = [entry["name"] for entry in container["env"]]
     assert sorted(names) == ["COLOUR", "HOST", "PORT", "PRICE_LIST_URL"]
     assert {"name": "PORT", "value": "8080"} in container["env"]
+
+
+SHELL = "exec serve --pid=$$ --port=${PORT:-80} --host=$(hostname) --mark='$$$(HOST)' a$"
+
+
+def test_a_process_sees_its_command_and_variables_as_they_were_written() -> None:
+    """Kubernetes puts variables in where it reads ``$(NAME)``, and makes ``$$`` one ``$``."""
+    env = {"PRICE": "$$5", "WHERE": "$(HOST)"}
+    value = next(of(replace(FULL, command=("sh", "-c", SHELL)), replace(BASED, env=env)))
+    valid(value)
+    (container,) = pod_of(value)["containers"]
+    known = {"HOST": "10.0.0.1", "hostname": "wrong"}
+    assert [expanded(word, known) for word in container["command"]] == ["sh", "-c", SHELL]
+    written = {entry["name"]: entry["value"] for entry in container["env"] if entry["name"] in env}
+    assert {name: expanded(text, known) for name, text in written.items()} == env
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        ("$(A) $(B)", "1 $(B)"),
+        ("$$(A) $$$(A) $$$$", "$(A) $1 $$"),
+        ("$A ${A} $( $(A $", "$A ${A} $( $(A $"),
+    ],
+)
+def test_the_fake_cluster_reads_dollars_as_kubernetes_documents_it(written: str, seen: str) -> None:
+    assert expanded(written, {"A": "1"}) == seen
 
 
 # --- on a base ----------------------------------------------------------------------------------------------

@@ -104,7 +104,7 @@ async def check_cluster(home: Home, cluster: Cluster) -> None:
 
 
 async def check_around(home: Home, cluster: Cluster) -> None:
-    """Raise what keeps images from being pushed, or users from being counted: the registry, the Prometheus."""
+    """Raise what keeps images from being pushed, or users from being counted: registry and Prometheus."""
     platform, router, metrics = _drivers(home, cluster)
     try:
         await _images(home, cluster).check()

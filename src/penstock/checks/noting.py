@@ -1,4 +1,6 @@
-"""Words of a check's own in the log of its stage. Called by checks, beside what their commands write there."""
+"""Words of a check's own in the log of its stage, beside what its commands write there. Called by checks; must
+not carry what anything depends on.
+"""
 
 from __future__ import annotations
 

@@ -10,11 +10,23 @@ MOST = 5
 
 
 def uncommitted(place: str) -> list[str]:
-    """Names of the files that differ from the commit that is checked out; files that git never heard of are not
-    told. Empty for whatever is no repository here: the server says what is wrong with it."""
+    """Names of the files that differ from the commit that is checked out; files that git never heard of are
+    not told. Empty for whatever is no repository here: the server says what is wrong with it."""
     if not Path(place).is_dir():
         return []
-    command = ("git", "-c", "core.fsmonitor=false", "-C", place, "diff", "--name-only", "--no-ext-diff", "HEAD", "--", ".")
+    command = (
+        "git",
+        "-c",
+        "core.fsmonitor=false",
+        "-C",
+        place,
+        "diff",
+        "--name-only",
+        "--no-ext-diff",
+        "HEAD",
+        "--",
+        ".",
+    )
     try:
         ran = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
     except FileNotFoundError:  # without git there is no repository either

@@ -96,7 +96,9 @@ def _review(verb: Any) -> None:
 
 
 def override_parser(command: argparse.ArgumentParser) -> None:
-    command.add_argument("delivery", help="whose release is to pass: a delivery, or a service (its newest one)")
+    command.add_argument(
+        "delivery", help="whose release is to pass: a delivery, or a service (its newest one)"
+    )
     command.add_argument("--policy", required=True)
     what = "default: what the policy has refused of this delivery"
     command.add_argument("--action", choices=ACTIONS, help=what)

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from penstock.cli.client import Client
+from penstock.cli.edited import uncommitted
 from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
 from penstock.cli.follow import follow, print_at_work, print_step
-from penstock.cli.edited import uncommitted
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
 from penstock.errors import Invalid
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playhouse import Playhouse, Told, opened
 from shell import Shell
+from shop_repository import git
 
 from fakes.witness import WitnessServer
 
@@ -50,6 +51,31 @@ def test_ship_says_who_refused_why_and_what_next(sh: Shell, house: Playhouse) ->
     assert "1 critical: CVE-1" in out
     assert "security-lead: security-lead" not in out
     assert "next: penstock logs shop-" in sh.err
+
+
+def test_ship_says_what_it_leaves_out(sh: Shell, house: Playhouse) -> None:
+    file = house.repository / "edited.py"
+    file.write_text("price = 1\n")
+    git(house.repository, "add", "edited.py")
+    house.commit("good, with a file")
+    try:
+        file.write_text("price = 2\n")
+        (house.repository / "never_added.txt").touch()
+        sh("ship", str(house.repository), "--no-wait")
+        assert (sh.code, "not committed: edited.py of" in sh.err) == (0, True)
+        assert "next: git commit" in sh.err
+        sh("ship", str(house.repository), "--revision", "HEAD", "--no-wait")
+        assert sh.err == "", "whoever names a commit knows which one"
+    finally:
+        git(house.repository, "checkout", "--quiet", "--", ".")
+        (house.repository / "never_added.txt").unlink()
+
+
+def test_an_override_takes_the_newest_delivery_of_a_service(sh: Shell, house: Playhouse) -> None:
+    refused = house.ship("critical finding, overridden")
+    sh.ok("override", "shop", "--policy", "security-lead", "--reason", "known", "--for", "5m")
+    newest = sh.json("evidence", "list")["entries"][-1]
+    assert refused["release_digest"] in str(sh.json("evidence", "show", str(newest["index"])))
 
 
 def test_ship_without_waiting_gives_ids(sh: Shell, house: Playhouse) -> None:

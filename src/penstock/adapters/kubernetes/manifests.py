@@ -331,8 +331,8 @@ def _variables(workload: Workload, pulled: Pulled, settings: Settings, namespace
 
 
 def _as_it_is(text: str) -> str:
-    """Kubernetes puts variables where it reads ``$(NAME)`` in a command or a value, and makes ``$$`` one ``$``;
-    doubled, each ``$`` stays what it is (for a shell, say)."""
+    """Kubernetes puts a variable where it reads ``$(NAME)`` in a command or a value, and makes ``$$`` one
+    ``$``; doubled, each ``$`` stays what it is (for a shell, say)."""
     return text.replace("$", "$$")
 
 

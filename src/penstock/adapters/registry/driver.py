@@ -36,8 +36,8 @@ class Registry:
         self._tls = httpx.create_ssl_context()
 
     async def check(self) -> None:
-        """Raise what keeps everybody from pushing: nobody answers there, it is no registry, or it does not let
-        us in. Whether we may push to a repository is seen when there is one."""
+        """Raise what keeps everybody from pushing: nobody answers there, it is no registry, or it does not
+        let us in. Whether we may push to a repository is seen when there is one."""
         async with self._client() as http:
             asker = Asker(http, self._place, self._place.prefix or "penstock", self._door)
             answer = await asker.ask(Asked("GET", self._place.origin.join("/v2/")))
@@ -55,7 +55,6 @@ class Registry:
                     await _push_blob(asker, blob)
                 await _push_manifest(asker, artifact, manifest)
         return self._place.reference(service, artifact)
-
 
     def _client(self) -> httpx.AsyncClient:
         timeout = httpx.Timeout(SECONDS, read=None)  # what is to be committed may take its time
