@@ -3,18 +3,25 @@ registry that its nodes pull from, a Prometheus that scrapes the gateway, and us
 
 The cluster and its proxy are fakes that speak real HTTP, in a thread of their own; pods are processes, and
 registry and Prometheus are the real ones. Penstock may do what ``deploy/kubernetes`` lists, and no more.
+
+``PYTHONPATH=tests python -m tests.e2e.clustered FOLDER`` has it stand until it is interrupted, for whoever
+wants to try (docs/guides/kubernetes.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from fakes.cluster import rules
 from fakes.image import ABI, put_base
@@ -122,3 +129,26 @@ def town(folder: Path) -> Iterator[Town]:
         yield made
     finally:
         made.close()
+
+
+def main(folder: Path) -> int:
+    """Have a town stand in *folder* until SIGINT or SIGTERM."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before there is a second thread: it would get them
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with town(folder.absolute()) as stands:
+            sys.stdout.write(
+                f"penstock up --cluster {stands.file}\n"
+                f"curl -H 'Host: SERVICE.example.org' {stands.proxy.url}/\n"
+            )
+            sys.stdout.flush()
+            signal.sigwait(signals)
+    except pytest.skip.Exception as absent:
+        sys.stderr.write(f"{absent}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

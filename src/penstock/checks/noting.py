@@ -1,5 +1,5 @@
-"""Words of a check's own in the log of its stage, beside what its commands write there. Called by checks; must
-not carry what anything depends on.
+"""Words of a check's own in the log of its stage, beside what its commands write there. Called by checks;
+must not carry what anything depends on.
 """
 
 from __future__ import annotations

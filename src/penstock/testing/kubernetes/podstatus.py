@@ -51,7 +51,7 @@ def with_conditions(status: Object, before: Object, *, ready: bool, unschedulabl
 
 def environment(container: Object, pod: Object, api: Api) -> dict[str, str]:
     """Its variables; `Problem` if they name what is not there."""
-    found = {}
+    found: dict[str, str] = {}
     for entry in container.get("env", []):
         source = entry.get("valueFrom") or {}
         if "value" in entry or not source:
