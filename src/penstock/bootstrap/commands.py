@@ -187,7 +187,8 @@ def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | Non
                 next_move="set PENSTOCK_HOME to another folder for the cluster",
             )
         asyncio.run(check_cluster(home, chosen))
-        if chosen != known:  # a start with the same file need not wait for them: only deliveries will
+        # A start with the same file, or in a container, need not wait for them: only deliveries will.
+        if chosen != known and not wanted.foreground:
             asyncio.run(check_around(home, chosen))
     if chosen is not None and wanted.ingress is not None:
         raise Invalid("users come through the cluster's gateway", where="--ingress-port")

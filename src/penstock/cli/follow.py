@@ -40,6 +40,7 @@ def follow(
             view: dict[str, Any] = client.get(f"/v1/deliveries/{delivery}")
             seen = time.monotonic()
         except Unavailable:
+            at_work("")
             if time.monotonic() > seen + ABSENT_SECONDS:
                 raise
             time.sleep(POLL_SECONDS)
@@ -57,6 +58,7 @@ def follow(
             return view
         at_work(doing(view, seen - last))
         time.sleep(POLL_SECONDS)
+    at_work("")
     raise Unavailable(f"{delivery} did not end within {seconds:.0f} s", next_move=f"penstock logs {delivery}")
 
 
