@@ -1,5 +1,5 @@
-"""The platform contract on the fake, by environment too, on processes with and without a sandbox, behind a node
-agent, and in a Kubernetes cluster."""
+"""The platform contract on the fake, by environment too, on processes with and without a sandbox, behind a
+node agent, and in a Kubernetes cluster."""
 
 from __future__ import annotations
 
