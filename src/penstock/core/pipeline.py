@@ -163,8 +163,8 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Gated:
-    """*refused_by* names the policies that did not pass, *overridden* those that passed by somebody's override
-    alone, and whose (``security-lead by sue``).
+    """*refused_by* names the policies that did not pass, *overridden* those that passed by an override alone,
+    and whose (``security-lead by sue``).
 
     *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never).
     While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends, and
