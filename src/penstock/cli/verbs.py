@@ -180,6 +180,8 @@ def why(given: argparse.Namespace) -> int:
     try:
         view = client.get(f"/v1/services/{given.service}/why", environment=given.environment)
     except Invalid as not_live:
+        if given.environment != PRODUCTION:
+            raise
         try:  # it may be a delivery, or have one
             return _one(given, client.get(f"/v1/deliveries/{latest(client, given.service)}"))
         except Invalid:

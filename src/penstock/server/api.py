@@ -170,10 +170,15 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
     async def workload_logs(
         service: str, lines: int = 100, environment: str = views.PRODUCTION
     ) -> PlainTextResponse:
-        known = [name for name, _ in await views.services(control)]
+        there = await views.services(control)
+        known = list(dict.fromkeys(name for name, _ in there))
         if service not in known:
             what = f"no service {service!r}; there are: {', '.join(known) or 'none yet'}"
             raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
+        if (service, environment) not in there:
+            places = ", ".join(place for name, place in there if name == service)
+            what = f"{service} was never in {environment}; it is in: {places}"
+            raise Invalid(what, next_move="penstock logs SERVICE --environment NAME")
         state = await control.router.read(service, environment)
         found = [
             f"{backend.release}  {line}"
