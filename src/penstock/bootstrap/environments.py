@@ -1,9 +1,9 @@
 """One Platform, one Router and one Metrics for an installation whose environments have clusters or namespaces
 of their own: each call goes to the driver of its environment.
 
-Called by `target`. An environment that is not named has the usual driver. They know of one another nothing:
-one that is away is nobody else's trouble. A release's id does not say where it is, but what changes one does;
-until then it is asked for everywhere.
+Called by `target`. An environment that is not named has the usual driver. One that is away is nobody else's
+trouble. A release's id does not say where it is, but what changes one does; until then it is asked for
+everywhere.
 """
 
 from __future__ import annotations
@@ -111,11 +111,10 @@ class Platforms:
         try:
             while asking:
                 done, _ = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    platform = asking.pop(task)
-                    if error := task.exception():
-                        troubles.append(error)
-                    elif found := task.result():
+                answers = {asking.pop(task): task for task in done}
+                troubles += [error for task in answers.values() if (error := task.exception())]
+                for platform, task in answers.items():
+                    if not task.exception() and (found := task.result()):
                         self.known[release] = platform
                         return found
         finally:
