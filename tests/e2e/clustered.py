@@ -47,10 +47,12 @@ bases: {{{abi}: "{base}"}}
 
 
 class Town:
-    """Everything around one installation. *file* is what ``penstock up --cluster`` is given."""
+    """Everything around one installation. *file* is what ``penstock up --cluster`` is given. The environment
+    named *elsewhere* has a cluster of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, elsewhere: str = "") -> None:
         self.folder = folder
+        self._elsewhere = elsewhere
         self.file = folder / "cluster.yaml"
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -71,18 +73,32 @@ class Town:
 
     async def _open(self) -> None:
         entered = self._stack.enter_async_context
-        self.cluster = await entered(FakeCluster(speed=3.0))
-        self.proxy = await entered(Proxy(use_gateway(self.cluster).plane))
-        listen_at(self.cluster, self.proxy.port)
-        self.cluster.allow([*rules("rbac.yaml"), *rules("rbac-gateway-api.yaml")])
         registry = await entered(docker_registry(self.folder))
         library = Registry(self.folder / "bases", f"{registry}/library")
         self.base = await library.publish("python", put_base(self.folder / "bases"))
-        self.cluster.kubelet.pull = Puller()
-        prometheus = await entered(real_prometheus(self.folder, [gateway_job(self.proxy.metrics_port)]))
-        self.cluster.kubeconfig(self.folder)
+        self.cluster, self.proxy = await self._cluster(self.folder)
+        ports, more = [self.proxy.metrics_port], ""
+        if self._elsewhere:
+            folder = self.folder / self._elsewhere
+            folder.mkdir()
+            self.other, self.other_proxy = await self._cluster(folder)
+            ports.append(self.other_proxy.metrics_port)
+            own = f"kubeconfig: {folder.name}/kubeconfig, reach: {self.other_proxy.url}"
+            more = f"environments: {{{self._elsewhere}: {{{own}}}}}\n"
+        prometheus = await entered(real_prometheus(self.folder, [gateway_job(*ports)]))
         around = {"registry": registry, "gateway": self.proxy.url, "prometheus": prometheus}
-        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base))
+        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base) + more)
+
+    async def _cluster(self, folder: Path) -> tuple[FakeCluster, Proxy]:
+        """One with a gateway; its kubeconfig is in *folder*."""
+        entered = self._stack.enter_async_context
+        cluster = await entered(FakeCluster(speed=3.0))
+        proxy = await entered(Proxy(use_gateway(cluster).plane))
+        listen_at(cluster, proxy.port)
+        cluster.allow([*rules("rbac.yaml"), *rules("rbac-gateway-api.yaml")])
+        cluster.kubelet.pull = Puller()
+        cluster.kubeconfig(folder)
+        return cluster, proxy
 
     @contextmanager
     def users(self, path: str, rate: float = 60.0) -> Iterator[Counter[str]]:
@@ -122,8 +138,8 @@ async def _once(target: Target, path: str, met: Counter[str]) -> None:
 
 
 @contextmanager
-def town(folder: Path) -> Iterator[Town]:
-    made = Town(folder)
+def town(folder: Path, elsewhere: str = "") -> Iterator[Town]:
+    made = Town(folder, elsewhere)
     try:
         made.open()
         yield made

@@ -266,9 +266,33 @@ async def test_a_cluster_that_is_named_is_kept_and_opened(
     kinds = (type(target.platform), type(target.router), type(target.metrics))
     assert kinds == (Kubernetes, GatewayApi, IstioMetrics)
     assert dict(target.meters) == {}, "no agent could ask copies, or read their logs"
-    assert target.tend is not None
-    await target.tend()
+    (tend,) = target.tend
+    await tend()
     await target.close()
+
+
+async def test_environments_of_a_file_are_asked_and_opened_too(
+    fake: FakeCluster, file: Path, short_tmp: Path, tmp_path: Path
+) -> None:
+    use_gateway(fake)
+    (tmp_path / "us").mkdir()
+    async with FakeCluster() as other:
+        other.kubeconfig(tmp_path / "us")
+        file.write_text(file.read_text() + "environments: {us: {kubeconfig: us/kubeconfig}}\n")
+        home = Home(short_tmp)
+        with pytest.raises(Invalid, match="environment us: this cluster does not know httproutes"):
+            await asyncio.to_thread(chosen, home, file)
+        use_gateway(other)
+        home.keep(Settings(cluster=await asyncio.to_thread(chosen, home, file)))
+        target = open_target(home)
+        assert await target.router.read("web", "us") == TrafficState("web", "us")
+        before = len(fake.asked)
+        await target.router.read("web", "us")
+        assert len(fake.asked) == before, "the other cluster was asked"
+        for tend in target.tend:
+            await tend()
+        assert "list deployments" in other.asked
+        await target.close()
 
 
 async def test_a_cluster_that_cannot_be_used_is_told_before_anything_starts(

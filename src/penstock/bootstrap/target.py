@@ -1,4 +1,5 @@
-"""Where releases run and users are led: this machine's node agent, or a cluster. One installation has one.
+"""Where releases run and users are led: this machine's node agent, or a cluster. One installation has one, in
+which environments may have places of their own.
 
 Called by `control`, and by ``up``, which checks a cluster before it is used. Adapters are found by name. What
 a cluster must be looked after for, every process with a worker does: its driver says how they keep out of one
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bootstrap.boundaries import around
+from penstock.bootstrap.environments import Drivers, Meterings, Platforms, Routers
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names, open_prometheus
 from penstock.cluster import Cluster
@@ -30,14 +32,14 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Target:
-    """*tend* does what has to be done now and then, unless somebody else does; *letting_go* is done at the
-    end. What runs goes on."""
+    """Each of *tend* does what has to be done now and then, unless somebody else does; *letting_go* is done
+    at the end. What runs goes on."""
 
     router: Router
     metrics: Metrics
     platform: Platform
     meters: Mapping[str, Meter]
-    tend: Callable[[], Awaitable[None]] | None = None
+    tend: tuple[Callable[[], Awaitable[None]], ...] = ()
     letting_go: tuple[Callable[[], Awaitable[None]], ...] = ()
 
     @property
@@ -51,19 +53,24 @@ class Target:
             await let_go()
 
     async def look_after(self) -> None:
-        """Tend until cancelled. A trouble is told once, until there is another or none."""
-        told = ""
-        while self.tend is not None:
-            try:
-                await self.tend()
-                told = ""
-            except PenstockError as error:
-                if str(error) != told:
-                    log.error("the cluster is not looked after: %s", error)
-                told = str(error)
-            except Exception:  # whatever it is, deliveries go on
-                log.exception("the cluster is not looked after")
-            await asyncio.sleep(LOOK_SECONDS)
+        """Tend until cancelled; what is away keeps nobody from the rest."""
+        await asyncio.gather(*map(_look_after, self.tend))
+
+
+async def _look_after(tend: Callable[[], Awaitable[None]]) -> None:
+    """A trouble is told once, until there is another or none."""
+    told = ""
+    while True:
+        try:
+            await tend()
+            told = ""
+        except PenstockError as error:
+            if str(error) != told:
+                log.error("the cluster is not looked after: %s", error)
+            told = str(error)
+        except Exception:  # whatever it is, deliveries go on
+            log.exception("the cluster is not looked after")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def open_target(home: Home) -> Target:
@@ -85,15 +92,34 @@ def open_node(home: Home) -> Target:
 
 
 def open_cluster(home: Home, cluster: Cluster) -> Target:
-    """The drivers of a cluster; nothing is asked of it yet."""
-    platform, router, metrics = _drivers(home, cluster)
-    closing = (platform.close, router.close, metrics.close)
+    """The drivers of a cluster, and of each environment that has a place of its own; nothing is asked of them
+    yet."""
+    usual = _drivers(home, cluster.of(""))
+    named = {name: _drivers(home, cluster.of(name)) for name in cluster.environments}
+    every = (usual, *named.values())
+    platform, router, metrics = usual
+    if named:
+        each = [Drivers(usual[i], {name: drivers[i] for name, drivers in named.items()}) for i in range(3)]
+        platform, router, metrics = Platforms(each[0]), Routers(each[1]), Meterings(each[2])
     ports = around("Router", router), metrics, around("Platform", platform)
-    return Target(*ports, _meters(home), platform.tend, closing)
+    closing = tuple(driver.close for drivers in every for driver in drivers)
+    return Target(*ports, _meters(home), tuple(drivers[0].tend for drivers in every), closing)
 
 
 async def check_cluster(home: Home, cluster: Cluster) -> None:
-    """Raise what keeps releases from running, or users from being led, in this cluster."""
+    """Raise what keeps releases from running, or users from being led, in this cluster or in one of its
+    environments' own."""
+    for name in ("", *cluster.environments):
+        try:
+            await _check(home, cluster.of(name))
+        except PenstockError as error:
+            if not name:
+                raise
+            what = f"environment {name}: {error.what}"
+            raise type(error)(what, where=error.where, next_move=error.next_move) from error
+
+
+async def _check(home: Home, cluster: Cluster) -> None:
     platform, router, metrics = _drivers(home, cluster)
     try:
         await platform.check()

@@ -17,6 +17,9 @@ from penstock.cli.follow import follow, print_at_work, print_step
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
 from penstock.errors import Invalid
 
+#: Where deliveries go if nothing is said.
+PRODUCTION = "production"
+
 
 def ship(given: argparse.Namespace) -> int:
     client = Client.find()
@@ -25,16 +28,19 @@ def ship(given: argparse.Namespace) -> int:
         _warn_of_uncommitted(places)
     changes = [{"location": place, "revision": given.revision} for place in places]
     beside = {"beside": given.beside} if given.beside else {}
+    environments = given.environment or [PRODUCTION]
+    if given.together and len(environments) > 1:
+        raise Invalid("--together in several environments", next_move="ship the set to one after another")
     if given.revision and len(changes) > 1:
         raise Invalid("--revision is of one repository", next_move="ship what is checked out, or one by one")
     if given.together and beside:
         raise Invalid("--together and --with", next_move="a change set is tested together by itself")
     if given.together:
-        started = client.post("/v1/changesets", {"changes": changes})["deliveries"]
+        asked = {"changes": changes, "environment": environments[0]}
+        started = client.post("/v1/changesets", asked)["deliveries"]
     else:
-        started = [
-            one for change in changes for one in client.post("/v1/ship", change | beside)["deliveries"]
-        ]
+        each = [change | beside | {"environment": name} for name in environments for change in changes]
+        started = [one for asked in each for one in client.post("/v1/ship", asked)["deliveries"]]
     if not started:
         return told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
     return _started(given, client, started)
@@ -50,7 +56,7 @@ def _warn_of_uncommitted(places: list[str]) -> None:
 
 def rollback(given: argparse.Namespace) -> int:
     client = Client.find()
-    asked = {"reason": given.reason, "together": given.together}
+    asked = {"reason": given.reason, "environment": given.environment, "together": given.together}
     return _started(given, client, client.post(f"/v1/services/{given.service}/rollback", asked)["deliveries"])
 
 
@@ -118,7 +124,7 @@ def status(given: argparse.Namespace) -> int:
         return 0
     rows = [
         (
-            row["service"],
+            _place(row),
             row["live"] or "–",
             ", ".join(f"{w['release']} {w['per_cent']:g}%" for w in row["weights"]) or row["problem"] or "–",
             row["delivering"] or ("drift" if row["drift"] else ""),
@@ -143,6 +149,12 @@ def status(given: argparse.Namespace) -> int:
         ]
         say("\n" + table(("delivery", "state", "refused by", "took", "change"), lines))
     return 0
+
+
+def _place(row: dict[str, Any]) -> str:
+    """A service, and where, if that needs saying."""
+    usual = row["environment"] == PRODUCTION
+    return str(row["service"]) if usual else f"{row['service']} in {row['environment']}"
 
 
 def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
@@ -178,8 +190,10 @@ def _say_waiting(waiting: dict[str, Any]) -> None:
 def why(given: argparse.Namespace) -> int:
     client = Client.find()
     try:
-        view = client.get(f"/v1/services/{given.service}/why")
+        view = client.get(f"/v1/services/{given.service}/why", environment=given.environment)
     except Invalid as not_live:
+        if given.environment != PRODUCTION:
+            raise
         try:  # it may be a delivery, or have one
             return _one(given, client.get(f"/v1/deliveries/{latest(client, given.service)}"))
         except Invalid:

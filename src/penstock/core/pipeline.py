@@ -38,8 +38,6 @@ class State(StrEnum):
 GOOD = (State.SUCCESS, State.SKIP)
 #: States in which a delivery has ended.
 ENDED = (State.SUCCESS, State.FAILURE, State.ERROR, State.TIMEOUT, State.CANCELLATION, State.SKIP)
-
-
 #: Seconds that a stage may take if its plan says nothing.
 STAGE_SECONDS = 3600.0
 
@@ -112,9 +110,8 @@ class Pipeline:
 @dataclass(frozen=True)
 class Intent:
     """Something to do: *stage*, *verb*, and for the canary which *number*, and the new release's *share* of
-    user traffic (thousandths): for a shift the one to come, for a look the present one.
-
-    *part* and *target* are those of its stage.
+    user traffic (thousandths): for a shift the one to come, for a look the present one. *part* and *target*
+    are those of its stage.
     """
 
     stage: str
@@ -166,11 +163,12 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Gated:
-    """*refused_by* names the policies that did not pass.
+    """*refused_by* names the policies that did not pass, *overridden* those that passed by an override alone,
+    and whose (``security-lead by sue``).
 
-    *overridden* names those that passed by somebody's override alone, and whose (``security-lead by sue``).
     *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never).
-    While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends; else 0.
+    While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends, and
+    *due* when time alone may bring another answer; else 0.
     """
 
     kind: Literal["gated"]
@@ -180,6 +178,7 @@ class Gated:
     waits_until: float = 0.0
     blocked: tuple[Blocked, ...] = ()
     overridden: tuple[str, ...] = ()
+    due: float = 0.0
 
 
 @dataclass(frozen=True)
