@@ -109,35 +109,29 @@ def open_cluster(home: Home, cluster: Cluster) -> Target:
 async def check_cluster(home: Home, cluster: Cluster) -> None:
     """Raise what keeps releases from running, or users from being led, in this cluster or in one of its
     environments' own."""
+    await _everywhere(home, cluster, lambda platform, router, metrics: (platform, router))
+
+
+async def check_around(home: Home, cluster: Cluster) -> None:
+    """Raise what keeps images from being pushed, or users from being counted: registry and Prometheus."""
+    await _images(home, cluster).check()
+    await _everywhere(home, cluster, lambda platform, router, metrics: (metrics,))
+
+
+async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Any, Any, Any], tuple[Any, ...]]) -> None:
     for name in ("", *cluster.environments):
+        drivers = _drivers(home, cluster.of(name))
         try:
-            await _check(home, cluster.of(name))
+            for driver in which(*drivers):
+                await driver.check()
         except PenstockError as error:
             if not name:
                 raise
             what = f"environment {name}: {error.what}"
             raise type(error)(what, where=error.where, next_move=error.next_move) from error
-
-
-async def _check(home: Home, cluster: Cluster) -> None:
-    platform, router, metrics = _drivers(home, cluster)
-    try:
-        await platform.check()
-        await router.check()
-    finally:
-        for driver in (platform, router, metrics):
-            await driver.close()
-
-
-async def check_around(home: Home, cluster: Cluster) -> None:
-    """Raise what keeps images from being pushed, or users from being counted: registry and Prometheus."""
-    platform, router, metrics = _drivers(home, cluster)
-    try:
-        await _images(home, cluster).check()
-        await metrics.check()
-    finally:
-        for driver in (platform, router, metrics):
-            await driver.close()
+        finally:
+            for driver in drivers:
+                await driver.close()
 
 
 def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
