@@ -65,8 +65,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Canary:
-    """*steps* are rising shares of user traffic in thousandths; times are in seconds. Without a *baseline* the
-    new release is compared with the stable one as it runs."""
+    """*steps* are rising shares of user traffic in thousandths; times are in seconds. Without a *baseline*
+    the new release is compared with the stable one as it runs."""
 
     steps: tuple[int, ...]
     seconds_per_step: float

@@ -1,8 +1,8 @@
 """Judges every look of a canary or an experiment again, from the evidence alone.
 
-Called by `fsck` for every look in the ledger, and by `bundle` for those that a sign-off rests on. A
-look of a canary that kept no spans is believed: early ones kept none, and one that could not tell is UNKNOWN,
-which never passes.
+Called by `fsck` for every look in the ledger, and by `bundle` for those that a sign-off rests on. A look of
+a canary that kept no spans is believed: early ones kept none; one that could not tell has none either, and is
+UNKNOWN, which never passes.
 """
 
 from __future__ import annotations
