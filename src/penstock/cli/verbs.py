@@ -1,4 +1,4 @@
-"""Commands about deliveries, which talk to a server. Each parses nothing and decides nothing.
+"""Commands about deliveries: each asks a server and prints what it answers.
 
 Called by `main`.
 """
@@ -122,6 +122,13 @@ def status(given: argparse.Namespace) -> int:
     if given.format == "json":
         document({**view, "deliveries": recent})
         return 0
+    _say_services(view["services"])
+    if recent:
+        _say_deliveries(recent)
+    return 0
+
+
+def _say_services(services: list[dict[str, Any]]) -> None:
     rows = [
         (
             _place(row),
@@ -130,25 +137,26 @@ def status(given: argparse.Namespace) -> int:
             row["delivering"] or ("drift" if row["drift"] else ""),
             row["address"],
         )
-        for row in view["services"]
+        for row in services
     ]
     say(table(("service", "live", "traffic", "now", "address"), rows) if rows else "nothing is live yet")
-    for row in view["services"]:
+    for row in services:
         if row["unrest"]:
             say(f"✗ {row['live']} {row['unrest']}; next: penstock logs {row['service']}")
-    if recent:
-        lines = [
-            (
-                d["id"],
-                d["outcome"] or ("waits" if d["waiting"] else d["state"]),
-                ", ".join([*d["refused_by"], *(f"overridden: {who}" for who in d["overridden"])]),
-                f"{d['seconds']:.0f} s",
-                d["change"]["title"],
-            )
-            for d in recent
-        ]
-        say("\n" + table(("delivery", "state", "refused by", "took", "change"), lines))
-    return 0
+
+
+def _say_deliveries(deliveries: list[dict[str, Any]]) -> None:
+    lines = [
+        (
+            one["id"],
+            one["outcome"] or ("waits" if one["waiting"] else one["state"]),
+            ", ".join([*one["refused_by"], *(f"overridden: {who}" for who in one["overridden"])]),
+            f"{one['seconds']:.0f} s",
+            one["change"]["title"],
+        )
+        for one in deliveries
+    ]
+    say("\n" + table(("delivery", "state", "refused by", "took", "change"), lines))
 
 
 def _place(row: dict[str, Any]) -> str:
@@ -201,6 +209,13 @@ def why(given: argparse.Namespace) -> int:
     if given.format == "json":
         document(view)
         return 0
+    _say_what_is_live(view)
+    _say_signed_off(view["sign_offs"])
+    _say_newer(client, given.service, view["delivery"])
+    return 0
+
+
+def _say_what_is_live(view: dict[str, Any]) -> None:
     change, release = view["change"], view["release"]
     values = " ".join(f"{name}={value}" for name, value in view["data"].items())
     say(f"{view['service']} in {view['environment']}: {release['id']}  (promotion: entry {view['promoted']})")
@@ -218,8 +233,11 @@ def why(given: argparse.Namespace) -> int:
         say(f"  restored      by a rollback (entry {view['restored_by']})")
     if view["canary"]:
         say(f"  canary        {view['canary']}")
+
+
+def _say_signed_off(sign_offs: list[dict[str, Any]]) -> None:
     say("signed off by")
-    for signed in view["sign_offs"]:
+    for signed in sign_offs:
         say(
             f"  {mark(signed['result'] == 'PASSED')} {signed['policy']} for {signed['action']}"
             f"{overridden(signed)}  (entry {signed['index']})"
@@ -227,8 +245,11 @@ def why(given: argparse.Namespace) -> int:
         for rule in signed["rules"]:
             decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
             say(f"      {rule['id']}: {rule['says']}\n        {decided}")
-    newest = latest(client, given.service)
-    if newest not in (given.service, view["delivery"]):
+
+
+def _say_newer(client: Client, service: str, live: str) -> None:
+    """What has become of a newer delivery than the one that brought what is *live*; it may have failed."""
+    newest = latest(client, service)
+    if newest not in (service, live):
         after = trouble(client.get(f"/v1/deliveries/{newest}"))
         say(f"\nand then, of {newest}:\n{after}" if after else f"\nnewer: {newest}")
-    return 0

@@ -1,7 +1,7 @@
-"""Pipelines, and what has been done of one: plans, intents, records. What comes next says `decide`.
+"""Pipelines: the plan of a delivery, and the records of what has been done so far.
 
-Called by the engine, which plans a delivery and records what it performed of it. Must not perform
-anything, and knows no clock.
+Called by the engine, which plans a delivery and records each step. `core.decide` says what comes next. Must
+not perform anything or read a clock.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Canary:
-    """Shares of user traffic in thousandths, rising, and the times in seconds between decisions; and what the
-    new release is compared with."""
+    """*steps* are rising shares of user traffic in thousandths; times are in seconds. Without a *baseline*
+    the new release is compared with the stable one as it runs."""
 
     steps: tuple[int, ...]
     seconds_per_step: float
@@ -109,9 +109,10 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Intent:
-    """Something to do: *stage*, *verb*, and for the canary which *number*, and the new release's *share* of
-    user traffic (thousandths): for a shift the one to come, for a look the present one. *part* and *target*
-    are those of its stage.
+    """Something to do: a *verb*, for a *stage*, whose *part* and *target* it has.
+
+    In a canary, *number* counts steps or looks, and *share* is the new release's share of user traffic
+    (thousandths): for a shift the share to come, for a look the present one.
     """
 
     stage: str

@@ -20,19 +20,9 @@ def house() -> Iterator[Playhouse]:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def told(house: Playhouse) -> Told:
     return house.tell()
-
-
-@pytest.fixture
-def sh(
-    house: Playhouse, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return Shell(capsys)
 
 
 def test_ship_shows_its_steps_and_ends_well(sh: Shell, house: Playhouse) -> None:
