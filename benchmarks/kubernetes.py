@@ -37,7 +37,7 @@ from parts.rollouts import delivered
 RELEASES = 1000
 ROUNDS = 5
 IDLE_SECONDS = 10.0
-DELIVERIES = 24
+DELIVERIES = 12
 Figures = dict[str, float]
 
 
@@ -147,6 +147,7 @@ async def once(
             "promote": lambda: bare.promote(theirs),
         }[verb]
         took.setdefault(name, []).append((ours, await timed(alone())))
+    await bare.forget(old)
 
 
 async def timed(work: Awaitable[object]) -> float:
@@ -212,8 +213,10 @@ async def throughput(folder: Path) -> Figures:
     return {
         "one worker: deliveries/s": DELIVERIES / seconds,
         "one worker: requests of a delivery": requests / DELIVERIES,
-        "one worker: its CPU, % of one": 100 * own / seconds,
-        "one worker: the fake's CPU, % of one": 100 * theirs / seconds,
+        "one worker: its own CPU for a delivery, ms": 1000 * own / DELIVERIES,
+        "one worker: deliveries/s if that were all": DELIVERIES / own,
+        "one worker: its CPU, % of a core": 100 * own / seconds,
+        "one worker: the fake's CPU, % of a core": 100 * theirs / seconds,
         "one worker: the fake's share of both, %": 100 * theirs / (own + theirs),
     }
 

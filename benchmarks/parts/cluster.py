@@ -34,7 +34,7 @@ from penstock.testing.kubernetes.gateway import ROUTES, use_gateway
 from penstock.testing.kubernetes.kinds import DEPLOYMENTS, PODS, SERVICES, SLICES, FakeKind
 
 #: How much faster than a real node's the clock of probes runs.
-SPEED = 50.0
+SPEED = 10.0
 ATTACHED = Attached("public", "default")
 ARTIFACT = "sha256:" + "1" * 64
 
@@ -101,7 +101,7 @@ def served(folder: Path, *, releases: int = 0) -> Iterator[Served]:
 # --- inside ----------------------------------------------------------------------------------------------
 
 
-async def pull(image: str, _: Path) -> Behaviour:
+async def pull(_image: str, _folder: Path) -> Behaviour:
     return Behaviour()
 
 
@@ -128,7 +128,7 @@ async def told(cluster: FakeCluster, folder: Path) -> None:
 
 
 async def alike(folder: Path, count: int) -> list[tuple[FakeKind, Object]]:
-    """The objects of *count* releases, each as a cluster has them of one that was really placed and led to."""
+    """The objects of *count* releases, as a cluster has those of one that was really placed and led to."""
     made: list[tuple[FakeKind, Object]] = []
     async with FakeCluster(speed=SPEED) as cluster:
         cluster.kubelet.pull = pull
@@ -136,7 +136,9 @@ async def alike(folder: Path, count: int) -> list[tuple[FakeKind, Object]]:
         async with drivers(cluster.kubeconfig(folder)) as ours:
             await placed(ours)
         await cluster.settled()
-        texts = [(k, json.dumps(cluster.api.all(k)[0])) for k in (DEPLOYMENTS, PODS, SERVICES, SLICES, ROUTES)]
+        texts = [
+            (k, json.dumps(cluster.api.all(k)[0])) for k in (DEPLOYMENTS, PODS, SERVICES, SLICES, ROUTES)
+        ]
     for number in range(count):
         for kind, text in texts:
             value = json.loads(text.replace("web-1", f"web-{number}"))

@@ -7,8 +7,10 @@ same client, and waits for the same: ready endpoints, and the gateway's word.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from parts.cluster import ATTACHED, Drivers
@@ -31,6 +33,8 @@ from penstock.ports import Image, Task
 
 ENVIRONMENT = "production"
 COPIES = 2
+#: Whoever is not there by then will not come.
+SECONDS = 60.0
 VERBS = {
     "deploy": deploy.perform,
     "shift": shift.perform,
@@ -125,7 +129,8 @@ class Bare:
 
     async def promote(self, new: Release) -> None:
         await self._placed(new, COPIES)
-        await self._led(self._state.settling(new.id))
+        known = tuple(one for one in self._state.backends if one.release == new.id)
+        await self._led(replace(self._state, backends=known).settling(new.id))
 
     async def forget(self, old: Release) -> None:
         """It is gone, and its copies with it: they would be looked after in the rounds to come."""
@@ -159,12 +164,13 @@ class Bare:
         )
 
     async def _until(self, kind: Kind, name: str, holds: Callable[[Object], bool]) -> None:
-        async for seen in self._client.watch(kind):
-            for found in seen.items if isinstance(seen, Listed) else (seen.object,):
-                labels = found["metadata"].get("labels") or {}
-                named = name in (found["metadata"]["name"], labels.get("kubernetes.io/service-name"))
-                if named and holds(found):
-                    return
+        async with asyncio.timeout(SECONDS):
+            async for seen in self._client.watch(kind):
+                for found in seen.items if isinstance(seen, Listed) else (seen.object,):
+                    labels = found["metadata"].get("labels") or {}
+                    named = name in (found["metadata"]["name"], labels.get("kubernetes.io/service-name"))
+                    if named and holds(found):
+                        return
 
 
 def _ready(piece: Object) -> int:

@@ -37,14 +37,15 @@ async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reache
     """Each release as the cluster has it now: one question for each Service, and one for all endpoints."""
     if not releases:
         return {}
-    pieces, *services = await asyncio.gather(
+    listed, services = await asyncio.gather(
         client.list(ENDPOINT_SLICES, labels=f"{OF_SERVICE} in ({','.join(releases)})"),
-        *(client.get(SERVICES, release) for release in releases),
+        asyncio.gather(*(client.get(SERVICES, release) for release in releases)),
     )
-    return {
-        release: _reached(service, [p for p in pieces.items if p["metadata"]["labels"][OF_SERVICE] == release])
-        for release, service in zip(releases, services, strict=True)
-    }
+    pieces: dict[str, list[Object]] = {release: [] for release in releases}
+    for piece in listed.items:
+        pieces[piece["metadata"]["labels"][OF_SERVICE]].append(piece)
+    named = zip(releases, services, strict=True)
+    return {release: _reached(service, pieces[release]) for release, service in named}
 
 
 def _reached(service: Object | None, pieces: Sequence[Object]) -> Reached:

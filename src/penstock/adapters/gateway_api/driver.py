@@ -17,7 +17,14 @@ from penstock.adapters._kubernetes import Access, Client, Kind, Object
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.gateway_api.reading import said, word_of
-from penstock.adapters.gateway_api.rendering import GROUP, NOBODY, NOBODY_PORT, Attached, leads_nowhere, spec_of
+from penstock.adapters.gateway_api.rendering import (
+    GROUP,
+    NOBODY,
+    NOBODY_PORT,
+    Attached,
+    leads_nowhere,
+    spec_of,
+)
 from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.powers import Power
