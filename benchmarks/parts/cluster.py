@@ -139,11 +139,13 @@ async def alike(folder: Path, count: int) -> list[tuple[FakeKind, Object]]:
         texts = [
             (k, json.dumps(cluster.api.all(k)[0])) for k in (DEPLOYMENTS, PODS, SERVICES, SLICES, ROUTES)
         ]
+    uids = {json.loads(text)["metadata"]["uid"] for _, text in texts}
     for number in range(count):
         for kind, text in texts:
-            value = json.loads(text.replace("web-1", f"web-{number}"))
-            value["metadata"]["uid"] += f"-{number}"
-            made.append((kind, value))
+            own = text.replace("web-1", f"web-{number}")
+            for uid in uids:  # others refer to it
+                own = own.replace(uid, f"{uid}-{number}")
+            made.append((kind, json.loads(own)))
     return made
 
 

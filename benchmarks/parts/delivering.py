@@ -130,7 +130,7 @@ class Bare:
     async def promote(self, new: Release) -> None:
         await self._placed(new, COPIES)
         known = tuple(one for one in self._state.backends if one.release == new.id)
-        await self._led(replace(self._state, backends=known).settling(new.id))
+        await self._led(replace(self._state, weights=(), backends=known).settling(new.id))
 
     async def forget(self, old: Release) -> None:
         """It is gone, and its copies with it: they would be looked after in the rounds to come."""
