@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,7 +118,7 @@ async def check_around(home: Home, cluster: Cluster) -> None:
     await _everywhere(home, cluster, lambda platform, router, metrics: (metrics,))
 
 
-async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Any, Any, Any], tuple[Any, ...]]) -> None:
+async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Any, Any, Any], Iterable[Any]]) -> None:
     for name in ("", *cluster.environments):
         drivers = _drivers(home, cluster.of(name))
         try:

@@ -173,12 +173,12 @@ class Controllers:
         if not selector:
             return
         metadata = service["metadata"]
-        chosen = [
-            pod
-            for pod in self._api.all(PODS, metadata["namespace"])
-            if selector.items() <= pod["metadata"].get("labels", {}).items()
-            and pod.get("status", {}).get("podIP")
-        ]
+
+        def meant(pod: Object) -> bool:
+            labels = pod["metadata"].get("labels", {})
+            return selector.items() <= labels.items() and bool(pod.get("status", {}).get("podIP"))
+
+        chosen = self._api.those(PODS, metadata["namespace"], meant)
         name = f"{metadata['name']}-slice"
         labels = {
             **metadata.get("labels", {}),
@@ -213,11 +213,11 @@ class Controllers:
 
     def _owned(self, kind: FakeKind, owner: Object) -> list[Object]:
         uid = owner["metadata"]["uid"]
-        return [
-            value
-            for value in self._api.all(kind, owner["metadata"]["namespace"])
-            if any(ref["uid"] == uid for ref in value["metadata"].get("ownerReferences", []))
-        ]
+
+        def owned(value: Object) -> bool:
+            return any(ref["uid"] == uid for ref in value["metadata"].get("ownerReferences", []))
+
+        return self._api.those(kind, owner["metadata"]["namespace"], owned)
 
     def _create(self, kind: FakeKind, value: Object) -> None:
         whole = {"apiVersion": kind.api_version, "kind": kind.kind, **value}
