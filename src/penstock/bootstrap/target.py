@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 #: Between two looks at what a cluster has too much of.
 LOOK_SECONDS = 1.0
+#: Platform, router and metrics; Any, as `find` gives them.
+Three = tuple[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -109,20 +111,20 @@ def open_cluster(home: Home, cluster: Cluster) -> Target:
 async def check_cluster(home: Home, cluster: Cluster) -> None:
     """Raise what keeps releases from running, or users from being led, in this cluster or in one of its
     environments' own."""
-    await _everywhere(home, cluster, lambda platform, router, metrics: (platform, router))
+    await _everywhere(home, cluster, lambda drivers: drivers[:2])
 
 
 async def check_around(home: Home, cluster: Cluster) -> None:
     """Raise what keeps images from being pushed, or users from being counted: registry and Prometheus."""
     await _images(home, cluster).check()
-    await _everywhere(home, cluster, lambda platform, router, metrics: (metrics,))
+    await _everywhere(home, cluster, lambda drivers: drivers[2:])
 
 
-async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Any, Any, Any], Iterable[Any]]) -> None:
+async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Three], tuple[Any, ...]]) -> None:
     for name in ("", *cluster.environments):
         drivers = _drivers(home, cluster.of(name))
         try:
-            for driver in which(*drivers):
+            for driver in which(drivers):
                 await driver.check()
         except PenstockError as error:
             if not name:
@@ -134,8 +136,7 @@ async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Any, Any, A
                 await driver.close()
 
 
-def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
-    """Platform, router and metrics. Any, as `find` gives them."""
+def _drivers(home: Home, cluster: Cluster) -> Three:
     kind, counts = find("router", cluster.router), cluster.metrics
     if not hasattr(kind, "of"):
         known = ", ".join(name for name in names("router") if hasattr(find("router", name), "of"))
