@@ -21,7 +21,7 @@ from penstock.checks.consumers import Demands
 from penstock.checks.contract import check as checked
 from penstock.checks.noting import note
 from penstock.checks.preview import Dark, Part, dark
-from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
+from penstock.checks.reports import MAX_BYTES, MAX_NAMES, JUnit, parse_junit
 from penstock.core.acceptance import Compared, Sent
 from penstock.core.acceptanceconfig import AcceptanceConfig
 from penstock.core.evidence import Statement, Subject
@@ -29,7 +29,7 @@ from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
 from penstock.core.traffic import TrafficState, Visit
-from penstock.core.workload import Mount, Step
+from penstock.core.workload import Mount, Step, StepResult
 from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
@@ -179,12 +179,18 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
     if config.junit is None:
         failing = () if result.exit_code == 0 else (f"{config.run}: exited with {result.exit_code}",)
         return JUnit(int(not failing), len(failing), 0, failing)
-    return _read_report(copy / config.junit, result.exit_code, result.tail)
+    return _read_report(copy, config.junit, result)
 
 
-def _read_report(report: Path, exit_code: int, tail: str) -> JUnit | str:
+def _read_report(copy: Path, name: str, result: StepResult) -> JUnit | str:
+    """The tests may have put a link there, or more than fits the memory."""
+    report, exit_code, tail = copy / name, result.exit_code, result.tail
+    if not report.resolve().is_relative_to(copy.resolve()):
+        return f"the report {name} is a link out of the repository"
     if not report.is_file():
         return f"the acceptance command wrote no {report.name} (exit {exit_code}):\n{tail[-1500:]}"
+    if report.stat().st_size > MAX_BYTES:
+        return f"the report {name} is larger than {MAX_BYTES} bytes"
     try:
         junit = parse_junit(report.read_bytes(), report.name)
     except Invalid as error:

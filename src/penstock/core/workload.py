@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
 from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
+from penstock.core.variables import NUL, check_variable
+from penstock.errors import Invalid
 
 
 class Isolation(StrEnum):
@@ -265,7 +267,8 @@ class Step:
 
     *argv* and *cwd* are paths as seen inside. Only *mounts* (and the system's own programs, read-only)
     can be seen. The network is off unless *network*. *seconds* bounds its whole life. *secrets* are values
-    that must not appear in what is kept of its output.
+    that must not appear in what is kept of its output. `Invalid` for words that no process can be given: a
+    sandbox that is told its settings with NUL between them would take the rest of such a word for a setting.
     """
 
     argv: tuple[str, ...]
@@ -275,6 +278,13 @@ class Step:
     network: bool = False
     seconds: float = 600.0
     secrets: tuple[str, ...] = field(default=(), repr=False)
+
+    def __post_init__(self) -> None:
+        for name, value in self.env.items():
+            check_variable(name, value)
+        for word in (*self.argv, self.cwd, *(part for m in self.mounts for part in (m.source, m.target))):
+            if NUL in word:
+                raise Invalid("a command cannot hold NUL", where=word.replace(NUL, "\\0")[:80])
 
 
 @dataclass(frozen=True)
