@@ -15,18 +15,17 @@ from penstock.adapters._spawned import Spawned
 from penstock.core.workload import Step, StepResult
 
 #: Settings of package clients and proxies that a step with a network inherits; nobody's right to publish.
-CLIENTS = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
-PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+NEEDED = re.compile(
+    rb"UV_|PIP_|NPM_CONFIG_|npm_config_|SSL_CERT_|REQUESTS_CA_|NODE_EXTRA_CA_|(?i:(https?|no|all)_proxy$)"
+)
 PRIVATE = re.compile(r"^UV_PUBLISH_|^UV_.*_CACHE_DIR$|TOKEN|PASSWORD|_AUTH$", re.IGNORECASE)
 
 
 def inherited() -> dict[str, str]:
     """The settings of this machine that a step with a network needs to reach package registries."""
-    return {
-        name: os.environ[name]
-        for name in os.environ
-        if (name.startswith(CLIENTS) or name.lower() in PROXIES) and not PRIVATE.search(name)
-    }
+    # In bytes: hardly any of them is one of these, and each would be decoded for every step.
+    names = map(os.fsdecode, filter(NEEDED.match, os.environb))
+    return {name: os.environ[name] for name in names if not PRIVATE.search(name)}
 
 
 async def run_command(
@@ -38,16 +37,19 @@ async def run_command(
     """
     began = time.monotonic()
     secrets, told = known_secrets(step.secrets, inherited())
-    with contextlib.closing(Output(log, secrets)) as output, _Pipe(output) as pipe:
-        output.write("".join(told).encode())
+    with contextlib.closing(Output(secrets)) as output, _Pipe(output) as pipe:
         try:
             process = Spawned.start(command, pipe.entrance, inherit)
         except OSError as error:
-            output.write(f"{command[0]}: {error.strerror}\n".encode())
+            output.open(log)
+            output.write(f"{''.join(told)}{command[0]}: {error.strerror}\n".encode())
             return StepResult(127, f"{command[0]}: {error.strerror}", 0.0)
-        reading = asyncio.ensure_future(pipe.everything())
         timed_out = False
         try:
+            # Beside the program's start; nothing of it is read yet.
+            output.open(log)
+            output.write("".join(told).encode())
+            pipe.listen()
             async with asyncio.timeout(step.seconds):
                 await process.wait()
         except TimeoutError:
@@ -57,10 +59,8 @@ async def run_command(
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             # What left the group (possible without a sandbox) may hold the pipe open for ever.
-            if not reading.done():
-                await asyncio.wait([reading], timeout=2.0)
-            if reading.cancel():
-                await asyncio.wait([reading])  # nobody looks at the pipe any more when it is closed
+            if not pipe.ended.done():
+                await asyncio.wait([pipe.ended], timeout=2.0)
             code = await process.wait()
         output.close()
     words = output.last_words + (f"\n(ended after {step.seconds:.0f} s)" if timed_out else "")
@@ -75,33 +75,31 @@ class _Pipe:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._loop = asyncio.get_running_loop()
+        #: Done once nobody holds the entrance, and everything was read.
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def __enter__(self) -> _Pipe:
-        exit_end, self.entrance = os.pipe()
-        self._exit = os.fdopen(exit_end, "rb", buffering=0)
+        self._exit, self.entrance = os.pipe()
         self._open = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self._close_entrance()
-        self._exit.close()
+        self._loop.remove_reader(self._exit)
+        os.close(self._exit)
 
-    async def everything(self) -> None:
-        """Read until nobody holds the entrance."""
+    def listen(self) -> None:
+        """Read from now on; the entrance is the step's alone."""
         self._close_entrance()
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._exit, self._read, ended)
-        try:
-            await ended
-        finally:
-            loop.remove_reader(self._exit)
+        self._loop.add_reader(self._exit, self._read)
 
-    def _read(self, ended: asyncio.Future[None]) -> None:
-        if data := self._exit.read(1 << 16):
+    def _read(self) -> None:
+        if data := os.read(self._exit, 1 << 16):
             self._output.write(data)
-        elif not ended.done():
-            ended.set_result(None)
+        else:
+            self._loop.remove_reader(self._exit)
+            self.ended.set_result(None)
 
     def _close_entrance(self) -> None:
         if self._open:
