@@ -253,6 +253,7 @@ class _SqliteTransaction:
         self._connection = connection
         self._path = path
         self._clock = clock
+        self._now: float | None = None
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         with _Translated(self._path):
@@ -263,9 +264,11 @@ class _SqliteTransaction:
             return self._connection.execute(sql, tuple(parameters)).rowcount
 
     async def now(self) -> float:
-        with _Translated(self._path):
-            (now,) = self._connection.execute(self._clock).fetchone()
-        return float(now)
+        if self._now is None:
+            with _Translated(self._path):
+                (now,) = self._connection.execute(self._clock).fetchone()
+            self._now = float(now)
+        return self._now
 
 
 class _Translated:

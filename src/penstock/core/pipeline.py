@@ -7,7 +7,7 @@ anything, and knows no clock.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -36,7 +36,6 @@ class State(StrEnum):
 
 #: Results that let a delivery go on.
 GOOD = (State.SUCCESS, State.SKIP)
-_NOT_BAD = (*GOOD, State.PENDING)
 #: States in which a delivery has ended.
 ENDED = (State.SUCCESS, State.FAILURE, State.ERROR, State.TIMEOUT, State.CANCELLATION, State.SKIP)
 
@@ -262,11 +261,7 @@ class Facts:
     together: Together | None = None
 
     def of(self, verb: str) -> tuple[Record, ...]:
-        return self._by_verb.get(verb, ())
-
-    @functools.cached_property
-    def _by_verb(self) -> Mapping[str, tuple[Record, ...]]:
-        return _grouped((record.intent.verb, record) for record in self.records)
+        return tuple(record for record in self.records if record.intent.verb == verb)
 
     def done(self, intent: Intent) -> bool:
         return intent.key in self._done
@@ -323,19 +318,15 @@ class Facts:
         return next((record for record in bad if record.intent.stage not in optional), None)
 
     def of_stage(self, name: str) -> tuple[Record, ...]:
-        return self._by_stage.get(name, ())
-
-    @functools.cached_property
-    def _by_stage(self) -> Mapping[str, tuple[Record, ...]]:
-        return _grouped((record.intent.stage, record) for record in self.records)
+        return tuple(record for record in self.records if record.intent.stage == name)
 
     @functools.cached_property
     def open_gates(self) -> tuple[Record, ...]:
         """Gates that wait, or whose stage has not begun: they may have to be asked again."""
-        last = ((name, records[-1]) for name, records in self._by_stage.items())
+        last = {record.intent.stage: record for record in self.records}
         return tuple(
             record
-            for name, record in last
+            for name, record in last.items()
             if isinstance(record.detail, Gated) and not _bad(record) and name not in self.running
         )
 
@@ -344,16 +335,8 @@ class Facts:
         return next((attempt.again for attempt in self.attempts if attempt.key == intent.key), 0.0)
 
 
-def _grouped(pairs: Iterable[tuple[str, Record]]) -> Mapping[str, tuple[Record, ...]]:
-    """By name, in their order."""
-    found: dict[str, list[Record]] = {}
-    for name, record in pairs:
-        found.setdefault(name, []).append(record)
-    return {name: tuple(records) for name, records in found.items()}
-
-
 def _bad(record: Record) -> bool:
-    return record.state not in _NOT_BAD
+    return record.state not in (*GOOD, State.PENDING)
 
 
 # --- the plans ------------------------------------------------------------------------------------------

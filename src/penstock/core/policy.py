@@ -166,7 +166,8 @@ def judge(
         for kind, limit in policy.fresh.items()
         if ages.get(kind, 0.0) > limit
     }
-    decided = rules.decide({name: value for name, value in facts.items() if group(name) not in old})
+    fresh = {name: value for name, value in facts.items() if group(name) not in old} if old else facts
+    decided = rules.decide(fresh)
     patient = {rule.id for rule in policy.rules if rule.patient}
     return tuple(_patiently(_aged(rule, old), rule.id in patient) for rule in decided)
 
