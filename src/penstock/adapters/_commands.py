@@ -15,17 +15,18 @@ from penstock.adapters._spawned import Spawned
 from penstock.core.workload import Step, StepResult
 
 #: Settings of package clients and proxies that a step with a network inherits; nobody's right to publish.
-NEEDED = re.compile(
-    rb"UV_|PIP_|NPM_CONFIG_|npm_config_|SSL_CERT_|REQUESTS_CA_|NODE_EXTRA_CA_|(?i:(https?|no|all)_proxy$)"
-)
+CLIENTS = ("UV_", "PIP_", "NPM_CONFIG_", "npm_config_", "SSL_CERT_", "REQUESTS_CA_", "NODE_EXTRA_CA_")
+PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 PRIVATE = re.compile(r"^UV_PUBLISH_|^UV_.*_CACHE_DIR$|TOKEN|PASSWORD|_AUTH$", re.IGNORECASE)
 
 
 def inherited() -> dict[str, str]:
     """The settings of this machine that a step with a network needs to reach package registries."""
-    # In bytes: hardly any of them is one of these, and each would be decoded for every step.
-    names = map(os.fsdecode, filter(NEEDED.match, os.environb))
-    return {name: os.environ[name] for name in names if not PRIVATE.search(name)}
+    return {
+        name: os.environ[name]
+        for name in os.environ
+        if (name.startswith(CLIENTS) or name.lower() in PROXIES) and not PRIVATE.search(name)
+    }
 
 
 async def run_command(

@@ -75,17 +75,15 @@ def encode(value: object) -> Json:
     fields = fields_of(kind)
     if fields is not None:
         pairs = [(name, getattr(value, attribute)) for name, attribute in fields]
-        return {n: item if type(item) in PLAIN else encode(item) for n, item in pairs if item is not None}
-    if isinstance(value, (list, tuple)):
-        return [encode(item) for item in value]
+        return {name: encode(item) for name, item in pairs if item is not None}
     if isinstance(value, enum.Enum):
         return value.value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise Invalid(f"{value} is not a number that JSON can hold")
-        return value
     if isinstance(value, Mapping):
         return {str(key): encode(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [encode(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        raise Invalid(f"{value} is not a number that JSON can hold")
     return value
 
 

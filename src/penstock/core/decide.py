@@ -173,8 +173,7 @@ def _in_time(
     """The same, within the stage's deadline, and not before a failed attempt is to be repeated."""
     if not isinstance(following, Intent):
         return following
-    if stage.part or stage.target:
-        following = replace(following, part=stage.part, target=stage.target)
+    following = replace(following, part=stage.part, target=stage.target)
     since = [
         record.ended
         for record in facts.records

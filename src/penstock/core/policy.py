@@ -166,8 +166,7 @@ def judge(
         for kind, limit in policy.fresh.items()
         if ages.get(kind, 0.0) > limit
     }
-    fresh = {name: value for name, value in facts.items() if group(name) not in old} if old else facts
-    decided = rules.decide(fresh)
+    decided = rules.decide({name: value for name, value in facts.items() if group(name) not in old})
     patient = {rule.id for rule in policy.rules if rule.patient}
     return tuple(_patiently(_aged(rule, old), rule.id in patient) for rule in decided)
 
