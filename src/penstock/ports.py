@@ -346,7 +346,8 @@ class Transaction(Protocol):
         """Run one statement and return how many rows it changed."""
 
     async def now(self) -> float:
-        """Seconds since 1970: the later of the database's clock and the last committed time."""
+        """Seconds since 1970: the later of the database's clock and the last committed time. All that one
+        transaction decides has one time: that of the first call."""
 
 
 class Store(Protocol):

@@ -170,6 +170,13 @@ class StoreContract:
         assert seen == sorted(seen)
         assert seen[0] > 1.5e9
 
+    async def test_a_transaction_has_one_time(self, subject: Subject) -> None:
+        for write in (True, False):
+            async with subject.store.transaction(write=write) as tx:
+                first = await tx.now()
+                await asyncio.sleep(0.01)
+                assert await tx.now() == first
+
     async def test_migrations_run_once_and_in_order(self, subject: Subject) -> None:
         more = (*TABLE, "ALTER TABLE items ADD COLUMN colour TEXT; UPDATE items SET colour = 'grey'")
         await subject.add("a")

@@ -41,8 +41,14 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
         pytest.skip("needs bubblewrap")
 
 
+def opened(log: Path, *secrets: bytes) -> Output:
+    output = Output(secrets)
+    output.open(log, SMALL)
+    return output
+
+
 def write(log: Path, data: bytes, *secrets: bytes) -> None:
-    output = Output(log, secrets, SMALL)
+    output = opened(log, *secrets)
     for at in range(0, len(data), 170):
         output.write(data[at : at + 170])
     output.close()
@@ -98,7 +104,7 @@ def test_a_range_says_what_it_stands_for(tmp_path: Path) -> None:
 
 def test_offsets_keep_their_meaning_while_the_end_rolls_on(tmp_path: Path) -> None:
     log, data = tmp_path / "build.log", numbered(2000)
-    output = Output(log, (), SMALL)
+    output = opened(log)
     output.write(data[:5000])
     last = read(log, None, 100)
     assert last.data == data[4900:5000]
@@ -137,7 +143,7 @@ def test_a_finished_log_is_a_gzip_file_and_the_rest_is_gone(tmp_path: Path) -> N
 
 def test_a_log_is_not_compressed_under_the_hands_of_its_writer(tmp_path: Path) -> None:
     log, data = tmp_path / "build.log", numbered(500)
-    output = Output(log, (), SMALL)
+    output = opened(log)
     output.write(data[:3000])
     finish(log)
     output.write(data[3000:])
@@ -194,7 +200,7 @@ def test_what_is_kept_is_what_was_written(
     tmp_path_factory: pytest.TempPathFactory, writes: list[bytes], limit: int, compressed: bool
 ) -> None:
     log, data = tmp_path_factory.mktemp("log") / "x.log", b"".join(writes)
-    output = Output(log, (), SMALL)
+    output = opened(log)
     for each in writes:
         output.write(each)
     output.close()
@@ -336,7 +342,7 @@ def test_a_step_goes_on_where_no_log_can_be_written(tmp_path: Path) -> None:
     (tmp_path / "deliveries").write_text("no folder, as when there is no room for one")
     log = tmp_path / "deliveries" / "shop-1" / "build.log"
     make_room(log)
-    output = Output(log, (), SMALL)
+    output = opened(log)
     output.write(b"built\n")
     output.close()
     assert output.last_words.startswith("built\n")

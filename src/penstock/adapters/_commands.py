@@ -38,16 +38,19 @@ async def run_command(
     """
     began = time.monotonic()
     secrets, told = known_secrets(step.secrets, inherited())
-    with contextlib.closing(Output(log, secrets)) as output, _Pipe(output) as pipe:
-        output.write("".join(told).encode())
+    with contextlib.closing(Output(secrets)) as output, _Pipe(output) as pipe:
         try:
             process = Spawned.start(command, pipe.entrance, inherit)
         except OSError as error:
-            output.write(f"{command[0]}: {error.strerror}\n".encode())
+            output.open(log)
+            output.write(f"{''.join(told)}{command[0]}: {error.strerror}\n".encode())
             return StepResult(127, f"{command[0]}: {error.strerror}", 0.0)
-        reading = asyncio.ensure_future(pipe.everything())
         timed_out = False
         try:
+            # Beside the program's start; nothing of it is read yet.
+            output.open(log)
+            output.write("".join(told).encode())
+            pipe.listen()
             async with asyncio.timeout(step.seconds):
                 await process.wait()
         except TimeoutError:
@@ -57,10 +60,8 @@ async def run_command(
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(process.pid, signal.SIGKILL)
             # What left the group (possible without a sandbox) may hold the pipe open for ever.
-            if not reading.done():
-                await asyncio.wait([reading], timeout=2.0)
-            if reading.cancel():
-                await asyncio.wait([reading])  # nobody looks at the pipe any more when it is closed
+            if not pipe.ended.done():
+                await asyncio.wait([pipe.ended], timeout=2.0)
             code = await process.wait()
         output.close()
     words = output.last_words + (f"\n(ended after {step.seconds:.0f} s)" if timed_out else "")
@@ -75,33 +76,31 @@ class _Pipe:
 
     def __init__(self, output: Output) -> None:
         self._output = output
+        self._loop = asyncio.get_running_loop()
+        #: Done once nobody holds the entrance, and everything was read.
+        self.ended: asyncio.Future[None] = self._loop.create_future()
 
     def __enter__(self) -> _Pipe:
-        exit_end, self.entrance = os.pipe()
-        self._exit = os.fdopen(exit_end, "rb", buffering=0)
+        self._exit, self.entrance = os.pipe()
         self._open = True
         return self
 
     def __exit__(self, *_: object) -> None:
         self._close_entrance()
-        self._exit.close()
+        self._loop.remove_reader(self._exit)
+        os.close(self._exit)
 
-    async def everything(self) -> None:
-        """Read until nobody holds the entrance."""
+    def listen(self) -> None:
+        """Read from now on; the entrance is the step's alone."""
         self._close_entrance()
-        loop = asyncio.get_running_loop()
-        ended: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._exit, self._read, ended)
-        try:
-            await ended
-        finally:
-            loop.remove_reader(self._exit)
+        self._loop.add_reader(self._exit, self._read)
 
-    def _read(self, ended: asyncio.Future[None]) -> None:
-        if data := self._exit.read(1 << 16):
+    def _read(self) -> None:
+        if data := os.read(self._exit, 1 << 16):
             self._output.write(data)
-        elif not ended.done():
-            ended.set_result(None)
+        else:
+            self._loop.remove_reader(self._exit)
+            self.ended.set_result(None)
 
     def _close_entrance(self) -> None:
         if self._open:

@@ -24,14 +24,18 @@ CREDENTIALS = re.compile(r"://([^/?#@\s]+)@")
 
 
 class Output:
-    """One step's output: to the end of *log*, its last words at hand. Unless closed, its end is lost."""
+    """One step's output, its last words at hand. It is kept in the log that is opened before the first of
+    it comes. Unless closed, its end is lost."""
 
-    def __init__(self, log: Path, secrets: Iterable[bytes], bounds: Bounds = KEPT) -> None:
+    def __init__(self, secrets: Iterable[bytes]) -> None:
         self._masker = Masker(secrets)
         self._file: _Rolling | None = None
         self._end = b""
         self._trouble = ""
         self._closed = False
+
+    def open(self, log: Path, bounds: Bounds = KEPT) -> None:
+        """Keep what comes at the end of *log*."""
         try:
             self._file = _Rolling(log, bounds)
         except OSError as error:

@@ -20,9 +20,10 @@ from penstock.errors import Broken, Conflict, Invalid, Unavailable
 from penstock.ports import Row, Transaction
 
 BUSY_SECONDS = 15.0
-#: The log of writes is moved into the file when it has so many pages (32 MB): a page of an index that every
-#: transaction changes is then moved once for many of them.
-LOG_PAGES = 8000
+#: The log of writes is moved into the file when it has so many pages (8 MB): a page of an index that every
+#: transaction changes is then moved once for many of them. From then on it is written over, which makes a
+#: commit cheaper than one that has it grow.
+LOG_PAGES = 2000
 #: So many connections are kept for readers: opening one, which reads the schema, costs more than most reads.
 SPARE_READERS = 4
 #: Of pages, each: a reader's are of no use to it once anybody has committed, and the system keeps them too.
@@ -252,6 +253,7 @@ class _SqliteTransaction:
         self._connection = connection
         self._path = path
         self._clock = clock
+        self._now: float | None = None
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         with _Translated(self._path):
@@ -262,9 +264,11 @@ class _SqliteTransaction:
             return self._connection.execute(sql, tuple(parameters)).rowcount
 
     async def now(self) -> float:
-        with _Translated(self._path):
-            (now,) = self._connection.execute(self._clock).fetchone()
-        return float(now)
+        if self._now is None:
+            with _Translated(self._path):
+                (now,) = self._connection.execute(self._clock).fetchone()
+            self._now = float(now)
+        return self._now
 
 
 class _Translated:

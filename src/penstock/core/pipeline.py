@@ -313,8 +313,8 @@ class Facts:
 
     def failed(self, pipeline: Pipeline) -> Record | None:
         """The first record that keeps the delivery from going on, the undoing itself left aside."""
-        optional = {stage.name for stage in pipeline.stages if stage.optional}
-        bad = (r for r in self.records if _bad(r) and r.intent.verb != "rollback")
+        bad = [r for r in self.records if _bad(r) and r.intent.verb != "rollback"]
+        optional = {stage.name for stage in pipeline.stages if stage.optional} if bad else ()
         return next((record for record in bad if record.intent.stage not in optional), None)
 
     def of_stage(self, name: str) -> tuple[Record, ...]:

@@ -105,7 +105,7 @@ class Engine:
         scratch.end(self._work, delivery, failed=failed)
 
     def log_of(self, delivery: str, stage: str) -> Path:
-        return self._logs / delivery / f"{stage}.log"
+        return self._logs.joinpath(delivery, f"{stage}.log")
 
     def _granted(self, verb: Callable[..., Any]) -> dict[str, Any]:
         names = _asked(verb)
@@ -126,7 +126,7 @@ class Engine:
             change=header.change,
             config=header.config,
             fence=Fence(delivery.scope, delivery.fence, f"{delivery.id}/{intent.key}"),
-            work=self._work / delivery.id / self._worker,
+            work=self._work.joinpath(delivery.id, self._worker),
             log=self.log_of(delivery.id, intent.stage),
             source=header.source,
             data=data,

@@ -189,6 +189,7 @@ class _PostgresTransaction:
         self._connection = connection
         self._where = where
         self._clock = clock
+        self._now: float | None = None
 
     async def execute(self, sql: str, parameters: Sequence[object] = ()) -> list[Row]:
         with told(self._where):
@@ -201,6 +202,8 @@ class _PostgresTransaction:
             return cursor.rowcount
 
     async def now(self) -> float:
-        ((now,),) = await self.execute(f"SELECT {self._clock}")
-        assert isinstance(now, float)
-        return now
+        if self._now is None:
+            ((now,),) = await self.execute(f"SELECT {self._clock}")
+            assert isinstance(now, float)
+            self._now = now
+        return self._now
