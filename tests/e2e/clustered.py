@@ -1,8 +1,4 @@
-"""What an installation that delivers to a cluster needs around it, for a test: a cluster with a gateway, a
-registry that its nodes pull from, a Prometheus that scrapes the gateway, and users.
-
-The cluster and its proxy are fakes that speak real HTTP, in a thread of their own; pods are processes, and
-registry and Prometheus are the real ones. Penstock may do what ``deploy/kubernetes`` lists, and no more.
+"""Users of an installation that delivers to a cluster, for a test, and the town that it stands in.
 
 ``PYTHONPATH=tests python -m tests.e2e.clustered FOLDER`` has it stand until it is interrupted, for whoever
 wants to try (docs/guides/kubernetes.md).
@@ -14,92 +10,19 @@ import asyncio
 import contextlib
 import signal
 import sys
-import threading
 from collections import Counter
-from collections.abc import Coroutine, Iterator
-from contextlib import AsyncExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
 
 import pytest
 
-from fakes.cluster import rules
-from fakes.image import ABI, put_base
-from fakes.prometheus import gateway_job, real_prometheus
-from fakes.registry import docker_registry
-from penstock.adapters.registry import Registry
 from penstock.checks.sending import UNANSWERED, Ask, Target
-from penstock.testing.kubernetes import FakeCluster, Puller
-from penstock.testing.kubernetes.gateway import listen_at, use_gateway
-from penstock.testing.kubernetes.proxy import Proxy
-
-T = TypeVar("T")
-
-START_SECONDS = 90.0
-CLUSTER = """\
-kubeconfig: kubeconfig
-images: {{push: "{registry}/shop"}}
-gateway: {{name: public, section: http, host: "{{service}}.example.org"}}
-reach: {gateway}
-metrics: {{prometheus: "{prometheus}"}}
-bases: {{{abi}: "{base}"}}
-"""
+from tests.fakes.town import CALL_SECONDS
+from tests.fakes.town import Town as Around
 
 
-class Town:
-    """Everything around one installation. *file* is what ``penstock up --cluster`` is given. The environment
-    named *elsewhere* has a cluster of its own."""
-
-    def __init__(self, folder: Path, elsewhere: str = "") -> None:
-        self.folder = folder
-        self._elsewhere = elsewhere
-        self.file = folder / "cluster.yaml"
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._stack = AsyncExitStack()
-
-    def open(self) -> None:
-        self._thread.start()
-        self._run(self._open())
-
-    def close(self) -> None:
-        self._run(self._stack.aclose())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(START_SECONDS)
-        self._loop.close()
-
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(START_SECONDS)
-
-    async def _open(self) -> None:
-        entered = self._stack.enter_async_context
-        registry = await entered(docker_registry(self.folder))
-        library = Registry(self.folder / "bases", f"{registry}/library")
-        self.base = await library.publish("python", put_base(self.folder / "bases"))
-        self.cluster, self.proxy = await self._cluster(self.folder)
-        ports, more = [self.proxy.metrics_port], ""
-        if self._elsewhere:
-            folder = self.folder / self._elsewhere
-            folder.mkdir()
-            self.other, self.other_proxy = await self._cluster(folder)
-            ports.append(self.other_proxy.metrics_port)
-            own = f"kubeconfig: {folder.name}/kubeconfig, reach: {self.other_proxy.url}"
-            more = f"environments: {{{self._elsewhere}: {{{own}}}}}\n"
-        prometheus = await entered(real_prometheus(self.folder, [gateway_job(*ports)]))
-        around = {"registry": registry, "gateway": self.proxy.url, "prometheus": prometheus}
-        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base) + more)
-
-    async def _cluster(self, folder: Path) -> tuple[FakeCluster, Proxy]:
-        """One with a gateway; its kubeconfig is in *folder*."""
-        entered = self._stack.enter_async_context
-        cluster = await entered(FakeCluster(speed=3.0))
-        proxy = await entered(Proxy(use_gateway(cluster).plane))
-        listen_at(cluster, proxy.port)
-        cluster.allow([*rules("rbac.yaml"), *rules("rbac-gateway-api.yaml")])
-        cluster.kubelet.pull = Puller()
-        cluster.kubeconfig(folder)
-        return cluster, proxy
-
+class Town(Around):
     @contextmanager
     def users(self, path: str, rate: float = 60.0) -> Iterator[Counter[str]]:
         """Users of the shop, who come through the gateway; what they met, by kind. It is final once the block
@@ -111,7 +34,7 @@ class Town:
             yield met
         finally:
             self._loop.call_soon_threadsafe(stop.set)
-            asking.result(START_SECONDS)
+            asking.result(CALL_SECONDS)
 
     async def _ask(self, path: str, pause: float, met: Counter[str], stop: asyncio.Event) -> None:
         target = Target(self.proxy.url, headers={"Host": "shop.example.org"})
@@ -139,7 +62,7 @@ async def _once(target: Target, path: str, met: Counter[str]) -> None:
 
 @contextmanager
 def town(folder: Path, elsewhere: str = "") -> Iterator[Town]:
-    made = Town(folder, elsewhere)
+    made = Town(folder, speed=3.0, elsewhere=elsewhere)
     try:
         made.open()
         yield made

@@ -1,13 +1,14 @@
 """The rig whose releases run in a cluster: the same deliveries, other victims, and other checks afterwards.
 
 Used by `matrix`. *api* is the connection to the cluster, cut for everybody; *pods* are all of them, ended
-without notice.
+without notice. What an API may say is no victim of a kill, but stands among them: *busy*, *quota*, *meddler*
+(a conflict) and *history* (a watch's 410).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import httpx
@@ -17,11 +18,12 @@ from penstock.adapters.kubernetes.manifests import RELEASE
 from penstock.testing.kubernetes.kinds import Object
 from tests.e2e.machine import SERVICE
 from tests.fakes.postgres import PostgresServer
+from tests.fakes.town import GATEWAY_API, ISTIO
 from tests.fakes.web import free_port
 from tests.fault.checks import View, predecessor, traffic_wrong
 from tests.fault.listening import Reached
 from tests.fault.rig import NODE, Configuration, Rig
-from tests.fault.town import Town
+from tests.fault.town import SAID, Town
 
 #: What a release is made of, each of its name.
 MADE = ("deployments.apps", "services", "configmaps", "poddisruptionbudgets.policy")
@@ -34,6 +36,8 @@ LASTING = {
     "gateways.gateway.networking.k8s.io": ("public",),
     "httproutes.gateway.networking.k8s.io": ("shop.production",),
 }
+#: And where Istio leads users.
+IN_A_MESH = {"serviceaccounts": ("shop",), "virtualservices.networking.istio.io": ("shop.production",)}
 #: Pods have addresses of their own.
 SERVE = SERVICE.replace('"127.0.0.1"', 'os.environ["HOST"]')
 
@@ -41,7 +45,8 @@ SERVE = SERVICE.replace('"127.0.0.1"', 'os.environ["HOST"]')
 class Clustered(Rig):
     def __init__(self, configuration: Configuration, postgres: PostgresServer | None) -> None:
         super().__init__(configuration, postgres)
-        self.town = Town(self.folder / "town", self._listener.come_by)
+        router = ISTIO if configuration.target == ISTIO else GATEWAY_API
+        self.town = Town(self.folder / "town", self._listener.come_by, router)
 
     def open(self) -> None:
         self.town.open()
@@ -65,6 +70,12 @@ class Clustered(Rig):
             self.town.cut_off()
         elif victim == "pods":
             self.town.end_pods()
+        elif victim in SAID:
+            self.town.answer(SAID[victim])
+        elif victim == "meddler":
+            self.town.meddle(reached.name)
+        elif victim == "history":
+            self.town.forget()
         else:
             super()._kill(victim, reached)
 
@@ -82,13 +93,14 @@ class Clustered(Rig):
     def _world_wrong(self, view: View) -> list[str]:
         releases = {str(view["release"]), predecessor(view)}
         wrong = traffic_wrong(self.machine, view, releases)
-        return wrong + cluster_wrong(self.town.objects(), releases) + self._users_wrong()
+        lasting = IN_A_MESH if self.configuration.target == ISTIO else LASTING
+        return wrong + cluster_wrong(self.town.objects(), releases, lasting) + self._users_wrong()
 
     def _users_wrong(self) -> list[str]:
         """What somebody sees who asks at the gateway now."""
         wanted = f"v{self.versions}"
         try:
-            said = httpx.get(self.town.gateway, headers={"host": "shop.example.org"}, trust_env=False)
+            said = httpx.get(self.town.proxy.url, headers={"host": "shop.example.org"}, trust_env=False)
             seen = said.json()["version"] if said.status_code == 200 else said.status_code
         except httpx.HTTPError as error:
             seen = repr(error)
@@ -98,9 +110,13 @@ class Clustered(Rig):
         return super()._settled(view) + self.town.fences_fell()
 
 
-def cluster_wrong(objects: Sequence[tuple[str, Object]], releases: set[str]) -> list[str]:
+def cluster_wrong(
+    objects: Sequence[tuple[str, Object]],
+    releases: set[str],
+    lasting: Mapping[str, tuple[str, ...]] = LASTING,
+) -> list[str]:
     """What is there and should not be, and what is not there."""
-    named = {kind: Counter[str]() for kind in (*MADE, *FOLLOWS, *LASTING)}
+    named = {kind: Counter[str]() for kind in (*MADE, *FOLLOWS, *lasting)}
     for kind, found in objects:
         if kind != "events":
             labels = found["metadata"].get("labels", {})
@@ -108,7 +124,7 @@ def cluster_wrong(objects: Sequence[tuple[str, Object]], releases: set[str]) -> 
             named.setdefault(kind, Counter())[labels[RELEASE] if own else found["metadata"]["name"]] += 1
     wrong = []
     for kind, names in named.items():
-        wanted = Counter([*(releases if kind in (*MADE, *FOLLOWS) else ()), *LASTING.get(kind, ())])
+        wanted = Counter([*(releases if kind in (*MADE, *FOLLOWS) else ()), *lasting.get(kind, ())])
         if names != wanted:
             wrong.append(f"{kind}: {dict(names)}, not {dict(wanted)}")
     return wrong

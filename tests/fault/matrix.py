@@ -117,7 +117,7 @@ class Matrix:
         self.boundaries |= {name: after for name, after in known.items() if name not in missed}
 
     def _cells(self, boundaries: Iterable[str]) -> list[Cell]:
-        return [(name, victim) for name in boundaries for victim in self.configuration.victims]
+        return [(name, victim) for name in boundaries for victim in self.configuration.victims_at(name)]
 
     def _record(self) -> None:
         """Twice: what one of the two only came by once is not counted twice."""
@@ -184,7 +184,7 @@ class Matrix:
         if self._rig is not None and self._rig.versions >= DELIVERIES:
             self._change_rig()
         if self._rig is None:
-            kind = Clustered if self.configuration.target == "cluster" else Rig
+            kind = Rig if self.configuration.target == "node" else Clustered
             rig = kind(self.configuration, self.postgres)
             try:
                 rig.open()
@@ -312,7 +312,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--store", choices=["sqlite", "postgres"], default="sqlite")
     parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--target", choices=["node", "cluster"], default="node")
+    parser.add_argument("--target", choices=["node", "cluster", "istio"], default="node")
     parser.add_argument("--sample", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--boundary", default="")

@@ -34,9 +34,15 @@ many seconds longer than an undisturbed delivery it took until all of the above 
 Where releases run in a cluster (the fake one, with a real registry, a real Prometheus and processes as pods),
 each write that reaches its API has boundaries too. *api* is no kill: the API is away for 1.5 seconds, every
 connection and watch is cut, and once it is back its first answers are 503. *pods* are all pods of all
-releases, deleted without notice; the cluster makes others, at other addresses. Afterwards the cluster agrees
-too: there is nothing in the namespace but what the live release and the one before it are made of, each with
-one copy; who asks at the gateway gets the new version; and no object ever got a lower fence than it had.
+releases, deleted without notice; the cluster makes others, at other addresses. Before a write, and there
+alone, four more things go wrong: *busy*, it is answered 429 with Retry-After; *quota*, it is answered with
+the conflict (409) of a quota in which others are counted too; *meddler*, somebody else changes every object
+of its kind, so that what was read is old (409); *history*, the API forgets what was, and watches end
+with 410.
+
+Afterwards the cluster agrees too: there is nothing in the namespace but what the live release and the one
+before it are made of, each with one copy; who asks at the gateway gets the new version; and no object ever
+got a lower fence than it had.
 """
 
 

@@ -65,12 +65,16 @@ rules:
 ENDS = ("commit drive._finish #1 after", "promote/promote/0 commit drive._commit #1 after")
 SERVER, NODE = ("serve",), ("node",)
 
+#: What goes wrong with one write of a cluster's API, or with those who watch it, at that moment.
+AT_WRITES = ("busy", "quota", "meddler", "history")
+
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Configuration:
-    """*target* is where releases run: this machine's ``node``, or a ``cluster``."""
+    """*target* is where releases run: this machine's ``node``, or a ``cluster``, where the Gateway API leads
+    users, or ``istio``."""
 
     store: str
     workers: int
@@ -86,6 +90,11 @@ class Configuration:
         server = ["server"] if self.workers > 1 else []
         world = ("node", "envoy") if self.target == "node" else ("api", "pods")
         return ("worker", *server, *world, *(["postgres"] if self.store == "postgres" else []))
+
+    def victims_at(self, boundary: str) -> tuple[str, ...]:
+        """Those of every boundary, and before a write of a cluster's API what may go wrong with that."""
+        writes = " api." in boundary and boundary.endswith(" before")
+        return (*self.victims, *(AT_WRITES if writes else ()))
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tests.fault.matrix import CLUSTER, Whole
 from tests.fault.report import is_good
 from tests.fault.test_matrix import FULL, HOURS, SEED, needs_sandbox
 
-SAMPLE = 4
+SAMPLE = 5
 
 
 def needs_a_cluster() -> None:
@@ -45,6 +45,13 @@ def test_killed_on_the_way_into_a_cluster(capfd: pytest.CaptureFixture[str], tmp
     assert len(found["results"]) == SAMPLE
     named = {name.partition(" ")[2].partition(" #")[0] for name in found["boundaries"]}
     assert {"platform.place", "platform.scale", "platform.remove", "images.publish", "router.apply"} <= named
+
+
+def test_what_an_api_says_of_a_write_is_said_before_writes_alone() -> None:
+    at_a_write = CLUSTER.victims_at("deploy/deploy/0 api.patch services #1 before")
+    assert {"busy", "quota", "meddler", "history"} < set(at_a_write)
+    for name in ("deploy/deploy/0 api.patch services #1 after", "deploy/deploy/0 platform.place #1 before"):
+        assert CLUSTER.victims_at(name) == CLUSTER.victims
 
 
 # --- the checks that follow can say no --------------------------------------------------------------------

@@ -1,122 +1,111 @@
-"""A fake cluster in a thread of its own, and what an installation that delivers to it needs beside it: a real
-registry, the gateway's proxy and a real Prometheus.
+"""The town of a delivery that is cut off on purpose: what goes wrong in its cluster, and what is there then.
 
-Used by `clustered`, from other threads. Pods are processes of this machine. It says what is there and takes
-things away; it must not know what should be there.
+Used by `clustered`, from other threads. It says what is there and takes things away; it must not know what
+should be there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import threading
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
 
 from penstock.adapters.kubernetes.manifests import FENCE
-from penstock.adapters.registry import Registry
-from penstock.testing.kubernetes import FakeCluster, Fault, Puller
-from penstock.testing.kubernetes.gateway import ROUTES, use_gateway
+from penstock.testing.kubernetes import Fault
+from penstock.testing.kubernetes.gateway import ROUTES
+from penstock.testing.kubernetes.istio import VIRTUALS
 from penstock.testing.kubernetes.kinds import DEPLOYMENTS, PODS, Object
 from penstock.testing.kubernetes.problems import Problem
-from penstock.testing.kubernetes.proxy import Proxy
-from tests.fakes.image import ABI, put_base
-from tests.fakes.prometheus import gateway_job, real_prometheus
-from tests.fakes.registry import docker_registry
+from tests.fakes.town import NAMESPACE
+from tests.fakes.town import Town as Around
 
-NAMESPACE = "shop"
 #: How long the API is away, and how many requests it then has no time for.
 AWAY_SECONDS = 1.5
 BUSY = 3
-CALL_SECONDS = 120.0
+#: What the API may say of a write, once, instead of doing it.
+SAID = {
+    "busy": Problem(429, "too many requests", retry_after=1),
+    "quota": Problem(
+        409,
+        'Operation cannot be fulfilled on resourcequotas "shop": the object has been modified',
+        details={"name": "shop", "kind": "resourcequotas"},
+    ),
+}
+#: What keeps a fence.
+FENCED = (DEPLOYMENTS.full, ROUTES.full, VIRTUALS.full)
 
-T = TypeVar("T")
 
+class Town(Around):
+    """*come_by* is told of each write, before and after it (``api.patch deployments before``)."""
 
-class Town:
-    """*file* is the cluster as `penstock up --cluster` takes it, *gateway* the URL at which users come in.
-    *come_by* is told of each write, before and after it (``api.patch deployments before``)."""
-
-    def __init__(self, folder: Path, come_by: Callable[[str], None]) -> None:
-        folder.mkdir()
-        self.file = folder / "cluster.yaml"
-        self.gateway = ""
-        self._folder = folder
+    def __init__(self, folder: Path, come_by: Callable[[str], None], router: str) -> None:
+        super().__init__(folder, router=router)
+        self.cluster.at_write(self._at_write)
         self._come_by = come_by
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._stack = contextlib.AsyncExitStack()
         self._away: asyncio.Task[None] | None = None
         self._checked = 0
-        self._cluster = FakeCluster(namespace=NAMESPACE)
-
-    def open(self) -> None:
-        self._thread.start()
-        self._call(self._open())
-
-    def close(self) -> None:
-        if self._thread.is_alive():
-            self._call(self._stack.aclose())
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-        self._loop.close()
-
-    async def _open(self) -> None:
-        enter = self._stack.enter_async_context
-        registry = await enter(docker_registry(self._folder))
-        library = Registry(self._folder / "bases", f"{registry}/library")
-        base = await library.publish("python", put_base(self._folder / "bases"))
-        cluster = await enter(self._cluster)
-        cluster.kubelet.pull = Puller()
-        cluster.at_write(self._at_write)
-        proxy = await enter(Proxy(use_gateway(cluster).plane, namespace=NAMESPACE))
-        prometheus = await enter(real_prometheus(self._folder, [gateway_job(proxy.metrics_port)]))
-        self.gateway = proxy.url
-        said = {
-            "kubeconfig": str(cluster.kubeconfig(self._folder)),
-            "images": {"push": f"{registry}/{NAMESPACE}"},
-            "gateway": {"name": "public", "host": "{service}.example.org"},
-            "reach": proxy.url,
-            "metrics": {"prometheus": prometheus},
-            "bases": {ABI: base},
-        }
-        self.file.write_text(json.dumps(said))  # JSON is YAML
+        self._fell: list[str] = []
+        self._answer: Problem | None = None
 
     async def _at_write(self, what: str, moment: str) -> None:
         # In a thread: whoever is killed there may be this cluster's API, which has to go on for that.
         await asyncio.to_thread(self._come_by, f"api.{what} {moment}")
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            raise answer
 
-    def _call(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(CALL_SECONDS)
-
-    # --- what is taken away ---------------------------------------------------------------------------
+    # --- what goes wrong ---------------------------------------------------------------------------
 
     def cut_off(self) -> None:
         """Nobody reaches the API for a while, and its watches break; once it is back it is busy at first."""
 
         async def come_back() -> None:
             await asyncio.sleep(AWAY_SECONDS)
-            self._cluster.fail(Fault(times=BUSY))
-            await self._cluster.reconnect()
+            self.cluster.fail(Fault(times=BUSY))
+            await self.cluster.reconnect()
 
         async def go() -> None:
             if self._away is None or self._away.done():
-                await self._cluster.disconnect()
+                await self.cluster.disconnect()
                 self._away = asyncio.ensure_future(come_back())
 
-        self._call(go())
+        self.call(go())
 
     def end_pods(self) -> None:
         """Every pod, without notice; the cluster makes others, at other addresses."""
 
         async def end() -> None:
-            for pod in self._cluster.api.all(PODS, NAMESPACE):
+            for pod in self.cluster.api.all(PODS, NAMESPACE):
                 with contextlib.suppress(Problem):  # it has just gone by itself
-                    self._cluster.api.delete(PODS, NAMESPACE, pod["metadata"]["name"], grace=0)
+                    self.cluster.api.delete(PODS, NAMESPACE, pod["metadata"]["name"], grace=0)
 
-        self._call(end())
+        self.call(end())
+
+    def answer(self, said: Problem) -> None:
+        """Say this of the write that is about to be made."""
+        self._answer = said
+
+    def meddle(self, boundary: str) -> None:
+        """Somebody else changes every object of the kind that is about to be written."""
+        plural = boundary.split(" api.")[1].split(" ")[1]
+
+        async def change() -> None:
+            note = {"metadata": {"annotations": {"example.org/note": boundary}}}
+            for kind, found in list(self.cluster.api.storage.kinds()):
+                if kind.partition(".")[0] == plural:
+                    self.cluster.edit(kind, found["metadata"]["name"], note)
+
+        self.call(change())
+
+    def forget(self) -> None:
+        """The history is gone: watches end with 410, and everything has to be listed again."""
+        self._fell += self._fallen()
+
+        async def compact() -> None:
+            self.cluster.compact()
+
+        self.call(compact())
 
     def come_back(self) -> None:
         """Return once the API is there again; what it was still to refuse, it does not."""
@@ -124,10 +113,10 @@ class Town:
         async def wait() -> None:
             if self._away is not None:
                 await self._away
-            self._cluster.heal()
+            self.cluster.heal()
 
         if self._thread.is_alive():
-            self._call(wait())
+            self.call(wait())
 
     # --- what is there --------------------------------------------------------------------------------
 
@@ -137,21 +126,23 @@ class Town:
         async def look() -> list[tuple[str, Object]]:
             return [
                 (kind, found)
-                for kind, found in self._cluster.api.storage.kinds()
+                for kind, found in self.cluster.api.storage.kinds()
                 if found["metadata"].get("namespace") == NAMESPACE
                 and "deletionTimestamp" not in found["metadata"]
             ]
 
-        return self._call(look())
+        return self.call(look())
 
     def fences_fell(self) -> list[str]:
         """Each change since this was last asked in which an object got a lower fence than it had."""
+        fell, self._fell = self._fell + self._fallen(), []
+        return fell
 
+    def _fallen(self) -> list[str]:
         async def look() -> list[str]:
-            storage = self._cluster.api.storage
+            storage = self.cluster.api.storage
             since, self._checked = self._checked, storage.version
-            kinds = (DEPLOYMENTS.full, ROUTES.full)
-            changes = (event for event in storage.since(since) if event.full in kinds)
+            changes = (event for event in storage.since(since) if event.full in FENCED)
             return [
                 f"{event.full} {event.object['metadata']['name']}: fence {after} after {before}"
                 for event in changes
@@ -159,7 +150,7 @@ class Town:
                 if after < before
             ]
 
-        return self._call(look())
+        return self.call(look())
 
 
 def _fences(before: Object | None, after: Object | None) -> Iterator[tuple[int, int]]:

@@ -4,6 +4,7 @@ file, to be checked before it is used, to be looked after, and to be reached whe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from penstock.cluster import Cluster, Counts, Gateway, Registry
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Later, Workload
-from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
+from penstock.errors import Broken, Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
 from penstock.testing.kubernetes.gateway import use_gateway
 from penstock.testing.kubernetes.istio import use_istio
@@ -77,6 +78,14 @@ async def until_able(platform: Kubernetes, count: int) -> None:
             count,
         ):
             await asyncio.sleep(0.01)
+
+
+async def until_unreadable(platform: Kubernetes, release: str) -> None:
+    async with asyncio.timeout(SECONDS):
+        with contextlib.suppress(Broken):
+            while True:
+                await platform.observe(release)
+                await asyncio.sleep(0.01)
 
 
 def replicas(fake: FakeCluster) -> int:
@@ -135,6 +144,41 @@ async def test_whoever_comes_second_leaves_it_and_comes_back(
         while replicas(fake) != 1:
             await one.tend()
             await asyncio.sleep(0.01)
+
+
+async def test_one_that_cannot_be_read_keeps_nobody_from_the_others(
+    fake: FakeCluster, workers: tuple[Kubernetes, ...]
+) -> None:
+    one, _ = workers
+    for name in ("web-0", "web-1", "web-2"):  # they are looked at in this order
+        await one.place(replace(WORKLOAD, release=name), fence=FENCE)
+    await until_able(one, 3)
+    for name in ("web-0", "web-2"):
+        change = {"metadata": {"annotations": {"penstock.org/asked": "three"}}}
+        fake.edit("deployments.apps", name, change)
+        await until_unreadable(one, name)
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0),))
+    with pytest.raises(Broken, match="next: put back what it held") as caught:
+        await one.tend()
+    assert replicas(fake) == 1
+    for name in ("web-0", "web-2"):
+        words = f"deployments.apps default/{name}: its annotation penstock.org/asked cannot be read"
+        assert words in str(caught.value)
+
+
+async def test_what_an_api_was_away_for_is_done_later(
+    fake: FakeCluster, workers: tuple[Kubernetes, ...]
+) -> None:
+    one, _ = workers
+    await one.place(WORKLOAD, fence=FENCE)
+    await until_able(one, 3)
+    await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0),))
+    await fake.settled()
+    fake.fail(Fault("patch", "deployments"))
+    with pytest.raises(Unavailable, match="on demand"):
+        await one.tend()
+    await one.tend()
+    assert replicas(fake) == 1
 
 
 async def test_a_number_that_somebody_else_has_set_is_asked_about_once(

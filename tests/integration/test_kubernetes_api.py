@@ -22,6 +22,7 @@ from penstock.adapters._kubernetes.kinds import (
 )
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
+from penstock.testing.kubernetes.problems import Problem
 
 SECONDS = 10.0
 ROUTES = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
@@ -178,6 +179,27 @@ async def test_a_busy_api_is_asked_again_within_our_patience(world: World, tmp_p
     assert await world.client.get(CONFIG_MAPS, "notes") is None
     world.cluster.fail(Fault("get", "configmaps", status=429, retry_after=60))
     await told(Unavailable, world.client.get(CONFIG_MAPS, "notes"), "too much to do", "after 60 s")
+
+
+async def test_a_quota_that_is_being_counted_is_no_conflict_of_ours(world: World, tmp_path: Path) -> None:
+    """The API says so of what is made, which nobody else has changed."""
+    answers = [quota_problem(), quota_problem(retry_after=60)]
+
+    async def say(what: str, moment: str) -> None:
+        if moment == "before" and answers:
+            raise answers.pop()
+
+    world.cluster.at_write(say)
+    late = world.client.create(CONFIG_MAPS, config_map("notes"))
+    await told(Unavailable, late, "resourcequotas", "after 60 s")
+    made = await world.client.create(CONFIG_MAPS, config_map("notes"))
+    assert made["metadata"]["name"] == "notes"
+    assert not answers
+
+
+def quota_problem(retry_after: int = 0) -> Problem:
+    said = 'Operation cannot be fulfilled on resourcequotas "small": the object has been modified'
+    return Problem(409, said, details={"name": "small", "kind": "resourcequotas"}, retry_after=retry_after)
 
 
 @pytest.mark.parametrize("status", [500, 503, 504])

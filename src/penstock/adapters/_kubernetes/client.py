@@ -2,7 +2,7 @@
 
 Called by the adapters that drive Kubernetes. What fails is one of the five words (`failures`). Writes carry
 our field manager and strict validation, never force; a ``metadata.resourceVersion`` in an applied object is a
-precondition. Only what the API itself refused to begin (429) is tried again here, within *patience*: whether
+precondition. Only what the API itself refused to begin is tried again here, within *patience*: whether
 a write that got no answer was made is for the caller to read. Must not decide what to write.
 """
 
@@ -19,7 +19,7 @@ from typing import Any, Literal
 import httpx
 
 from penstock.adapters._kubernetes.access import Access
-from penstock.adapters._kubernetes.failures import Call, Moved, TooOld, failure, silence
+from penstock.adapters._kubernetes.failures import Call, Moved, TooOld, failure, not_begun, silence
 from penstock.adapters._kubernetes.kinds import PODS, Kind, Object
 from penstock.errors import Broken, PenstockError, Unavailable
 
@@ -264,11 +264,11 @@ class Client:
                 )
             except httpx.HTTPError as error:
                 raise silence(call, self._access.server, str(error) or type(error).__name__) from error
-            after = _seconds(answer)
-            if answer.status_code == 429 and time.monotonic() + after < until:
+            after, refused = _seconds(answer), not_begun(answer.status_code, _parsed(answer.text))
+            if refused and time.monotonic() + after < until:
                 await asyncio.sleep(after)
                 continue
-            if answer.status_code == 429 or answer.status_code >= 500:
+            if refused or answer.status_code >= 500:
                 raise self._failure(call, answer, answer.text)
             return answer
 

@@ -66,6 +66,13 @@ class TooOld(Conflict):
     """The version that a watch was to go on from is not kept any more."""
 
 
+def not_begun(status: int, body: Any) -> bool:
+    """Whether the API refused to begin: it has too much to do, or others used up its tries to count a quota,
+    which it tells as a conflict of the quota (kubernetes/kubernetes#67761). The same may be asked again."""
+    details = (body.get("details") or {}) if isinstance(body, dict) else {}
+    return status == 429 or (status == 409 and details.get("kind") == "resourcequotas")
+
+
 def failure(call: Call, status: int, body: Any, retry_after: float = 0.0) -> PenstockError:
     """The error for an answer with this *status*; *body* is its JSON, or its text where it was none."""
     answer = body if isinstance(body, dict) else {}
@@ -83,12 +90,12 @@ def failure(call: Call, status: int, body: Any, retry_after: float = 0.0) -> Pen
             return _forbidden(call, said)
         case 404:
             return _absent(call, answer, said)
+        case _ if not_begun(status, body):
+            return _later(call, f"the API has too much to do: {said}", retry_after)
         case 409:
             return _conflict(call, answer, said)
         case 410:
             return TooOld(said, where=call.where, next_move="list again")
-        case 429:
-            return _later(call, f"the API has too much to do: {said}", retry_after)
         case _ if status >= 500:
             return _later(call, f"the API failed ({status}): {said}", retry_after)
     return Broken(f"the API answered {status}: {said}", where=call.where)

@@ -27,10 +27,8 @@ from penstock.adapters.kubernetes.manifests import (
     BASE,
     COMPLETE,
     COST,
-    ENVIRONMENT,
     FENCE,
     RELEASE,
-    SERVICE,
     Asked,
     Settings,
 )
@@ -40,7 +38,7 @@ from penstock.adapters.kubernetes.words import Words
 from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.workload import Afterwards, Phase, Placement, Workload
-from penstock.errors import Conflict, Invalid
+from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.ports import Artifacts, Images
 
 T = TypeVar("T")
@@ -175,14 +173,22 @@ class Kubernetes:
 
     async def tend(self) -> None:
         """Take away what is too much by now, as `scale` was told. Every worker may, at any time: whoever
-        comes second, or meets a delivery, leaves it. Asks nothing of the API while nothing is due."""
+        comes second, or meets a delivery, leaves it. Asks nothing of the API while nothing is due. One that
+        cannot be looked after keeps nobody from the others: such are told together afterwards."""
         await self._mirror.ready()
+        troubles: list[PenstockError] = []
         for seen in self._mirror.all(DEPLOYMENTS, manifests.MANAGED, "penstock"):
             name, version = seen["metadata"]["name"], seen["metadata"]["resourceVersion"]
-            if _is_due(seen) and self._left.get(name) != version:
-                self._left[name] = version  # if it is not ours to change, asking again would not help
-                with contextlib.suppress(Conflict):
+            try:
+                if self._left.get(name) != version and _is_due(seen):
                     await self._shrink(seen)
+            except Unavailable:
+                raise  # neither can the others be, and later this one can
+            except PenstockError as error:
+                self._left[name] = version  # until it is another, asking again would not help
+                troubles += [] if isinstance(error, Conflict) else [error]
+        if troubles:
+            raise _together(troubles)
 
     async def _shrink(self, seen: Object) -> None:
         """*seen* may be older than what is there: then the API refuses it."""
@@ -193,7 +199,7 @@ class Kubernetes:
         count = min(asked.replicas, int(live["spec"]["replicas"]))
         for copy in self._copies(live)[count:]:
             await self._let_go_first(copy.pod)
-        await self._change(live, _last_fence(live), asked, count)
+        await self._change(live, manifests.read_fence(live), asked, count)
 
     # --- placing -------------------------------------------------------------------------------------
 
@@ -354,7 +360,7 @@ async def _until_unmoved(once: Callable[[], Awaitable[T]]) -> T:
 def _check(live: Object, fence: Fence) -> None:
     """`Conflict` if the release is not this fence's, or a higher one has been here."""
     _check_ours(DEPLOYMENTS, live)
-    last, name = _last_fence(live), live["metadata"]["name"]
+    last, name = manifests.read_fence(live), live["metadata"]["name"]
     if last.scope != fence.scope:
         raise Conflict(f"{name} belongs to {last.scope}, the fence to {fence.scope}", where=name)
     if fence.number < last.number:
@@ -363,19 +369,19 @@ def _check(live: Object, fence: Fence) -> None:
         )
 
 
-def _last_fence(live: Object) -> Fence:
-    """The highest that was here."""
-    labels, annotations = live["metadata"]["labels"], live["metadata"].get("annotations", {})
-    scope = f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}"
-    return Fence(scope, int(annotations.get(FENCE, "0")), "tend")
-
-
 def _is_due(live: Object) -> bool:
     """Whether fewer copies are asked for by now than were at first. What is not complete has none yet."""
     if COMPLETE not in live["metadata"].get("annotations", {}):
         return False
     asked = manifests.read_asked(live)
     return asked.at(time.time()).replicas < asked.replicas
+
+
+def _together(troubles: Sequence[PenstockError]) -> PenstockError:
+    """One error for all of them, with the first one's word and next move."""
+    first, *others = troubles
+    what = "; ".join([first.what, *(f"{error.where}: {error.what}" for error in others)])
+    return type(first)(what, where=first.where, next_move=first.next_move)
 
 
 def _check_ours(kind: Kind, found: Object) -> None:

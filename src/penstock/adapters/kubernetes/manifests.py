@@ -176,6 +176,13 @@ def read_asked(owner: Object) -> Asked:
     return _annotation(owner, ASKED, _asked)
 
 
+def read_fence(owner: Object) -> Fence:
+    """The highest that was here."""
+    labels = owner["metadata"]["labels"]
+    number = _annotation(owner, FENCE, lambda text: int(text or 0))
+    return Fence(f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}", number, "last")
+
+
 def read_workload(owner: Object) -> Workload:
     """What was placed, without its variables and secrets: those are not kept where many may read."""
     return _annotation(owner, WORKLOAD, _workload)
@@ -186,7 +193,11 @@ def _annotation(owner: Object, name: str, read: Callable[[str], T]) -> T:
     try:
         return read(str(owner["metadata"].get("annotations", {}).get(name, "")))
     except (ValueError, Invalid) as error:
-        raise Broken(f"its annotation {name} cannot be read: {error}", where=where) from error
+        raise Broken(
+            f"its annotation {name} cannot be read: {error}",
+            where=where,
+            next_move="put back what it held, or remove the Deployment once no user is led there",
+        ) from error
 
 
 # The same texts are read each time that a release is looked at.

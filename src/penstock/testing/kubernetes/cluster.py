@@ -131,7 +131,8 @@ class FakeCluster:
 
     def at_write(self, told: AtWrite) -> None:
         """Have *told* called ("verb resource", "before" or "after") around each write that comes over the
-        wire. It goes on once that returns; if the API is cut off meanwhile, it does not."""
+        wire. It goes on once that returns; if the API is cut off meanwhile, it does not. A `Problem` that it
+        raises is the answer."""
         self._server.at_write = told
 
     def compact(self) -> None:
