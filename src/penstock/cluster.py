@@ -42,10 +42,21 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """The project's own code runs in the cluster before it is placed, as Jobs of *image* (by digest) in
+    *namespace* ("": that of the releases). Each may use so much; 0 is no limit."""
+
+    image: str
+    namespace: str = ""
+    memory_mb: int = 0
+    cpus: float = 0.0
+
+
+@dataclass(frozen=True)
 class Cluster:
     """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are
     images with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts
-    are run as they are."""
+    are run as they are. Without *steps*, builds and checks run beside the worker."""
 
     images: Registry
     gateway: Gateway
@@ -58,6 +69,7 @@ class Cluster:
     router: str = "gateway-api"
     reach: str = ""
     neighbour: str = ""
+    steps: Steps | None = None
 
     @property
     def name(self) -> str:

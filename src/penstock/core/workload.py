@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
+from penstock.core.fence import Fence
 from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
 
 
@@ -265,7 +266,8 @@ class Step:
 
     *argv* and *cwd* are paths as seen inside. Only *mounts* (and the system's own programs, read-only)
     can be seen. The network is off unless *network*. *seconds* bounds its whole life. *secrets* are values
-    that must not appear in what is kept of its output.
+    that must not appear in what is kept of its output. *fence* is that of the work it belongs to: where a
+    step could outlive who began it, nobody with a lower one puts a step in its place.
     """
 
     argv: tuple[str, ...]
@@ -275,6 +277,7 @@ class Step:
     network: bool = False
     seconds: float = 600.0
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True)
