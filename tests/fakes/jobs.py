@@ -35,10 +35,12 @@ def ready_for_jobs(cluster: FakeCluster, bubblewrap: Bubblewrap) -> None:
 
 
 @asynccontextmanager
-async def jobs_of(cluster: FakeCluster, folder: Path, memory_mb: int = 0) -> AsyncIterator[KubernetesJobs]:
+async def jobs_of(
+    cluster: FakeCluster, folder: Path, settings: Settings | None = None
+) -> AsyncIterator[KubernetesJobs]:
     """One worker's way to run steps."""
     access = Access.of_files([cluster.kubeconfig(folder)])
-    sandbox = KubernetesJobs(Settings(IMAGE, memory_mb), access)
+    sandbox = KubernetesJobs(settings or Settings(IMAGE), access)
     try:
         yield sandbox
     finally:

@@ -20,7 +20,7 @@ from penstock.bootstrap.plugins import find, names, open_prometheus
 from penstock.cluster import Cluster
 from penstock.errors import Invalid, PenstockError
 from penstock.node.client import NodeClient, NodeMeter, NodeMetrics, NodePlatform, NodeRouter
-from penstock.ports import Meter, Metrics, Platform, Router
+from penstock.ports import Meter, Metrics, Platform, Router, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +30,14 @@ LOOK_SECONDS = 1.0
 
 @dataclass(frozen=True)
 class Target:
-    """*tend* does what has to be done now and then, unless somebody else does; *letting_go* is done at the
-    end. What runs goes on."""
+    """*sandbox* runs builds and checks there; None: they run beside the worker. *tend* does what has to be
+    done now and then, unless somebody else does; *letting_go* is done at the end. What runs goes on."""
 
     router: Router
     metrics: Metrics
     platform: Platform
     meters: Mapping[str, Meter]
+    sandbox: Sandbox | None = None
     tend: Callable[[], Awaitable[None]] | None = None
     letting_go: tuple[Callable[[], Awaitable[None]], ...] = ()
 
@@ -87,19 +88,21 @@ def open_node(home: Home) -> Target:
 def open_cluster(home: Home, cluster: Cluster) -> Target:
     """The drivers of a cluster; nothing is asked of it yet."""
     platform, router, metrics = _drivers(home, cluster)
-    closing = (platform.close, router.close, metrics.close)
+    sandbox = _steps(cluster)
+    closing = tuple(driver.close for driver in (platform, router, metrics, sandbox) if driver)
     ports = around("Router", router), metrics, around("Platform", platform)
-    return Target(*ports, _meters(home), platform.tend, closing)
+    return Target(*ports, _meters(home), sandbox, platform.tend, closing)
 
 
 async def check_cluster(home: Home, cluster: Cluster) -> None:
-    """Raise what keeps releases from running, or users from being led, in this cluster."""
+    """Raise what keeps releases or steps from running, or users from being led, in this cluster."""
     platform, router, metrics = _drivers(home, cluster)
+    drivers = [driver for driver in (platform, router, _steps(cluster)) if driver]
     try:
-        await platform.check()
-        await router.check()
+        for driver in drivers:
+            await driver.check()
     finally:
-        for driver in (platform, router, metrics):
+        for driver in (*drivers, metrics):
             await driver.close()
 
 
@@ -118,6 +121,11 @@ def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
         counts.prometheus, router, platform.namespace, token=_file(counts.token_file), proxies=counts.proxies
     )
     return platform, router, metrics
+
+
+def _steps(cluster: Cluster) -> Any:
+    """What runs builds and checks there; None if that is not wanted."""
+    return find("sandbox", "kubernetes").of(cluster) if cluster.steps else None
 
 
 def _file(name: str) -> Path | None:

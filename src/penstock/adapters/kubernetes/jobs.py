@@ -38,8 +38,6 @@ log_of_ours = logging.getLogger(__name__)
 
 #: A place that somebody else takes in between is asked for again, so often.
 TRIES = 3
-#: How long the cluster may take to have ended a Job that it was told to end.
-END_SECONDS = 60.0
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 MACHINE = platform.machine()
 
@@ -100,12 +98,12 @@ class KubernetesJobs:
                 await self._let_go(job)
 
     async def _performed(self, life: Life, step: Step, bundle: Bundle, output: Output) -> StepResult:
-        await life.started(BRING)
+        await life.started(BRING, self._settings.start_seconds)
         script = f"tar -xf - -C {FILES} && : > {FILES}/{READY}"
         brought = await life.execute(BRING, ("/bin/sh", "-c", script), bundle=bundle)
         if brought.exit_code:
             raise life.trouble(f"its files could not be unpacked there: {brought.said}", brought)
-        await life.started(RUN)
+        await life.started(RUN, self._settings.start_seconds)
         began, timed_out = time.monotonic(), False
         try:
             async with asyncio.timeout(step.seconds):
@@ -165,10 +163,12 @@ class KubernetesJobs:
             same = live is not None and live["metadata"]["uid"] == metadata["uid"]
             return None if same else True
 
-        if not await self._mirror.until(gone, END_SECONDS):
+        if not await self._mirror.until(gone, self._settings.end_seconds):
             where = f"jobs.batch {metadata['namespace']}/{metadata['name']}"
             move = f"kubectl describe job {metadata['name']} -n {metadata['namespace']}"
-            raise Unavailable(f"it has not ended after {END_SECONDS:g} s", where=where, next_move=move)
+            raise Unavailable(
+                f"it has not ended after {self._settings.end_seconds:g} s", where=where, next_move=move
+            )
 
 
 def _room(beside: Path | None = None) -> IO[bytes]:

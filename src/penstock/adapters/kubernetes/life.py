@@ -16,7 +16,6 @@ from penstock.adapters._kubernetes.execs import Command, Done, execute
 from penstock.adapters._kubernetes.kinds import EVENTS, JOBS, PODS
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._output import Output
-from penstock.adapters.kubernetes import steps
 from penstock.adapters.kubernetes.carrying import MOST_BACK, Bundle
 from penstock.adapters.kubernetes.steps import FILES, KEEP, RUN, run_of
 from penstock.adapters.kubernetes.troubles import STEP, of_pod
@@ -47,8 +46,8 @@ class Life:
         owned = (p for p in found if any(o["uid"] == self._uid for o in p["metadata"]["ownerReferences"]))
         return next(owned, None)
 
-    async def started(self, container: str) -> None:
-        """Return once this container has begun; it may have ended since."""
+    async def started(self, container: str, seconds: float) -> None:
+        """Return once this container has begun; it may have ended since. `Unavailable` after *seconds*."""
 
         def look() -> bool | None:
             state = run_of(self.pod() or {}, container)
@@ -57,14 +56,14 @@ class Life:
                 self._check()
             return begun or None
 
-        deadline = time.monotonic() + steps.START_SECONDS
+        deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            if await self._mirror.until(look, LOOK_SECONDS):
+            if await self._mirror.until(look, min(LOOK_SECONDS, seconds)):
                 return
             if self.pod() is None:
                 await self._ask_why()
         trouble = of_pod(self.pod() or _NOTHING)
-        said = f"it has not begun after {steps.START_SECONDS:g} s"
+        said = f"it has not begun after {seconds:g} s"
         raise Unavailable(
             f"{said}: {trouble.what}" if trouble else said,
             where=self._where,
@@ -171,7 +170,7 @@ class Life:
             return found
 
         while True:
-            found = await self._mirror.until(once, steps.START_SECONDS)
+            found = await self._mirror.until(once, LOOK_SECONDS)
             if found is not None:
                 return found
 

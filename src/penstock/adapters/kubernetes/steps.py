@@ -31,7 +31,7 @@ BRING, RUN, KEEP = "bring", "step", "keep"
 FILES, INSIDE = "/penstock.files", "/penstock.run"
 READY = ".ready"
 #: Room for the image to be pulled, a node to be found, and files to come and go; then it ends by itself.
-START_SECONDS, CARRY_SECONDS = 600.0, 300.0
+START_SECONDS, CARRY_SECONDS, END_SECONDS = 600.0, 300.0, 60.0
 #: What nobody has taken away by then, the cluster does.
 KEPT_SECONDS = 600
 #: Between being asked to end and being ended.
@@ -45,13 +45,16 @@ LIVE_ON = "trap 'exit 0' TERM; while :; do sleep 5 & wait $!; done"
 
 @dataclass(frozen=True)
 class Settings:
-    """*image* runs every step; 0 of a limit is none. *arch* is what builds are for, as nodes say it."""
+    """*image* runs every step; 0 of a limit is none. *arch* is what builds are for, as nodes say it. A pod may
+    take *start_seconds* until it has begun, and *end_seconds* until it is gone."""
 
     image: str
     memory_mb: int = 0
     cpus: float = 0.0
     pull_secrets: tuple[str, ...] = field(default=())
     arch: str = ""
+    start_seconds: float = START_SECONDS
+    end_seconds: float = END_SECONDS
 
 
 def name_of(log: Path) -> str:
@@ -80,7 +83,7 @@ def job(name: str, stage: str, step: Step, settings: Settings, namespace: str) -
         "metadata": {"name": name, "namespace": namespace, "labels": labels, "annotations": annotations},
         "spec": {
             "backoffLimit": 0,
-            "activeDeadlineSeconds": math.ceil(step.seconds + START_SECONDS + CARRY_SECONDS),
+            "activeDeadlineSeconds": math.ceil(step.seconds + settings.start_seconds + CARRY_SECONDS),
             "ttlSecondsAfterFinished": KEPT_SECONDS,
             "template": {"metadata": {"labels": labels}, "spec": _pod(step, settings)},
         },
