@@ -18,10 +18,13 @@ from typing import Any, TypeVar
 
 from fakes.cluster import rules
 from fakes.image import ABI, put_base
+from fakes.jobs import IMAGE, ready_for_jobs
 from fakes.prometheus import gateway_job, real_prometheus
 from fakes.registry import docker_registry
+from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.registry import Registry
 from penstock.checks.sending import UNANSWERED, Ask, Target
+from penstock.errors import Unavailable
 from penstock.testing.kubernetes import FakeCluster, Puller
 from penstock.testing.kubernetes.gateway import listen_at, use_gateway
 from penstock.testing.kubernetes.proxy import Proxy
@@ -37,6 +40,8 @@ reach: {gateway}
 metrics: {{prometheus: "{prometheus}"}}
 bases: {{{abi}: "{base}"}}
 """
+#: Builds and checks as Jobs.
+STEPS = f'steps: {{image: "{IMAGE}"}}\n'
 
 
 class Town:
@@ -45,6 +50,7 @@ class Town:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.file = folder / "cluster.yaml"
+        self.runs_steps = True
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stack = AsyncExitStack()
@@ -67,7 +73,8 @@ class Town:
         self.cluster = await entered(FakeCluster(speed=3.0))
         self.proxy = await entered(Proxy(use_gateway(self.cluster).plane))
         listen_at(self.cluster, self.proxy.port)
-        self.cluster.allow([*rules("rbac.yaml"), *rules("rbac-gateway-api.yaml")])
+        files = ("rbac.yaml", "rbac-gateway-api.yaml", "rbac-steps.yaml")
+        self.cluster.allow([rule for file in files for rule in rules(file)])
         registry = await entered(docker_registry(self.folder))
         library = Registry(self.folder / "bases", f"{registry}/library")
         self.base = await library.publish("python", put_base(self.folder / "bases"))
@@ -75,7 +82,15 @@ class Town:
         prometheus = await entered(real_prometheus(self.folder, [gateway_job(self.proxy.metrics_port)]))
         self.cluster.kubeconfig(self.folder)
         around = {"registry": registry, "gateway": self.proxy.url, "prometheus": prometheus}
-        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base))
+        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base) + self._run_steps())
+
+    def _run_steps(self) -> str:
+        """What the cluster's file says of steps: nothing where containers cannot be enclosed."""
+        try:
+            ready_for_jobs(self.cluster, Bubblewrap.detect())
+        except Unavailable:
+            self.runs_steps = False
+        return STEPS if self.runs_steps else ""
 
     @contextmanager
     def users(self, path: str, rate: float = 60.0) -> Iterator[Counter[str]]:

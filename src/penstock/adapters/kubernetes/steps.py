@@ -45,8 +45,8 @@ LIVE_ON = "trap 'exit 0' TERM; while :; do sleep 5 & wait $!; done"
 
 @dataclass(frozen=True)
 class Settings:
-    """*image* runs every step; 0 of a limit is none. *arch* is what builds are for, as nodes say it. A pod may
-    take *start_seconds* until it has begun, and *end_seconds* until it is gone."""
+    """*image* runs every step; 0 of a limit is none. *arch* is what builds are for, as nodes say it. A pod
+    may take *start_seconds* until it has begun, and *end_seconds* until it is gone."""
 
     image: str
     memory_mb: int = 0
