@@ -25,6 +25,8 @@ from penstock.errors import Invalid
 #: The script that is the step, beside the folders with the numbers of its mounts.
 SCRIPT = "run"
 CHUNK = 256 * 1024
+#: What every archive ends with.
+END = bytes(1024)
 #: Nobody writes more than this to bring down whoever takes it in.
 MOST_BACK = 4 * 1024**3
 
@@ -87,7 +89,7 @@ def _mark(file: BinaryIO | IO[bytes], mode: int) -> str:
 def unpack(step: Step, archive: IO[bytes], sent: Mapping[str, str]) -> None:
     """Make the step's writable folders what the *archive* says. `Invalid` if it lies or is damaged."""
     roots = {str(number): Path(m.source) for number, m in enumerate(step.mounts) if m.writable}
-    archive.seek(0)
+    _check_whole(archive)
     try:
         with tarfile.open(fileobj=archive, mode="r:") as opened:
             found = _unpacked(opened, roots, sent)
@@ -97,6 +99,16 @@ def unpack(step: Step, archive: IO[bytes], sent: Mapping[str, str]) -> None:
         number, _, inside = name.partition("/")
         if name not in found and _is_real(roots[number], inside):
             _clear(roots[number] / inside)
+
+
+def _check_whole(archive: IO[bytes]) -> None:
+    """A reader takes what was cut off between two files for an archive that ends there; its mark is two empty
+    blocks."""
+    size = archive.seek(0, os.SEEK_END)
+    archive.seek(max(0, size - len(END)))
+    if archive.read() != END:
+        raise Invalid("what the step wrote cannot be taken back: its end is missing")
+    archive.seek(0)
 
 
 def _unpacked(archive: tarfile.TarFile, roots: Mapping[str, Path], sent: Mapping[str, str]) -> set[str]:
