@@ -217,6 +217,14 @@ async def test_large_files_come_and_go_as_they_are(world: World) -> None:
     assert (world.folder / "work/a/b/c").read_text() == "x\n"
 
 
+async def test_what_cannot_be_read_is_told_and_the_rest_comes_back(world: World) -> None:
+    result = await world.run("echo x > made; echo y > closed; chmod 0 closed")
+    assert (world.folder / "work/made").read_text() == "x\n"
+    assert result.exit_code == 0
+    assert not (world.folder / "work/closed").exists()
+    assert "not all of its files could be taken back" in result.tail
+
+
 async def test_a_connection_that_breaks_loses_and_doubles_no_word(world: World) -> None:
     running = asyncio.create_task(world.run("echo begun; sleep 1.5; echo more; sleep 0.5; echo end"))
     await until(begun(world))

@@ -119,7 +119,7 @@ async def _talk(socket: ClientConnection, command: Command) -> Done:
                 command.take(rest)
             elif channel == bytes([STDERR]):
                 said = (said + rest)[-MOST_WORDS:]
-            elif channel == bytes([ERROR]):
+            elif channel == bytes([ERROR]) and rest:  # an empty one says that all is ready
                 return _done(json.loads(rest), said.decode(errors="replace").strip())
     finally:
         feeding.cancel()

@@ -114,7 +114,7 @@ class KubernetesJobs:
         end = run_of(life.pod() or {}, RUN).get("terminated") or {}
         if any(mount.writable for mount in step.mounts):
             with _room() as back:
-                await life.fetch(step, back, hurried=timed_out)
+                output.write((await life.fetch(step, back)).encode())
                 await asyncio.to_thread(unpack, step, back, bundle.sent)
         output.close()
         words = output.last_words

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 #: Where no pod comes, the events are asked why after so long.
 LOOK_SECONDS = 3.0
+#: As tar says that its archive is whole, but for what it could not read.
+INCOMPLETE = (1, 2)
 #: What a container wrote may come so much later than the news of its end; and between tries to read it.
 LOG_SECONDS, PAUSE = 30.0, 0.5
 
@@ -106,9 +108,9 @@ class Life:
     async def _ended(self) -> None:
         await self._until(lambda: run_of(self.pod() or {}, RUN).get("terminated"))
 
-    async def fetch(self, step: Step, back: IO[bytes], *, hurried: bool) -> None:
-        """What is in its writable folders now, as an archive; there is one at least. A step that is still at
-        it (*hurried*) may change them meanwhile."""
+    async def fetch(self, step: Step, back: IO[bytes]) -> str:
+        """What is in its writable folders now, as an archive; there is one at least. Words for the log, if
+        not all of it can be read or some of it changes meanwhile: a step can do both."""
         wanted = [str(number) for number, mount in enumerate(step.mounts) if mount.writable]
         size = 0
 
@@ -121,8 +123,9 @@ class Life:
 
         argv = ("tar", "-cf", "-", "-C", FILES, *wanted)
         done = await self.execute(KEEP, argv, take=take)
-        if done.exit_code and not (hurried and done.exit_code == 1):
+        if done.exit_code not in (0, *INCOMPLETE):
             raise self.trouble(f"its files could not be taken back: {done.said}", done)
+        return f"(not all of its files could be taken back: {done.said})\n" if done.exit_code else ""
 
     async def execute(
         self,

@@ -24,6 +24,8 @@ from penstock.errors import Invalid
 
 #: A label of the Job and its pod, beside which step it is: whether it has the network ("on", "off").
 NETWORK = f"{PREFIX}/network"
+#: A mesh puts no proxy beside it, which would not end with it.
+ALONE = {"sidecar.istio.io/inject": "false"}
 #: For people: the stage, as its log is called.
 STAGE = f"{PREFIX}/stage"
 BRING, RUN, KEEP = "bring", "step", "keep"
@@ -76,7 +78,7 @@ def script(step: Step, inherited: Mapping[str, str]) -> str:
 
 def job(name: str, stage: str, step: Step, settings: Settings, namespace: str) -> Object:
     """It is never started twice: a step that was lost is for the engine to try again."""
-    labels = {MANAGED: "penstock", STEP: name, NETWORK: "on" if step.network else "off"}
+    labels = {MANAGED: "penstock", STEP: name, NETWORK: "on" if step.network else "off", **ALONE}
     number = step.fence.number if step.fence else 0
     annotations = {STAGE: stage, FENCE: str(number)}
     return {

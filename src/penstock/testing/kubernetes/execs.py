@@ -38,6 +38,7 @@ async def serve(path: str, headers: dict[str, str], argv: Sequence[str], answeri
     if response.status_code != 101 or protocol.subprotocol != PROTOCOL:
         raise Problem(400, f"unable to upgrade: {PROTOCOL} by WebSocket is all that is spoken here")
     protocol.send_response(response)
+    protocol.send_binary(bytes([STDOUT]))  # as the real one says that all is ready
     await _flush(protocol, answering)
     process = await asyncio.create_subprocess_exec(
         *argv,
