@@ -8,7 +8,7 @@ export UV_LINK_MODE ?= copy
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Penstock needs Python 3.11 or newer; next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 
-.PHONY: all demo test lint fault bench fuzz lock clean
+.PHONY: all demo test test-long lint fault bench fuzz lock clean
 all: lint test
 
 demo: $(VENV)/.installed
@@ -16,8 +16,13 @@ demo: $(VENV)/.installed
 
 # Most tests wait for something: more files of them side by side than there are processors. JOBS=0: one by one.
 JOBS ?= 4
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
 test: $(VENV)/.installed
-	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
+
+# What `make test` leaves out: stories and outages that last as long as they do for users. CI runs both.
+test-long: $(VENV)/.installed
+	@$(PYTEST) --dist worksteal -m long $(ARGS)
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.e2e.machine import CONFIG, SERVICE, Machine, machine
 
@@ -58,6 +59,7 @@ def service(version: str, **changed: str) -> str:
     return text
 
 
+@pytest.mark.long
 def test_the_tests_in_production(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -97,6 +99,7 @@ def test_the_tests_in_production(short_tmp: Path) -> None:
         assert m.penstock("ledger", "verify").returncode == 0
 
 
+@pytest.mark.long
 def test_a_consumer_is_named_by_what_it_needs(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.machine import CONFIG, Machine, machine
 from tests.e2e.test_together import step, together
 from tests.fault.rig import POLICY
@@ -92,6 +94,7 @@ def shops(folder: Path, *carts_calls: str) -> Iterator[Machine]:
         assert m.penstock("ledger", "verify").returncode == 0
 
 
+@pytest.mark.long
 def test_dark_releases_are_tested_together(short_tmp: Path) -> None:
     with shops(short_tmp) as m:
         # With the catalog that has users, the tests of the storefront would fail.
@@ -105,6 +108,7 @@ def test_dark_releases_are_tested_together(short_tmp: Path) -> None:
         assert "1 failed" in step(alone, "acceptance/acceptance/0")["reason"]
 
 
+@pytest.mark.long
 def test_it_is_told_where_a_chain_is_lost(short_tmp: Path) -> None:
     with shops(short_tmp, "catalog") as m:
         views = together(m, "ship", commit(m, "storefront", "v2", "cart"), commit(m, "catalog", "v2"))
@@ -120,6 +124,7 @@ def test_it_is_told_where_a_chain_is_lost(short_tmp: Path) -> None:
         assert f"together with {dark} (20 requests)" in words_of(views["storefront"])
 
 
+@pytest.mark.long
 def test_a_dark_release_is_named_by_hand(short_tmp: Path) -> None:
     with shops(short_tmp) as m:
         # Its own tests go on until it is aborted, and so it stays dark.

@@ -47,6 +47,7 @@ def ask(m: Machine, path: str, times: int) -> set[int]:
 
 
 @pytest.mark.timeout(420)
+@pytest.mark.long
 def test_a_burnt_budget_blocks_until_somebody_overrides(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

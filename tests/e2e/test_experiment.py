@@ -75,6 +75,7 @@ def until_ended(m: Machine, delivery: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_users_decide_and_a_policy_asks_what_they_said(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -115,6 +116,7 @@ def test_users_decide_and_a_policy_asks_what_they_said(short_tmp: Path) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_variant_that_fails_its_users_is_ended_at_once_and_so_is_one_that_somebody_stops(
     short_tmp: Path,
 ) -> None:

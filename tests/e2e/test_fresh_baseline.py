@@ -7,12 +7,15 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from penstock.node.client import NodeClient, NodePlatform
 from tests.e2e.machine import CONFIG, Machine, machine
 
 AFRESH = CONFIG.replace("canary: {", "canary: {baseline: fresh, ")
 
 
+@pytest.mark.long
 def test_a_canary_beside_a_fresh_baseline_is_killed_and_leaves_nothing(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

@@ -6,6 +6,8 @@ import asyncio
 import json
 from pathlib import Path
 
+import pytest
+
 from penstock.bootstrap.backup import back_up
 from tests.e2e.machine import CONFIG, REPORT, Machine, machine
 from tests.e2e.test_survival import verify_ledger, wait_until_ready
@@ -14,6 +16,7 @@ QUICK = CONFIG.replace("steps: [20, 50], seconds_per_step: 3", "steps: [50], sec
 SLOW_TESTS = f"import time\ntime.sleep(4)\n{REPORT}"
 
 
+@pytest.mark.long
 def test_a_backup_during_a_delivery_goes_on_elsewhere(short_tmp: Path) -> None:
     for name in ("first", "second"):
         (short_tmp / name).mkdir()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.e2e.machine import CONFIG, SERVICE, Machine, machine
 
@@ -54,6 +55,7 @@ def told(address: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_only_the_callers_of_the_live_release_get_in(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

@@ -26,6 +26,7 @@ def commit(m: Machine, message: str, fee: str = "0.02") -> None:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_payments_that_fail_in_silence_stop_a_release(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from penstock.core.workload import Placement
 from penstock.node.client import NodeClient, NodePlatform
 from tests.e2e.machine import CONFIG, SERVICE, Machine, machine
@@ -22,6 +24,7 @@ SCALING = "scaling: {most: 4, in_flight: 4, idle_seconds: 4}\ndrain_seconds: 5\n
 PATIENT = CONFIG.replace("seconds_per_step: 3", "seconds_per_step: 200")
 
 
+@pytest.mark.long
 def test_a_burst_brings_copies_and_its_end_takes_them_away(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -41,6 +44,7 @@ def test_a_burst_brings_copies_and_its_end_takes_them_away(short_tmp: Path) -> N
             nothing_failed(file)
 
 
+@pytest.mark.long
 def test_stable_that_load_has_shrunk_is_full_again_before_an_abort_gives_it_everybody(
     short_tmp: Path,
 ) -> None:
@@ -64,6 +68,7 @@ def test_stable_that_load_has_shrunk_is_full_again_before_an_abort_gives_it_ever
         nothing_failed(file)
 
 
+@pytest.mark.long
 def test_copies_follow_the_share_and_what_is_replaced_rests(short_tmp: Path) -> None:
     """Agent and control plane die while the replaced release waits to be let go."""
     with machine(short_tmp) as m:

@@ -13,6 +13,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pytest
+
 from tests.e2e.machine import CONFIG, Machine, machine
 from tests.e2e.test_together import step
 from tests.fault.rig import POLICY
@@ -129,6 +131,7 @@ def deliver(m: Machine, version: str) -> str:
     return str(step(view, "promote/promote/0")["reason"])
 
 
+@pytest.mark.long
 def test_streams_outlive_switches_and_end_with_their_release(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -155,6 +158,7 @@ def test_streams_outlive_switches_and_end_with_their_release(short_tmp: Path) ->
         assert counts["failed_by_switching"] == 0, counts["errors"]
 
 
+@pytest.mark.long
 def test_a_service_that_speaks_nothing_but_http2_is_delivered(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

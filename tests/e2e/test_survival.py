@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from tests.e2e.machine import CONFIG, SERVICE, Machine, machine
 
@@ -19,6 +20,7 @@ def counts(file: Path) -> dict[str, Any]:
     return dict(json.loads(file.read_text()))
 
 
+@pytest.mark.long
 def test_the_control_plane_is_killed_in_the_canary(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -40,6 +42,7 @@ def test_the_control_plane_is_killed_in_the_canary(short_tmp: Path) -> None:
         verify_ledger(m)
 
 
+@pytest.mark.long
 def test_agent_and_control_plane_are_killed_in_turn(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -58,6 +61,7 @@ def test_agent_and_control_plane_are_killed_in_turn(short_tmp: Path) -> None:
         assert not row["drift"]
 
 
+@pytest.mark.long
 def test_down_and_up_again_brings_back_what_was_live(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -88,6 +92,7 @@ def test_everything_is_killed_at_once_and_comes_back_by_itself(short_tmp: Path) 
         assert not row["drift"]
 
 
+@pytest.mark.long
 def test_what_was_live_comes_back_though_its_node_has_lost_everything(short_tmp: Path) -> None:
     """As on a new disk: from the ledger and the artifacts. Deliveries go on from there."""
     with machine(short_tmp) as m:
@@ -114,6 +119,7 @@ def test_what_was_live_comes_back_though_its_node_has_lost_everything(short_tmp:
         verify_ledger(m)
 
 
+@pytest.mark.long
 def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()
@@ -129,6 +135,7 @@ def test_a_fix_is_delivered_though_the_stable_release_is_broken(short_tmp: Path)
         verify_ledger(m)
 
 
+@pytest.mark.long
 def test_a_new_release_that_keeps_ending_fails_with_its_own_last_words(short_tmp: Path) -> None:
     """It becomes ready each time, and says why it ends: nobody has to wait for a deadline to learn it."""
     words = "print('the disk is on fire', flush=True)"

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.e2e.machine import CONFIG, Machine, machine
 
 CANARY = "canary: {steps: [50], seconds_per_step: 2, look_every: 1, patience: 30}"
@@ -53,6 +55,7 @@ def loads(m: Machine) -> Iterator[list[Path]]:
         yield [one, other]
 
 
+@pytest.mark.long
 def test_a_change_set_goes_and_comes_back_together(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 
 from tests.e2e.machine import CONFIG, machine
 
@@ -20,6 +21,7 @@ COUNTED = """
 """
 
 
+@pytest.mark.long
 def test_a_canary_with_places_copies_and_early_users(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up()

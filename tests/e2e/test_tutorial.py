@@ -142,6 +142,7 @@ def here() -> dict[str, str]:
 
 
 @pytest.mark.timeout(SECONDS)
+@pytest.mark.long
 def test_every_command_of_the_tutorial_does_what_it_shows(shell: Shell) -> None:
     names = here()
     for command in commands(TUTORIAL.read_text(encoding="utf-8")):

@@ -75,6 +75,7 @@ def through(m: Machine) -> httpx.Response:
 
 
 @pytest.mark.timeout(300)  # two installations, six deliveries
+@pytest.mark.long
 def test_a_call_from_machine_to_machine(short_tmp: Path) -> None:
     (short_tmp / "w").mkdir()
     (short_tmp / "e").mkdir()

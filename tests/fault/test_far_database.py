@@ -31,6 +31,7 @@ SHIFTED = "canary/shift/0 router.apply #1 after"
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
+@pytest.mark.long
 def test_every_answer_of_the_database_is_late(place: Place) -> None:
     place.far.delay = 0.02
     done = place.deliver()
@@ -79,6 +80,7 @@ def test_a_worker_that_is_cut_off_from_the_database_is_replaced(place: Place) ->
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("running", ["sqlite"], indirect=True)
+@pytest.mark.long
 def test_somebody_else_holds_the_database(place: Place) -> None:
     """Everybody can read, and nobody can write."""
     place.database_seconds = AWAY
@@ -115,6 +117,7 @@ def test_a_clock_that_ends_every_lease_early(place: Place) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_clock_that_jumps_over_every_deadline(place: Place) -> None:
     """As if a day had gone by: the delivery is undone, users keep what they had, and the next one is as any
     other, though the clock has been set right."""

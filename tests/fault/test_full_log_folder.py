@@ -66,6 +66,7 @@ with machine(folder) as m:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_full_log_folder_stops_no_delivery(short_tmp: Path, on_a_small_disk: Callable[..., str]) -> None:
     needs_sandbox()
     found = json.loads(on_a_small_disk(SCRIPT, short_tmp))

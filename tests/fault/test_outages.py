@@ -30,6 +30,7 @@ EFFECTS = ["canary/shift/0 router.apply #1 before"] + [
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("effect", EFFECTS)
+@pytest.mark.long
 def test_the_node_refuses_a_worker_that_was_believed_dead(place: Place, effect: str) -> None:
     made, shape, before = place, place.shape, place.times_said("let go: ")
     # It is paused until another one has ended the delivery.
@@ -58,6 +59,7 @@ async def send_too_late(made: Rig) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(place: Place) -> None:
     made, shape = place, place.shape
     made.pause_seconds = 3 * LEASE_SECONDS
@@ -69,6 +71,7 @@ def test_a_worker_that_pauses_in_its_commit_holds_up_but_breaks_nothing(place: P
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
+@pytest.mark.long
 def test_a_database_that_is_away_and_comes_back(place: Place) -> None:
     made, shape = place, place.shape
     made.database_seconds = 150.0 if FULL else 8.0

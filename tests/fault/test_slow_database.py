@@ -35,6 +35,7 @@ class Slow:
 
 
 @pytest.mark.parametrize(("seconds", "lease"), [(0.1, 10.0), (0.3, 0.2)])
+@pytest.mark.long
 async def test_a_delivery_ends_once_on_a_slow_database(
     tmp_path: Path, store: Store, seconds: float, lease: float
 ) -> None:

@@ -82,6 +82,7 @@ def live(m: Machine) -> str:
 
 
 @pytest.mark.parametrize("victim", ["worker", "node"])
+@pytest.mark.long
 def test_who_moves_users_dies_at_every_moment_of_it(place: Place, victim: str) -> None:
     with users(place.machine) as counts:
         done = place.deliver([Kill(moment, victim) for moment in MOMENTS], None, place.shape)
@@ -103,6 +104,7 @@ def test_envoy_dies_and_is_back_as_it_was(place: Place) -> None:
     assert counts["failed_by_switching"] == 0, counts["errors"]
 
 
+@pytest.mark.long
 def test_a_newer_release_comes_in_mid_canary(place: Place) -> None:
     m = place.machine
     with users(m) as counts:
@@ -116,6 +118,7 @@ def test_a_newer_release_comes_in_mid_canary(place: Place) -> None:
     assert counts["failed_by_switching"] == 0, counts["errors"]
 
 
+@pytest.mark.long
 def test_an_abort_is_asked_for_again_and_again_while_it_is_done(place: Place) -> None:
     """And who does it dies before and after users are moved back."""
     m = place.machine
@@ -142,6 +145,7 @@ def test_an_abort_is_asked_for_again_and_again_while_it_is_done(place: Place) ->
     assert counts["failed_by_switching"] == 0, counts["errors"]
 
 
+@pytest.mark.long
 def test_a_replica_dies_in_the_canary(place: Place) -> None:
     m = place.machine
     with users(m) as counts:
@@ -182,6 +186,7 @@ def serves(process: psutil.Process, release: str) -> bool:
     return False
 
 
+@pytest.mark.long
 def test_a_release_goes_while_it_has_long_requests(place: Place) -> None:
     """It is taken back in its canary: what it was asked before that is answered before it ends."""
     m = place.machine

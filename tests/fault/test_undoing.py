@@ -32,6 +32,7 @@ def undo(place: Place, *kills: Kill, usual: dict[str, int] | None = None) -> Del
 # While the server is dead: httpcore leaves the socket of a refused connection to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
 @pytest.mark.timeout(1800)
+@pytest.mark.long
 def test_killed_anywhere_while_it_is_undone(place: Place) -> None:
     live = place.deliver()
     assert not live.wrong, live.wrong

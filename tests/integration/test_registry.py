@@ -99,6 +99,23 @@ async def test_the_second_of_two_workers_may_find_the_tag_taken(world: World) ->
     assert await world.publish() == f"{world.fake.server.address}/shop/web@{world.artifact}"
 
 
+async def test_what_the_registry_has_lost_is_pushed_anew(world: World) -> None:
+    """Docker's own says so, with DIGEST_INVALID beside it, while another worker pushes the same part."""
+    codes = ("DIGEST_INVALID", "MANIFEST_BLOB_UNKNOWN")
+    lost = Answer(json.dumps({"errors": [{"code": code} for code in codes]}).encode(), 400)
+
+    def once(question: Question) -> Answer | None:
+        if question.method != "PUT" or "manifests" not in question.path:
+            return None
+        world.fake.trouble = lambda _: None
+        world.fake.blobs.popitem()
+        return lost
+
+    world.fake.trouble = once
+    await world.publish()
+    assert len([asked for asked in world.fake.asked if asked.startswith("PUT") and "uploads" in asked]) == 3
+
+
 # --- who is told what ------------------------------------------------------------------------------------
 
 

@@ -97,7 +97,7 @@ async def test_killing_any_process_of_a_workload_ends_all_of_it_and_starts_it_ag
     # Not its last process, which is the workload's own child; and a fifth crash in a row would be the last.
     for number in range(min(4, len(house.processes()) - 1)):
         before = house.processes()
-        sorted(before, key=lambda p: p.pid)[number].send_signal(signal.SIGKILL)
+        sorted(before, key=lambda p: len(p.parents()))[number].send_signal(signal.SIGKILL)
         await house.until_restarted(number + 1)
         await house.until_gone(before)
         assert (await house.answer("/")) == "parent"

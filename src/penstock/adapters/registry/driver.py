@@ -8,13 +8,15 @@ another: everything is known by its digest.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 
 from penstock.adapters.registry.asking import SECONDS, Asked, Asker, Door
-from penstock.adapters.registry.failures import Answer, strange
+from penstock.adapters.registry.failures import Answer, Unsettled, strange
 from penstock.adapters.registry.place import Place
 from penstock.adapters.registry.stored import Blob, read_image
 from penstock.core.digest import hex_of, short
@@ -22,6 +24,10 @@ from penstock.core.image import MANIFEST_TYPE
 
 #: What is read back is what was sent, not something packed again on the way.
 HEADERS = {"accept-encoding": "identity", "user-agent": "penstock"}
+
+#: Seconds before what is `Unsettled` is pushed anew: while another worker pushes the same layer, Docker's
+#: registry (2.8) reads the file in which it notes that while it writes it.
+PAUSES = (0.1, 0.4)
 
 
 class Registry:
@@ -43,9 +49,7 @@ class Registry:
             asker = Asker(http, self._place, repository, self._door)
             if not await _is_there(asker, artifact):
                 manifest, blobs = await asyncio.to_thread(read_image, self._layout, artifact)
-                for blob in blobs:
-                    await _push_blob(asker, blob)
-                await _push_manifest(asker, artifact, manifest)
+                await _push(asker, artifact, manifest, blobs)
         return self._place.reference(service, artifact)
 
 
@@ -84,6 +88,20 @@ async def _push_blob(asker: Asker, blob: Blob) -> None:
     if answer.status != 201:
         raise asker.failure(answer)
     _check(asker, answer, blob.digest)
+
+
+async def _push(asker: Asker, artifact: str, manifest: bytes, blobs: Sequence[Blob]) -> None:
+    for pause in PAUSES:
+        with suppress(Unsettled):
+            return await _push_once(asker, artifact, manifest, blobs)
+        await asyncio.sleep(pause)
+    return await _push_once(asker, artifact, manifest, blobs)
+
+
+async def _push_once(asker: Asker, artifact: str, manifest: bytes, blobs: Sequence[Blob]) -> None:
+    for blob in blobs:
+        await _push_blob(asker, blob)
+    await _push_manifest(asker, artifact, manifest)
 
 
 async def _push_manifest(asker: Asker, artifact: str, manifest: bytes) -> None:

@@ -11,7 +11,7 @@ Called by `asking` and `driver` for every answer that is no success. The table, 
     405, UNSUPPORTED           Invalid      it takes no images
     413                        Invalid      the layer is larger than it takes
     MANIFEST_BLOB_UNKNOWN      Unavailable  what was there is gone again: begin anew
-    DIGEST_INVALID             Broken       what arrived is not what was sent
+    DIGEST_INVALID             Broken       what arrived is not what was sent (if nothing is lost besides)
     400 and other codes        Invalid      in its own words
     429, 5xx                   Unavailable  later, after so many seconds
     anything else              Broken       no registry answers so
@@ -31,7 +31,12 @@ from penstock.errors import Broken, Invalid, PenstockError, Refused, Unavailable
 MOST_WORDS = 300
 #: Nobody is told to wait for longer, whatever a registry asks.
 LONGEST_WAIT = 3600.0
+LOST = frozenset({"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"})
 AGAIN = "try again in a while: it begins anew, and what is there already is not sent again"
+
+
+class Unsettled(Unavailable):
+    """It may be otherwise in a moment: two push the same image, or a part was tidied away meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,8 @@ def failure(answer: Answer, where: str) -> PenstockError:
     if "quota" in said.lower() or status == 507:
         move = "remove images that nobody needs, or raise the quota"
         return Unavailable(f"the registry is full{said}", where=where, next_move=move)
+    if codes & LOST:
+        return Unsettled(f"the registry lost what it had{said}", where=where, next_move=AGAIN)
     if status == 429 or status >= 500 or "TOOMANYREQUESTS" in codes:
         return _later(answer, said, where)
     if status == 403 or "DENIED" in codes:
@@ -65,8 +72,6 @@ def failure(answer: Answer, where: str) -> PenstockError:
     if "DIGEST_INVALID" in codes:
         move = "see what stands between here and the registry: it changes what it carries"
         return Broken(f"the registry got other bytes than were sent{said}", where=where, next_move=move)
-    if codes & {"BLOB_UPLOAD_UNKNOWN", "BLOB_UPLOAD_INVALID", "MANIFEST_BLOB_UNKNOWN", "BLOB_UNKNOWN"}:
-        return Unavailable(f"the registry lost what it had{said}", where=where, next_move=AGAIN)
     return _wrong(answer, codes, said, where)
 
 
@@ -104,7 +109,8 @@ def _later(answer: Answer, said: str, where: str) -> Unavailable:
     wait = min(float(asked), LONGEST_WAIT) if asked.isascii() and asked.isdecimal() else 0.0
     move = f"try again after {wait:g} s" if wait else "try again in a while"
     what = "has too much to do" if answer.status == 429 else f"failed ({answer.status})"
-    return Unavailable(f"the registry {what}{said}", where=where, next_move=move)
+    word = Unsettled if answer.status == 500 else Unavailable
+    return word(f"the registry {what}{said}", where=where, next_move=move)
 
 
 def _said(answer: Answer) -> tuple[frozenset[str], str]:
