@@ -18,12 +18,13 @@ from penstock.adapters.istio import Istio
 from penstock.adapters.istio_metrics import IstioMetrics
 from penstock.adapters.kubernetes import Kubernetes
 from penstock.adapters.kubernetes import Settings as Placing
+from penstock.adapters.kubernetes.jobs import KubernetesJobs
 from penstock.bootstrap.commands import Wanted, _cluster
-from penstock.bootstrap.home import Home, Settings
+from penstock.bootstrap.home import IN_CLUSTER, Home, Settings
 from penstock.bootstrap.target import open_target
 from penstock.checks.preview import dark
 from penstock.checks.sending import Ask, Target
-from penstock.cluster import Cluster, Counts, Gateway, Registry
+from penstock.cluster import Cluster, Counts, Gateway, Registry, Steps
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Later, Workload
@@ -36,6 +37,7 @@ ARTIFACT = "sha256:" + "1" * 64
 FENCE = Fence("web/production", 3, "key")
 WORKLOAD = Workload("web", "production", "web-1", ARTIFACT, ("serve",), replicas=3, drain_seconds=0.1)
 SECONDS = 20.0
+STEPS = Steps(f"registry.test/steps@{ARTIFACT}", namespace="steps")
 
 
 @pytest.fixture
@@ -162,11 +164,15 @@ def platform(named: Cluster) -> Kubernetes:
     return Kubernetes.of(named, FakeImages(Path("/nowhere")), Layout(Path("/nowhere")))
 
 
+def jobs(named: Cluster) -> KubernetesJobs:
+    return KubernetesJobs.of(replace(named, steps=STEPS))
+
+
 #: All that is asked before a cluster is used.
-OPENED = (platform, GatewayApi.of, Istio.of)
+OPENED = (platform, GatewayApi.of, Istio.of, jobs)
 
 
-async def check(driver: Kubernetes | GatewayApi | Istio) -> None:
+async def check(driver: Kubernetes | GatewayApi | Istio | KubernetesJobs) -> None:
     try:
         await driver.check()
     finally:
@@ -202,6 +208,10 @@ async def test_a_right_that_is_missing_is_named(fake: FakeCluster, named: Cluste
         await check(platform(named))
     with pytest.raises(Refused, match=r"get on httproutes\.gateway\.networking\.k8s\.io"):
         await check(GatewayApi.of(named))
+    with pytest.raises(Refused, match=r"list on jobs\.batch in namespace steps"):
+        await check(jobs(named))
+    with pytest.raises(Invalid, match="has no steps"):
+        KubernetesJobs.of(named)
 
 
 async def test_a_gateway_or_listener_that_is_not_there_is_named(fake: FakeCluster, named: Cluster) -> None:
@@ -249,7 +259,23 @@ async def test_a_cluster_that_is_named_is_kept_and_opened(
     assert kinds == (Kubernetes, GatewayApi, IstioMetrics)
     assert dict(target.meters) == {}, "no agent could ask copies, or read their logs"
     assert target.tend is not None
+    assert target.sandbox is None
     await target.tend()
+    await target.close()
+
+
+async def test_a_cluster_with_steps_is_where_they_run(fake: FakeCluster, file: Path, short_tmp: Path) -> None:
+    use_gateway(fake)
+    file.write_text(
+        f'{file.read_text()}steps: {{image: "{STEPS.image}", namespace: steps, memory_mb: 512}}\n'
+    )
+    home = Home(short_tmp)
+    home.keep(Settings(cluster=await asyncio.to_thread(chosen, home, file), sandbox=IN_CLUSTER))
+    assert home.settings.cluster is not None
+    assert home.settings.cluster.steps == replace(STEPS, memory_mb=512)
+    assert home.settings.sandbox_here == "bubblewrap"
+    target = open_target(home)
+    assert isinstance(target.sandbox, KubernetesJobs)
     await target.close()
 
 

@@ -142,6 +142,23 @@ async def test_a_cancelled_step_leaves_nothing(world: World) -> None:
     assert world.left == []
 
 
+async def test_a_step_that_is_cancelled_while_it_is_made_leaves_nothing(world: World) -> None:
+    worker, asked = await world.worker(), asyncio.Event()
+    await world.run("true", worker)
+    running = asyncio.create_task(world.run("sleep 60", worker))
+
+    async def cancel(what: str, moment: str) -> None:
+        if (what, moment) == ("patch jobs", "after"):
+            asked.set()
+            running.cancel()
+
+    world.cluster.at_write(cancel)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert asked.is_set()
+    assert world.left == []
+
+
 async def test_a_step_is_ended_by_whoever_takes_its_delivery_over(world: World) -> None:
     """At no time there are two: the second begins once the first is gone."""
     lost, heir = await world.worker(), await world.worker()

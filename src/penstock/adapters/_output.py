@@ -27,6 +27,7 @@ class Output:
     """One step's output: to the end of *log*, its last words at hand. Unless closed, its end is lost."""
 
     def __init__(self, log: Path, secrets: Iterable[bytes], bounds: Bounds = KEPT) -> None:
+        self.log = log
         self._masker = Masker(secrets)
         self._file: _Rolling | None = None
         self._end = b""

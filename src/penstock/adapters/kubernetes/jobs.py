@@ -91,9 +91,8 @@ class KubernetesJobs:
             await self._mirror.ready()
             job = await self._began(step, log)
             try:
-                return await self._performed(
-                    Life(self._client, self._mirror, self._access, job), step, bundle, output
-                )
+                life = Life(self._client, self._mirror, self._access, job)
+                return await self._performed(life, step, bundle, output)
             finally:
                 await self._let_go(job)
 
@@ -109,11 +108,11 @@ class KubernetesJobs:
             async with asyncio.timeout(step.seconds):
                 await life.listen(output)
         except TimeoutError:
-            timed_out = True
+            timed_out = "terminated" not in run_of(life.pod() or {}, RUN)
         seconds = time.monotonic() - began
         end = run_of(life.pod() or {}, RUN).get("terminated") or {}
         if any(mount.writable for mount in step.mounts):
-            with _room() as back:
+            with _room(output.log) as back:
                 output.write((await life.fetch(step, back)).encode())
                 await asyncio.to_thread(unpack, step, back, bundle.sent)
         output.close()
@@ -132,14 +131,24 @@ class KubernetesJobs:
         wanted = steps.job(name, f"{log.parent.name}/{log.stem}", step, self._settings, namespace)
         for _ in range(TRIES):
             with contextlib.suppress(Moved):
-                made = await self._client.create(JOBS, wanted)
-                self._mirror.put(JOBS, made)
-                return made
+                return await self._made(wanted)
             older = await self._client.get(JOBS, name)
             if older is not None:
                 _check(older, steps.fence_of(wanted))
                 await self._end(older)
         raise Conflict("somebody else begins it again and again", where=f"jobs.batch {namespace}/{name}")
+
+    async def _made(self, wanted: Object) -> Object:
+        """The new Job. Whoever cancels while nobody knows whether there is one leaves none."""
+        making = asyncio.ensure_future(self._client.create(JOBS, wanted))
+        try:
+            made = await asyncio.shield(making)
+        except asyncio.CancelledError:
+            with contextlib.suppress(PenstockError):
+                await self._let_go(await making)
+            raise
+        self._mirror.put(JOBS, made)
+        return made
 
     async def _let_go(self, job: Object) -> None:
         """Nothing of it goes on; its outcome does not depend on who takes it away."""
@@ -171,9 +180,9 @@ class KubernetesJobs:
             )
 
 
-def _room(beside: Path | None = None) -> IO[bytes]:
-    """A file without a name: on the disk of *beside*, where that is known."""
-    return tempfile.TemporaryFile(dir=beside.parent if beside else None)
+def _room(log: Path) -> IO[bytes]:
+    """A file without a name, on the disk of the logs."""
+    return tempfile.TemporaryFile(dir=log.parent)
 
 
 def _check(older: Object, fence: int) -> None:

@@ -80,14 +80,18 @@ class Life:
         reading = asyncio.ensure_future(self._read(pod["metadata"]["name"], output, ended))
         try:
             await asyncio.wait([ended, reading], return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                await reading  # it goes on until the end: this raises why not
             await ended
             await asyncio.wait([reading], timeout=LOG_SECONDS)
+            if reading.done():
+                reading.result()
+            else:
+                output.write(b"(the end of its output could not be read)\n")
         finally:
             for task in (ended, reading):
                 task.cancel()
             await asyncio.wait([ended, reading])
-        if not reading.cancelled() and (error := reading.exception()):
-            raise error
 
     async def _read(self, pod: str, output: Output, ended: asyncio.Future[None]) -> None:
         taken = 0
