@@ -163,13 +163,15 @@ class Finite(Pod):
 
     # --- what it tells -------------------------------------------------------------------------------
 
-    async def follow(self, container: str) -> AsyncIterator[bytes]:
-        """All that a container writes, until it has ended."""
-        log = self._folder / f"{container}.log"
+    def follow(self, container: str) -> AsyncIterator[bytes]:
+        """All that a container writes, until it has ended. `Problem` if it has not begun."""
         if container not in self._states or "waiting" in self._states[container]:
             said = f'container "{container}" in pod "{self.name}" is waiting to start: PodInitializing'
             raise Problem(400, said)
-        with log.open("rb") as file:
+        return self._written(container)
+
+    async def _written(self, container: str) -> AsyncIterator[bytes]:
+        with (self._folder / f"{container}.log").open("rb") as file:
             while True:
                 last = "terminated" in self._states[container]
                 while data := file.read(LOG_PIECE):
