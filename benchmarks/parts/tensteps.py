@@ -14,7 +14,7 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from penstock.ports import Outcome, Store, Task
 STEPS = 10
 ENVIRONMENT = "bench"
 TRUE = ("/bin/true",)
+NOTHING: Mapping[str, object] = {}
 #: Name, action, when, else: the first gate has no evidence yet.
 POLICIES = (
     ("bench-author", "deploy", "change.author != ''", "'nobody made it'"),
@@ -138,7 +139,13 @@ class World:
             statements = [statement_of(spoken(one, now + n / 1000)) for n, one in enumerate(said)]
             await self.ledger.append(tx, [attest(self.keys.operator, one) for one in statements])
 
-    def worker(self, enclosing: Enclosing = bare, argv: tuple[str, ...] = TRUE) -> Worker:
+    def worker(
+        self,
+        enclosing: Enclosing = bare,
+        argv: tuple[str, ...] = TRUE,
+        more: Mapping[str, object] = NOTHING,
+    ) -> Worker:
+        """*more* are powers that other verbs ask for."""
         powers: dict[str, object] = {
             "store": self.store,
             "ledger": self.ledger,
@@ -147,6 +154,7 @@ class World:
             "artifacts": None,
             "enclosing": enclosing,
             "argv": argv,
+            **more,
         }
         self.engines.append(Telling(self.home, self.keys.worker.keyid[:8], powers))
         return Worker(self.store, self.journal, self.ledger, self.engines[-1], self.keys.worker)

@@ -7,7 +7,7 @@ checks it. Values, nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,24 @@ class Steps:
 
 
 @dataclass(frozen=True)
+class Place:
+    """What one environment has of its own; the rest is as the file says for all."""
+
+    kubeconfig: str = ""
+    context: str = ""
+    namespace: str = ""
+    gateway: Gateway | None = None
+    reach: str = ""
+    neighbour: str = ""
+    metrics: Counts | None = None
+
+
+@dataclass(frozen=True)
 class Cluster:
     """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are
     images with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts
-    are run as they are. Without *steps*, builds and checks run beside the worker."""
+    are run as they are. *environments* have places of their own; every other environment is here, and so are
+    *steps*: without them, builds and checks run beside the worker."""
 
     images: Registry
     gateway: Gateway
@@ -70,9 +84,27 @@ class Cluster:
     reach: str = ""
     neighbour: str = ""
     steps: Steps | None = None
+    environments: Mapping[str, Place] = field(default_factory=dict)
+
+    def of(self, environment: str) -> Cluster:
+        """Where an environment's releases are. A context is one of its own kubeconfig, and not inherited by
+        another file."""
+        place = self.environments.get(environment, Place())
+        return replace(
+            self,
+            kubeconfig=place.kubeconfig or self.kubeconfig,
+            context=place.context or ("" if place.kubeconfig else self.context),
+            namespace=place.namespace or self.namespace,
+            gateway=place.gateway or self.gateway,
+            reach=place.reach or self.reach,
+            neighbour=place.neighbour or self.neighbour,
+            metrics=place.metrics or self.metrics,
+            environments={},
+        )
 
     @property
     def name(self) -> str:
         """For people: where releases are."""
         named = f"context {self.context}" if self.context else self.kubeconfig or "as the environment says"
-        return f"namespace {self.namespace}, {named}" if self.namespace else named
+        usual = f"namespace {self.namespace}, {named}" if self.namespace else named
+        return "; ".join((usual, *(f"{name}: {self.of(name).name}" for name in sorted(self.environments))))

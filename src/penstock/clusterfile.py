@@ -14,8 +14,9 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from penstock.cluster import Cluster, Steps
+from penstock.cluster import Cluster, Counts, Gateway, Place, Steps
 from penstock.config import MAX_BYTES, line_of, parse
+from penstock.core.environmentconfig import NAME
 from penstock.errors import Invalid
 
 REFERENCE = "the documented reference: penstock doctor --reference cluster"
@@ -46,27 +47,81 @@ def load_cluster(path: Path) -> Cluster:
 
 def _checked(given: Cluster) -> Cluster:
     """The same; `Invalid` for what can be none."""
-    for where, url in (("images.push", given.images.push), ("metrics.prometheus", given.metrics.prometheus)):
-        _check_url(where, url)
-    if given.reach:
-        _check_url("reach", given.reach)
+    _check_url("images.push", given.images.push)
     if "://" in given.images.pull:
         raise Invalid("a prefix as a node takes it has no scheme", where="images.pull")
-    if given.context and not given.kubeconfig:
-        raise Invalid("a context of which file?", where="context", next_move="name it: kubeconfig: FILE")
-    named = {"namespace": given.namespace, "gateway.namespace": given.gateway.namespace}
-    named |= {"gateway.name": given.gateway.name or "?"}
-    for where, name in named.items():
-        if name and not LABEL.fullmatch(name):
-            raise Invalid(f"{name!r} is not a name (lower-case letters, digits, dashes)", where=where)
     for abi, image in given.bases.items():
         _check_base(abi, image)
     if given.steps:
         _check_steps(given.steps)
-    _check_pattern("gateway.host", given.gateway.host, port=False)
-    if given.neighbour:
-        _check_pattern("neighbour", given.neighbour, port=True)
+    _check_place(given, given)
+    for name, place in given.environments.items():
+        if not NAME.fullmatch(name):
+            what = f"{name!r} is not a name (lower-case letters, digits, dashes)"
+            raise Invalid(what, where=f"environments.{name}")
+        try:
+            _check_place(place, given)
+        except Invalid as error:
+            where = f"environments.{name}.{error.where}"
+            raise Invalid(error.what, where=where, next_move=error.next_move) from error
+        _check_reached(name, given)
+    _check_apart(given)
     return given
+
+
+def _check_place(place: Cluster | Place, whole: Cluster) -> None:
+    """What a file says of a place, for all environments or for one."""
+    if place.reach:
+        _check_url("reach", place.reach)
+    if place.metrics:
+        _check_url("metrics.prometheus", place.metrics.prometheus)
+    if place.context and not (place.kubeconfig or whole.kubeconfig):
+        raise Invalid("a context of which file?", where="context", next_move="name it: kubeconfig: FILE")
+    named = {"namespace": place.namespace}
+    if place.gateway:
+        named |= {"gateway.namespace": place.gateway.namespace, "gateway.name": place.gateway.name or "?"}
+        _check_pattern("gateway.host", place.gateway.host, port=False)
+    for where, name in named.items():
+        if name and not LABEL.fullmatch(name):
+            raise Invalid(f"{name!r} is not a name (lower-case letters, digits, dashes)", where=where)
+    if place.neighbour:
+        _check_pattern("neighbour", place.neighbour, port=True)
+
+
+def _entrance(cluster: Cluster) -> tuple[str, str, str, str]:
+    """Which gateway of which cluster its users come through, as far as a file can tell."""
+    gateway = cluster.gateway
+    return cluster.kubeconfig, cluster.context, gateway.namespace or cluster.namespace, gateway.name
+
+
+def _check_reached(name: str, given: Cluster) -> None:
+    """Tests that reach another gateway than users do would be tests of another release."""
+    place = given.environments[name]
+    if given.reach and not place.reach and _entrance(given.of(name)) != _entrance(given):
+        raise Invalid(
+            "it has another gateway, and reach is that of the file's",
+            where=f"environments.{name}",
+            next_move="reach: the URL at which Penstock finds the gateway of this environment",
+        )
+
+
+def _check_apart(given: Cluster) -> None:
+    """Two environments whose users come by one name to one gateway would be given one another's releases."""
+    there: dict[tuple[str, ...], str] = {}
+    for name in ("", *sorted(given.environments)):
+        cluster = given.of(name)
+        # All that are not named are at the file's own place, each with its name filled in.
+        host = cluster.gateway.host.replace("{environment}", name or "{environment}")
+        host = host.replace("{namespace}", cluster.namespace or "{namespace}")
+        first = there.setdefault((*_entrance(cluster), cluster.gateway.section, host), name)
+        if first != name:
+            others = f"environment {first}" if first else "every environment that is not named"
+            gateway = cluster.gateway.name
+            raise Invalid(
+                f"its users come to {host} at the gateway {gateway}, and so do those of {others}",
+                where=f"environments.{name}",
+                next_move="put {environment} into gateway.host, or name a cluster or a gateway of its own",
+            )
 
 
 def _check_url(where: str, url: str) -> None:
@@ -127,13 +182,28 @@ def _completed(given: Cluster, folder: Path) -> Cluster:
     def whole(path: str) -> str:
         return str((folder / Path(path).expanduser()).absolute()) if path else ""
 
+    def counts(said: Counts) -> Counts:
+        return replace(said, token_file=whole(said.token_file))
+
+    def beside(said: Gateway) -> str:
+        return given.neighbour or f"{said.host}:80"
+
+    def placed(place: Place) -> Place:
+        return replace(
+            place,
+            kubeconfig=whole(place.kubeconfig),
+            metrics=place.metrics and counts(place.metrics),
+            neighbour=place.neighbour or (beside(place.gateway) if place.gateway else ""),
+        )
+
     images = given.images
     push = urlsplit(images.push)
     pull = images.pull or f"{push.netloc}{push.path}".rstrip("/")
     return replace(
         given,
         images=replace(images, pull=pull, auth=whole(images.auth)),
-        metrics=replace(given.metrics, token_file=whole(given.metrics.token_file)),
+        metrics=counts(given.metrics),
         kubeconfig=whole(given.kubeconfig),
-        neighbour=given.neighbour or f"{given.gateway.host}:80",
+        neighbour=beside(given.gateway),
+        environments={name: placed(place) for name, place in given.environments.items()},
     )

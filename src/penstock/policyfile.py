@@ -51,6 +51,7 @@ class PolicyConfig:
     expires_after: float = 86400.0
     waits: float = 0.0
     fresh: Mapping[str, float] = field(default_factory=dict)
+    soak: Mapping[str, float] = field(default_factory=dict)
 
 
 def parse_policy(source: bytes, name: str) -> PolicyDocument:
@@ -93,6 +94,7 @@ def _parsed(source: bytes, name: str) -> PolicyDocument:
         module=given.module or "",
         waits=given.waits,
         fresh=given.fresh,
+        soak=given.soak,
     )
 
 
@@ -114,5 +116,11 @@ def _check_times(given: PolicyConfig, name: str) -> None:
     if given.expires_after < SHORTEST_SIGN_OFF or any(limit <= 0 for limit in given.fresh.values()):
         least = f"at least {SHORTEST_SIGN_OFF:.0f} seconds, and the limits of fresh above zero"
         raise Invalid(f"expires_after must be {least}", where=name)
+    for environment, seconds in given.soak.items():
+        if environment in given.environments or not NAME.fullmatch(environment):
+            what = f"soak: {environment!r} is not another environment than those it guards"
+            raise Invalid(what, where=name)
+        if not 0 <= seconds <= LONGEST_WAIT:
+            raise Invalid(f"soak must be from 0 to {LONGEST_WAIT:.0f} seconds", where=name)
     if any(rule.patient for rule in given.rules or ()) and not given.waits:
         raise Invalid("a patient rule needs a policy that waits (seconds)", where=name)

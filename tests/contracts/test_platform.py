@@ -1,5 +1,5 @@
-"""The platform contract on the fake, on processes with and without a sandbox, and behind a node agent, and in
-a Kubernetes cluster."""
+"""The platform contract on the fake, by environment too, on processes with and without a sandbox, behind a
+node agent, and in a Kubernetes cluster."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.adapters.processes import Processes
 from penstock.adapters.unsandboxed import Unsandboxed
+from penstock.bootstrap.environments import Drivers, Platforms
 from penstock.node.client import NodePlatform
 from penstock.ports import Sandbox
 from penstock.testing.kubernetes import Behaviour, FakeCluster
@@ -53,6 +54,18 @@ class TestFake(PlatformContract, LocalContract):
             return platform.ask(address, path)
 
         return Subject(platform, "sha256:" + "0" * 64, platform.tend, ask_fake)
+
+
+class TestByEnvironment(PlatformContract):
+    @pytest.fixture
+    def subject(self) -> Subject:
+        platform = FakePlatform()
+        platforms = Platforms(Drivers(platform, {"staging": FakePlatform()}))
+
+        async def ask_fake(address: str, path: str) -> str:
+            return platform.ask(address, path)
+
+        return Subject(platforms, "sha256:" + "0" * 64, platform.tend, ask_fake)
 
 
 class BoundsFiles:

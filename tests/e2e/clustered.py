@@ -3,18 +3,25 @@ registry that its nodes pull from, a Prometheus that scrapes the gateway, and us
 
 The cluster and its proxy are fakes that speak real HTTP, in a thread of their own; pods are processes, and
 registry and Prometheus are the real ones. Penstock may do what ``deploy/kubernetes`` lists, and no more.
+
+``PYTHONPATH=tests python -m tests.e2e.clustered FOLDER`` has it stand until it is interrupted, for whoever
+wants to try (docs/guides/kubernetes.md).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
+import sys
 import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
+
+import pytest
 
 from fakes.cluster import rules
 from fakes.image import ABI, put_base
@@ -45,10 +52,12 @@ STEPS = f'steps: {{image: "{IMAGE}"}}\n'
 
 
 class Town:
-    """Everything around one installation. *file* is what ``penstock up --cluster`` is given."""
+    """Everything around one installation. *file* is what ``penstock up --cluster`` is given. The environment
+    named *elsewhere* has a cluster of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, elsewhere: str = "") -> None:
         self.folder = folder
+        self._elsewhere = elsewhere
         self.file = folder / "cluster.yaml"
         self.runs_steps = True
         self._loop = asyncio.new_event_loop()
@@ -70,19 +79,33 @@ class Town:
 
     async def _open(self) -> None:
         entered = self._stack.enter_async_context
-        self.cluster = await entered(FakeCluster(speed=3.0))
-        self.proxy = await entered(Proxy(use_gateway(self.cluster).plane))
-        listen_at(self.cluster, self.proxy.port)
-        files = ("rbac.yaml", "rbac-gateway-api.yaml", "rbac-steps.yaml")
-        self.cluster.allow([rule for file in files for rule in rules(file)])
         registry = await entered(docker_registry(self.folder))
         library = Registry(self.folder / "bases", f"{registry}/library")
         self.base = await library.publish("python", put_base(self.folder / "bases"))
-        self.cluster.kubelet.pull = Puller()
-        prometheus = await entered(real_prometheus(self.folder, [gateway_job(self.proxy.metrics_port)]))
-        self.cluster.kubeconfig(self.folder)
+        self.cluster, self.proxy = await self._cluster(self.folder)
+        ports, more = [self.proxy.metrics_port], ""
+        if self._elsewhere:
+            folder = self.folder / self._elsewhere
+            folder.mkdir()
+            self.other, self.other_proxy = await self._cluster(folder)
+            ports.append(self.other_proxy.metrics_port)
+            own = f"kubeconfig: {folder.name}/kubeconfig, reach: {self.other_proxy.url}"
+            more = f"environments: {{{self._elsewhere}: {{{own}}}}}\n"
+        prometheus = await entered(real_prometheus(self.folder, [gateway_job(*ports)]))
         around = {"registry": registry, "gateway": self.proxy.url, "prometheus": prometheus}
-        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base) + self._run_steps())
+        self.file.write_text(CLUSTER.format(**around, abi=ABI, base=self.base) + more + self._run_steps())
+
+    async def _cluster(self, folder: Path) -> tuple[FakeCluster, Proxy]:
+        """One with a gateway; its kubeconfig is in *folder*."""
+        entered = self._stack.enter_async_context
+        cluster = await entered(FakeCluster(speed=3.0))
+        proxy = await entered(Proxy(use_gateway(cluster).plane))
+        listen_at(cluster, proxy.port)
+        granted = ("rbac.yaml", "rbac-gateway-api.yaml", "rbac-steps.yaml")
+        cluster.allow([rule for file in granted for rule in rules(file)])
+        cluster.kubelet.pull = Puller()
+        cluster.kubeconfig(folder)
+        return cluster, proxy
 
     def _run_steps(self) -> str:
         """What the cluster's file says of steps: nothing where containers cannot be enclosed."""
@@ -130,10 +153,33 @@ async def _once(target: Target, path: str, met: Counter[str]) -> None:
 
 
 @contextmanager
-def town(folder: Path) -> Iterator[Town]:
-    made = Town(folder)
+def town(folder: Path, elsewhere: str = "") -> Iterator[Town]:
+    made = Town(folder, elsewhere)
     try:
         made.open()
         yield made
     finally:
         made.close()
+
+
+def main(folder: Path) -> int:
+    """Have a town stand in *folder* until SIGINT or SIGTERM."""
+    signals = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # before there is a second thread: it would get them
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with town(folder.absolute()) as stands:
+            sys.stdout.write(
+                f"penstock up --cluster {stands.file}\n"
+                f"curl -H 'Host: SERVICE.example.org' {stands.proxy.url}/\n"
+            )
+            sys.stdout.flush()
+            signal.sigwait(signals)
+    except pytest.skip.Exception as absent:
+        sys.stderr.write(f"{absent}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

@@ -4,6 +4,10 @@ same story, and nobody notices a switch."""
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -141,3 +145,27 @@ def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
         assert m.penstock("ledger", "verify").returncode == 0
         assert set(met) == {"200", "500"}, met
         assert m.address() == f"http://shop.example.org:{around.proxy.port}"
+
+
+def test_whoever_has_no_cluster_can_have_one_to_try(short_tmp: Path) -> None:
+    """As docs/guides/kubernetes.md has it; it goes when it is interrupted."""
+    command = [sys.executable, "-m", "tests.e2e.clustered", str(short_tmp / "town")]
+    root = Path(__file__).parents[2]
+    env = {**os.environ, "PYTHONPATH": str(root / "tests")}
+    with (
+        subprocess.Popen(command, cwd=root, env=env, stdout=subprocess.PIPE, text=True) as stands,
+        machine(short_tmp) as m,
+    ):
+        assert stands.stdout is not None
+        try:
+            told = stands.stdout.readline().split()
+            if not told:
+                pytest.skip("no registry or no Prometheus here")
+            assert told[:3] == ["penstock", "up", "--cluster"]
+            options = [] if m.sandboxed() else ["--unsandboxed-workloads"]
+            m.penstock(*told[1:], "--port", str(free_port()), *options)
+            found = json.loads(m.penstock("doctor", "-o", "json").stdout)
+            assert [one["good"] for one in found if one["what"] == "cluster"] == [True]
+        finally:
+            stands.send_signal(signal.SIGINT)
+        assert stands.wait(60) == 0

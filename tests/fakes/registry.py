@@ -112,6 +112,8 @@ class FakeRegistry:
         if self.token and question.headers.get("authorization") != f"Bearer {self.token}":
             offer = f'Bearer realm="{self.url}/token",service="fake",scope="repository:x:pull"'
             return problem(401, "UNAUTHORIZED", **{"www-authenticate": offer})
+        if question.path == "/v2/":
+            return Answer(b"{}")
         _, kind, name = question.path.rsplit("/", 2)
         match question.method, kind:
             case "POST", "uploads":

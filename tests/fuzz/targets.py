@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fakes.istio import body, told
 from fuzz import proof
+from fuzz.logins import challenge, docker_config, kubeconfig
 from fuzz.meters import counter_selector, exposed_counter, istio_answer, log_lines, prometheus_answer
 from fuzz.parsers import (
     admission_review,
@@ -114,6 +115,15 @@ REVIEW = b"""{"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "r
   "operation": "CREATE", "kind": {"group": "apps", "version": "v1", "kind": "Deployment"},
   "object": {"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "a@sha256:00"}]}}}}}}"""
 
+KUBECONFIG = b"""current-context: a
+contexts: [{name: a, context: {cluster: c, user: u, namespace: shop}}]
+clusters: [{name: c, cluster: {server: "http://127.0.0.1:8001"}}]
+users: [{name: u, user: {token: t}}]
+"""
+CHALLENGE = b'Bearer realm="https://tokens.test/",service="registry.test", Basic realm="r"\nBasic realm=x'
+DOCKER = b"""{"auths": {"https://registry.test/v1/": {"auth": "YTpi"},
+  "registry.test/shop": {"username": "a", "password": "b"}}}"""
+
 TARGETS: tuple[Target, ...] = (
     Target("envelope", lambda data: open_envelope(data).statement(), tuple(e.raw for e in proof.ENVELOPES)),
     Target("statement", statement, tuple(e.payload for e in proof.ENVELOPES)),
@@ -157,6 +167,9 @@ TARGETS: tuple[Target, ...] = (
     Target("prometheus-answer", prometheus_answer, (ANSWER,)),
     Target("istio-answer", istio_answer, (ISTIO_ANSWER,)),
     Target("admission-review", admission_review, (REVIEW,)),
+    Target("kubeconfig", kubeconfig, (KUBECONFIG,)),
+    Target("challenge", challenge, (CHALLENGE,)),
+    Target("docker-config", docker_config, (DOCKER,)),
     Target("policy-tests", policy_tests, (b"cases: [{name: a, expect: PASS}]",)),
 )
 BY_NAME = {target.name: target for target in TARGETS}

@@ -22,6 +22,7 @@ from penstock.bootstrap.home import AdmissionSettings, Home, Settings
 from penstock.core.predicates import Predicate
 from penstock.server.app import create_admission_app
 from penstock.server.bounds import Bounds
+from penstock.server.connections import Listener
 
 SECONDS = 20.0
 HOST = "penstock-admission.penstock.svc"
@@ -47,7 +48,7 @@ class Door:
 
     async def open(self) -> None:
         config = serve._config(Bounds(create_admission_app(self.control)))
-        listener = serve._tcp(self.port)
+        listener = serve._tcp(self.port, kind=Listener)
         self.port = listener.getsockname()[1]
         self.server = serve._Server(self.certificate.shown_by(config))
         self.serving = asyncio.create_task(self.server.serve(sockets=[listener]))

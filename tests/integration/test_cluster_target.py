@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.answers import Answer, FakePrometheus
 from fakes.images import FakeImages
+from fakes.registry import FakeRegistry, problem
 from penstock.adapters._kubernetes import Access
 from penstock.adapters.build import Layout
 from penstock.adapters.gateway_api import GatewayApi
@@ -18,13 +20,12 @@ from penstock.adapters.istio import Istio
 from penstock.adapters.istio_metrics import IstioMetrics
 from penstock.adapters.kubernetes import Kubernetes
 from penstock.adapters.kubernetes import Settings as Placing
-from penstock.adapters.kubernetes.jobs import KubernetesJobs
 from penstock.bootstrap.commands import Wanted, _cluster
-from penstock.bootstrap.home import IN_CLUSTER, Home, Settings
+from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.target import open_target
 from penstock.checks.preview import dark
 from penstock.checks.sending import Ask, Target
-from penstock.cluster import Cluster, Counts, Gateway, Registry, Steps
+from penstock.cluster import Cluster, Counts, Gateway, Registry
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Later, Workload
@@ -37,7 +38,6 @@ ARTIFACT = "sha256:" + "1" * 64
 FENCE = Fence("web/production", 3, "key")
 WORKLOAD = Workload("web", "production", "web-1", ARTIFACT, ("serve",), replicas=3, drain_seconds=0.1)
 SECONDS = 20.0
-STEPS = Steps(f"registry.test/steps@{ARTIFACT}", namespace="steps")
 
 
 @pytest.fixture
@@ -164,15 +164,11 @@ def platform(named: Cluster) -> Kubernetes:
     return Kubernetes.of(named, FakeImages(Path("/nowhere")), Layout(Path("/nowhere")))
 
 
-def jobs(named: Cluster) -> KubernetesJobs:
-    return KubernetesJobs.of(replace(named, steps=STEPS))
-
-
 #: All that is asked before a cluster is used.
-OPENED = (platform, GatewayApi.of, Istio.of, jobs)
+OPENED = (platform, GatewayApi.of, Istio.of)
 
 
-async def check(driver: Kubernetes | GatewayApi | Istio | KubernetesJobs) -> None:
+async def check(driver: Kubernetes | GatewayApi | Istio) -> None:
     try:
         await driver.check()
     finally:
@@ -208,10 +204,6 @@ async def test_a_right_that_is_missing_is_named(fake: FakeCluster, named: Cluste
         await check(platform(named))
     with pytest.raises(Refused, match=r"get on httproutes\.gateway\.networking\.k8s\.io"):
         await check(GatewayApi.of(named))
-    with pytest.raises(Refused, match=r"list on jobs\.batch in namespace steps"):
-        await check(jobs(named))
-    with pytest.raises(Invalid, match="has no steps"):
-        KubernetesJobs.of(named)
 
 
 async def test_a_gateway_or_listener_that_is_not_there_is_named(fake: FakeCluster, named: Cluster) -> None:
@@ -227,14 +219,30 @@ async def test_a_gateway_or_listener_that_is_not_there_is_named(fake: FakeCluste
 
 
 @pytest.fixture
-def file(fake: FakeCluster, tmp_path: Path) -> Path:
+async def registry() -> AsyncIterator[FakeRegistry]:
+    found = FakeRegistry()
+    await found.server.start()
+    yield found
+    await found.server.stop()
+
+
+@pytest.fixture
+async def prometheus() -> AsyncIterator[FakePrometheus]:
+    found = FakePrometheus()
+    await found.server.start()
+    yield found
+    await found.server.stop()
+
+
+@pytest.fixture
+def file(fake: FakeCluster, registry: FakeRegistry, prometheus: FakePrometheus, tmp_path: Path) -> Path:
     """What ``penstock up --cluster`` is given."""
     fake.kubeconfig(tmp_path)
-    text = """\
+    text = f"""\
 kubeconfig: kubeconfig
-images: {push: "http://127.0.0.1:1/shop"}
-gateway: {name: public, host: "{service}.example.org"}
-metrics: {prometheus: "http://127.0.0.1:1"}
+images: {{push: "{registry.url}/shop"}}
+gateway: {{name: public, host: "{{service}}.example.org"}}
+metrics: {{prometheus: "{prometheus.url}"}}
 """
     (tmp_path / "cluster.yaml").write_text(text)
     return tmp_path / "cluster.yaml"
@@ -258,25 +266,34 @@ async def test_a_cluster_that_is_named_is_kept_and_opened(
     kinds = (type(target.platform), type(target.router), type(target.metrics))
     assert kinds == (Kubernetes, GatewayApi, IstioMetrics)
     assert dict(target.meters) == {}, "no agent could ask copies, or read their logs"
-    assert target.tend is not None
     assert target.sandbox is None
-    await target.tend()
+    (tend,) = target.tend
+    await tend()
     await target.close()
 
 
-async def test_a_cluster_with_steps_is_where_they_run(fake: FakeCluster, file: Path, short_tmp: Path) -> None:
+async def test_environments_of_a_file_are_asked_and_opened_too(
+    fake: FakeCluster, file: Path, short_tmp: Path, tmp_path: Path
+) -> None:
     use_gateway(fake)
-    file.write_text(
-        f'{file.read_text()}steps: {{image: "{STEPS.image}", namespace: steps, memory_mb: 512}}\n'
-    )
-    home = Home(short_tmp)
-    home.keep(Settings(cluster=await asyncio.to_thread(chosen, home, file), sandbox=IN_CLUSTER))
-    assert home.settings.cluster is not None
-    assert home.settings.cluster.steps == replace(STEPS, memory_mb=512)
-    assert home.settings.sandbox_here == "bubblewrap"
-    target = open_target(home)
-    assert isinstance(target.sandbox, KubernetesJobs)
-    await target.close()
+    (tmp_path / "us").mkdir()
+    async with FakeCluster() as other:
+        other.kubeconfig(tmp_path / "us")
+        file.write_text(file.read_text() + "environments: {us: {kubeconfig: us/kubeconfig}}\n")
+        home = Home(short_tmp)
+        with pytest.raises(Invalid, match="environment us: this cluster does not know httproutes"):
+            await asyncio.to_thread(chosen, home, file)
+        use_gateway(other)
+        home.keep(Settings(cluster=await asyncio.to_thread(chosen, home, file)))
+        target = open_target(home)
+        assert await target.router.read("web", "us") == TrafficState("web", "us")
+        before = len(fake.asked)
+        await target.router.read("web", "us")
+        assert len(fake.asked) == before, "the other cluster was asked"
+        for tend in target.tend:
+            await tend()
+        assert "list deployments" in other.asked
+        await target.close()
 
 
 async def test_a_cluster_that_cannot_be_used_is_told_before_anything_starts(
@@ -291,6 +308,39 @@ async def test_a_cluster_that_cannot_be_used_is_told_before_anything_starts(
     file.write_text(file.read_text().replace("envoy", "istio"))
     await fake.disconnect()
     with pytest.raises(Unavailable, match="does not answer"):
+        await asyncio.to_thread(chosen, home, file)
+
+
+async def test_a_registry_or_prometheus_that_is_away_is_told_at_once_and_the_next_start_goes_on(
+    fake: FakeCluster, registry: FakeRegistry, prometheus: FakePrometheus, file: Path, short_tmp: Path
+) -> None:
+    use_gateway(fake)
+    home = Home(short_tmp)
+    kept = await asyncio.to_thread(chosen, home, file)
+    await prometheus.server.stop()
+    with pytest.raises(Unavailable, match="the Prometheus that is to count users cannot be used") as caught:
+        await asyncio.to_thread(chosen, home, file)
+    assert "metrics.prometheus in the file" in caught.value.next_move
+    await registry.server.stop()
+    with pytest.raises(Unavailable, match="the registry does not answer"):
+        await asyncio.to_thread(chosen, home, file)
+    home.keep(Settings(cluster=kept))
+    assert await asyncio.to_thread(chosen, home, file) == kept, "deliveries wait for them, not the start"
+
+
+async def test_what_answers_and_is_no_registry_or_no_prometheus_is_told(
+    fake: FakeCluster, registry: FakeRegistry, prometheus: FakePrometheus, file: Path, short_tmp: Path
+) -> None:
+    use_gateway(fake)
+    home = Home(short_tmp)
+    prometheus.server.answer = lambda _: Answer(b"<html>")
+    with pytest.raises(Unavailable, match="no JSON"):
+        await asyncio.to_thread(chosen, home, file)
+    registry.trouble = lambda _: Answer(status=404)
+    with pytest.raises(Invalid, match="or no registry"):
+        await asyncio.to_thread(chosen, home, file)
+    registry.trouble = lambda _: problem(401, "UNAUTHORIZED", **{"www-authenticate": 'Basic realm="x"'})
+    with pytest.raises(Refused, match="does not let us in"):
         await asyncio.to_thread(chosen, home, file)
 
 

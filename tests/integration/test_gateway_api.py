@@ -58,6 +58,13 @@ def impatient(world: ClusterWorld) -> GatewayApi:
     return GatewayApi(world.client, ATTACHED, seconds=0.2)
 
 
+async def asked(world: ClusterWorld, what: str, before: int) -> None:
+    """Return once this was asked, after so many other requests."""
+    async with asyncio.timeout(10):
+        while what not in world.cluster.asked[before:]:
+            await asyncio.sleep(0)
+
+
 def rules_of(world: ClusterWorld) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = world.cluster.api.get(ROUTES, "default", NAME)["spec"]["rules"]
     return found
@@ -266,8 +273,14 @@ async def test_the_listed_rights_are_enough_and_each_is_needed(both: Place) -> N
     with pytest.raises(Invalid):  # what was refused is deleted again
         await subject.router.apply(plan, fence=FENCE)
     both.gateways.away = True
-    with pytest.raises(Unavailable):  # what is not confirmed at once is watched
-        await impatient(world).apply(state.settling("web-1"), fence=FENCE)
+    before = len(world.cluster.asked)
+    change = asyncio.ensure_future(subject.apply(state.settling("web-1")))
+    await asked(world, "watch httproutes", before)  # what is not confirmed at once is watched
+    world.cluster.edit(SERVICES.full, "web-1", {"metadata": {"labels": {"seen": "later"}}})
+    world.cluster.compact()
+    await asked(world, "list httproutes", before)  # and listed where news was missed
+    both.gateways.away = False
+    assert (await change).weights == (Weight("web-1", 1000),)
     listed = {
         (verb, rule["apiGroups"][0], resource)
         for rule in RIGHTS

@@ -237,6 +237,14 @@ async def test_what_the_plan_can_show_is_said_when_it_begins() -> None:
     assert "a good release passes after about 40 s of 40; by the last step a rise to" in outcome.reason
 
 
+async def test_what_takes_longer_than_the_steps_is_no_part_of_them() -> None:
+    town = Town(rate=100, config=replace(PLAN, seconds_per_step=4.0, patience=60.0))
+    outcome = await town.measure()
+    said = outcome.reason.partition("a good release ")[2].partition(";")[0]
+    assert said == "passes after about 16 s"
+    assert "16 s; its steps take 8, and it stays at 50% until then; by the last step" in outcome.reason
+
+
 def test_a_canary_that_is_too_short_to_call_a_service_quiet_says_so() -> None:
     short = Canary((500,), seconds_per_step=6.0, look_every=2.0, patience=5.0)
     quiet, rule = Traffic(20.0, 1, 0), ServiceConfig().canary.rule(None)

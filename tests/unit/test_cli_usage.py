@@ -64,6 +64,14 @@ def test_every_command_is_in_the_help(capsys: pytest.CaptureFixture[str]) -> Non
     assert [name for name in COMMANDS if f"\n    {name} " not in out] == []
 
 
+def test_without_a_command_there_is_all_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([])
+    said = capsys.readouterr().err
+    assert [name for name in COMMANDS if f"\n    {name} " not in said] == []
+    assert "Begin with: penstock up" in said
+
+
 @pytest.mark.parametrize(("section", "words"), SECTIONS.items())
 def test_a_section_has_the_commands_that_it_is_found_by(section: Section, words: tuple[str, ...]) -> None:
     commands = argparse.ArgumentParser().add_subparsers()

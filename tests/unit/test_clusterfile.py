@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cluster import Cluster, Steps
+from penstock.cluster import Cluster, Place, Steps
 from penstock.clusterfile import load_cluster
 from penstock.errors import Invalid
 
@@ -32,6 +32,86 @@ def test_the_reference_is_valid_and_names_every_field(tmp_path: Path) -> None:
         for field in fields(value):  # type: ignore[arg-type]
             assert f"{field.name}:" in REFERENCE, f"{field.name} is not documented"
             assert getattr(value, field.name), f"{field.name} is not shown"
+
+
+def test_the_reference_shows_every_field_of_a_place(tmp_path: Path) -> None:
+    places = load(tmp_path, REFERENCE).environments.values()
+    for field in fields(Place):
+        assert any(getattr(place, field.name) for place in places), f"{field.name} is not shown"
+
+
+PLACES = """\
+kubeconfig: config
+context: here
+namespace: shop
+reach: http://10.0.0.5
+environments:
+  staging: {namespace: staging, reach: "http://10.0.0.6"}
+  us: {kubeconfig: us/config, reach: "http://10.1.0.5", metrics: {prometheus: "http://us:9090"}}
+  dev: {context: dev, gateway: {name: dev, host: "{service}.dev.example.org"}, reach: "http://10.2.0.5"}
+"""
+
+
+def test_an_environment_has_what_it_names_and_otherwise_what_the_file_says(tmp_path: Path) -> None:
+    cluster = load(tmp_path, LEAST + PLACES)
+    staging, us, dev = (cluster.of(name) for name in ("staging", "us", "dev"))
+    assert (staging.namespace, staging.reach) == ("staging", "http://10.0.0.6")
+    assert (staging.kubeconfig, staging.context) == (cluster.kubeconfig, "here")
+    assert staging.gateway == us.gateway == cluster.gateway
+    assert (us.kubeconfig, us.namespace) == (str(tmp_path / "us/config"), "shop")
+    assert us.context == "", "a context of another file means nothing there"
+    assert us.metrics.prometheus == "http://us:9090"
+    assert (dev.kubeconfig, dev.context, dev.metrics) == (cluster.kubeconfig, "dev", cluster.metrics)
+    assert (us.neighbour, dev.neighbour) == (cluster.neighbour, "{service}.dev.example.org:80")
+    other = cluster.of("production")
+    assert (other.kubeconfig, other.namespace, other.reach) == (
+        cluster.kubeconfig,
+        "shop",
+        "http://10.0.0.5",
+    )
+    assert "us: namespace shop, " in cluster.name
+
+
+def test_environments_that_are_told_apart_may_share_what_they_like(tmp_path: Path) -> None:
+    """By the environment in the name; by another cluster; by a gateway that each namespace has."""
+    assert load(tmp_path, LEAST + "environments: {eu: {}, us: {namespace: us}}").of("us").namespace == "us"
+    same = LEAST.replace('host: "{service}.{environment}.', 'namespace: ingress, host: "{service}.')
+    load(tmp_path, same + "environments: {us: {kubeconfig: us/config}}")
+    load(tmp_path, same.replace("namespace: ingress, ", "") + "environments: {us: {namespace: us}}")
+
+
+#: As above, with the environments that are said: where that is wrong, and what.
+NOT_APART = (
+    ("staging: {namespace: staging}", 5, "and so do those of every environment that is not named"),
+    (
+        "a: {kubeconfig: k}\n  b:\n    kubeconfig: k",
+        6,
+        "come to {service}.example.org at the gateway public, and so do those of environment a",
+    ),
+    ("staging: {context: staging}", 5, "a context of which file?"),
+    ("Staging: {kubeconfig: k}", 5, "'Staging' is not a name"),
+    ("us: {reach: 10.0.0.5}", 5, "environments.us.reach: '10.0.0.5' is no http"),
+    ("us:\n    gateway: {name: public, host: shop}", 6, "every service would have the same one"),
+    ("us: {kubeconfig: k, router: istio}", 5, "router"),
+)
+
+
+@pytest.mark.parametrize(("said", "at", "says"), NOT_APART)
+def test_what_is_wrong_with_an_environment_is_told(tmp_path: Path, said: str, at: int, says: str) -> None:
+    same = LEAST.replace('host: "{service}.{environment}.', 'namespace: ingress, host: "{service}.')
+    with pytest.raises(Invalid) as caught:
+        load(tmp_path, f"{same}environments:\n  {said}\n")
+    assert says in caught.value.what
+    assert caught.value.where == f"cluster.yaml:{at}"
+    assert caught.value.next_move
+
+
+def test_a_gateway_elsewhere_is_not_reached_at_the_address_of_the_first(tmp_path: Path) -> None:
+    """Tests of a dark release would be answered by whatever is live behind the other one."""
+    with pytest.raises(Invalid, match="it has another gateway, and reach is that of the file's") as caught:
+        load(tmp_path, LEAST + "reach: http://10.0.0.5\nenvironments:\n  us: {kubeconfig: us/config}")
+    assert caught.value.where == "cluster.yaml:6"
+    assert caught.value.next_move.startswith("reach: ")
 
 
 def test_what_is_left_out_follows_from_the_rest(tmp_path: Path) -> None:

@@ -223,6 +223,9 @@ def test_every_state_is_good_bad_or_on_its_way() -> None:
 
 # --- gates that wait, and answers that lapse ----------------------------------------------------------------
 
+#: Time alone may bring another answer.
+DUE = (WAITS[0], replace(WAITS[1], due=9.0))
+
 
 @pytest.mark.parametrize(
     ("facts", "now", "following"),
@@ -238,6 +241,8 @@ def test_every_state_is_good_bad_or_on_its_way() -> None:
         # It waits: until there is news, until it is time to look again, and never past its deadline.
         (at_the_gate(WAITS), 2.0, Wait(17.0)),
         (at_the_gate(WAITS), 45.0, Wait(50.0)),
+        (at_the_gate(DUE), 2.0, Wait(9.0)),
+        (at_the_gate(DUE), 9.0, AGAIN),
         (at_the_gate(WAITS, lapsed=True), 2.0, AGAIN),
         (at_the_gate(WAITS), 50.0, AGAIN),
         (at_the_gate(WAITS, PASSED), 60.0, Intent("deploy", "deploy")),

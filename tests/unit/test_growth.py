@@ -11,6 +11,7 @@ from penstock.errors import Invalid
 from penstock.policyfile import parse_policy
 
 TEN = "xxxxxxxxxx"
+LIST = f"[{'1, ' * 99}1]"
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,10 @@ TEN = "xxxxxxxxxx"
         ("strings.quote(strings.quote(x))", 2),
         ("[x].map(a, a + a).map(a, a + a).map(a, a + a)", 3),
         ("{'a': x.join('')}.a.replace('x', 'y')", 2),
-        ("x.all(a, a.replace('a', 'b').size() > 0)", 1),
+        ("x.all(a, a.replace('a', 'b').size() > 0)", 2),
+        ("x.exists(a, y.filter(b, a == b).all(c, c > 0))", 0),
+        ("x.exists_one(a, y.exists(b, b.matches('c')))", 3),
+        ("x.filter(a, a.startsWith('b')).join(', ')", 1),
     ],
 )
 def test_what_multiplies_is_counted(text: str, expected: int) -> None:
@@ -52,6 +56,9 @@ BOMBS = [
     f"['{TEN}'].map(a, a.replace('x', a))" + ".map(a, a.replace('x', a))" * 5 + ".size() > 0",
     "'%s%s%s%s'.format([" * 8 + "'x'" + "])" * 8 + " != ''" + " " * 300,
     f"'{'x' * 1200}'.replace('x', '{'y' * 1200}').replace('y', '{'z' * 1200}') != ''",
+    # Two loops over a short list: no step is large, and none is given back before the end.
+    f"{LIST}.all(a, {LIST}.all(b, '{'x' * 1500}'.replace('x', '{'y' * 1500}') != ''))",
+    f"{LIST}.exists(a, {LIST}.exists(b, 'x'.matches('{'(a{9}){9}' * 20}')))",
 ]
 
 

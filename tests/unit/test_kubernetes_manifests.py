@@ -20,6 +20,7 @@ from penstock.core.fence import Fence
 from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Mount, Step, Workload
 from penstock.errors import Invalid
 from penstock.ports import Image
+from penstock.testing.kubernetes.expansion import expanded
 from penstock.testing.kubernetes.shapes import BUILT_IN, complaints
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -156,7 +157,7 @@ def test_the_script_of_a_step_is_that_step() -> None:
     assert "UV_X" not in text
     assert "export UV_X=1" in steps.script(replace(STEP, network=True), {"UV_X": "1"})
     with pytest.raises(Invalid, match="not the name of a variable"):
-        steps.script(replace(STEP, env={"A=B; rm": "x"}), {})
+        steps.script(replace(STEP, env={"A; rm": "x"}), {})
 
 
 def test_a_secret_is_in_the_secret_alone() -> None:
@@ -170,6 +171,33 @@ def test_what_the_platform_says_wins_over_what_was_given() -> None:
     names = [entry["name"] for entry in container["env"]]
     assert sorted(names) == ["COLOUR", "HOST", "PORT", "PRICE_LIST_URL"]
     assert {"name": "PORT", "value": "8080"} in container["env"]
+
+
+SHELL = "exec serve --pid=$$ --port=${PORT:-80} --host=$(hostname) --mark='$$$(HOST)' a$"
+
+
+def test_a_process_sees_its_command_and_variables_as_they_were_written() -> None:
+    """Kubernetes puts variables in where it reads ``$(NAME)``, and makes ``$$`` one ``$``."""
+    env = {"PRICE": "$$5", "WHERE": "$(HOST)"}
+    value = next(of(replace(FULL, command=("sh", "-c", SHELL)), replace(BASED, env=env)))
+    valid(value)
+    (container,) = pod_of(value)["containers"]
+    known = {"HOST": "10.0.0.1", "hostname": "wrong"}
+    assert [expanded(word, known) for word in container["command"]] == ["sh", "-c", SHELL]
+    written = {entry["name"]: entry["value"] for entry in container["env"] if entry["name"] in env}
+    assert {name: expanded(text, known) for name, text in written.items()} == env
+
+
+@pytest.mark.parametrize(
+    ("written", "seen"),
+    [
+        ("$(A) $(B)", "1 $(B)"),
+        ("$$(A) $$$(A) $$$$", "$(A) $1 $$"),
+        ("$A ${A} $( $(A $", "$A ${A} $( $(A $"),
+    ],
+)
+def test_the_fake_cluster_reads_dollars_as_kubernetes_documents_it(written: str, seen: str) -> None:
+    assert expanded(written, {"A": "1"}) == seen
 
 
 # --- on a base ----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
-"""Plans of what is there now, for actions that take their time.
+"""Traffic plans made from a fresh reading, for actions that wait.
 
-Shared by those that wait while a release drains: meanwhile the node may have changed the copies of others,
-and a plan of what was read before would bring back addresses where nobody answers any more.
+Shared by actions that wait while a release drains; not an action. Meanwhile the node may start or end copies
+of other releases, and a plan made from the old reading would send users to addresses that are gone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copies before users: a release gets a share of them only once enough of it is proven ready at the proxy.
 
-Shared by the actions that move users; not an action. Copies are only ever asked for here: who takes them away
-again is whoever looks after the platform, when what was asked for allows it.
+Shared by the actions that move users; not an action. This only ever asks for more copies. Whoever looks after
+the platform (on a machine the node's scaler) takes spare ones away.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Takes releases away that have no users any more, so that nobody who has something in flight is cut off.
+"""Removes releases that have no users any more, without cutting off requests that are still in flight.
 
-Shared by the actions that end a release; not an action. Whoever goes on after a crash does all of it again:
-the proxy forgets a release last, so that it tells what is still to be removed.
+Shared by the actions that end a release; not an action. After a crash all of it is done again. The proxy
+forgets a release last, so until then the proxy tells what is still to be removed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Puts a pair up: what is run of it, and the proof that it is ready.
+"""Places a release: makes its workload, and waits until it is proven ready.
 
-Shared by the actions that place copies; not an action. Nobody's traffic is moved here.
+Shared by the actions that place copies; not an action. No traffic is moved here.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Which process has a pid: what the local drivers write down, to know their processes again.
+"""When a process was born: written down beside its pid, so that a reused pid is not taken for our process.
 
-Shared by `processes` and `envoy`; not an adapter, and not for others. A time of day will not do: where the
-clock is set, psutil's time of creation moves with it, and everything that runs would be taken for a stranger.
+Shared by `processes` and `envoy`; not an adapter, and not for others. It is not a time of day: when somebody
+sets the clock, psutil's time of creation moves with it, and every running process would look like a stranger.
 """
 
 from __future__ import annotations

@@ -3,6 +3,9 @@
 Called by `cel` before it compiles: the library bounds the steps of an expression and not its memory, and a
 dozen chained ``replace`` calls make a terabyte of one letter. It counts how many calls multiply one another,
 where they are most; whatever is only added costs nothing. What it cannot read, the compiler refuses.
+
+A macro that goes through a list multiplies what grows inside it: nothing is given back until all of the
+expression is done. The same holds for ``matches``, whose pattern is compiled again each time.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 import re
 
 #: Their result can be as large as receiver and arguments multiplied.
-GROWING = ("replace", "join", "map", "format", "split", "quote")
+GROWING = ("replace", "join", "map", "format", "split", "quote", "matches")
+#: They do so once for each element of a list, and grow nothing themselves.
+REPEATING = ("all", "exists", "exists_one", "filter")
 #: An expression of n characters whose calls multiply d times over makes at most about n^(d+1) of them.
 MOST = 10**8
 
@@ -38,26 +43,29 @@ def grows_too_far(text: str) -> bool:
 
 def multiplied(text: str) -> int:
     """How many growing calls multiply one another, where they are most."""
-    # For each open bracket: the most inside it so far, the chain of calls before it, and what it adds itself.
-    outer: list[tuple[int, int, int]] = []
-    most = chain = own = 0
+    # For each open bracket: the most inside it so far, the chain of calls before it, and what is called.
+    outer: list[tuple[int, int, str]] = []
+    most = chain = 0
+    called = ""
     after_dot = False
     for token in TOKEN.finditer(text):
         match token.lastgroup:
             case "skip":
                 continue
             case "name":
-                chain, own = (chain if after_dot else 0), int(token[0] in GROWING)
+                chain, called = (chain if after_dot else 0), token[0]
             case "open":
-                outer.append((most, chain, own))
-                most = chain = own = 0
+                outer.append((most, chain, called))
+                most = chain = 0
+                called = ""
             case "close" if outer:
                 inside = max(most, chain)
-                most, before, own = outer.pop()
-                chain, own = before + inside + own, 0
+                most, before, called = outer.pop()
+                own = called in GROWING or (called in REPEATING and inside > 0)
+                chain, called = before + inside + own, ""
             case "dot":
-                own = 0
+                called = ""
             case _:
-                most, chain, own = max(most, chain), 0, 0
+                most, chain, called = max(most, chain), 0, ""
         after_dot = token.lastgroup == "dot"
-    return max(most, chain, *(max(held) for held in outer), 0)
+    return max(most, chain, *(max(held[:2]) for held in outer))

@@ -1,6 +1,6 @@
-"""Hands bytes to a program by an inherited descriptor: what must not stand in a list of processes.
+"""Hands bytes to a program through an inherited file descriptor, where a command line would show them to all.
 
-Shared by the sandboxes and by who starts workloads in them; not an adapter, and not for others.
+Shared by the sandboxes and by what starts workloads in them; not an adapter, and not for others.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A process that was started for its output, and its end. Not an adapter, and not for others.
 
-What `asyncio.subprocess` does, without its transport and by `posix_spawn`: where commands are short, that is
-most of what they take. Called by `_commands`.
+It does what `asyncio.subprocess` does, but by `posix_spawn` and without a transport, which saves most of what
+a short command costs. Called by `_commands`.
 """
 
 from __future__ import annotations

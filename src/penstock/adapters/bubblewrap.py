@@ -1,8 +1,8 @@
-"""Sandbox: bubblewrap. Namespaces of its own for everything; what is not mounted is not there.
+"""Sandbox: bubblewrap. It has its own namespaces for everything; what is not mounted is not there.
 
-Found as ``penstock.sandbox: bubblewrap``. Works as root and as anybody whose system allows user
-namespaces, which is found out by trying once (`detect`). What is seen inside: the system's programs, the
-Python that runs Penstock, and the step's own mounts. Never the data folder, homes or keys.
+Found as ``penstock.sandbox: bubblewrap``. Works for root, and for anybody whose system allows user
+namespaces; one trial run finds that out (`detect`). Inside are the system's programs, the Python that runs
+Penstock, and the step's own mounts. Never the data folder, homes or keys.
 """
 
 from __future__ import annotations

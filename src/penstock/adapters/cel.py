@@ -18,6 +18,7 @@ from cel_expr_python import cel
 from cel_expr_python.ext import ext_strings
 
 from penstock.adapters._growth import grows_too_far
+from penstock.adapters._patterns import wrong_with_patterns
 from penstock.core.facts import FACTS, Fact, FactType, fits
 from penstock.core.policy import PolicyDocument, RuleDocument, RuleVerdict
 from penstock.core.verdict import Cause, Verdict, failing, passing, unknown
@@ -38,7 +39,7 @@ TYPES = {
 class Cel:
     """Compiles policies. One environment serves all of them: the facts are the same."""
 
-    #: cel-cpp gives up after 10,000 iterations, about two milliseconds.
+    #: cel-cpp gives up after 10,000 iterations, about two milliseconds; what takes longer is not compiled.
     at_once = True
 
     def __init__(self) -> None:
@@ -70,8 +71,11 @@ class Cel:
         if len(text) > MAX_EXPRESSION:
             raise Invalid(f"longer than {MAX_EXPRESSION} characters", where=where)
         if grows_too_far(text):
-            move = "chain fewer calls of replace, join, map, split, format and quote"
+            move = "chain or repeat fewer calls of replace, join, map, split, format, quote and matches"
             raise Invalid("its texts could grow beyond any memory", where=f"{where}:1:1", next_move=move)
+        if wrong := wrong_with_patterns(text):
+            move = "write one text with fewer or smaller repetitions, or use contains and startsWith"
+            raise Invalid(wrong, where=f"{where}:1:1", next_move=move)
         try:
             expression = self._environment.compile(text)
         except (RuntimeError, TypeError) as error:  # TypeError: a text that is no Unicode

@@ -95,6 +95,18 @@ class IstioMetrics:
         what = "Istio's metrics do not tell users apart"
         raise Unavailable(what, where=self._server.name, next_move="experiments need the router envoy")
 
+    async def check(self) -> None:
+        """Raise what keeps everybody from being counted: a server that does not answer, or is none of
+        Prometheus's. Whether it scrapes the right proxies is seen once there are requests."""
+        try:
+            data_of(await self._server.ask("vector(1)"), self._server.name)
+        except Unavailable as error:
+            raise Unavailable(
+                f"the Prometheus that is to count users cannot be used: {error.what}",
+                where=error.where,
+                next_move=error.next_move or f"{SET_BY.url} in the file given to --cluster",
+            ) from error
+
     async def close(self) -> None:
         """Let go of connections."""
         await self._server.close()

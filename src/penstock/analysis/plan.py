@@ -109,7 +109,11 @@ class Foreseen:
             when = duration(self.needs).removesuffix(" at the present rate")
             late = f"a good release needs about {when}, and this canary ends after {self.deadline:.0f} s"
             return f"{rate}: {late}: {self._instead}{told}"
-        return f"{rate}: a good release passes after about {self.needs:.0f} s of {self.planned:.0f}{told}"
+        when = f"{self.needs:.0f} s of {self.planned:.0f}"
+        if self.needs > self.planned:
+            last = f"it stays at {self.steps[-1].share / 10:g}% until then"
+            when = f"{self.needs:.0f} s; its steps take {self.planned:.0f}, and {last}"
+        return f"{rate}: a good release passes after about {when}{told}"
 
     @property
     def _instead(self) -> str:

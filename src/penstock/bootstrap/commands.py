@@ -28,7 +28,7 @@ from penstock.bootstrap.boundaries import around
 from penstock.bootstrap.home import IN_CLUSTER, AdmissionSettings, Home, PrometheusSettings, Settings
 from penstock.bootstrap.loop import log_to_stderr
 from penstock.bootstrap.plugins import find, open_issuer, open_prometheus, open_sandbox
-from penstock.bootstrap.target import check_cluster
+from penstock.bootstrap.target import check_around, check_cluster
 from penstock.cluster import Cluster
 from penstock.clusterfile import load_cluster
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable, from_wire
@@ -36,6 +36,8 @@ from penstock.node.agent import Agent
 from penstock.node.client import NodeClient
 
 START_SECONDS = 30.0
+#: A process that was asked to end is ended after so long.
+STOP_SECONDS = 15.0
 MAX_WORKERS = 32
 
 
@@ -185,6 +187,9 @@ def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | Non
                 next_move="set PENSTOCK_HOME to another folder for the cluster",
             )
         asyncio.run(check_cluster(home, chosen))
+        # A start with the same file, or in a container, need not wait for them: only deliveries will.
+        if chosen != known and not wanted.foreground:
+            asyncio.run(check_around(home, chosen))
     if chosen is not None and wanted.ingress is not None:
         raise Invalid("users come through the cluster's gateway", where="--ingress-port")
     return chosen
@@ -231,6 +236,7 @@ def spawn(home: Home, command: str, *options: str) -> int:
             stderr=output,
             start_new_session=True,
         )
+    _pid(home, log.stem).write_text(str(process.pid))
     return process.pid
 
 
@@ -247,6 +253,11 @@ def _await(home: Home, met: Callable[[], bool], *processes: str) -> None:
     tails = "\n".join(f"--- {name}.log\n{_tail(home.logs / f'{name}.log')}" for name in processes)
     move = "penstock up again: it may only be slow, and goes on starting; if it does not, penstock doctor"
     raise Unavailable(f"not up after {START_SECONDS:.0f} s:\n{tails}", next_move=move)
+
+
+def _pid(home: Home, name: str) -> Path:
+    """Who was started as it: until that process has a lock, nothing else says so."""
+    return home.run / f"{name}.pid"
 
 
 def _note(home: Home, name: str) -> Path:
@@ -278,24 +289,48 @@ def _tail(path: Path, characters: int = 1500) -> str:
 
 
 def down(home: Home) -> None:
-    """Stop the workers and the control plane, then workloads, proxy and node agent. Data stays."""
-    for lock in (*sorted(home.run.glob("worker-*.lock")), home.run / "server.lock"):
-        _stop_holder(lock)
+    """Stop the workers and the control plane, then workloads, proxy and node agent. Data stays. What an `up`
+    that gave up has left starting is stopped like what runs; an agent that died is started once more, since
+    nobody else knows what it had in its care."""
+    workers = sorted({path.stem for end in ("lock", "pid") for path in home.run.glob(f"worker-*.{end}")})
+    for name in workers:
+        _stop(home, name, home.run / f"{name}.lock")
+    _stop(home, "serve", home.run / "server.lock")
+    if _pid(home, "node").exists() and not is_held(home.node / "agent.lock"):
+        if not _starting(home, "node"):
+            _note(home, "node").unlink(missing_ok=True)
+            spawn(home, "node")
+        _await(home, lambda: _answers(home.node_socket), "node")
     if is_held(home.node / "agent.lock"):
         with contextlib.suppress(Unavailable):
             asyncio.run(NodeClient(home.node_socket).stop_everything())
-    _stop_holder(home.node / "agent.lock")
+    _stop(home, "node", home.node / "agent.lock")
 
 
-def _stop_holder(lock: Path, seconds: float = 15.0) -> None:
-    if not is_held(lock):
+def _starting(home: Home, name: str) -> int:
+    """The pid of the process that was started last as *name* for this folder, if it runs; else 0. The number
+    may be somebody else's by now, so what it runs is looked at."""
+    with contextlib.suppress(OSError, ValueError, psutil.Error):
+        process = psutil.Process(int(_pid(home, name).read_text()))
+        ours = process.environ().get("PENSTOCK_HOME") == str(home.path)
+        if ours and name.partition("-")[0] in process.cmdline():
+            return process.pid
+    return 0
+
+
+def _stop(home: Home, name: str, lock: Path) -> None:
+    """End who holds the *lock*, or is on the way to it."""
+    pid = _starting(home, name)
+    _pid(home, name).unlink(missing_ok=True)
+    if is_held(lock):
+        pid = int(lock.read_text() or 0)
+    elif not pid:
         return
-    pid = int(lock.read_text() or 0)
     for number in (signal.SIGTERM, signal.SIGKILL):
         if pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
-        deadline = time.monotonic() + seconds
+        deadline = time.monotonic() + STOP_SECONDS
         while time.monotonic() < deadline:
             if not is_held(lock) and not _exists(pid):
                 return

@@ -29,7 +29,7 @@ from penstock.engine import prune, tokens
 from penstock.engine.revive import Revival
 from penstock.server.app import create_admission_app, create_app
 from penstock.server.bounds import Bounds
-from penstock.server.connections import Bounded
+from penstock.server.connections import Bounded, Listener
 from penstock.server.guard import Guard
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ async def _serve(home: Home) -> None:
     if (asked := home.settings.admission) is not None:
         certificate = Certificate.of(asked)
         config = _config(Bounds(create_admission_app(control)))
-        servers[_Server(certificate.shown_by(config))] = _tcp(asked.port, "0.0.0.0")
+        servers[_Server(certificate.shown_by(config))] = _tcp(asked.port, "0.0.0.0", Listener)
         own.append(certificate.follow())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -119,8 +119,8 @@ async def _first_token(control: ControlPlane) -> None:
         once.write_text(token)
 
 
-def _tcp(port: int, address: str = "127.0.0.1") -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+def _tcp(port: int, address: str = "127.0.0.1", kind: type[socket.socket] = socket.socket) -> socket.socket:
+    listener = kind(socket.AF_INET, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((address, port))
     return listener

@@ -1,4 +1,5 @@
-"""Where releases run and users are led: this machine's node agent, or a cluster. One installation has one.
+"""Where releases run and users are led: this machine's node agent, or a cluster. One installation has one, in
+which environments may have places of their own.
 
 Called by `control`, and by ``up``, which checks a cluster before it is used. Adapters are found by name. What
 a cluster must be looked after for, every process with a worker does: its driver says how they keep out of one
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from penstock.bootstrap.boundaries import around
+from penstock.bootstrap.environments import Drivers, Meterings, Platforms, Routers
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names, open_prometheus
 from penstock.cluster import Cluster
@@ -26,19 +28,21 @@ log = logging.getLogger(__name__)
 
 #: Between two looks at what a cluster has too much of.
 LOOK_SECONDS = 1.0
+#: Platform, router and metrics; Any, as `find` gives them.
+Three = tuple[Any, Any, Any]
 
 
 @dataclass(frozen=True)
 class Target:
-    """*sandbox* runs builds and checks there; None: they run beside the worker. *tend* does what has to be
-    done now and then, unless somebody else does; *letting_go* is done at the end. What runs goes on."""
+    """*sandbox* runs builds and checks there; None: they run beside the worker. Each of *tend* does what has
+    to be done now and then, unless somebody else does; *letting_go* is done at the end. What runs goes on."""
 
     router: Router
     metrics: Metrics
     platform: Platform
     meters: Mapping[str, Meter]
     sandbox: Sandbox | None = None
-    tend: Callable[[], Awaitable[None]] | None = None
+    tend: tuple[Callable[[], Awaitable[None]], ...] = ()
     letting_go: tuple[Callable[[], Awaitable[None]], ...] = ()
 
     @property
@@ -52,19 +56,24 @@ class Target:
             await let_go()
 
     async def look_after(self) -> None:
-        """Tend until cancelled. A trouble is told once, until there is another or none."""
-        told = ""
-        while self.tend is not None:
-            try:
-                await self.tend()
-                told = ""
-            except PenstockError as error:
-                if str(error) != told:
-                    log.error("the cluster is not looked after: %s", error)
-                told = str(error)
-            except Exception:  # whatever it is, deliveries go on
-                log.exception("the cluster is not looked after")
-            await asyncio.sleep(LOOK_SECONDS)
+        """Tend until cancelled; what is away keeps nobody from the rest."""
+        await asyncio.gather(*map(_look_after, self.tend))
+
+
+async def _look_after(tend: Callable[[], Awaitable[None]]) -> None:
+    """A trouble is told once, until there is another or none."""
+    told = ""
+    while True:
+        try:
+            await tend()
+            told = ""
+        except PenstockError as error:
+            if str(error) != told:
+                log.error("the cluster is not looked after: %s", error)
+            told = str(error)
+        except Exception:  # whatever it is, deliveries go on
+            log.exception("the cluster is not looked after")
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def open_target(home: Home) -> Target:
@@ -86,35 +95,62 @@ def open_node(home: Home) -> Target:
 
 
 def open_cluster(home: Home, cluster: Cluster) -> Target:
-    """The drivers of a cluster; nothing is asked of it yet."""
-    platform, router, metrics = _drivers(home, cluster)
-    sandbox = _steps(cluster)
-    closing = tuple(driver.close for driver in (platform, router, metrics, sandbox) if driver)
+    """The drivers of a cluster, and of each environment that has a place of its own; nothing is asked of them
+    yet."""
+    usual = _drivers(home, cluster.of(""))
+    named = {name: _drivers(home, cluster.of(name)) for name in cluster.environments}
+    every = (usual, *named.values())
+    platform, router, metrics = usual
+    if named:
+        each = [Drivers(usual[i], {name: drivers[i] for name, drivers in named.items()}) for i in range(3)]
+        platform, router, metrics = Platforms(each[0]), Routers(each[1]), Meterings(each[2])
     ports = around("Router", router), metrics, around("Platform", platform)
-    return Target(*ports, _meters(home), sandbox, platform.tend, closing)
+    sandbox = _steps(cluster)
+    closing = tuple(driver.close for drivers in every for driver in drivers)
+    closing += (sandbox.close,) if sandbox else ()
+    return Target(*ports, _meters(home), sandbox, tuple(drivers[0].tend for drivers in every), closing)
 
 
 async def check_cluster(home: Home, cluster: Cluster) -> None:
-    """Raise what keeps releases or steps from running, or users from being led, in this cluster."""
-    platform, router, metrics = _drivers(home, cluster)
-    drivers = [driver for driver in (platform, router, _steps(cluster)) if driver]
-    try:
-        for driver in drivers:
-            await driver.check()
-    finally:
-        for driver in (*drivers, metrics):
-            await driver.close()
+    """Raise what keeps releases or steps from running, or users from being led, in this cluster or in one of
+    its environments' own."""
+    await _everywhere(home, cluster, lambda drivers: drivers[:2])
+    if sandbox := _steps(cluster):
+        try:
+            await sandbox.check()
+        finally:
+            await sandbox.close()
 
 
-def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
-    """Platform, router and metrics. Any, as `find` gives them."""
-    kind, at, counts = find("router", cluster.router), cluster.images, cluster.metrics
+async def check_around(home: Home, cluster: Cluster) -> None:
+    """Raise what keeps images from being pushed, or users from being counted: registry and Prometheus."""
+    await _images(home, cluster).check()
+    await _everywhere(home, cluster, lambda drivers: drivers[2:])
+
+
+async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Three], tuple[Any, ...]]) -> None:
+    for name in ("", *cluster.environments):
+        drivers = _drivers(home, cluster.of(name))
+        try:
+            for driver in which(drivers):
+                await driver.check()
+        except PenstockError as error:
+            if not name:
+                raise
+            what = f"environment {name}: {error.what}"
+            raise type(error)(what, where=error.where, next_move=error.next_move) from error
+        finally:
+            for driver in drivers:
+                await driver.close()
+
+
+def _drivers(home: Home, cluster: Cluster) -> Three:
+    kind, counts = find("router", cluster.router), cluster.metrics
     if not hasattr(kind, "of"):
         known = ", ".join(name for name in names("router") if hasattr(find("router", name), "of"))
         raise Invalid(f"{cluster.router} leads nobody in a cluster; there are: {known}", where="router")
-    images = find("images", "registry")(home.artifacts, at.push, at.pull, _file(at.auth))
     artifacts = find("artifacts", "layout")(home.artifacts)
-    platform = find("platform", "kubernetes").of(cluster, around("Images", images), artifacts)
+    platform = find("platform", "kubernetes").of(cluster, around("Images", _images(home, cluster)), artifacts)
     router = kind.of(cluster)
     count = find("metrics", "istio")
     metrics = count(
@@ -126,6 +162,11 @@ def _drivers(home: Home, cluster: Cluster) -> tuple[Any, Any, Any]:
 def _steps(cluster: Cluster) -> Any:
     """What runs builds and checks there; None if that is not wanted."""
     return find("sandbox", "kubernetes").of(cluster) if cluster.steps else None
+
+
+def _images(home: Home, cluster: Cluster) -> Any:
+    at = cluster.images
+    return find("images", "registry")(home.artifacts, at.push, at.pull, _file(at.auth))
 
 
 def _file(name: str) -> Path | None:

@@ -18,7 +18,15 @@ from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, Statement
 from penstock.core.facts import group
 from penstock.core.pipeline import Facts
-from penstock.core.policy import SHIPPING, PolicyDocument, RuleVerdict, guarding, judge, sign_off
+from penstock.core.policy import (
+    SHIPPING,
+    PolicyDocument,
+    RuleVerdict,
+    facts_for,
+    guarding,
+    judge,
+    sign_off,
+)
 from penstock.core.selection import Question
 from penstock.core.verdict import Cause, Result
 from penstock.engine.journal import Header
@@ -114,7 +122,7 @@ def _answer(
     if signed.verdict != Result.UNKNOWN.value:
         return answer
     # A sign-off does not say which facts were missing; the rules do.
-    facts = selection.facts(selected, question, nobody)
+    facts = facts_for(policy, question, selected, nobody)
     open_ones = [r for r in judge(policy, rules, facts, {}) if r.verdict.result is Result.UNKNOWN]
     awaits = sorted({kind for rule in open_ones for kind in map(group, rule.missing)})
     may_come = bool(open_ones) and all(

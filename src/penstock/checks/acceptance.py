@@ -9,28 +9,27 @@ would reach the stable release, and its users' counts.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from penstock.checks import chained, compare, consumers, load
 from penstock.checks.consumers import Demands
 from penstock.checks.contract import check as checked
+from penstock.checks.noting import note
 from penstock.checks.preview import Dark, Part, dark
-from penstock.checks.reports import MAX_NAMES, JUnit, parse_junit
+from penstock.checks.reports import MAX_BYTES, MAX_NAMES, JUnit, parse_junit
 from penstock.core.acceptance import Compared, Sent
 from penstock.core.acceptanceconfig import AcceptanceConfig
 from penstock.core.evidence import Statement, Subject
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
-from penstock.core.steplog import KEPT
 from penstock.core.traffic import TrafficState, Visit
-from penstock.core.workload import Mount, Step
+from penstock.core.workload import Mount, Step, StepResult
 from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
 
@@ -81,7 +80,7 @@ async def perform(  # noqa: PLR0913 (its powers)
         compared=answers,
         consumers=needed,
     )
-    _note(task, _problems(accepted))
+    note(task, _problems(accepted))
     told = "; ".join(filter(None, (_words(accepted), *(part.words for part in parts), ended)))
     statements = (Statement((Subject(task.release.id, task.release.digest),), accepted),)
     return Outcome(State.FAILURE if verdict else State.SUCCESS, verdict or told, statements)
@@ -135,14 +134,6 @@ async def _compare(
     return await compare.check(task.config.acceptance, way, stable, visits)
 
 
-def _note(task: Task, lines: Iterable[str]) -> None:
-    """Add to the stage's log, unless it is full or cannot be written: the evidence holds the same."""
-    with contextlib.suppress(OSError):
-        if not task.log.exists() or task.log.stat().st_size < KEPT.head - 64 * 1024:
-            with task.log.open("a", encoding="utf-8") as log:
-                log.writelines(f"{masked(line, task.secrets)}\n" for line in lines)
-
-
 async def _load(config: AcceptanceConfig, way: Dark) -> tuple[Sent | None, Part]:
     if config.load is None:
         return None, Part()
@@ -189,12 +180,18 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
     if config.junit is None:
         failing = () if result.exit_code == 0 else (f"{config.run}: exited with {result.exit_code}",)
         return JUnit(int(not failing), len(failing), 0, failing)
-    return _read_report(copy / config.junit, result.exit_code, result.tail)
+    return _read_report(copy, config.junit, result)
 
 
-def _read_report(report: Path, exit_code: int, tail: str) -> JUnit | str:
+def _read_report(copy: Path, name: str, result: StepResult) -> JUnit | str:
+    """The tests may have put a link there, or more than fits the memory."""
+    report, exit_code, tail = copy / name, result.exit_code, result.tail
+    if not report.resolve().is_relative_to(copy.resolve()):
+        return f"the report {name} is a link out of the repository"
     if not report.is_file():
         return f"the acceptance command wrote no {report.name} (exit {exit_code}):\n{tail[-1500:]}"
+    if report.stat().st_size > MAX_BYTES:
+        return f"the report {name} is larger than {MAX_BYTES} bytes"
     try:
         junit = parse_junit(report.read_bytes(), report.name)
     except Invalid as error:

@@ -1,9 +1,9 @@
-"""Sends requests at a rate, or one after another, and measures what came of them: how does it hold?
+"""How does a release hold under load? Sends requests at a rate, or one after another, and measures.
 
-Called by `acceptance`, for a load test and for the traffic of a quiet service. The loop is open: when a
-request is due does not depend on how long those before it take, and its latency begins when it was due, so
-that a service that stands still is seen to (coordinated omission is avoided). As many requests are under way
-as there are connections; what that delays counts as the service's latency. Must not keep answers.
+Called by `acceptance`, for a load test and for the traffic of a quiet service. The loop is open: a
+request is due at its time however long earlier ones take, and its latency counts from then. So a service that
+stops answering for a while shows it (no coordinated omission). At most one request is under way on each
+connection; waiting for a free one counts as the service's latency. Must not keep answers.
 """
 
 from __future__ import annotations

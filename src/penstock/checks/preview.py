@@ -1,4 +1,4 @@
-"""What every part of acceptance shares: the way to the dark release, and what it came to.
+"""What all parts of acceptance share: how the dark release is reached, and the form of a result.
 
 Called by `acceptance` and the parts beside it. Must not send a request without the preview headers: it would
 reach the stable release.

@@ -1,4 +1,4 @@
-"""Asks the meters of a service's own metrics, and makes of every trouble an UNKNOWN with its cause.
+"""Reads a service's own metrics from their meters. Whatever goes wrong becomes UNKNOWN with its cause.
 
 Called by `canary`, and by the server for its plans. Must not judge what was counted.
 """

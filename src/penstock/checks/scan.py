@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from penstock.checks.noting import note
 from penstock.checks.reports import MAX_BYTES
 from penstock.checks.sarif import at_least, merge, parse_sarif
 from penstock.core.evidence import Statement, Subject
@@ -94,6 +95,9 @@ async def _run(scanner: Scanner, task: Task, sandbox: Sandbox, tools: Tools) -> 
     out = task.work / "scan" / scanner.name
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
+    cache = tools.cache(scanner.name)
+    if CACHE in scanner.env.values() and not any(cache.iterdir()):
+        note(task, (f"{scanner.name} prepares its rules, once: later scans find them ready",))
     step = Step(
         argv=(PROGRAM, *scanner.argv),
         cwd="/",
@@ -101,7 +105,7 @@ async def _run(scanner: Scanner, task: Task, sandbox: Sandbox, tools: Tools) -> 
             Mount(str(_program(scanner)), PROGRAM),
             Mount(str(task.tree), "/app"),
             Mount(str(out), OUT, writable=True),
-            Mount(str(tools.cache(scanner.name)), CACHE, writable=True),
+            Mount(str(cache), CACHE, writable=True),
         ),
         env=scanner.env,
         seconds=scanner.seconds,

@@ -1,4 +1,4 @@
-"""A small HTTP/1.1 client for whoever has to be exact about time, connections and bytes.
+"""A small HTTP/1.1 client that gives exact control of time, connections and bytes.
 
 Called by the checks beside it, and by the steady load of the command line. Connections are kept. A kept one
 that was closed in good order just as a request went out is tried again on a new one, as browsers do; one that

@@ -1,8 +1,8 @@
 """The experiment: do more users of a variant reach the goal, and is anything broken for them?
 
 Called by the engine for the verb ``weigh``, at every look. Must not move traffic. Doubtful counts are
-UNKNOWN, never PASS. A guardrail that is broken, or counts that cannot be trusted, end the experiment at once;
-so do a verdict on every variant, and the end of its time.
+UNKNOWN, never PASS. The experiment ends when every variant has a verdict or its time is over; and at once
+when a guardrail is broken or the counts cannot be trusted.
 """
 
 from __future__ import annotations

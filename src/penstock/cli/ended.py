@@ -1,4 +1,4 @@
-"""What became of a delivery that did not end well, and where to look: for every command that shows one.
+"""Says in a line how a delivery ended, and where to look if it did not end well.
 
 Called by `verbs`, `logs` and `policies`, with a delivery as the API gives it.
 """

@@ -15,23 +15,32 @@ from penstock.errors import Unavailable
 POLL_SECONDS = 0.2
 #: How long a server may be away (being restarted, say) before watching gives up.
 ABSENT_SECONDS = 30.0
+#: What is done by then needs no word before it is; what is not, whoever waits may want to look into.
+QUICK_SECONDS = 1.0
+SLOW_SECONDS = 5.0
 
 
 def follow(
-    client: Client, delivery: str, step_done: Callable[[dict[str, Any]], None], seconds: float = 3600.0
+    client: Client,
+    delivery: str,
+    step_done: Callable[[dict[str, Any]], None],
+    seconds: float = 3600.0,
+    at_work: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Poll until the delivery ends, giving each finished step once; returns its last view.
 
-    A look that says the same as the one before it is passed over.
+    A look that says the same as the one before it is passed over. *at_work* is told, again and again, what is
+    being done meanwhile ("" before there is something else to show).
     """
     shown: set[str] = set()
     said = ""
-    began = seen = time.monotonic()
+    began = seen = last = time.monotonic()
     while time.monotonic() < began + seconds:
         try:
             view: dict[str, Any] = client.get(f"/v1/deliveries/{delivery}")
             seen = time.monotonic()
         except Unavailable:
+            at_work("")
             if time.monotonic() > seen + ABSENT_SECONDS:
                 raise
             time.sleep(POLL_SECONDS)
@@ -39,13 +48,34 @@ def follow(
         for step in view["steps"]:
             if step["key"] not in shown:
                 shown.add(step["key"])
+                last = seen
+                at_work("")
                 if not (step["reason"] == said and "look" in step["name"]):
                     step_done(step)
                 said = step["reason"]
         if view["ended"]:
+            at_work("")
             return view
+        at_work(doing(view, seen - last))
         time.sleep(POLL_SECONDS)
+    at_work("")
     raise Unavailable(f"{delivery} did not end within {seconds:.0f} s", next_move=f"penstock logs {delivery}")
+
+
+def doing(view: dict[str, Any], seconds: float) -> str:
+    """What a delivery has been at for so long, as a line; "" if that is nothing worth a word."""
+    stages = [stage["name"] for stage in view["stages"] if stage["state"] == "executing"]
+    if not stages or seconds < QUICK_SECONDS:
+        return ""
+    words = f"; its output: penstock logs {view['id']} {stages[0]}" if seconds >= SLOW_SECONDS else ""
+    return f"  … {', '.join(stages):<22} {seconds:6.1f} s{words}"
+
+
+def print_at_work(line: str) -> None:
+    """On a terminal alone: a line that the next one takes the place of."""
+    if sys.stdout.isatty():
+        # ESC[K empties the rest of the line; without a newline, what comes next begins where this one did.
+        print(f"\r\x1b[K{_fitting(line, 1)}", end="", flush=True)
 
 
 def print_step(step: dict[str, Any]) -> None:
@@ -55,9 +85,9 @@ def print_step(step: dict[str, Any]) -> None:
     say(_fitting(line) if sys.stdout.isatty() else line)
 
 
-def _fitting(line: str) -> str:
+def _fitting(line: str, least: int = 80) -> str:
     """As much of it as a terminal's line holds; whoever reads a file or a pipe gets all of it."""
-    room = max(80, shutil.get_terminal_size().columns)
+    room = max(least, shutil.get_terminal_size().columns)
     return line if len(line) <= room else f"{line[: room - 1]}…"
 
 

@@ -1,6 +1,6 @@
 """``penstock import``: manifests of other delivery tools become ``penstock.yaml``, without a server.
 
-Called by `main`. Reads files, writes files; what becomes of what is decided in `manifests`.
+Called by `main`. It only reads and writes files: `manifests` does the conversion.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A steady load on some URLs, from a process of its own, that counts what a user would notice.
+"""Puts a steady load on some URLs, from its own process, and counts what a user would notice.
 
 ``python -m penstock.cli.load --url URL --rate 80 --seconds 60 --json FILE``. Called by the demo. Arrivals are
 Poisson (seeded), connections are kept alive. *failed by switching* are connection errors, resets and

@@ -30,7 +30,9 @@ def logs(given: argparse.Namespace) -> int:
             )
         return _follow(given, client)
     if given.name in known:
-        text = client.text(f"/v1/services/{given.name}/logs", lines=given.lines)
+        text = client.text(
+            f"/v1/services/{given.name}/logs", lines=given.lines, environment=given.environment
+        )
     else:
         text = client.text(f"/v1/deliveries/{given.name}/logs", stage=given.stage)
     if given.format == "json":

@@ -19,7 +19,7 @@ from importlib.resources import files
 from penstock.bootstrap import commands
 from penstock.bootstrap.home import IN_CLUSTER, LONGEST, AdmissionSettings, Home
 from penstock.bootstrap.plugins import find, open_sandbox
-from penstock.bootstrap.target import check_cluster
+from penstock.bootstrap.target import check_around, check_cluster
 from penstock.cli.show import document, mark, say
 from penstock.core.codec import encode
 from penstock.errors import Invalid, PenstockError
@@ -189,9 +189,11 @@ def _cluster(home: Home) -> Finding:
         return Finding("cluster", True, "none: releases run on this machine")
     try:
         asyncio.run(check_cluster(home, cluster))
+        asyncio.run(check_around(home, cluster))
     except PenstockError as error:
         return Finding("cluster", False, f"{error.where}: {error.what}", error.next_move)
-    return Finding("cluster", True, f"{cluster.name} answers, and we may do what we must")
+    found = f"{cluster.name}, its registry and its Prometheus answer, and we may do what we must"
+    return Finding("cluster", True, found)
 
 
 def _running(home: Home) -> Finding:

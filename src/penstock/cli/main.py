@@ -26,6 +26,9 @@ Commands = argparse._SubParsersAction  # argparse's only name for what `add_subp
 
 def main(argv: Sequence[str] | None = None) -> int:
     words, inside = split(sys.argv[1:] if argv is None else argv)
+    if not words:
+        top = parser()
+        top.exit(2, top.format_help())
     given = parser(*words[:1]).parse_args(words, argparse.Namespace(inside=inside))
     handler: Handler = given.handler
     try:
@@ -169,7 +172,7 @@ def _up_in_a_cluster(up: argparse.ArgumentParser) -> None:
 
 
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
-    from penstock.cli import logs, verbs
+    from penstock.cli import verbs
 
     what = "deliver a commit of a repository, or an organisation's environment data"
     ship = _add(commands, "ship", verbs.ship, what, "penstock ship . --revision main")
@@ -180,6 +183,8 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "test it together with the dark release of this delivery; may be repeated"
     ship.add_argument("--with", dest="beside", action="append", default=[], metavar="DELIVERY", help=what)
     ship.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
+    what = "where to (default: production); may be repeated: to each of them, as its policies allow"
+    ship.add_argument("--environment", action="append", default=[], metavar="NAME", help=what)
     what = "take back: abort what is being delivered, else return to the previous pair"
     rollback = _add(
         commands, "rollback", verbs.rollback, what, "penstock rollback shop --reason 'wrong prices'"
@@ -189,6 +194,7 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "with every service of the change set that it came in, callers first"
     rollback.add_argument("--together", action="store_true", help=what)
     rollback.add_argument("--no-wait", action="store_true")
+    _where(rollback)
     for name, handler, what in (
         ("promote", verbs.promote, "end a canary early; the policies still decide"),
         ("abort", verbs.abort, "stop a delivery and undo it"),
@@ -205,6 +211,11 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     rerun.add_argument("delivery")
     for command in (retry, rerun):
         command.add_argument("--no-wait", action="store_true", help="only start it, and print its id")
+
+
+def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
+    from penstock.cli import logs, verbs
+
     what = "what is live, what is being delivered; or one delivery"
     status = _add(commands, "status", verbs.status, what, "penstock status shop-1a2b3c4d")
     status.add_argument("delivery", nargs="?")
@@ -214,9 +225,16 @@ def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
     command.add_argument("stage", nargs="?", default="")
     command.add_argument("--lines", type=int, default=100, help="of a service (default 100)")
     command.add_argument("--follow", action="store_true", help="a delivery's output as it comes")
+    _where(command)
     what = "what is live, which change it came from, who signed it off and why"
     why = _add(commands, "why", verbs.why, what, "penstock why shop")
     why.add_argument("service")
+    _where(why)
+
+
+def _where(command: argparse.ArgumentParser) -> None:
+    what = "of a service (default: production)"
+    command.add_argument("--environment", default="production", metavar="NAME", help=what)
 
 
 def _here(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -317,7 +335,8 @@ Section = Callable[["Commands[argparse.ArgumentParser]"], None]
 SECTIONS: dict[Section, tuple[str, ...]] = {
     _machine: ("up", "down", "doctor", "demo", "node", "serve", "worker"),
     _keeping: ("backup", "restore", "prune", "mesh"),
-    _delivery: ("ship", "rollback", "promote", "abort", "retry", "rerun", "status", "logs", "why"),
+    _delivery: ("ship", "rollback", "promote", "abort", "retry", "rerun"),
+    _looking: ("status", "logs", "why"),
     _here: ("import", "run", "shell"),
     _tests: ("flaky", "quarantine"),
     _judging: ("canary", "experiment"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from penstock.cli import spelling
 from penstock.cli.client import Client
+from penstock.cli.ended import latest
 from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, table, told
 from penstock.core.digest import digest, hex_of
@@ -88,14 +89,16 @@ def _role(verb: Any) -> None:
 def _review(verb: Any) -> None:
     for name in ("approve", "reject"):
         command = verb(name, review, f"{name} a change", f"penstock review {name} shop-1a2b3c4d")
-        command.add_argument("change", help="a delivery, or the full commit id")
+        command.add_argument("change", help="a delivery, a service (its newest one), or the full commit id")
         command.add_argument("--comment", default="")
         command.set_defaults(verdict=name)
         add_options(command)
 
 
 def override_parser(command: argparse.ArgumentParser) -> None:
-    command.add_argument("delivery", help="whose release is to pass")
+    command.add_argument(
+        "delivery", help="whose release is to pass: a delivery, or a service (its newest one)"
+    )
     command.add_argument("--policy", required=True)
     what = "default: what the policy has refused of this delivery"
     command.add_argument("--action", choices=ACTIONS, help=what)
@@ -229,9 +232,10 @@ def rotate_log_key(given: argparse.Namespace) -> int:
 
 def review(given: argparse.Namespace) -> int:
     client = Client.find()
-    revision = _revision(client, given.change)
+    change = given.change if _is_commit(given.change) else latest(client, given.change)
+    revision = _revision(client, change)
     answer = say(given, client, Review(NOBODY, revision, given.verdict, given.comment))
-    _counts(client, given.change, answer)
+    _counts(client, change, answer)
     return _recorded(given, [answer], f"{given.verdict}: {revision[:12]}")
 
 
@@ -248,14 +252,14 @@ def _is_commit(text: str) -> bool:
 
 def override(given: argparse.Namespace) -> int:
     client = Client.find()
-    found = client.get(f"/v1/deliveries/{given.delivery}")
+    found = client.get(f"/v1/deliveries/{latest(client, given.delivery)}")
     if not found["release_digest"]:
         raise Invalid(f"{found['id']} has no release yet", next_move="override once it has been refused")
     until = client.get("/v1/whoami")["now"] + seconds(given.duration)
     action = given.action or _refused_action(found, given.policy)
     said = Override(NOBODY, given.policy, action, found["release_digest"], given.reason, until)
     answer = say(given, client, said)
-    if not _counts(client, given.delivery, answer):
+    if not _counts(client, found["id"], answer):
         return _recorded(given, [answer], "the override is kept, and lets nothing pass")
     ends = time.strftime("%d %b %H:%M UTC", time.gmtime(until))
     code = _recorded(given, [answer], f"{given.policy} lets {action} of {found['release']} pass until {ends}")

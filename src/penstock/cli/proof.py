@@ -1,4 +1,4 @@
-"""Commands about evidence and the ledger, and the offline ``verify``. They parse and decide nothing.
+"""Commands about evidence and the ledger, and the offline ``verify``. Thin: they call and print.
 
 Called by `main`.
 """

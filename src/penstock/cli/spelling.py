@@ -1,7 +1,6 @@
-"""Warnings about names that look like a slip: what is granted to nobody's name holds, and helps nobody.
+"""Warns about names that look misspelt: a grant to a name that nobody has is valid, but helps nobody.
 
-Called by `people` once the statement is recorded, and by `policies`: a new name is as good as any, so nothing
-is refused.
+Called by `people` once the statement is recorded, and by `policies`. It only warns: any name may be new.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Commands about deliveries, which talk to a server. Each parses nothing and decides nothing.
+"""Commands about deliveries: each asks a server and prints what it answers.
 
 Called by `main`.
 """
@@ -11,35 +11,52 @@ from pathlib import Path
 from typing import Any
 
 from penstock.cli.client import Client
+from penstock.cli.edited import uncommitted
 from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
-from penstock.cli.follow import follow, print_step
+from penstock.cli.follow import follow, print_at_work, print_step
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
 from penstock.errors import Invalid
+
+#: Where deliveries go if nothing is said.
+PRODUCTION = "production"
 
 
 def ship(given: argparse.Namespace) -> int:
     client = Client.find()
     places = [str(Path(place).resolve()) if Path(place).exists() else place for place in given.location]
+    if not given.revision:
+        _warn_of_uncommitted(places)
     changes = [{"location": place, "revision": given.revision} for place in places]
     beside = {"beside": given.beside} if given.beside else {}
+    environments = given.environment or [PRODUCTION]
+    if given.together and len(environments) > 1:
+        raise Invalid("--together in several environments", next_move="ship the set to one after another")
     if given.revision and len(changes) > 1:
         raise Invalid("--revision is of one repository", next_move="ship what is checked out, or one by one")
     if given.together and beside:
         raise Invalid("--together and --with", next_move="a change set is tested together by itself")
     if given.together:
-        started = client.post("/v1/changesets", {"changes": changes})["deliveries"]
+        asked = {"changes": changes, "environment": environments[0]}
+        started = client.post("/v1/changesets", asked)["deliveries"]
     else:
-        started = [
-            one for change in changes for one in client.post("/v1/ship", change | beside)["deliveries"]
-        ]
+        each = [change | beside | {"environment": name} for name in environments for change in changes]
+        started = [one for asked in each for one in client.post("/v1/ship", asked)["deliveries"]]
     if not started:
         return told(given, {"deliveries": []}, "nothing to deliver: this is what is live already")
     return _started(given, client, started)
 
 
+def _warn_of_uncommitted(places: list[str]) -> None:
+    """A commit is delivered, and not what somebody has only edited: they may look for it in vain."""
+    for place in places:
+        if changed := uncommitted(place):
+            complain(f"! not shipped, because not committed: {', '.join(changed)} of {place}")
+            complain("  next: git commit, and ship again; penstock run --dirty tries them without delivering")
+
+
 def rollback(given: argparse.Namespace) -> int:
     client = Client.find()
-    asked = {"reason": given.reason, "together": given.together}
+    asked = {"reason": given.reason, "environment": given.environment, "together": given.together}
     return _started(given, client, client.post(f"/v1/services/{given.service}/rollback", asked)["deliveries"])
 
 
@@ -85,8 +102,9 @@ def _waited(given: argparse.Namespace, client: Client, delivery: str) -> dict[st
         if given.format == "json":
             return follow(client, delivery, lambda step: None)
         say(f"▸ {delivery}")
-        view = follow(client, delivery, print_step)
+        view = follow(client, delivery, print_step, at_work=print_at_work)
     except KeyboardInterrupt:
+        print_at_work("")
         complain(f"{delivery} goes on; next: penstock status {delivery}, or penstock abort {delivery}")
         raise
     say(verdict(view))
@@ -104,33 +122,47 @@ def status(given: argparse.Namespace) -> int:
     if given.format == "json":
         document({**view, "deliveries": recent})
         return 0
+    _say_services(view["services"])
+    if recent:
+        _say_deliveries(recent)
+    return 0
+
+
+def _say_services(services: list[dict[str, Any]]) -> None:
     rows = [
         (
-            row["service"],
+            _place(row),
             row["live"] or "–",
             ", ".join(f"{w['release']} {w['per_cent']:g}%" for w in row["weights"]) or row["problem"] or "–",
             row["delivering"] or ("drift" if row["drift"] else ""),
             row["address"],
         )
-        for row in view["services"]
+        for row in services
     ]
     say(table(("service", "live", "traffic", "now", "address"), rows) if rows else "nothing is live yet")
-    for row in view["services"]:
+    for row in services:
         if row["unrest"]:
             say(f"✗ {row['live']} {row['unrest']}; next: penstock logs {row['service']}")
-    if recent:
-        lines = [
-            (
-                d["id"],
-                d["outcome"] or ("waits" if d["waiting"] else d["state"]),
-                ", ".join([*d["refused_by"], *(f"overridden: {who}" for who in d["overridden"])]),
-                f"{d['seconds']:.0f} s",
-                d["change"]["title"],
-            )
-            for d in recent
-        ]
-        say("\n" + table(("delivery", "state", "refused by", "took", "change"), lines))
-    return 0
+
+
+def _say_deliveries(deliveries: list[dict[str, Any]]) -> None:
+    lines = [
+        (
+            one["id"],
+            one["outcome"] or ("waits" if one["waiting"] else one["state"]),
+            ", ".join([*one["refused_by"], *(f"overridden: {who}" for who in one["overridden"])]),
+            f"{one['seconds']:.0f} s",
+            one["change"]["title"],
+        )
+        for one in deliveries
+    ]
+    say("\n" + table(("delivery", "state", "refused by", "took", "change"), lines))
+
+
+def _place(row: dict[str, Any]) -> str:
+    """A service, and where, if that needs saying."""
+    usual = row["environment"] == PRODUCTION
+    return str(row["service"]) if usual else f"{row['service']} in {row['environment']}"
 
 
 def _one(given: argparse.Namespace, view: dict[str, Any]) -> int:
@@ -166,8 +198,10 @@ def _say_waiting(waiting: dict[str, Any]) -> None:
 def why(given: argparse.Namespace) -> int:
     client = Client.find()
     try:
-        view = client.get(f"/v1/services/{given.service}/why")
+        view = client.get(f"/v1/services/{given.service}/why", environment=given.environment)
     except Invalid as not_live:
+        if given.environment != PRODUCTION:
+            raise
         try:  # it may be a delivery, or have one
             return _one(given, client.get(f"/v1/deliveries/{latest(client, given.service)}"))
         except Invalid:
@@ -175,6 +209,13 @@ def why(given: argparse.Namespace) -> int:
     if given.format == "json":
         document(view)
         return 0
+    _say_what_is_live(view)
+    _say_signed_off(view["sign_offs"])
+    _say_newer(client, given.service, view["delivery"])
+    return 0
+
+
+def _say_what_is_live(view: dict[str, Any]) -> None:
     change, release = view["change"], view["release"]
     values = " ".join(f"{name}={value}" for name, value in view["data"].items())
     say(f"{view['service']} in {view['environment']}: {release['id']}  (promotion: entry {view['promoted']})")
@@ -192,8 +233,11 @@ def why(given: argparse.Namespace) -> int:
         say(f"  restored      by a rollback (entry {view['restored_by']})")
     if view["canary"]:
         say(f"  canary        {view['canary']}")
+
+
+def _say_signed_off(sign_offs: list[dict[str, Any]]) -> None:
     say("signed off by")
-    for signed in view["sign_offs"]:
+    for signed in sign_offs:
         say(
             f"  {mark(signed['result'] == 'PASSED')} {signed['policy']} for {signed['action']}"
             f"{overridden(signed)}  (entry {signed['index']})"
@@ -201,8 +245,11 @@ def why(given: argparse.Namespace) -> int:
         for rule in signed["rules"]:
             decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
             say(f"      {rule['id']}: {rule['says']}\n        {decided}")
-    newest = latest(client, given.service)
-    if newest not in (given.service, view["delivery"]):
+
+
+def _say_newer(client: Client, service: str, live: str) -> None:
+    """What has become of a newer delivery than the one that brought what is *live*; it may have failed."""
+    newest = latest(client, service)
+    if newest not in (service, live):
         after = trouble(client.get(f"/v1/deliveries/{newest}"))
         say(f"\nand then, of {newest}:\n{after}" if after else f"\nnewer: {newest}")
-    return 0

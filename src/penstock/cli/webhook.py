@@ -1,4 +1,4 @@
-"""``penstock webhook``: who is told of what happens. The server keeps the list, and tells them.
+"""``penstock webhook``: the list of webhooks. The server keeps it, and sends them the events.
 
 Called by `main`.
 """

@@ -1,4 +1,4 @@
-"""``penstock ledger witness``: who is asked to cosign the ledger's checkpoints.
+"""``penstock ledger witness``: the list of witnesses that are asked to cosign the ledger's checkpoints.
 
 Called by `verbs.ledger`. The server keeps the list, and asks them.
 """

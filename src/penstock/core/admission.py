@@ -1,6 +1,6 @@
-"""Who may ask a service, how often, and how much of it at once: what a release says of itself.
+"""Limits that a release sets for its callers: who may call it, how often, and how many at once.
 
-A part of `traffic`, whose backends carry it. Pure; must not name a proxy.
+A part of `traffic`: each backend carries its own. Pure; must not name a proxy.
 """
 
 from __future__ import annotations

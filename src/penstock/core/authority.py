@@ -1,12 +1,12 @@
 """Who may say what: a fold over what people said, and the policies in force.
 
 Called on every append (an entry that its signer may not write is refused before it is written), by the
-gate, and by ``ledger verify`` (which folds again and must agree). Pure; an `Authority` never changes.
+gate, and by ``ledger verify`` (which folds again and must agree). Pure; an `Authority` never changes. Whether
+a statement makes sense at all, whoever says it, is for `core.wellformed`.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +35,7 @@ from penstock.core.people import (
 )
 from penstock.core.predicates import Components, Coverage, Findings, TestResult
 from penstock.core.saying import subject_of
+from penstock.core.wellformed import check_mandate, check_name, check_quarantine, check_scope, raw_key
 from penstock.errors import Conflict, Invalid, Refused
 
 ADMINISTRATOR = "administrator"
@@ -45,8 +46,6 @@ DEPLOYER = "deployer"
 TEST_LEAD = "test-lead"
 LEADS = ("development-lead", TEST_LEAD, "security-lead", "operations-lead")
 OPERATING = (DEPLOYER, *LEADS, ADMINISTRATOR)
-NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
-IDENTITY = re.compile(r"[A-Za-z0-9][A-Za-z0-9@._+-]{0,126}")
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Authority:
         """The key that may have signed this statement. `Refused` if nobody granted it."""
         if not self.keys and isinstance(statement.predicate, Genesis):
             genesis = statement.predicate
-            operator = _raw(genesis.operator_key)
+            operator = raw_key(genesis.operator_key)
             if keyid == hex_of(digest(operator)):
                 return Key(genesis.operator, operator, "person")
         known = self.keys.get(keyid)
@@ -200,14 +199,14 @@ class Authority:
     def _permit(self, predicate: Said) -> None:
         match predicate:
             case KeyGrant() | LogKey() | Binding() | Person():
-                _well_named(predicate)
+                check_mandate(predicate)
                 self._demand(predicate.by.identity, ADMINISTRATOR, ORGANISATION)
                 if isinstance(predicate, KeyGrant):
                     self._permit_key(predicate)
             case KeyRevocation():
                 self._permit_revocation(predicate)
             case RoleGrant() | RoleRevocation():
-                _well_named(predicate)
+                check_mandate(predicate)
                 self._demand(predicate.by.identity, ADMINISTRATOR, predicate.scope)
                 held = self.roles.get(predicate.identity, frozenset())
                 if isinstance(predicate, RoleRevocation) and (predicate.role, predicate.scope) not in held:
@@ -218,11 +217,11 @@ class Authority:
             case PolicyVersion() | PolicyRetirement() | Override():
                 self._permit_owner(predicate)
             case Quarantine():
-                _quarantined(predicate)
+                check_quarantine(predicate)
                 self._demand(predicate.by.identity, TEST_LEAD, f"service/{predicate.service}")
             case SloVersion() | SloRetirement():
-                _named(predicate.service)
-                _named(predicate.name)
+                check_name(predicate.service)
+                check_name(predicate.name)
                 self._demand(predicate.by.identity, OWNER, f"service/{predicate.service}")
                 if isinstance(predicate, SloRetirement):
                     self._known_slo(predicate.service, predicate.name)
@@ -232,7 +231,7 @@ class Authority:
                 raise Invalid(f"{predicate.TYPE} may not be said here")
 
     def _permit_key(self, grant: KeyGrant) -> None:
-        held = self.keys.get(hex_of(digest(_raw(grant.public_key))))
+        held = self.keys.get(hex_of(digest(raw_key(grant.public_key))))
         if held is not None and held.identity != grant.identity:
             raise Invalid(
                 f"this key signs as {held.identity} already", next_move="revoke it first, or use another key"
@@ -252,7 +251,7 @@ class Authority:
         if present is not None:
             self._demand(said.by.identity, *present)
         if isinstance(said, PolicyVersion):
-            _well_scoped(said.scope)
+            check_scope(said.scope)
             self._demand(said.by.identity, said.owner, said.scope)
         elif name not in self.policies:
             known = ", ".join(sorted(self.policies)) or "none"
@@ -277,22 +276,22 @@ class Authority:
 def _applied(before: Authority, said: object, entry: Entry) -> Authority:
     match said:
         case Genesis() as genesis:
-            operator = Key(genesis.operator, _raw(genesis.operator_key), "person")
+            operator = Key(genesis.operator, raw_key(genesis.operator_key), "person")
             roles = frozenset((role, ORGANISATION) for role in genesis.roles)
             return replace(
                 before,
                 keys={entry.envelope.keyid: operator},
                 roles={genesis.operator: roles},
-                log_keys=((entry.index - 1, _raw(genesis.log_key)),),
+                log_keys=((entry.index - 1, raw_key(genesis.log_key)),),
             )
         case KeyGrant() as grant:
-            raw = _raw(grant.public_key)
+            raw = raw_key(grant.public_key)
             key = Key(grant.identity, raw, grant.purpose, grant.types)
             return replace(before, keys={**before.keys, hex_of(digest(raw)): key})
         case KeyRevocation(keyid=keyid):
             return replace(before, keys={k: v for k, v in before.keys.items() if k != keyid})
         case LogKey(public_key=public_key):
-            return replace(before, log_keys=(*before.log_keys, (entry.index, _raw(public_key))))
+            return replace(before, log_keys=(*before.log_keys, (entry.index, raw_key(public_key))))
         case Person(identity=identity, addresses=addresses):
             return replace(before, addresses={**before.addresses, identity: addresses})
         case Binding(service=service, team=team):
@@ -330,60 +329,3 @@ def _governed(authority: Authority) -> bool:
     """Whether an administrator is left who can sign."""
     able = {key.identity for key in authority.keys.values() if key.purpose == "person"}
     return any(who in able for who in authority.holders(ADMINISTRATOR))
-
-
-def _well_named(said: KeyGrant | LogKey | Binding | Person | RoleGrant | RoleRevocation) -> None:
-    match said:
-        case KeyGrant(identity=identity, public_key=key):
-            _raw(key)
-            _identified(identity)
-        case LogKey(public_key=key):
-            _raw(key)
-        case Person(identity=identity):
-            _identified(identity)
-        case Binding(service=service, team=team):
-            _named(service)
-            _named(team)
-        case RoleGrant(identity=identity, role=role, scope=scope):
-            _identified(identity)
-            _named(role)
-            _well_scoped(scope, roles=True)
-        case RoleRevocation(scope=scope):
-            _well_scoped(scope, roles=True)
-
-
-def _quarantined(said: Quarantine) -> None:
-    _named(said.service)
-    if not said.test.strip() or not said.reason.strip() or max(len(said.test), len(said.reason)) > 1000:
-        raise Invalid("a quarantine names a test and a reason, each at most 1000 characters")
-
-
-def _well_scoped(scope: str, *, roles: bool = False) -> None:
-    kind, _, name = scope.partition("/")
-    kinds = ("team",) if roles else ("team", "service")
-    if scope != ORGANISATION and not (kind in kinds and NAME.fullmatch(name)):
-        allowed = ", ".join([ORGANISATION, *(f"{kind}/NAME" for kind in kinds)])
-        raise Invalid(f"{scope[:80]!r} is not a scope", next_move=f"one of: {allowed}")
-
-
-def _named(name: str) -> None:
-    if not NAME.fullmatch(name):
-        raise Invalid(f"{name[:80]!r} is not a name", next_move="lower case, digits and dashes")
-
-
-def _identified(identity: str) -> None:
-    if not IDENTITY.fullmatch(identity):
-        raise Invalid(
-            f"{identity[:80]!r} is not an identity", next_move="letters, digits and @._+- (alice, bob@x.org)"
-        )
-
-
-def _raw(text: str) -> bytes:
-    """A raw ed25519 public key, written in hex."""
-    try:
-        raw = bytes.fromhex(text)
-    except ValueError:
-        raw = b""
-    if len(raw) != 32 or raw.hex() != text:
-        raise Invalid("not an ed25519 public key of 32 bytes in lower-case hex")
-    return raw

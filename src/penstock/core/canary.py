@@ -1,4 +1,4 @@
-"""What a canary's judge was asked and told, as evidence keeps it: enough for anybody to judge again.
+"""What a canary's judge was asked and which counts it had: kept as evidence, so that anybody can judge again.
 
 Called by `core.predicates` and `analysis.judge`. Must not judge.
 """

@@ -1,6 +1,7 @@
 """Chains: dark releases of several services that are tested together, each while nobody uses it.
 
-Named by the engine (`engine.chains`), led by the router, followed by acceptance. Pure.
+The engine names a chain (`engine.chains`), the router sends calls along it, and acceptance checks that they
+arrived. Pure.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a data plane has counted of a release: the values that cross the `Metrics` port.
 
-A part of `traffic`, from which others take them. Pure; must not name a proxy.
+A part of `traffic`, and imported from there. Pure; must not name a proxy.
 """
 
 from __future__ import annotations

@@ -292,7 +292,7 @@ def _gate(stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
         return again
     if last.state is not State.PENDING:
         return again if 0 < last.detail.expires <= now else None
-    until = last.detail.waits_until
+    until = min(last.detail.waits_until, last.detail.due or math.inf)
     return again if now >= until else Wait(min(until, now + LOOK_AGAIN))
 
 

@@ -1,6 +1,6 @@
-"""Drift: what the data plane does, and nobody asked of it. As words and as evidence.
+"""Drift: where the data plane differs from what was asked of it, in words and as evidence.
 
-Called by actions, which record it as they put it right. Pure.
+Called by actions, which record the difference and then correct it. Pure.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Whether a value in memory is what reading its own JSON would give, and can never become anything else.
+"""Tells whether a value would survive being written as JSON and read again, exactly and for ever.
 
-Called by `core.evidence`, so that a statement that was just written need not be read back to be believed. A
-pure question of types; "no" is always a safe answer, and costs no more than the reading.
+Called by `core.evidence`: a statement that was just written, and of which this is true, need not be decoded
+again to be trusted. Only types are looked at. "No" is always a safe answer: then the statement is decoded.
 """
 
 from __future__ import annotations

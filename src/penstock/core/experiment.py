@@ -1,4 +1,4 @@
-"""An experiment in values: what is asked, of which users, and what they did; and what its evidence keeps.
+"""The values of an experiment: its question, its users, what they did, and what is kept as evidence.
 
 Called by every layer that plans, runs, counts or judges experiments. Must not judge.
 """

@@ -98,6 +98,9 @@ FACTS: dict[str, tuple[FactType, str]] = {
         "the smallest budget that is left: 1 is all, below 0 too much used",
     ),
     "evidence.slo.explanation": (FactType.TEXT, "how each objective stands, in words"),
+    "evidence.soak.done": (FactType.TEXTS, "environments of the policy's soak that have had it long enough"),
+    "evidence.soak.waiting": (FactType.TEXTS, "the others, each with how it stands there, in words"),
+    "evidence.soak.taken_back": (FactType.TEXTS, "those of them where this artifact was taken back last"),
 }
 
 #: Recorded in every sign-off. It changes when a sign-off computed from the same inputs would; what an earlier

@@ -1,5 +1,4 @@
-"""Statements signed elsewhere: a DSSE envelope around an in-toto statement of anybody's making, and what it
-says in our own words.
+"""Statements signed elsewhere: an in-toto statement in a DSSE envelope, and what it says in our own words.
 
 `foreign` is called by the ledger, which checks the signatures, and by whatever shows such a statement;
 `translate` by the selection of evidence. Pure: nothing here knows a key. Unlike `core.evidence` it takes

@@ -1,7 +1,8 @@
-"""Which lines of a log tell of something bad: those that hold a text, or are JSON of some level or worse.
+"""Picks the lines of a log that report something bad: they contain a given text, or are JSON of a given level
+or worse.
 
-Called by platforms, which have the logs. Pure. Plain texts and no expressions, for they come with a commit
-and are looked for where everybody's services are kept alive: no line may take long.
+Called by platforms, which have the logs. Pure. Only plain texts, no regular expressions: they come with a
+commit and run in the process that keeps everybody's services alive, so no line may take long.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What somebody may have meant by a name that nobody knows. Pure.
+"""Finds the known name that an unknown one is probably a misspelling of. Pure.
 
-Called wherever a name is refused, or looks like a slip; it never decides what is meant.
+Called where a name is refused or looks like a slip. It only suggests ("did you mean …"), and never decides.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Reads what was written outside of Penstock: strict JSON, and text that can be signed and shown.
+"""Reads text from outside Penstock safely: strict JSON, and text that is fit to be signed and shown.
 
 Called by whatever reads reports and statements of others. Pure. JSON that programs read in different ways
-(a key given twice, a number that is none, an endless nesting) is `Invalid`: two readers of one signed
-document must never see two things.
+(a key given twice, NaN, endless nesting) is `Invalid`: two readers of one signed document must never see
+different things.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Pipelines, and what has been done of one: plans, intents, records. What comes next says `decide`.
+"""Pipelines: the plan of a delivery, and the records of what has been done so far.
 
-Called by the engine, which plans a delivery and records what it performed of it. Must not perform
-anything, and knows no clock.
+Called by the engine, which plans a delivery and records each step. `core.decide` says what comes next. Must
+not perform anything or read a clock.
 """
 
 from __future__ import annotations
@@ -38,8 +38,6 @@ class State(StrEnum):
 GOOD = (State.SUCCESS, State.SKIP)
 #: States in which a delivery has ended.
 ENDED = (State.SUCCESS, State.FAILURE, State.ERROR, State.TIMEOUT, State.CANCELLATION, State.SKIP)
-
-
 #: Seconds that a stage may take if its plan says nothing.
 STAGE_SECONDS = 3600.0
 
@@ -65,8 +63,8 @@ class Stage:
 
 @dataclass(frozen=True)
 class Canary:
-    """Shares of user traffic in thousandths, rising, and the times in seconds between decisions; and what the
-    new release is compared with."""
+    """*steps* are rising shares of user traffic in thousandths; times are in seconds. Without a *baseline*
+    the new release is compared with the stable one as it runs."""
 
     steps: tuple[int, ...]
     seconds_per_step: float
@@ -111,10 +109,10 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Intent:
-    """Something to do: *stage*, *verb*, and for the canary which *number*, and the new release's *share* of
-    user traffic (thousandths): for a shift the one to come, for a look the present one.
+    """Something to do: a *verb*, for a *stage*, whose *part* and *target* it has.
 
-    *part* and *target* are those of its stage.
+    In a canary, *number* counts steps or looks, and *share* is the new release's share of user traffic
+    (thousandths): for a shift the share to come, for a look the present one.
     """
 
     stage: str
@@ -166,11 +164,12 @@ class Blocked:
 
 @dataclass(frozen=True)
 class Gated:
-    """*refused_by* names the policies that did not pass.
+    """*refused_by* names the policies that did not pass, *overridden* those that passed by an override alone,
+    and whose (``security-lead by sue``).
 
-    *overridden* names those that passed by somebody's override alone, and whose (``security-lead by sue``).
     *size* is the ledger's size that was looked at, *expires* when the first sign-off expires (0: never).
-    While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends; else 0.
+    While only evidence is missing, *waits_until* is the time (seconds since 1970) at which that ends, and
+    *due* when time alone may bring another answer; else 0.
     """
 
     kind: Literal["gated"]
@@ -180,6 +179,7 @@ class Gated:
     waits_until: float = 0.0
     blocked: tuple[Blocked, ...] = ()
     overridden: tuple[str, ...] = ()
+    due: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from penstock.core import selection
+from penstock.core import selection, soak
 from penstock.core.authority import Authority
 from penstock.core.codec import Fixed
 from penstock.core.digest import canonical, digest, hex_of
 from penstock.core.evidence import Entry
 from penstock.core.facts import Fact, group
 from penstock.core.people import ORGANISATION, Override, Quarantine
-from penstock.core.predicates import BuilderId, Decision, Overridden, Resource, RuleDecision, SignOff
+from penstock.core.predicates import (
+    BuilderId,
+    Decision,
+    Overridden,
+    Promoted,
+    Resource,
+    RolledBack,
+    RuleDecision,
+    SignOff,
+)
 from penstock.core.reviews import objection
 from penstock.core.selection import Question
 from penstock.core.verdict import Cause, Result, Verdict, combine, unknown
@@ -49,7 +58,8 @@ class PolicyDocument:
 
     It has *rules*, or, in a language whose policies are whole programs, a *module*.
     Times are in seconds: *expires_after* of a sign-off, *waits* for evidence that is missing, and in *fresh*
-    the age that evidence of a kind (``evidence.findings``) may have.
+    the age that evidence of a kind (``evidence.findings``) may have. *soak*: for how long the artifact is to
+    have been live, by environment.
     """
 
     policy: str
@@ -64,6 +74,7 @@ class PolicyDocument:
     waits: float = 0.0
     fresh: Mapping[str, float] = field(default_factory=dict)
     module: str = ""
+    soak: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -100,7 +111,7 @@ def sign_off(
 
     Pure: the same arguments give the same bytes, on the machine that decided and on any other.
     """
-    facts = selection.facts(selected, question, authority)
+    facts = facts_for(policy, question, selected, authority)
     decided = judge(policy, rules, facts, selection.ages(selected, question.now))
     verdict = combine(rule.verdict for rule in decided)
     override = None if verdict.passed else _override(question, policy, selected, authority)
@@ -122,6 +133,19 @@ def sign_off(
             question, policy, decided, verdict, override, min([question.now + policy.expires_after, *ends])
         ),
     )
+
+
+def facts_for(
+    policy: PolicyDocument, question: Question, selected: Sequence[Entry], authority: Authority
+) -> dict[str, Fact]:
+    """The facts that a policy decides by."""
+    soaked = soak.facts(selected, question.artifact, policy.soak, question.now)
+    return selection.facts(selected, question, authority) | soaked
+
+
+def soaking(question: Question, policies: Iterable[PolicyDocument]) -> Question:
+    """The question with the environments that these policies ask about."""
+    return replace(question, soaks=tuple(sorted({name for policy in policies for name in policy.soak})))
 
 
 def _decision(
@@ -221,6 +245,8 @@ def _matters(entry: Entry, policy: PolicyDocument, flaky: Collection[Quarantine]
     said = entry.statement.predicate
     if isinstance(said, Quarantine):
         return said in flaky
+    if isinstance(said, (Promoted, RolledBack)):
+        return said.release.environment in policy.soak
     return not isinstance(said, Override) or said.policy == policy.policy
 
 

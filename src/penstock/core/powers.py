@@ -1,7 +1,7 @@
-"""What a router may be able to do besides moving users by weights and rules, and what a plan asks of it.
+"""Optional abilities of a router, beyond weights and rules, and which of them a traffic plan needs.
 
-Called by routers that cannot do everything: they refuse a plan before they touch anything, and say which part
-of it. Pure; must not name a proxy.
+Called by routers that lack some: they refuse a plan before they change anything, and name the part that they
+cannot do. Pure; must not name a proxy.
 """
 
 from __future__ import annotations

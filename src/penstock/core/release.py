@@ -13,6 +13,7 @@ from typing import Literal
 from penstock.core.digest import digest_of, short
 from penstock.core.masking import forms
 from penstock.core.mesh import Mesh
+from penstock.core.variables import check_variable
 from penstock.errors import Invalid
 
 Value = str | int | float | bool
@@ -38,6 +39,7 @@ class Variable:
         if type(value) not in kinds[self.type]:
             found = "another type" if self.secret else repr(value)
             raise Invalid(f"{name} must be of type {self.type}, found {found}", where="environment")
+        check_variable(name, str(value))
         if self.secret:
             try:
                 forms(str(value).encode())

@@ -1,7 +1,7 @@
-"""The statement for what a person says: one right subject for each kind. Pure.
+"""Makes the statement for what a person says. For each kind there is exactly one right subject. Pure.
 
-Called by whoever signs such a statement, and by `core.authority`, which refuses any other subject: under it
-the ledger finds the statement again.
+Called by whoever signs such a statement, and by `core.authority`, which refuses any other subject: the ledger
+finds the statement again by its subject.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
    an experiment that it was in.
 5. About the change's revision: each person's newest review.
 6. About the service's tests: the newest word on each test, if it quarantines it still.
+7. Of the service in each environment that a policy lets it soak in: the newest promotion, and rollback.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from penstock.core import soak
 from penstock.core.acceptance import Compared, Contract, Sent
 from penstock.core.authority import TEST_LEAD, Authority
 from penstock.core.digest import digest
@@ -53,7 +55,7 @@ Name = tuple[str, ...]
 @dataclass(frozen=True)
 class Question:
     """What a sign-off is about. *size* and *now* fix which evidence and policies counted, and when; *engine*
-    by which version of the rule above."""
+    by which version of the rule above; *soaks* are environments that policies ask about."""
 
     delivery: str
     action: str
@@ -64,6 +66,7 @@ class Question:
     size: int
     now: float
     engine: str = ENGINE
+    soaks: tuple[str, ...] = ()
 
     @property
     def revision(self) -> str:
@@ -75,7 +78,8 @@ def tags_of(question: Question) -> tuple[str, ...]:
     """The ledger's tags (see `ledger.tags`) that hold everything `select` may need."""
     tests = about_tests(question.change.service).digest
     about = (question.artifact.digest, question.release.digest, question.revision, tests)
-    return (*(f"about:{subject}" for subject in about), f"delivery:{question.delivery}")
+    places = (f"service:{question.change.service}/{name}" for name in question.soaks)
+    return (*(f"about:{subject}" for subject in about), f"delivery:{question.delivery}", *places)
 
 
 def select(entries: Iterable[Entry], question: Question) -> tuple[Entry, ...]:
@@ -124,7 +128,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
         return (Review.TYPE, statement.predicate.by.identity)
     if isinstance(statement.predicate, Quarantine) and statement.predicate.service == question.change.service:
         return (Quarantine.TYPE, statement.predicate.test)
-    return None
+    return soak.named(statement.predicate, question.change.service, question.soaks)
 
 
 def quarantines(selected: Sequence[Entry], question: Question, authority: Authority) -> dict[str, Quarantine]:
@@ -162,9 +166,7 @@ def report_name(predicate: Predicate, engine: str = ENGINE) -> Name | None:
 
 def _tools(envelope: str) -> tuple[str, ...]:
     """The suites and tools of what was signed elsewhere: one that passed must not hide another that failed.
-
-    What cannot be read has none: it is for `facts` to refuse.
-    """
+    What cannot be read has none: it is for `facts` to refuse."""
     try:
         reports = translate(envelope)
     except Invalid:

@@ -1,4 +1,4 @@
-"""What a user asked for, as far as the data plane tells it; it crosses the `Metrics` port."""
+"""One request of a user, as far as the data plane tells what it was. Crosses the `Metrics` port."""
 
 from __future__ import annotations
 

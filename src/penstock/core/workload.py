@@ -12,6 +12,8 @@ from enum import StrEnum
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
 from penstock.core.fence import Fence
 from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
+from penstock.core.variables import NUL, check_variable
+from penstock.errors import Invalid
 
 
 class Isolation(StrEnum):
@@ -267,7 +269,9 @@ class Step:
     *argv* and *cwd* are paths as seen inside. Only *mounts* (and the system's own programs, read-only)
     can be seen. The network is off unless *network*. *seconds* bounds its whole life. *secrets* are values
     that must not appear in what is kept of its output. *fence* is that of the work it belongs to: where a
-    step could outlive who began it, nobody with a lower one puts a step in its place.
+    step could outlive who began it, nobody with a lower one puts a step in its place. `Invalid` for words
+    that no process can be given: a sandbox that is told its settings with NUL between them would take the
+    rest of such a word for a setting.
     """
 
     argv: tuple[str, ...]
@@ -278,6 +282,13 @@ class Step:
     seconds: float = 600.0
     secrets: tuple[str, ...] = field(default=(), repr=False)
     fence: Fence | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in self.env.items():
+            check_variable(name, value)
+        for word in (*self.argv, self.cwd, *(part for m in self.mounts for part in (m.source, m.target))):
+            if NUL in word:
+                raise Invalid("a command cannot hold NUL", where=word.replace(NUL, "\\0")[:80])
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from penstock.core import soak
 from penstock.core.authority import Authority
 from penstock.core.evidence import Entry, Statement, Subject
 from penstock.core.pipeline import Blocked, Gated, State
-from penstock.core.policy import PolicyDocument, Rules, sign_off
+from penstock.core.policy import PolicyDocument, Rules, sign_off, soaking
 from penstock.core.predicates import SignOff
 from penstock.core.selection import Question, tags_of
 from penstock.core.verdict import Cause, Result, Verdict, combine
@@ -42,9 +43,18 @@ class _Asked:
     def outcome(self, sign_offs: Sequence[SignOff], waits_until: float) -> Outcome:
         """Of all its policies' sign-offs, in their order."""
         outcome = _outcome(self.question, self.policies, sign_offs, self.authority, waits_until)
+        if outcome.state is State.PENDING and isinstance(outcome.detail, Gated):
+            outcome = replace(outcome, detail=replace(outcome.detail, due=self._due))
         release, artifact = self.question.release, self.question.artifact
         subjects = (Subject(release.id, release.digest), Subject(artifact.name, artifact.digest))
         return replace(outcome, statements=tuple(Statement(subjects, signed) for signed in sign_offs))
+
+    @property
+    def _due(self) -> float:
+        """When the artifact will have soaked somewhere, if nothing happens; 0 if none of it is on its way."""
+        asked, artifact = self.question, self.question.artifact
+        ends = (soak.due(self.selected, artifact, policy.soak, asked.now) for policy in self.policies)
+        return min((end for end in ends if end), default=0.0)
 
 
 async def perform(
@@ -80,6 +90,7 @@ async def at_once(
 async def _asked(tx: Transaction, batch: Batch, task: Task, ledger: Ledger) -> _Asked:
     question = replace(question_of(task), size=batch.size, now=batch.now)
     policies = needed(batch.authority, question.action, question.change)
+    question = soaking(question, policies)
     selected = await inputs(ledger, tx, question, batch.entries)
     return _Asked(question, policies, selected, batch.authority)
 
@@ -111,6 +122,7 @@ async def lapsed(ledger: Ledger, tx: Transaction, question: Question) -> bool:
     authority = await ledger.authority(tx)
     if authority.changed >= question.size:
         return True
+    question = soaking(question, needed(authority, question.action, question.change))
     if not await ledger.tagged_since(tx, tags_of(question), question.size):
         return False
     now = replace(question, size=size)

@@ -15,10 +15,10 @@ from penstock.core.authority import Authority, InForce
 from penstock.core.evidence import Entry, Statement
 from penstock.core.facts import ENGINES
 from penstock.core.people import PolicyVersion
-from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off
+from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off, soaking
 from penstock.core.predicates import Deployed, Promoted, Proposed, Shifted, SignOff
 from penstock.core.release import Change, Release
-from penstock.core.selection import Question, select
+from penstock.core.selection import Question, select, tags_of
 from penstock.errors import Invalid, PenstockError
 from penstock.policyfile import parse_policy
 from penstock.ports import Language
@@ -46,6 +46,16 @@ def question_of(signed: SignOff) -> Question:
     )
 
 
+def needs(signed: SignOff, authority: Authority) -> tuple[str, ...]:
+    """The tags of all that a sign-off may rest on; *authority* is that of the entries before it."""
+    held = authority.policies.get(signed.penstock.policy)
+    try:
+        policies = [document_of(held)] if held else []
+    except PenstockError:  # `faults` says so
+        policies = []
+    return tags_of(soaking(question_of(signed), policies))
+
+
 def cited(signed: SignOff) -> tuple[int, ...]:
     """The entries that a sign-off names: its policy first, then its inputs."""
     uris = [signed.policy.uri, *(item.uri for item in signed.input_attestations)]
@@ -57,8 +67,7 @@ def faults(
 ) -> list[str]:
     """What is wrong with a sign-off; nothing if it recomputes to the same payload.
 
-    *pool* holds at least the entries of `core.selection.tags_of`; *authority* is that of the entries
-    before this one.
+    *pool* holds at least the entries of `needs`; *authority* is that of the entries before this one.
     """
     signed = entry.statement.predicate
     assert isinstance(signed, SignOff)
@@ -84,19 +93,20 @@ def _faults(
         yield "it claims to have seen entries after itself"
         return
     yield from _contradictions(question, pool)
-    # 2. Nobody had changed a rule or a role, and no newer evidence had come, when it was recorded.
+    # 2. Nobody had changed a rule or a role when it was recorded.
     if authority.changed >= question.size:
         yield "the rules or the roles were changed before it was recorded"
         return
-    selected = select(pool, question)
-    if selected != select(pool, replace(question, size=entry.index)):
-        yield "newer evidence was there when it was recorded"
-    # 3. The policy is the version in force then, and guards this action here.
+    # 3. The policy is the version in force then, and guards this action here; no newer evidence had come.
     held = authority.policies.get(signed.penstock.policy)
     if held is None or held.index != _index(signed.policy.uri):
         yield f"it does not cite the version of {signed.penstock.policy} that was in force"
         return
     document = document_of(held)
+    question = soaking(question, [document])
+    selected = select(pool, question)
+    if selected != select(pool, replace(question, size=entry.index)):
+        yield "newer evidence was there when it was recorded"
     if document not in needed(authority, question.action, question.change):
         yield f"policy {document.policy} does not guard {question.action} here"
     # 4. The evidence that counts gives the same bytes.

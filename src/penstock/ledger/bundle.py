@@ -68,16 +68,9 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
     if not entries:
         raise Invalid(f"the ledger has no evidence of delivery {delivery!r}", next_move="penstock status")
     for entry in list(entries.values()):
-        if isinstance(entry.statement.predicate, SignOff):
-            for index in again.cited(entry.statement.predicate):
-                entries[index] = await ledger.entry(tx, index)
-        if isinstance(entry.statement.predicate, Deployed):
-            for held in await ledger.tagged(tx, f"about:{entry.statement.predicate.release.digest}"):
-                if isinstance(held.statement.predicate, Promoted):
-                    entries[held.index] = held
+        entries |= {held.index: held for held in await _rested_on(ledger, tx, entry)}
     for kind in MANDATES:
-        for entry in await ledger.tagged(tx, f"type:{kind.TYPE}"):
-            entries[entry.index] = entry
+        entries |= {entry.index: entry for entry in await ledger.tagged(tx, f"type:{kind.TYPE}")}
     size, checkpoint = await _vouched(ledger, tx, covering=max(entries) + 1)
     proven = [
         Proven(
@@ -88,6 +81,18 @@ async def export(ledger: Ledger, tx: Transaction, delivery: str) -> bytes:
         for index in sorted(entries)
     ]
     return canonical(Bundle(SCHEMA, delivery, checkpoint, tuple(proven)))
+
+
+async def _rested_on(ledger: Ledger, tx: Transaction, entry: Entry) -> list[Entry]:
+    """What shows that this entry was right: all that a sign-off cites, the promotions of what is deployed."""
+    match entry.statement.predicate:
+        case SignOff() as signed:
+            return [await ledger.entry(tx, index) for index in again.cited(signed)]
+        case Deployed(release=release):
+            about = await ledger.tagged(tx, f"about:{release.digest}")
+            return [held for held in about if isinstance(held.statement.predicate, Promoted)]
+        case _:
+            return []
 
 
 async def _vouched(ledger: Ledger, tx: Transaction, covering: int) -> tuple[int, str]:

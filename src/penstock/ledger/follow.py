@@ -1,8 +1,8 @@
-"""Followers: whoever must see every entry, in order and at least once, also after a crash.
+"""Followers: each sees every entry of the ledger, in order and at least once, also after a crash.
 
-Called by what reacts to the ledger (projections, senders). A follower has a name and a place, kept in the
-ledger's own database: whoever writes its results there advances in the same transaction and sees each entry
-once. A follower never changes entries, and followers do not know one another.
+Used by what reacts to the ledger (projections, senders). A follower has a name, and its position is kept in
+the ledger's own database. If it writes its results there too, in the transaction that moves the position, it
+sees each entry exactly once. A follower never changes entries, and followers do not know one another.
 """
 
 from __future__ import annotations

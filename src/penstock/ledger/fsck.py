@@ -27,7 +27,6 @@ from penstock.core.evidence import Entry, open_envelope
 from penstock.core.notes import Checkpoint, VerifierKey, claimed_size, cosigned_at, open_note, split
 from penstock.core.policy import PolicyDocument, Rules
 from penstock.core.predicates import SignOff
-from penstock.core.selection import tags_of
 from penstock.errors import Invalid, PenstockError
 from penstock.ledger import again, looks
 from penstock.ledger.log import admitted, entry_of
@@ -195,7 +194,7 @@ async def _entry(check: _Check, tx: Transaction, index: int, raw: bytes) -> bool
         if isinstance(entry.statement.predicate, SignOff):
             check.sign_offs += 1
             check.views[index] = before
-            pool = await _before(check, tx, index, tags_of(again.question_of(entry.statement.predicate)))
+            pool = await _before(check, tx, index, again.needs(entry.statement.predicate, before))
             for problem in again.faults(entry, pool, check.authority, check.languages):
                 check.wrong(f"entry {index}", problem)
         # 5. A canary's verdict is what its counts give.

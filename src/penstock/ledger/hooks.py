@@ -1,4 +1,4 @@
-"""The table of webhooks. Each has a follower of its own, so that none waits for another.
+"""The table of webhooks. Each has its own follower, so that no webhook waits for another.
 
 Called by `engine.webhooks` and the server. A webhook and its follower's place come and go in one transaction;
 the secret is not here but in a file of the data folder.

@@ -1,7 +1,8 @@
-"""Judges again what the judge of a canary or of an experiment said, from the evidence alone.
+"""Judges every look of a canary or an experiment again, from the evidence alone.
 
-Called by `fsck` for every look in the ledger, and by `bundle` for those that a sign-off rests on. Looks of
-before kept no spans, and are believed; so are those that could not tell, for UNKNOWN never passes.
+Called by `fsck` for every look in the ledger, and by `bundle` for those that a sign-off rests on. A look of
+a canary that kept no spans is believed: early ones kept none; one that could not tell has none either, and is
+UNKNOWN, which never passes.
 """
 
 from __future__ import annotations

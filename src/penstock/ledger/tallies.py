@@ -1,7 +1,7 @@
 """What ``ledger verify`` remembers of the entries that it has seen: a few bytes each, whatever their size.
 
-Called by `ledger.fsck`. Here nothing reads the database and nothing decides what is wrong: these are exact
-folds of what they are given, which answer whether something was the same.
+Called by `ledger.fsck`. It answers whether something was seen before and was the same. Must not read the
+database, or decide what is wrong.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Tiles and entry bundles, read from the ledger's tables: two statements each, whatever their width.
+"""Tiles and entry bundles, read from the ledger's tables: two SQL statements each, however wide they are.
 
-Called by the server for outsiders who follow the ledger. It changes nothing and checks no signature: who
-reads tiles proves them against a checkpoint.
+Called by the server for outsiders who follow the ledger. It changes nothing and checks no signature:
+whoever reads tiles proves them against a checkpoint.
 """
 
 from __future__ import annotations

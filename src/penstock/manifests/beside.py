@@ -1,4 +1,4 @@
-"""What stands beside a workload: Services, autoscalers; and why everything else did not carry over.
+"""What stands beside a workload: Services and autoscalers, and the reason why any other object is left out.
 
 Called by `carry`.
 """

@@ -1,7 +1,7 @@
 """A value in somebody's manifest that knows where it stands, and whether anybody has read it.
 
-Called by the other files of this package, all through one rule: what nobody has read by the end is told to
-the user as not carried over, so nothing can be forgotten. It must not know what the values mean.
+Called by the other files of this package. One rule holds for all of them: what nobody has read by the end is
+reported to the user as not carried over, so nothing can be forgotten. It must not know what the values mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The control plane's side of the node agent: the same ports, over its socket.
 
-Called by whoever was handed a `Platform`, `Router` or `Metrics` by bootstrap; nobody can tell that the
-driver is in another process, but by `Unavailable` when that process is gone.
+Bootstrap hands these out as `Platform`, `Router` and `Metrics`. The only sign that the driver is in another
+process is `Unavailable` when that process is gone.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""How many copies of each release run, between what was asked for and what load needs.
+"""Decides how many copies of each release run: at least what was asked for, and more as load needs them.
 
-Called by the node agent every second, so that it goes on while nobody controls it; the agent holds the lock
-of the service meanwhile. This is the one owner of the number: deliveries say how many there must be at least,
-now and later, and nobody else takes a copy away from a release that has users. More copies get users once
-they are ready; one that goes gets nothing new first, and is ended when it has answered.
+Called by the node agent every second, also without a control plane, and under the service's lock. Nothing
+else sets this number: deliveries only say how many there must be at least, now and later, and only this takes
+a copy away from a release that has users. A new copy gets users once it is ready. A copy that goes is first
+sent nothing new, and is ended when it has answered what it had.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from penstock.core.authority import Authority
 from penstock.core.people import BY_PEOPLE
-from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off
+from penstock.core.policy import PolicyDocument, Rules, guarding, sign_off, soaking
 from penstock.core.predicates import SignOff
 from penstock.core.selection import Question
 from penstock.ledger.again import question_of
@@ -61,6 +61,7 @@ async def replay(
     for place, given in asked.items():
         question, authority = question_of(given[0]), authorities[place[2]]
         if _guards(document, question, authority):
+            question = soaking(question, [document])
             selected = await inputs(ledger, tx, question)
             signed = await asyncio.to_thread(
                 sign_off, question, document, "urn:penstock:replay", rules, selected, authority

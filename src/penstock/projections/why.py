@@ -1,4 +1,4 @@
-"""Why is this live? From a service back to the change, the reviews and the sign-offs that carried it.
+"""Why is this live? From a service back to the change, its reviews, and the sign-offs that let it through.
 
 Called by the server. A fold over ledger entries alone: it never reads the journal or the world.
 """

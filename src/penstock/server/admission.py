@@ -110,7 +110,11 @@ class Gatekeeper:
 
 def _begins(image: str, name: str) -> bool:
     """Whether *name* is the image, or all of it up to a ``/``, a tag or a digest."""
-    return image == name or (image.startswith(name) and (name[-1:] in "/" or image[len(name)] in "/:@"))
+    if not image.startswith(name) or name.endswith("/"):
+        return image.startswith(name)
+    rest = image[len(name) :]
+    # After a registry's name comes a port: what listens there is another registry.
+    return rest[:1] in ("", "/", "@") or (rest[0] == ":" and "/" not in rest)
 
 
 def _digest(named: Named) -> str:

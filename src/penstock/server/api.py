@@ -59,6 +59,7 @@ class Reason(BaseModel):
 
 
 class RollBack(Reason):
+    environment: Text = views.PRODUCTION
     together: bool = False
 
 
@@ -154,7 +155,7 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
         identity = login_of(request).identity
         permit = functools.partial(control.operators.demand, identity, "roll back")
         await permit([service])
-        asked = (service, views.PRODUCTION, identity, given.reason)
+        asked = (service, given.environment, identity, given.reason)
         if given.together:
             started = await control.shipping.roll_back_together(*asked, permit)
             return {"delivery": started[0], "deliveries": started}
@@ -162,16 +163,23 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
         return {"delivery": found, "deliveries": [found]}
 
     @api.get("/services/{service}/why")
-    async def why(service: str) -> View:
-        return await views.why(control, service)
+    async def why(service: str, environment: str = views.PRODUCTION) -> View:
+        return await views.why(control, service, environment)
 
     @api.get("/services/{service}/logs")
-    async def workload_logs(service: str, lines: int = 100) -> PlainTextResponse:
-        known = [name for name, _ in await views.services(control)]
+    async def workload_logs(
+        service: str, lines: int = 100, environment: str = views.PRODUCTION
+    ) -> PlainTextResponse:
+        there = await views.services(control)
+        known = list(dict.fromkeys(name for name, _ in there))
         if service not in known:
             what = f"no service {service!r}; there are: {', '.join(known) or 'none yet'}"
             raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
-        state = await control.router.read(service, views.PRODUCTION)
+        if (service, environment) not in there:
+            places = ", ".join(place for name, place in there if name == service)
+            what = f"{service} was never in {environment}; it is in: {places}"
+            raise Invalid(what, next_move="penstock logs SERVICE --environment NAME")
+        state = await control.router.read(service, environment)
         found = [
             f"{backend.release}  {line}"
             for backend in state.backends

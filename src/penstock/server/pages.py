@@ -73,8 +73,9 @@ def _services(pages: APIRouter, control: ControlPlane, page: Page) -> None:
         return page("slos.html", "What users were promised", services=found, more=more)
 
     @pages.get("/services/{service}")
-    async def why(service: str) -> HTMLResponse:
-        return page("why.html", f"Why is {service} live?", why=await views.why(control, service))
+    async def why(service: str, environment: str = views.PRODUCTION) -> HTMLResponse:
+        told = await views.why(control, service, environment)
+        return page("why.html", f"Why is {service} live?", why=told)
 
     @pages.get("/services/{service}/flaky")
     async def tests(service: str) -> HTMLResponse:

@@ -13,11 +13,12 @@ from pydantic import BaseModel
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.bootstrap.identity import next_log_key
-from penstock.core.authority import ADMINISTRATOR, IDENTITY, Authority
+from penstock.core.authority import ADMINISTRATOR, Authority
 from penstock.core.codec import Json, decode
 from penstock.core.evidence import open_envelope
 from penstock.core.people import BY_PEOPLE, ORGANISATION, LogKey, Said
 from penstock.core.predicates import PREDICATES
+from penstock.core.wellformed import IDENTITY
 from penstock.engine import tokens
 from penstock.engine.door import Login, identity_of
 from penstock.errors import Invalid, Refused

@@ -336,7 +336,7 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
     async with control.store.transaction(write=False) as tx:
         now_live = await live(control.ledger, tx, service, environment)
         if now_live is None:
-            known = [name for name, _ in await services(control)]
+            known = list(dict.fromkeys(name for name, _ in await services(control)))
             what = f"{service} is not live in {environment}; services: {', '.join(known) or 'none'}"
             raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
         own = await control.ledger.tagged(tx, f"delivery:{now_live.delivery}")

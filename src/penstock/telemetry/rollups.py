@@ -6,7 +6,7 @@ writer of these tables. They are no facts: whoever deletes them loses history, a
 The data plane's counters only rise, per release and epoch. What is kept is the difference of two readings:
  * a release that the last reading did not have began since, and so did one in a new epoch: all that it
    counted is new. What it had counted between that reading and the end of its old epoch is lost;
- * the first reading of a service is where counting begins: what was before it is not known;
+ * the first reading of a service is where counting begins: nothing before it is known;
  * a difference is spread evenly over the time since the last reading. Where that is longer than `GAP`, nobody
    read meanwhile (the control plane was down), and the time is kept as a gap.
 """

@@ -1,7 +1,7 @@
-"""Reads the data plane's counters now and then, for the services that have objectives, and keeps what is new.
+"""Reads the data plane's counters at intervals, for services that have objectives, and keeps the increase.
 
-Run by every process that has a worker; whoever comes first reads, and `rollups.add` lets one reading count
-once. So it goes on while any of them lives, and nobody holds a lease. Must not judge anything.
+Every process with a worker runs it, and the first to come reads; `rollups.add` counts each reading once. So
+sampling goes on while any of these processes lives, without a lease. Must not judge anything.
 """
 
 from __future__ import annotations

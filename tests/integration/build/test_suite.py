@@ -266,6 +266,16 @@ async def test_any_tool_that_writes_sarif_can_be_added(sandbox: Sandbox, tmp_pat
     assert (findings.tool, findings.high, findings.medium) == ("lint", 1, 0)
 
 
+async def test_a_scanner_that_prepares_itself_first_says_so_once(sandbox: Sandbox, tmp_path: Path) -> None:
+    write(tmp_path / "tree", {"report.json": SARIF})
+    work = f"touch {scan.CACHE}/ready; cat /app/report.json > /penstock/out/report.sarif"
+    scanner = Scanner("sh", ("-c", work), env={"RULES": scan.CACHE})
+    tools, task = ProjectTools(sandbox, tmp_path / "cache"), task_for(tmp_path)
+    for _ in range(2):
+        await scan.scan(task, [scanner], sandbox, tools)
+    assert task.log.read_text().count("sh prepares its rules, once") == 1
+
+
 async def test_without_an_artifact_the_engine_is_broken(sandbox: Sandbox, tmp_path: Path) -> None:
     write(tmp_path / "tree", {})
     task = replace(task_for(tmp_path), artifact=None)

@@ -56,15 +56,16 @@ class Delivery:
     artifact: Artifact
     baseline: Release | None = None
     kind: str = "code"
+    environment: str = "production"
 
     @property
     def change(self) -> Change:
         revision = self.artifact.digest[7:47]
-        return Change(self.kind, "catalog", "production", "/repo", revision, "ada", self.id)  # type: ignore[arg-type]
+        return Change(self.kind, "catalog", self.environment, "/repo", revision, "ada", self.id)  # type: ignore[arg-type]
 
     @property
     def release(self) -> Release:
-        return Release("catalog", "production", self.artifact.digest, DATA.digest)
+        return Release("catalog", self.environment, self.artifact.digest, DATA.digest)
 
 
 def artifact(name: str) -> Artifact:

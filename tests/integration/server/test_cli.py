@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from playhouse import Playhouse, Told, opened
 from shell import Shell
+from shop_repository import git
 
 from fakes.witness import WitnessServer
 
@@ -19,19 +20,9 @@ def house() -> Iterator[Playhouse]:
         yield found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def told(house: Playhouse) -> Told:
     return house.tell()
-
-
-@pytest.fixture
-def sh(
-    house: Playhouse, told: Told, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Shell:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return Shell(capsys)
 
 
 def test_ship_shows_its_steps_and_ends_well(sh: Shell, house: Playhouse) -> None:
@@ -50,6 +41,31 @@ def test_ship_says_who_refused_why_and_what_next(sh: Shell, house: Playhouse) ->
     assert "1 critical: CVE-1" in out
     assert "security-lead: security-lead" not in out
     assert "next: penstock logs shop-" in sh.err
+
+
+def test_ship_says_what_it_leaves_out(sh: Shell, house: Playhouse) -> None:
+    file = house.repository / "edited.py"
+    file.write_text("price = 1\n")
+    git(house.repository, "add", "edited.py")
+    house.commit("good, with a file")
+    try:
+        file.write_text("price = 2\n")
+        (house.repository / "never_added.txt").touch()
+        sh("ship", str(house.repository), "--no-wait")
+        assert (sh.code, "not committed: edited.py of" in sh.err) == (0, True)
+        assert "next: git commit" in sh.err
+        sh("ship", str(house.repository), "--revision", "HEAD", "--no-wait")
+        assert sh.err == "", "whoever names a commit knows which one"
+    finally:
+        git(house.repository, "checkout", "--quiet", "--", ".")
+        (house.repository / "never_added.txt").unlink()
+
+
+def test_an_override_takes_the_newest_delivery_of_a_service(sh: Shell, house: Playhouse) -> None:
+    refused = house.ship("critical finding, overridden")
+    sh.ok("override", "shop", "--policy", "security-lead", "--reason", "known", "--for", "5m")
+    newest = sh.json("evidence", "list")["entries"][-1]
+    assert refused["release_digest"] in str(sh.json("evidence", "show", str(newest["index"])))
 
 
 def test_ship_without_waiting_gives_ids(sh: Shell, house: Playhouse) -> None:
@@ -216,6 +232,10 @@ def test_a_policy_is_linted_and_published_from_a_file(sh: Shell, tmp_path: Path)
         (("ship", "/does/not/exist"), 2, "/does/not/exist"),
         (("abort", "nothing"), 2, "not known"),
         (("rollback", "nothing"), 1, "never been promoted"),
+        (("rollback", "shop", "--environment", "us"), 1, "shop has never been promoted in us"),
+        (("why", "shop", "--environment", "us"), 2, "shop is not live in us"),
+        (("logs", "shop", "--environment", "us"), 2, "it is in: production"),
+        (("ship", "a", "b", "--together", "--environment", "eu", "--environment", "us"), 2, "several"),
         (("policy", "show", "nothing"), 2, "in force: development-lead"),
         (("policy", "test", "/does/not/exist"), 2, "cannot be read"),
         (("policy", "explain", "nothing"), 2, "penstock status"),

@@ -3,31 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from office import Office
 from playhouse import Playhouse, opened
-from shell import Shell
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[Playhouse]:
     with opened() as found:
         yield found
-
-
-@pytest.fixture
-def office(
-    house: Playhouse,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> Office:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return Office(house, Shell(capsys), tmp_path)
 
 
 WORDS = ("quarantine", "shop", "test_clock", "--reason", "races, T-12")

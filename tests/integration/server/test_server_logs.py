@@ -203,14 +203,6 @@ def test_a_secret_value_is_shown_nowhere(client: httpx.Client, told: Told) -> No
     assert [text for text in texts if PAYMENT in text] == []
 
 
-@pytest.fixture
-def sh(house: Playhouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return Shell(capsys)
-
-
 def test_the_command_follows_one_stage_or_all_of_them(sh: Shell, running: Running) -> None:
     running.write(b"said before\n")
     ending = threading.Timer(0.5, running.end)

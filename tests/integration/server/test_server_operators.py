@@ -9,7 +9,6 @@ import httpx
 import pytest
 from office import Office
 from playhouse import Playhouse, opened
-from shell import Shell
 from shop_repository import new_repository
 
 Answer = Callable[[httpx.Client], httpx.Response]
@@ -35,16 +34,6 @@ VERBS = ("ship", "ship together", "abort", "promote", "retry", "roll back", "rol
 def house() -> Iterator[Playhouse]:
     with opened() as found:
         yield found
-
-
-@pytest.fixture
-def office(
-    house: Playhouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Office:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return Office(house, Shell(capsys), tmp_path)
 
 
 @pytest.fixture

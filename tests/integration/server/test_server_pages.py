@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from browser import Browser
 from playhouse import HOSTILE, Playhouse, Told
 from shell import Shell
 
@@ -170,3 +172,18 @@ async def test_every_page_says_when_workloads_are_not_kept_apart(
         for path in ("/environments", "/login", "/nothing"):
             text = (await client.get(path, headers={"accept": "text/html"})).text
             assert (BANNER in text) is (isolation is Isolation.NONE), path
+
+
+def test_no_page_is_wider_than_a_phone(house: Playhouse, told: Told, short_tmp: Path) -> None:
+    browser = Browser(short_tmp)
+    screen = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    wide = "document.readyState === 'complete' && location.pathname === '{}' && [document.body.scrollWidth]"
+    try:
+        browser.ask("Emulation.setDeviceMetricsOverride", **screen)
+        url, session = house.pages, house.session()
+        delivery = f"/deliveries/{told.rolled_back['id']}"
+        for path in ("/", delivery, "/environments", "/services/shop", "/policies"):
+            browser.open(f"{url}{path}", penstock=session)
+            assert browser.until(wide.format(path)) == [390], path
+    finally:
+        browser.close()

@@ -24,14 +24,6 @@ def house() -> Iterator[Playhouse]:
 
 
 @pytest.fixture
-def sh(house: Playhouse, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    return Shell(capsys)
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[ReceiverServer]:
     made = ReceiverServer()
     await made.start()

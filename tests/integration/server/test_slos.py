@@ -12,7 +12,6 @@ import pytest
 from browser import Browser
 from office import Office
 from playhouse import Playhouse, opened
-from shell import Shell
 from shop_repository import git
 from test_server_pages import Page
 
@@ -29,16 +28,6 @@ def house() -> Iterator[Playhouse]:
     with opened() as found:
         found.ship("first")
         yield found
-
-
-@pytest.fixture
-def office(
-    house: Playhouse, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Office:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return Office(house, Shell(capsys), tmp_path)
 
 
 @pytest.fixture

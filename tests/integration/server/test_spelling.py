@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from office import Office
 from playhouse import Playhouse, opened
-from shell import Shell
 
 from penstock.core.digest import digest, hex_of
 from penstock.core.sshsig import parse_public_key
@@ -18,16 +16,6 @@ from penstock.core.sshsig import parse_public_key
 def house() -> Iterator[Playhouse]:
     with opened() as found:
         yield found
-
-
-@pytest.fixture
-def office(
-    house: Playhouse, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Office:
-    monkeypatch.setenv("PENSTOCK_HOME", str(house.home.path))
-    for name in ("PENSTOCK_URL", "PENSTOCK_TOKEN", "PENSTOCK_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    return Office(house, Shell(capsys), tmp_path)
 
 
 def test_names_that_look_like_another_are_told(office: Office) -> None:

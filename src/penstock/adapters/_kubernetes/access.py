@@ -99,7 +99,8 @@ def _read(path: Path) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise Invalid(f"cannot read the kubeconfig: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
+        # Given a date that is none, or a tag that does not fit, the library raises whatever comes of it.
         raise Invalid("the kubeconfig is not YAML", where=str(path)) from error
     if not isinstance(value, dict):
         raise Invalid("the kubeconfig is not a mapping", where=str(path))

@@ -183,16 +183,22 @@ class Client:
     # --- watching ------------------------------------------------------------------------------------
 
     async def watch(
-        self, kind: Kind, namespace: str = "", *, labels: str = "", contact: Contact = lambda _: None
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        since: str = "",
+        contact: Contact = lambda _: None,
     ) -> AsyncIterator[Listed | Change]:
         """Everything that is there, and then each change, for ever; everything anew where changes were
-        missed.
+        missed. Whoever knows what is there, as of the version *since*, is told of changes alone.
 
         A server that is away is asked again until it is back: *contact* is told that it is away, and why, and
         with None that it was reached. What no time mends (a missing right, a missing CRD) is raised.
         """
         call = self._call("watch", kind, namespace)
-        version, tries = "", 0
+        version, tries = since, 0
         while True:
             try:
                 if not version:

@@ -6,12 +6,13 @@ a gateway sends requests to its ready endpoints alone. Must not write.
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.adapters._kubernetes import Client
+from penstock.adapters._kubernetes import Client, Object
 from penstock.adapters._kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from penstock.core.traffic import Backend, BackendState, TrafficPlan
 from penstock.errors import Invalid, Unavailable
@@ -20,6 +21,8 @@ from penstock.errors import Invalid, Unavailable
 HOST = re.compile(r"([A-Za-z0-9][A-Za-z0-9-]{0,62}\.)*[A-Za-z][A-Za-z0-9-]{0,62}")
 #: Where a Service says nothing else; it is only asked of one that is gone.
 USUAL_PORT = 80
+#: The label of an EndpointSlice that says whose endpoints it holds.
+OF_SERVICE = "kubernetes.io/service-name"
 
 
 @dataclass(frozen=True)
@@ -31,16 +34,24 @@ class Reached:
 
 
 async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reached]:
-    """Each release as the cluster has it now."""
-    return {release: await _look_up(client, release) for release in releases}
+    """Each release as the cluster has it now: one question for each Service, and one for all endpoints."""
+    if not releases:
+        return {}
+    listed, services = await asyncio.gather(
+        client.list(ENDPOINT_SLICES, labels=f"{OF_SERVICE} in ({','.join(releases)})"),
+        asyncio.gather(*(client.get(SERVICES, release) for release in releases)),
+    )
+    pieces: dict[str, list[Object]] = {release: [] for release in releases}
+    for piece in listed.items:
+        pieces[piece["metadata"]["labels"][OF_SERVICE]].append(piece)
+    named = zip(releases, services, strict=True)
+    return {release: _reached(service, pieces[release]) for release, service in named}
 
 
-async def _look_up(client: Client, release: str) -> Reached:
-    service = await client.get(SERVICES, release)
+def _reached(service: Object | None, pieces: Sequence[Object]) -> Reached:
     if service is None:
         return Reached(0, 0)
-    found = await client.list(ENDPOINT_SLICES, labels=f"kubernetes.io/service-name={release}")
-    endpoints = (endpoint for piece in found.items for endpoint in piece.get("endpoints") or ())
+    endpoints = (endpoint for piece in pieces for endpoint in piece.get("endpoints") or ())
     # Absent means ready, by the API's own words.
     ready = sum((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
     ports = service["spec"].get("ports") or [{"port": USUAL_PORT}]

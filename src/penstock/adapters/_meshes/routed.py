@@ -96,14 +96,20 @@ class Routed(ABC):
         found = await self._client.get(self.kind, written.object_name(service, environment))
         if found is None:
             return TrafficState(service, environment)
+        return await self._told(found, service, environment)
+
+    async def _told(self, found: Object, service: str, environment: str) -> TrafficState:
+        """What the object does, and how its releases are now."""
         asked = written.asked(found, self._where(service, environment))
-        known = await backends.look_up(self._client, tuple(b.release for b in asked.backends))
+        known, address = await asyncio.gather(
+            backends.look_up(self._client, tuple(b.release for b in asked.backends)),
+            self._address(service, environment),
+        )
         token = written.annotation(found, written.TOKEN)
         ours = self._spec(asked, token, _ports(known))
         changed = written.changed(found, ours)
         states = [backends.state_of(backend, known) for backend in asked.backends]
         state = self._state(found, ours, asked, states, changed)
-        address = await self._address(service, environment)
         return replace(state, address=address, reach=self._reach, preview_token=token)
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
@@ -121,8 +127,8 @@ class Routed(ABC):
         await self._before(plan, fence)
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
-        await self._confirm(new, live, spec.keys(), where)
-        return await self.read(plan.service, plan.environment)
+        confirmed = await self._confirm(new, live, spec.keys(), where)
+        return await self._told(confirmed, plan.service, plan.environment)
 
     def _state(
         self,
@@ -161,10 +167,13 @@ class Routed(ABC):
                 live = now
         raise AssertionError("the last of them returns or raises")
 
-    async def _confirm(self, new: Object, before: Object | None, fields: Collection[str], where: str) -> None:
+    async def _confirm(
+        self, new: Object, before: Object | None, fields: Collection[str], where: str
+    ) -> Object:
+        """The object as it was when its controller had said that it does it."""
         word = self._word(new, new["metadata"]["generation"])
         if not (word.sure or word.refused):
-            word = await self._wait(new, word)
+            new, word = await self._wait(new, word)
         if word.refused:
             await self._put_back(new, before, fields)
             move = "the words are its own; what was there before is there again"
@@ -175,23 +184,26 @@ class Routed(ABC):
                 where=where,
                 next_move=f"kubectl describe {self.kind.full} {new['metadata']['name']}",
             )
+        return new
 
-    async def _wait(self, new: Object, word: Word) -> Word:
-        """Follow the object until its controller has spoken, or time is up."""
-        name, generation = new["metadata"]["name"], new["metadata"]["generation"]
-        labels = f"{written.SERVICE}={new['metadata']['labels'][written.SERVICE]}"
+    async def _wait(self, new: Object, word: Word) -> tuple[Object, Word]:
+        """Follow the object from what was written on, until its controller has spoken or time is up."""
+        metadata, generation = new["metadata"], new["metadata"]["generation"]
+        labels = f"{written.SERVICE}={metadata['labels'][written.SERVICE]}"
+        since = str(metadata["resourceVersion"])
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._seconds):
-                async for seen in self._client.watch(self.kind, labels=labels):
+                async for seen in self._client.watch(self.kind, labels=labels, since=since):
                     for found in seen.items if isinstance(seen, Listed) else (seen.object,):
-                        if found["metadata"]["name"] != name:
+                        if found["metadata"]["name"] != metadata["name"]:
                             continue
                         if found["metadata"]["generation"] > generation:
-                            raise Conflict("somebody changed it meanwhile", where=name, next_move="read it")
-                        word = self._word(found, generation)
+                            where = metadata["name"]
+                            raise Conflict("somebody changed it meanwhile", where=where, next_move="read it")
+                        new, word = found, self._word(found, generation)
                         if word.sure or word.refused:
-                            return word
-        return word
+                            return new, word
+        return new, word
 
     async def _put_back(self, new: Object, before: Object | None, fields: Collection[str]) -> None:
         """The plan before, in the *fields* that we write; an object that is new goes."""

@@ -1,4 +1,5 @@
-"""Whom Envoy lets in: callers, users, so many a second, and so much at once. Rendered and read back. Pure.
+"""Whom Envoy lets in: which callers, whether users, how many requests a second and at once. Pure: rendered
+from a plan, and read back.
 
 Called by `config` and `routes`. The listener says who calls, on arrival; the routes say who may, so that a
 promotion or a rollback changes it with the users, in the same rename, on open connections too.

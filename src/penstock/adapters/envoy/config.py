@@ -7,7 +7,7 @@ its id with ``+preview`` (dark traffic), so that the counters of the first count
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -289,14 +289,6 @@ def address(text: str) -> Json:
         return {"pipe": {"path": text.removeprefix("unix:")}}
     host, _, port = text.rpartition(":")
     return {"socket_address": {"address": host, "port_value": int(port)}}
-
-
-def address_text(rendered: Mapping[str, Any]) -> str:
-    """The inverse of `address`, for what is read back."""
-    if "pipe" in rendered:
-        return f"unix:{rendered['pipe']['path']}"
-    inner = rendered["socket_address"]
-    return f"{inner['address']}:{inner['port_value']}"
 
 
 def file_source(path: Path) -> Json:

@@ -1,7 +1,7 @@
-"""One reading of Envoy's statistics for everybody who asks at the same time.
+"""Shares one reading of Envoy's statistics among all who ask at the same time.
 
-Called by the driver. Envoy goes through all its statistics for each question, however little is asked for:
-two hundred services that are each read by themselves cost it two hundred times that.
+Called by the driver. Envoy walks through all its statistics for each question, however small: reading two
+hundred services one by one would be two hundred such walks.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""What users saw of each release, of Envoy's own counters. No I/O.
+"""What users saw of each release, computed from Envoy's own counters. No I/O.
 
-Called by the driver. Envoy counts what a circuit breaker answered among the errors of the release, which
-never had those requests: they are taken off. The two numbers are not of one moment, so that a difference may
-be one or two lower than the last one was; that one is then said again.
+Called by the driver. Envoy counts the answers of a circuit breaker as errors of the release, although the
+release never got those requests: they are subtracted. The two counters are not read at the same moment, so a
+difference may come out one or two lower than the last time; then the last one is given again.
 
-A gRPC call that failed has HTTP status 200, and its own status in the trailers, which a filter counts for
-each cluster. What Envoy answered to such a call itself, for nobody was there or in time, is in both: a 5xx
-for the router, UNAVAILABLE for the filter. So of those two the larger number counts: what a service says
-itself is in one of them alone. The status comes when a call ends, and the request is counted when its answer
-begins: errors wait until there are requests for them, for no more can fail than are asked.
+A failed gRPC call has HTTP status 200 and its own status in the trailers, which a filter counts for each
+cluster. When Envoy itself answers such a call (nobody was there, or nobody answered in time), it is in both
+counts: a 5xx for the router, UNAVAILABLE for the filter. So the larger of those two is taken; what a service
+answers itself is only ever in one. A gRPC status is counted when the call ends, its request when the answer
+begins: so errors are held back until there are as many requests, for no more can fail than were asked.
 """
 
 from __future__ import annotations

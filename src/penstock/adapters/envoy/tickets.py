@@ -1,4 +1,4 @@
-"""What the access log says of the user who asks, while places are kept: the experiment, and his ticket.
+"""What the access log records of a user while an experiment runs: its salt, and the user's ticket.
 
 Called by `config` (the listener's part) and `routes`. Pure. The release is told nothing of it.
 """

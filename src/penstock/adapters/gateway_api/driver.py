@@ -17,7 +17,14 @@ from penstock.adapters._kubernetes import Access, Client, Kind, Object
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.gateway_api.reading import said, word_of
-from penstock.adapters.gateway_api.rendering import GROUP, NOBODY, NOBODY_PORT, Attached, spec_of
+from penstock.adapters.gateway_api.rendering import (
+    GROUP,
+    NOBODY,
+    NOBODY_PORT,
+    Attached,
+    leads_nowhere,
+    spec_of,
+)
 from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.powers import Power
@@ -76,8 +83,9 @@ class GatewayApi(Routed):
         return word_of(object, self._attached, generation)
 
     async def _before(self, plan: TrafficPlan, fence: Fence) -> None:
-        """The Service that has no endpoints; other services may make it at the same moment."""
-        if await self._client.get(SERVICES, NOBODY) is None:
+        """The Service that has no endpoints, if anybody is led there; other services may make it at the same
+        moment."""
+        if leads_nowhere(plan) and await self._client.get(SERVICES, NOBODY) is None:
             port = {"name": "http", "port": NOBODY_PORT, "protocol": "TCP"}
             metadata = {"name": NOBODY, "namespace": self._client.namespace}
             with contextlib.suppress(Conflict):

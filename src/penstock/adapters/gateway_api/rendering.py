@@ -71,6 +71,12 @@ def spec_of(plan: TrafficPlan, token: str, ports: Mapping[str, int], attached: A
     return {"parentRefs": [attached.parent], "hostnames": [hostname], "rules": rules}
 
 
+def leads_nowhere(plan: TrafficPlan) -> bool:
+    """Whether its route leads anybody to `NOBODY`."""
+    led = [plan.weights, *(rule.weights for rule in plan.rules)]
+    return not all(led) or not all(backend.addresses for backend in plan.backends)
+
+
 def duration(seconds: float) -> str:
     """``15s`` or ``2s500ms``: the API's own form, to the millisecond."""
     whole, rest = divmod(max(1, round(seconds * 1000)), 1000)

@@ -298,7 +298,7 @@ def _container(workload: Workload, pulled: Pulled, settings: Settings, namespace
         "name": CONTAINER,
         **pulled.container,
         "imagePullPolicy": "IfNotPresent",  # a digest never means something else
-        "command": list(workload.command),
+        "command": [_as_it_is(word) for word in workload.command],
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
         "env": _variables(workload, pulled, settings, namespace),
         "lifecycle": {"preStop": {"sleep": {"seconds": LEAVE_SECONDS}}},
@@ -318,7 +318,7 @@ def _way(workload: Workload, path: str) -> Object:
 def _variables(workload: Workload, pulled: Pulled, settings: Settings, namespace: str) -> list[Object]:
     """By name; what the platform says wins, as everywhere. What is mounted brings none of its own."""
     own = pulled.env if pulled.base else {}
-    found: dict[str, Object] = {name: {"value": value} for name, value in own.items()}
+    found: dict[str, Object] = {name: {"value": _as_it_is(value)} for name, value in own.items()}
     plain, secret = _data(workload)
     for reference, names in (("configMapKeyRef", plain), ("secretKeyRef", secret)):
         found |= {n: {"valueFrom": {reference: {"name": workload.release, "key": n}}} for n in names}
@@ -328,6 +328,12 @@ def _variables(workload: Workload, pulled: Pulled, settings: Settings, namespace
         found[name] = {"value": f"http://{settings.address(callee, workload, namespace)}"}
     found |= {"HOST": {"value": "0.0.0.0"}, "PORT": {"value": str(PORT)}}
     return [{"name": name, **source} for name, source in found.items()]
+
+
+def _as_it_is(text: str) -> str:
+    """Kubernetes puts a variable where it reads ``$(NAME)`` in a command or a value, and makes ``$$`` one
+    ``$``; doubled, each ``$`` stays what it is (for a shell, say)."""
+    return text.replace("$", "$$")
 
 
 def _resources(workload: Workload) -> Object:

@@ -1,7 +1,7 @@
-"""What wakes who waits: notifications, and a look at the last commit for those that were lost.
+"""Wakes those who wait for a commit: by notifications, and by a look at the last commit in case one was lost.
 
-Called by `store`. One connection listens for all who wait in this process; while the database cannot be
-reached they wait in vain, and the next transaction says why.
+Called by `store`. One connection listens for all who wait in this process. While the database cannot be
+reached nobody is woken; the next transaction says why.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Where an instance listens that is not ready: the commonest mistake is another address than was asked for.
+"""Finds where an instance listens that never became ready: often it is the wrong address or port.
 
-Called by the driver when it gives an instance up. Linux tells it of a process in whatever network it lives;
-elsewhere, and where it may not be asked, nothing is said.
+Called by the driver when it gives an instance up. Linux tells it for a process in any network namespace; on
+other systems, and without the right to ask, nothing is said.
 """
 
 from __future__ import annotations

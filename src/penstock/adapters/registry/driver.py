@@ -41,16 +41,28 @@ class Registry:
         self._door = Door(auth)
         self._tls = httpx.create_ssl_context()
 
+    async def check(self) -> None:
+        """Raise what keeps everybody from pushing: nobody answers there, it is no registry, or it does not
+        let us in. Whether we may push to a repository is seen when there is one."""
+        async with self._client() as http:
+            asker = Asker(http, self._place, self._place.prefix or "penstock", self._door)
+            answer = await asker.ask(Asked("GET", self._place.origin.join("/v2/")))
+            if answer.status != 200:
+                raise asker.failure(answer)
+
     async def publish(self, service: str, artifact: str) -> str:
         hex_of(artifact)
         repository = self._place.repository(service)
-        timeout = httpx.Timeout(SECONDS, read=None)  # what is to be committed may take its time
-        async with httpx.AsyncClient(verify=self._tls, timeout=timeout, headers=HEADERS) as http:
+        async with self._client() as http:
             asker = Asker(http, self._place, repository, self._door)
             if not await _is_there(asker, artifact):
                 manifest, blobs = await asyncio.to_thread(read_image, self._layout, artifact)
                 await _push(asker, artifact, manifest, blobs)
         return self._place.reference(service, artifact)
+
+    def _client(self) -> httpx.AsyncClient:
+        timeout = httpx.Timeout(SECONDS, read=None)  # what is to be committed may take its time
+        return httpx.AsyncClient(verify=self._tls, timeout=timeout, headers=HEADERS)
 
 
 async def _is_there(asker: Asker, artifact: str) -> bool:

@@ -1,4 +1,4 @@
-"""Turns what a registry answers into the five words, with the repository and the next move. Pure.
+"""Translates a registry's answers into the five error words, with the repository and the next move. Pure.
 
 Called by `asking` and `driver` for every answer that is no success. The table, by status and code:
 

@@ -7,7 +7,6 @@ Programs that it names (``credHelpers``) are not started: a worker starts nothin
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -84,7 +83,8 @@ def _login(entry: Any, where: str) -> Login:
             user, _, password = base64.b64decode(text, validate=True).decode().partition(":")
         else:
             user, password = str(entry.get("username") or ""), str(entry.get("password") or "")
-    except (AttributeError, TypeError, binascii.Error, UnicodeDecodeError):
+            f"{user}{password}".encode()  # not all that JSON can write is Unicode
+    except (AttributeError, TypeError, ValueError):
         user = password = ""
     if not user or not password:
         move = "give it `auth`, the base64 of USER:PASSWORD; helper programs are not started"

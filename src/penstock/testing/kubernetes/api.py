@@ -74,6 +74,10 @@ class Api:
     def all(self, kind: FakeKind, namespace: str = "") -> list[Object]:
         return self.storage.all(kind.full, namespace)
 
+    def those(self, kind: FakeKind, namespace: str, where: Callable[[Object], bool]) -> list[Object]:
+        """Of many, the few that are meant: others are not copied."""
+        return self.storage.all(kind.full, namespace, where)
+
     def labels_of(self, namespace: str) -> dict[str, str]:
         return {"kubernetes.io/metadata.name": namespace, **self.labels.get(namespace, {})}
 

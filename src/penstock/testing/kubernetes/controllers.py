@@ -174,12 +174,12 @@ class Controllers:
         if not selector:
             return
         metadata = service["metadata"]
-        chosen = [
-            pod
-            for pod in self._api.all(PODS, metadata["namespace"])
-            if selector.items() <= pod["metadata"].get("labels", {}).items()
-            and pod.get("status", {}).get("podIP")
-        ]
+
+        def meant(pod: Object) -> bool:
+            labels = pod["metadata"].get("labels", {})
+            return selector.items() <= labels.items() and bool(pod.get("status", {}).get("podIP"))
+
+        chosen = self._api.those(PODS, metadata["namespace"], meant)
         name = f"{metadata['name']}-slice"
         labels = {
             **metadata.get("labels", {}),
@@ -226,7 +226,7 @@ class Controllers:
     # --- writing -------------------------------------------------------------------------------------
 
     def owned(self, kind: FakeKind, owner: Object) -> list[Object]:
-        return [v for v in self._api.all(kind, owner["metadata"]["namespace"]) if _owns(owner, v)]
+        return self._api.those(kind, owner["metadata"]["namespace"], lambda value: _owns(owner, value))
 
     def create(self, kind: FakeKind, value: Object) -> None:
         whole = {"apiVersion": kind.api_version, "kind": kind.kind, **value}

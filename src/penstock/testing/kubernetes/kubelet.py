@@ -19,6 +19,7 @@ from typing import Any
 from penstock.testing.kubernetes import volumes
 from penstock.testing.kubernetes.api import Api, now
 from penstock.testing.kubernetes.containers import Behaviour, Container, Process, Run, StartError, Stub
+from penstock.testing.kubernetes.expansion import expanded
 from penstock.testing.kubernetes.kinds import EVENTS, PODS, Object
 from penstock.testing.kubernetes.podstatus import (
     environment,
@@ -134,11 +135,12 @@ class Kubelet:
             """With what the image has as ``/app`` where it is on this machine."""
             return re.sub(r"(?<![\w./-])/app(?=/|$|[:\s'\"])", lambda _: app, text)
 
-        words = tuple(here(word) for word in (*spec.get("command", ()), *spec.get("args", ())))
         log = self.folder / f"{pod.name}-{len(pod.runs)}.log"
         own = {name: value for name, value in image.env.items() if name != "PATH"}
-        env = {**own, **environment(spec, pod.object, self._api)}
-        env = {name: here(value) for name, value in env.items()}
+        given = environment(spec, pod.object, self._api)
+        command = (expanded(word, given) for word in (*spec.get("command", ()), *spec.get("args", ())))
+        words = tuple(map(here, command))
+        env = {name: here(value) for name, value in {**own, **given}.items()}
         return Process(Run(words, env, Path(app), log, pod.address, image.path, memory_limit(spec)))
 
     async def pulled(self, image: str) -> str:

@@ -9,6 +9,7 @@ import base64
 import re
 
 from penstock.testing.kubernetes.api import Api, now
+from penstock.testing.kubernetes.expansion import expanded
 from penstock.testing.kubernetes.kinds import Object
 from penstock.testing.kubernetes.problems import Problem, not_found
 
@@ -50,11 +51,11 @@ def with_conditions(status: Object, before: Object, *, ready: bool, unschedulabl
 
 def environment(container: Object, pod: Object, api: Api) -> dict[str, str]:
     """Its variables; `Problem` if they name what is not there."""
-    found = {}
+    found: dict[str, str] = {}
     for entry in container.get("env", []):
         source = entry.get("valueFrom") or {}
         if "value" in entry or not source:
-            found[entry["name"]] = str(entry.get("value", ""))
+            found[entry["name"]] = expanded(str(entry.get("value", "")), found)
         elif "configMapKeyRef" in source:
             found[entry["name"]] = _key(api, "configmaps", pod, source["configMapKeyRef"])
         elif "secretKeyRef" in source:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,10 @@ from penstock.testing.kubernetes.problems import Problem
 Object = dict[str, Any]
 #: (``plural.group``, namespace, name)
 Place = tuple[str, str, str]
+
+
+def _any(_: Object) -> bool:
+    return True
 
 
 @dataclass(frozen=True)
@@ -48,13 +52,14 @@ class Storage:
         found = self._objects.get((full, namespace, name))
         return copy.deepcopy(found) if found else None
 
-    def all(self, full: str, namespace: str = "") -> list[Object]:
-        """In the order of their names; of every namespace if none is given."""
-        return [
-            copy.deepcopy(found)
-            for (kind, space, _), found in sorted(self._objects.items())
-            if kind == full and namespace in ("", space)
+    def all(self, full: str, namespace: str = "", where: Callable[[Object], bool] = _any) -> list[Object]:
+        """In the order of their names; of every namespace if none is given. *where* only looks."""
+        found = [
+            (place, value)
+            for place, value in self._objects.items()
+            if place[0] == full and namespace in ("", place[1]) and where(value)
         ]
+        return [copy.deepcopy(value) for _, value in sorted(found, key=lambda one: one[0])]
 
     def kinds(self) -> Iterator[tuple[str, Object]]:
         """Everything there is, to look at: not to be changed."""
