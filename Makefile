@@ -60,8 +60,8 @@ COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate
 COMPILE += --no-emit-index-url --no-emit-find-links $(if $(UPGRADE),--upgrade)
 lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local -o requirements/runtime.txt
-	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra rego requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
-	@$(COMPILE) pyproject.toml --extra local --extra postgres -c requirements/dev.txt -o requirements/image.txt
+	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra rego --extra kubernetes requirements/dev.in -c requirements/runtime.txt -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra kubernetes -c requirements/dev.txt -o requirements/image.txt
 	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
 	@$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 

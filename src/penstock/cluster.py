@@ -42,6 +42,17 @@ class Counts:
 
 
 @dataclass(frozen=True)
+class Steps:
+    """The project's own code runs in the cluster before it is placed, as Jobs of *image* (by digest) in
+    *namespace* ("": that of the releases). Each may use so much; 0 is no limit."""
+
+    image: str
+    namespace: str = ""
+    memory_mb: int = 0
+    cpus: float = 0.0
+
+
+@dataclass(frozen=True)
 class Place:
     """What one environment has of its own; the rest is as the file says for all."""
 
@@ -58,7 +69,8 @@ class Place:
 class Cluster:
     """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are
     images with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts
-    are run as they are. *environments* have places of their own; every other environment is here."""
+    are run as they are. *environments* have places of their own; every other environment is here, and so are
+    *steps*: without them, builds and checks run beside the worker."""
 
     images: Registry
     gateway: Gateway
@@ -71,6 +83,7 @@ class Cluster:
     router: str = "gateway-api"
     reach: str = ""
     neighbour: str = ""
+    steps: Steps | None = None
     environments: Mapping[str, Place] = field(default_factory=dict)
 
     def of(self, environment: str) -> Cluster:

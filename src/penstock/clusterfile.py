@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import yaml
 
-from penstock.cluster import Cluster, Counts, Gateway, Place
+from penstock.cluster import Cluster, Counts, Gateway, Place, Steps
 from penstock.config import MAX_BYTES, line_of, parse
 from penstock.core.environmentconfig import NAME
 from penstock.errors import Invalid
@@ -52,6 +52,8 @@ def _checked(given: Cluster) -> Cluster:
         raise Invalid("a prefix as a node takes it has no scheme", where="images.pull")
     for abi, image in given.bases.items():
         _check_base(abi, image)
+    if given.steps:
+        _check_steps(given.steps)
     _check_place(given, given)
     for name, place in given.environments.items():
         if not NAME.fullmatch(name):
@@ -134,13 +136,29 @@ def _check_url(where: str, url: str) -> None:
         raise Invalid("a password has no place in it", where=where)
 
 
+def _check_steps(steps: Steps) -> None:
+    _check_image("steps.image", steps.image)
+    if steps.namespace and not LABEL.fullmatch(steps.namespace):
+        what = f"{steps.namespace!r} is not a name (lower-case letters, digits, dashes)"
+        raise Invalid(what, where="steps.namespace")
+    for name, value, least in (("memory_mb", steps.memory_mb, 16), ("cpus", steps.cpus, 0.01)):
+        if value and value < least:
+            raise Invalid(
+                f"{value} is too little; at least {least}, or 0 for no limit", where=f"steps.{name}"
+            )
+
+
 def _check_base(abi: str, image: str) -> None:
     if not ABI.fullmatch(abi):
         move = "name what artifacts are built for: cp311 is Python 3.11, node22 is Node 22"
         raise Invalid(f"no artifact is built for {abi!r}", where=f"bases.{abi}", next_move=move)
+    _check_image(f"bases.{abi}", image)
+
+
+def _check_image(where: str, image: str) -> None:
     if not BASE.fullmatch(image):
         move = "write REGISTRY/NAME@sha256:…, as docker buildx imagetools inspect tells it"
-        raise Invalid(f"{image!r} is not an image by digest", where=f"bases.{abi}", next_move=move)
+        raise Invalid(f"{image!r} is not an image by digest", where=where, next_move=move)
 
 
 def _check_pattern(where: str, pattern: str, *, port: bool) -> None:

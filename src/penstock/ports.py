@@ -113,6 +113,7 @@ class BuildRequest:
     work: Path
     log: Path
     epoch: int
+    fence: Fence | None = None
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,21 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import psutil
 import pytest
 
+from fakes.jobs import jobs_of, ready_for_jobs
 from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.unsandboxed import Unsandboxed
 from penstock.core.workload import Isolation, Mount, Step, StepResult
+from penstock.errors import Invalid
 from penstock.ports import Sandbox
+from penstock.testing.kubernetes import FakeCluster
+from penstock.testing.kubernetes.kinds import JOBS, PODS
 
 
 class SandboxContract:
@@ -199,6 +203,42 @@ class TestBubblewrap(SandboxContract):
     async def test_it_has_no_powers(self, sandbox: Sandbox, tmp_path: Path) -> None:
         result = await run(sandbox, tmp_path, "id -u; grep CapEff /proc/self/status")
         assert result.tail.split() == ["65534", "CapEff:", "0" * 16]
+
+
+class TestKubernetesJobs(SandboxContract):
+    """Against the fake cluster: its containers are in bubblewrap, which here stands for a node's runtime."""
+
+    @pytest.fixture
+    async def sandbox(self, bubblewrap: Bubblewrap, short_tmp: Path) -> AsyncIterator[Sandbox]:
+        async with FakeCluster() as cluster:
+            ready_for_jobs(cluster, bubblewrap)
+            (short_tmp / "kubeconfig").mkdir()
+            async with jobs_of(cluster, short_tmp / "kubeconfig") as sandbox:
+                yield sandbox
+                assert cluster.api.all(JOBS) == [], "a step has left its Job behind"
+                assert cluster.api.all(PODS) == [], "a step has left its pod behind"
+
+    def test_it_says_what_it_enforces(self, sandbox: Sandbox) -> None:
+        assert sandbox.isolation is Isolation.CONTAINER
+
+    def test_there_is_no_command_line_for_it_here(self, sandbox: Sandbox) -> None:
+        with pytest.raises(Invalid, match="runs in the cluster") as raised:
+            sandbox.enclose(Step(("true",), "/"))
+        assert raised.value.next_move
+
+    async def test_only_its_mounts_are_there_and_only_writable_ones_come_back(
+        self, sandbox: Sandbox, tmp_path: Path, short_tmp: Path
+    ) -> None:
+        (short_tmp / "given").mkdir()
+        (short_tmp / "given/file").write_text("as it was")
+        (short_tmp / "secret").write_text("the secret")
+        mounts = (Mount(str(tmp_path), "/work", writable=True), Mount(str(short_tmp / "given"), "/given"))
+        script = f"cat {short_tmp}/secret; cat /given/file; echo x > /given/file; echo ok > made"
+        result = await sandbox.run(Step(("/bin/sh", "-c", script), "/work", mounts), tmp_path / "log")
+        assert "as it was" in result.tail
+        assert "the secret" not in result.tail
+        assert (tmp_path / "made").read_text() == "ok\n"
+        assert (short_tmp / "given/file").read_text() == "as it was"
 
 
 #: A number of seconds that tells our naps from everybody else's.

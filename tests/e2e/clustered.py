@@ -62,7 +62,7 @@ async def _once(target: Target, path: str, met: Counter[str]) -> None:
 
 @contextmanager
 def town(folder: Path, elsewhere: str = "") -> Iterator[Town]:
-    made = Town(folder, speed=3.0, elsewhere=elsewhere)
+    made = Town(folder, speed=3.0, elsewhere=elsewhere, steps=True)
     try:
         made.open()
         yield made

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from penstock.testing.kubernetes.kinds import JOBS
 from tests.e2e.clustered import Town, town
 from tests.e2e.machine import Machine, machine
 from tests.fakes.web import free_port
@@ -94,6 +95,24 @@ def told(m: Machine) -> list[str]:
     return said
 
 
+def built_in(m: Machine) -> set[str]:
+    """How each build was kept apart from the rest, as the ledger tells."""
+    entries = m.client.get("/v1/evidence", limit=500)["entries"]
+    built = [entry["index"] for entry in entries if entry["what"] == "Provenance"]
+    said = (m.client.get(f"/v1/evidence/{index}")["predicate"] for index in built)
+    return {one["buildDefinition"]["internalParameters"]["isolation"] for one in said}
+
+
+def check_steps(m: Machine, around: Town) -> None:
+    """Builds, scans and tests ran in the cluster, and it keeps nothing of them."""
+    if not around.runs_steps:
+        return
+    jobs = [asked for asked in around.cluster.asked if asked == "patch jobs"]
+    assert len(jobs) >= 3 * 2  # of each version at least the build and its tests
+    assert built_in(m) == {"container"}
+    assert around.cluster.api.all(JOBS) == []
+
+
 def ran_on(m: Machine) -> set[str]:
     """The bases that the ledger tells of: one for each release that was deployed."""
     entries = m.client.get("/v1/evidence", limit=500)["entries"]
@@ -122,6 +141,7 @@ def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
         assert in_cluster == outcomes == ["promoted", "promoted", "rolled-back"]
         assert told(m) == on_machine
         assert ran_on(m) == {around.base}
+        check_steps(m, around)
         assert m.penstock("ledger", "verify").returncode == 0
         assert set(met) == {"200", "500"}, met
         assert m.address() == f"http://shop.example.org:{around.proxy.port}"

@@ -16,13 +16,16 @@ from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
 
+from penstock.adapters.bubblewrap import Bubblewrap
 from penstock.adapters.registry import Registry
+from penstock.errors import Unavailable
 from penstock.testing.kubernetes import FakeCluster, Puller
 from penstock.testing.kubernetes.gateway import listen_at, use_gateway
 from penstock.testing.kubernetes.istio import use_istio
 from penstock.testing.kubernetes.proxy import Proxy
 from tests.fakes.cluster import rules
 from tests.fakes.image import ABI, put_base
+from tests.fakes.jobs import IMAGE, ready_for_jobs
 from tests.fakes.prometheus import gateway_job, real_prometheus
 from tests.fakes.registry import docker_registry
 
@@ -36,10 +39,17 @@ T = TypeVar("T")
 class Town:
     """Everything around one installation. *file* is what ``penstock up --cluster`` is given, *base* the image
     that its artifacts run on. *speed* is the cluster's, *router* who leads users. The environment that is
-    named *elsewhere* has a cluster of its own, the *other* one."""
+    named *elsewhere* has a cluster of its own, the *other* one. With *steps*, builds and checks are Jobs,
+    unless containers cannot be enclosed here."""
 
     def __init__(
-        self, folder: Path, *, speed: float = 10.0, router: str = GATEWAY_API, elsewhere: str = ""
+        self,
+        folder: Path,
+        *,
+        speed: float = 10.0,
+        router: str = GATEWAY_API,
+        elsewhere: str = "",
+        steps: bool = False,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.file = folder / "cluster.yaml"
@@ -49,6 +59,7 @@ class Town:
         self._folder = folder
         self._router = router
         self._elsewhere = elsewhere
+        self.runs_steps = steps
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._stack = contextlib.AsyncExitStack()
@@ -83,6 +94,9 @@ class Town:
             "reach": self.proxy.url,
             "bases": {ABI: self.base},
         }
+        self.runs_steps = self.runs_steps and self._ready_for_jobs()
+        if self.runs_steps:
+            said["steps"] = {"image": IMAGE}
         proxies = [self.proxy]
         if self._elsewhere:
             proxies.append(await self._standing(self.other))
@@ -99,9 +113,21 @@ class Town:
         """A cluster with who decides where users go, and its proxy."""
         await self._stack.enter_async_context(cluster)
         cluster.kubelet.pull = Puller()
-        cluster.allow([*rules("rbac.yaml"), *rules(f"rbac-{self._router}.yaml")])
+        granted = (
+            "rbac.yaml",
+            f"rbac-{self._router}.yaml",
+            *(["rbac-steps.yaml"] if self.runs_steps else ()),
+        )
+        cluster.allow([rule for file in granted for rule in rules(file)])
         plane = use_istio(cluster) if self._router == ISTIO else use_gateway(cluster).plane
         proxy = await self._stack.enter_async_context(Proxy(plane, namespace=NAMESPACE))
         if self._router == GATEWAY_API:
             listen_at(cluster, proxy.port)
         return proxy
+
+    def _ready_for_jobs(self) -> bool:
+        try:
+            ready_for_jobs(self.cluster, Bubblewrap.detect())
+        except Unavailable:
+            return False
+        return True

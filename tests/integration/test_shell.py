@@ -316,3 +316,13 @@ def test_what_was_shown_is_gone(failed: Failed, capsys: pytest.CaptureFixture[st
     assert main(["shell", delivery, "more", "--", "touch", "/out/x"]) == 0
     assert "/out is empty" in capsys.readouterr().err
     assert not tools.exists()
+
+
+def test_a_command_that_ran_in_a_cluster_is_not_there(failed: Failed) -> None:
+    for file in (failed.kept / "steps").glob("*.json"):
+        told = json.loads(file.read_text()) | {"isolation": Isolation.CONTAINER.value}
+        file.write_text(json.dumps(told))
+    done = shell(ID, "--", "true")
+    assert done.returncode == 2
+    assert "this command ran in the cluster" in done.stderr
+    assert f"penstock logs {ID}" in done.stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.cluster import Cluster, Place
+from penstock.cluster import Cluster, Place, Steps
 from penstock.clusterfile import load_cluster
 from penstock.errors import Invalid
 
@@ -134,6 +134,12 @@ def test_a_base_is_an_image_by_digest_and_may_have_a_tag(tmp_path: Path) -> None
     assert load(tmp_path, LEAST).bases == {}
 
 
+def test_without_steps_they_run_beside_the_worker(tmp_path: Path) -> None:
+    assert load(tmp_path, LEAST).steps is None
+    assert load(tmp_path, f"{LEAST}steps: {{image: '{IMAGE}'}}").steps == Steps(IMAGE)
+
+
+IMAGE = f"registry.example/steps@sha256:{'5' * 64}"
 #: What is said, the line where it is, and what is wrong there.
 WRONG = (
     ("namspace: shop", 4, "namspace"),
@@ -146,6 +152,12 @@ WRONG = (
     ("neighbour: catalog:80", 4, "every service would have the same one"),
     ("neighbour: '{service}.shop.svc'", 4, "is not HOST:PORT"),
     ("pull_secrets: registry", 4, "pull_secrets"),
+    ("steps: here", 4, "steps"),
+    ("steps: {}", 4, "image"),
+    ("steps: {image: python}", 4, "'python' is not an image by digest"),
+    (f"steps:\n  image: {IMAGE}\n  namespace: Shop", 6, "'Shop' is not a name"),
+    (f"steps:\n  image: {IMAGE}\n  memory_mb: 1", 6, "1 is too little; at least 16"),
+    (f"steps:\n  image: {IMAGE}\n  cpus: -1", 6, "-1.0 is too little"),
     ("bases: python", 4, "bases"),
     ("bases: {python3.11: a}", 4, "no artifact is built for 'python3.11'"),
     ("bases:\n  cp311: registry.example/python:3.11", 5, "is not an image by digest"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -12,11 +13,11 @@ import pytest
 import yaml
 
 from penstock.adapters._kubernetes import Object
-from penstock.adapters.kubernetes import Settings, manifests
+from penstock.adapters.kubernetes import Settings, manifests, steps
 from penstock.adapters.kubernetes.bases import Pulled, base_of, found_base, is_kept, too_old
 from penstock.config import ServiceConfig
 from penstock.core.fence import Fence
-from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Workload
+from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Mount, Step, Workload
 from penstock.errors import Invalid
 from penstock.ports import Image
 from penstock.testing.kubernetes.expansion import expanded
@@ -83,7 +84,7 @@ def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) 
 
 
 def test_what_is_to_be_applied_by_hand_is_valid() -> None:
-    for file in ("rbac.yaml", "binding.yaml"):
+    for file in ("rbac.yaml", "rbac-steps.yaml", "binding.yaml"):
         for document in yaml.safe_load_all((DEPLOY / "kubernetes" / file).read_text()):
             valid(document)
 
@@ -106,6 +107,57 @@ def test_what_is_not_valid_is_found_by_both(path: tuple[str | int, ...], value: 
     with pytest.raises(kubernetes_validate.ValidationError):
         valid(wrong)
     assert list(complaints(wrong, BUILT_IN["Deployment"]))
+
+
+STEP = Step(
+    ("python3", "-m", "pytest"),
+    "/app",
+    (Mount("/tree", "/app", writable=True), Mount("/deps", "/penstock/tools")),
+    {"TOKEN": "it's sesame-open"},
+    seconds=30.0,
+    secrets=("sesame-open",),
+    fence=Fence("web/production", 7, "key"),
+)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [steps.Settings(BASE), steps.Settings(BASE, 512, 0.5, ("registry",), "arm64")],
+    ids=["bare", "full"],
+)
+def test_what_a_step_is_made_of_is_valid(settings: steps.Settings) -> None:
+    made = {"apiVersion": "batch/v1", "kind": "Job", **steps.job("step-1", "d/s", STEP, settings, "shop")}
+    valid(made)
+    assert list(complaints(made, BUILT_IN["Job"])) == [], "the fake cluster is no stricter"
+    assert "sesame" not in str(made)
+
+
+def test_a_step_gives_other_peoples_code_nothing_of_the_clusters() -> None:
+    """As the restricted pod security standard asks, and no token; never started twice."""
+    spec = steps.job("step-1", "d/s", STEP, steps.Settings(BASE), "shop")["spec"]
+    pod = spec["template"]["spec"]
+    assert (spec["backoffLimit"], pod["restartPolicy"]) == (0, "Never")
+    assert not pod["automountServiceAccountToken"]
+    assert pod["securityContext"]["runAsNonRoot"]
+    for container in (*pod["initContainers"], *pod["containers"]):
+        context = container["securityContext"]
+        assert not context["allowPrivilegeEscalation"]
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert context["readOnlyRootFilesystem"]
+    mounts = {
+        mount["mountPath"]: mount.get("readOnly", False) for mount in pod["containers"][0]["volumeMounts"]
+    }
+    assert mounts == {"/tmp": False, "/penstock.run": True, "/app": False, "/penstock/tools": True}
+
+
+def test_the_script_of_a_step_is_that_step() -> None:
+    text = steps.script(replace(STEP, argv=("printf", "%s,", "a b", "$HOME", "it's"), cwd="/"), {"UV_X": "1"})
+    done = subprocess.run(["/bin/sh", "-c", f"{text}"], capture_output=True, text=True, check=True)
+    assert done.stdout == "a b,$HOME,it's,"
+    assert "UV_X" not in text
+    assert "export UV_X=1" in steps.script(replace(STEP, network=True), {"UV_X": "1"})
+    with pytest.raises(Invalid, match="not the name of a variable"):
+        steps.script(replace(STEP, env={"A; rm": "x"}), {})
 
 
 def test_a_secret_is_in_the_secret_alone() -> None:

@@ -30,9 +30,9 @@ async def perform(task: Task, /, *, builders: Mapping[str, Builder]) -> Outcome:
     if task.source is None:
         raise Broken("a build without a source revision", where=task.delivery)
     name, builder = _choose(builders, task)
-    request = BuildRequest(
-        task.change, task.config, task.tree, task.work, task.log, epoch=task.source.committed_epoch
-    )
+    epoch = task.source.committed_epoch
+    given = (task.change, task.config, task.tree, task.work, task.log)
+    request = BuildRequest(*given, epoch=epoch, fence=task.fence)
     try:
         built = await builder.build(request)
     except Invalid as error:

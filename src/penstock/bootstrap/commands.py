@@ -25,7 +25,7 @@ import psutil
 
 from penstock.bootstrap import certificate, vacant
 from penstock.bootstrap.boundaries import around
-from penstock.bootstrap.home import AdmissionSettings, Home, PrometheusSettings, Settings
+from penstock.bootstrap.home import IN_CLUSTER, AdmissionSettings, Home, PrometheusSettings, Settings
 from penstock.bootstrap.loop import log_to_stderr
 from penstock.bootstrap.plugins import find, open_issuer, open_prometheus, open_sandbox
 from penstock.bootstrap.target import check_around, check_cluster
@@ -196,8 +196,11 @@ def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | Non
 
 
 def _choose(home: Home, settings: Settings, wanted: Wanted) -> Settings:
+    cluster = _cluster(home, settings.cluster, wanted)
     sandbox = "none" if wanted.unsandboxed else "bubblewrap"
-    if not wanted.unsandboxed:
+    if cluster is not None and cluster.steps is not None:
+        sandbox = IN_CLUSTER
+    elif not wanted.unsandboxed:
         try:
             open_sandbox(sandbox)
         except PenstockError as error:
@@ -209,7 +212,7 @@ def _choose(home: Home, settings: Settings, wanted: Wanted) -> Settings:
     chosen = replace(
         settings,
         prometheus=_prometheus(settings.prometheus, wanted),
-        cluster=_cluster(home, settings.cluster, wanted),
+        cluster=cluster,
         admission=certificate.chosen(settings.admission, wanted.admission),
         sandbox=sandbox,
         port=settings.port if wanted.port is None else wanted.port,

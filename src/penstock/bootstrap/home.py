@@ -46,6 +46,10 @@ class AdmissionSettings:
     also: tuple[str, ...] = ()
 
 
+#: The sandbox of those that have builds and checks run in their cluster.
+IN_CLUSTER = "kubernetes"
+
+
 @dataclass(frozen=True)
 class Settings:
     """Chosen at `penstock up`, kept for the next start. *sandbox* is an entry-point name.
@@ -64,6 +68,11 @@ class Settings:
     prometheus: PrometheusSettings | None = None
     cluster: Cluster | None = None
     admission: AdmissionSettings | None = None
+
+    @property
+    def sandbox_here(self) -> str:
+        """What is run on this machine is kept apart by this one."""
+        return "bubblewrap" if self.sandbox == IN_CLUSTER else self.sandbox
 
 
 @dataclass(frozen=True)

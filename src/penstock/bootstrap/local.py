@@ -157,7 +157,7 @@ def _good(outcome: Outcome) -> bool:
 async def _prepare(home: Home, asked: Asked, folder: Path) -> Bench:
     path = asked.path.expanduser().absolute()
     source: Source = find("source", "worktree" if asked.dirty else "git")(home.cache / "git")
-    sandbox = open_sandbox("none" if asked.unsandboxed else home.settings.sandbox)
+    sandbox = open_sandbox("none" if asked.unsandboxed else home.settings.sandbox_here)
     found = await source.resolve(str(path), "")
     tree = folder / "look"
     tree.mkdir()

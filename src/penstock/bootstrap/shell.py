@@ -18,7 +18,7 @@ from pathlib import Path
 from penstock.bootstrap import terminal
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import open_sandbox
-from penstock.core.workload import Step
+from penstock.core.workload import Isolation, Step
 from penstock.engine import scratch
 from penstock.engine.scratch import Command
 from penstock.errors import Conflict, Invalid, Unavailable
@@ -102,6 +102,12 @@ def choose(delivery: str, ran: Sequence[Command], stage: str = "", number: int =
 
 def reopen(delivery: str, folder: Path, command: Command, into: Path) -> Opened:
     """Copy what the command could see of its delivery, and all that it could write to, into *into*."""
+    if command.isolation is Isolation.CONTAINER:
+        raise Invalid(
+            "this command ran in the cluster, and its pod is gone",
+            where=delivery,
+            next_move=f"penstock logs {delivery} shows what it wrote; penstock run PATH runs it here",
+        )
     notes = [f"{name} was secret and is not set" for name in command.left_out]
     mounts = []
     for place, mount in enumerate(command.step.mounts):

@@ -22,7 +22,7 @@ from penstock.bootstrap.plugins import find, names, open_prometheus
 from penstock.cluster import Cluster
 from penstock.errors import Invalid, PenstockError
 from penstock.node.client import NodeClient, NodeMeter, NodeMetrics, NodePlatform, NodeRouter
-from penstock.ports import Meter, Metrics, Platform, Router
+from penstock.ports import Meter, Metrics, Platform, Router, Sandbox
 
 log = logging.getLogger(__name__)
 
@@ -34,13 +34,14 @@ Three = tuple[Any, Any, Any]
 
 @dataclass(frozen=True)
 class Target:
-    """Each of *tend* does what has to be done now and then, unless somebody else does; *letting_go* is done
-    at the end. What runs goes on."""
+    """*sandbox* runs builds and checks there; None: they run beside the worker. Each of *tend* does what has
+    to be done now and then, unless somebody else does; *letting_go* is done at the end. What runs goes on."""
 
     router: Router
     metrics: Metrics
     platform: Platform
     meters: Mapping[str, Meter]
+    sandbox: Sandbox | None = None
     tend: tuple[Callable[[], Awaitable[None]], ...] = ()
     letting_go: tuple[Callable[[], Awaitable[None]], ...] = ()
 
@@ -104,14 +105,21 @@ def open_cluster(home: Home, cluster: Cluster) -> Target:
         each = [Drivers(usual[i], {name: drivers[i] for name, drivers in named.items()}) for i in range(3)]
         platform, router, metrics = Platforms(each[0]), Routers(each[1]), Meterings(each[2])
     ports = around("Router", router), metrics, around("Platform", platform)
+    sandbox = _steps(cluster)
     closing = tuple(driver.close for drivers in every for driver in drivers)
-    return Target(*ports, _meters(home), tuple(drivers[0].tend for drivers in every), closing)
+    closing += (sandbox.close,) if sandbox else ()
+    return Target(*ports, _meters(home), sandbox, tuple(drivers[0].tend for drivers in every), closing)
 
 
 async def check_cluster(home: Home, cluster: Cluster) -> None:
-    """Raise what keeps releases from running, or users from being led, in this cluster or in one of its
-    environments' own."""
+    """Raise what keeps releases or steps from running, or users from being led, in this cluster or in one of
+    its environments' own."""
     await _everywhere(home, cluster, lambda drivers: drivers[:2])
+    if sandbox := _steps(cluster):
+        try:
+            await sandbox.check()
+        finally:
+            await sandbox.close()
 
 
 async def check_around(home: Home, cluster: Cluster) -> None:
@@ -149,6 +157,11 @@ def _drivers(home: Home, cluster: Cluster) -> Three:
         counts.prometheus, router, platform.namespace, token=_file(counts.token_file), proxies=counts.proxies
     )
     return platform, router, metrics
+
+
+def _steps(cluster: Cluster) -> Any:
+    """What runs builds and checks there; None if that is not wanted."""
+    return find("sandbox", "kubernetes").of(cluster) if cluster.steps else None
 
 
 def _images(home: Home, cluster: Cluster) -> Any:

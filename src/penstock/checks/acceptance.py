@@ -174,6 +174,7 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
         network=True,
         seconds=config.seconds,
         secrets=(*task.secrets, state.preview_token),
+        fence=task.fence,
     )
     result = await sandbox.run(step, task.log)
     if config.junit is None:

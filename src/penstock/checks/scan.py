@@ -110,6 +110,7 @@ async def _run(scanner: Scanner, task: Task, sandbox: Sandbox, tools: Tools) -> 
         env=scanner.env,
         seconds=scanner.seconds,
         secrets=task.secrets,
+        fence=task.fence,
     )
     result = await sandbox.run(step, task.log)
     if result.timed_out or result.exit_code not in scanner.done:

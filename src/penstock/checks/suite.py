@@ -117,6 +117,7 @@ async def _run(
         env={**prepared.env, **target},
         seconds=suite.seconds,
         secrets=task.secrets,
+        fence=task.fence,
     )
     result = await sandbox.run(step, task.log)
     try:

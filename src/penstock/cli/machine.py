@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from penstock.bootstrap import commands
-from penstock.bootstrap.home import LONGEST, AdmissionSettings, Home
+from penstock.bootstrap.home import IN_CLUSTER, LONGEST, AdmissionSettings, Home
 from penstock.bootstrap.plugins import find, open_sandbox
 from penstock.bootstrap.target import check_around, check_cluster
 from penstock.cli.show import document, mark, say
@@ -47,7 +47,8 @@ def up(given: argparse.Namespace) -> int:
         return 0
     say(f"✓ Penstock is up: {started.url}")
     whose = "builds and checks" if started.cluster else "workloads"
-    say(f"  data folder: {started.home}   {whose}: isolation {started.isolation}")
+    isolation = "in the cluster" if started.isolation == IN_CLUSTER else started.isolation
+    say(f"  data folder: {started.home}   {whose}: isolation {isolation}")
     if started.cluster:
         say(f"  releases run in a cluster: {started.cluster}")
     if started.isolation == "none":
@@ -150,6 +151,8 @@ def _git(home: Home) -> Finding:
 
 
 def _sandbox(home: Home) -> Finding:
+    if home.settings.sandbox == IN_CLUSTER:
+        return Finding("sandbox", True, "not needed: builds and checks run in the cluster")
     try:
         open_sandbox("bubblewrap")
     except PenstockError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
+from penstock.core.fence import Fence
 from penstock.core.traffic import HTTP1, AppProtocol, Backend, Egress
 from penstock.core.variables import NUL, check_variable
 from penstock.errors import Invalid
@@ -267,8 +268,10 @@ class Step:
 
     *argv* and *cwd* are paths as seen inside. Only *mounts* (and the system's own programs, read-only)
     can be seen. The network is off unless *network*. *seconds* bounds its whole life. *secrets* are values
-    that must not appear in what is kept of its output. `Invalid` for words that no process can be given: a
-    sandbox that is told its settings with NUL between them would take the rest of such a word for a setting.
+    that must not appear in what is kept of its output. *fence* is that of the work it belongs to: where a
+    step could outlive who began it, nobody with a lower one puts a step in its place. `Invalid` for words
+    that no process can be given: a sandbox that is told its settings with NUL between them would take the
+    rest of such a word for a setting.
     """
 
     argv: tuple[str, ...]
@@ -278,6 +281,7 @@ class Step:
     network: bool = False
     seconds: float = 600.0
     secrets: tuple[str, ...] = field(default=(), repr=False)
+    fence: Fence | None = None
 
     def __post_init__(self) -> None:
         for name, value in self.env.items():

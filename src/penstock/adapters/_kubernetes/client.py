@@ -113,6 +113,18 @@ class Client:
             raise self._failure(call, answer, answer.text)
         return tuple(answer.text.splitlines())
 
+    async def follow(self, pod: str, container: str) -> AsyncIterator[bytes]:
+        """What a container wrote and writes, from its beginning, until it ends or the server hangs up."""
+        call = self._call("get", PODS, "", pod, "log")
+        query = {"container": container, "follow": "true"}
+        # A container that has nothing to say is as quiet as a server that is gone: its end tells them apart.
+        timeout = httpx.Timeout(SECONDS, read=None)
+        async with self._streamed(call, PODS.path(call.namespace, pod) + "/log", query, timeout) as answer:
+            if answer.status_code != 200:
+                raise self._failure(call, answer, (await answer.aread()).decode(errors="replace"))
+            async for data in answer.aiter_bytes():
+                yield data
+
     # --- writing -------------------------------------------------------------------------------------
 
     async def create(self, kind: Kind, object: Object) -> Object:
@@ -213,7 +225,8 @@ class Client:
             "timeoutSeconds": str(WATCH_SECONDS),
             **_given(labelSelector=labels),
         }
-        async with self._streamed(call, query) as answer:
+        timeout = httpx.Timeout(SECONDS, read=WATCH_SECONDS + SECONDS)
+        async with self._streamed(call, call.kind.path(call.namespace), query, timeout) as answer:
             if answer.status_code != 200:
                 raise self._failure(call, answer, (await answer.aread()).decode(errors="replace"))
             contact(None)
@@ -226,9 +239,9 @@ class Client:
                 yield event
 
     @asynccontextmanager
-    async def _streamed(self, call: Call, query: Mapping[str, str]) -> AsyncIterator[httpx.Response]:
-        timeout = httpx.Timeout(SECONDS, read=WATCH_SECONDS + SECONDS)
-        path = call.kind.path(call.namespace)
+    async def _streamed(
+        self, call: Call, path: str, query: Mapping[str, str], timeout: httpx.Timeout
+    ) -> AsyncIterator[httpx.Response]:
         self.requests += 1
         try:
             async with self._http.stream(

@@ -81,7 +81,7 @@ class NodeBuilder:
         )
 
     async def _abi(self, request: BuildRequest) -> str:
-        step = Step(("node", "--version"), "/", seconds=30.0)
+        step = Step(("node", "--version"), "/", seconds=30.0, fence=request.fence)
         result = await self._sandbox.run(step, request.log)
         version = re.search(r"^v(\d+)\.", result.tail, re.MULTILINE)
         if result.exit_code or version is None:
@@ -122,7 +122,7 @@ class NodeBuilder:
             "npm_config_omit_lockfile_registry_resolved": "true",
             "SOURCE_DATE_EPOCH": str(request.epoch),
         }
-        step = Step((*NPM, *words), APP, mounts, env, network=True)
+        step = Step((*NPM, *words), APP, mounts, env, network=True, fence=request.fence)
         await must(self._sandbox, step, request.log, doing)
 
 

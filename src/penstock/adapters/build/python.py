@@ -54,7 +54,7 @@ class PythonBuilder:
                 where=request.change.repository,
                 next_move=EXAMPLE,
             )
-        scratch = Scratch(request.work / "build", request.log, request.epoch)
+        scratch = Scratch(request.work / "build", request.log, request.epoch, request.fence)
         python = await self._uv.interpreter(scratch)
         lock, folders = await self._dependencies(project, request, python, scratch)
         command = _command(project.start.command, folders)

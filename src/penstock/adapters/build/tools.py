@@ -35,7 +35,8 @@ class ProjectTools:
 
     async def _prepare(self, task: Task) -> Prepared:
         project = read_project(task.tree, task.config)
-        scratch = Scratch(task.work / "tools", task.log, task.source.committed_epoch if task.source else 0)
+        epoch = task.source.committed_epoch if task.source else 0
+        scratch = Scratch(task.work / "tools", task.log, epoch, task.fence)
         sources = [APP, *([f"{APP}/src"] if (task.tree / "src").is_dir() else [])]
         wanted = _wanted(project, task.config)
         if not wanted:

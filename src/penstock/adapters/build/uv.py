@@ -18,6 +18,7 @@ from pathlib import Path
 from penstock.adapters.build.common import APP, BESIDE, must
 from penstock.adapters.build.project import Requirements
 from penstock.core.digest import digest_of, hex_of
+from penstock.core.fence import Fence
 from penstock.core.workload import Mount, Step
 from penstock.errors import Invalid, Unavailable
 from penstock.ports import Sandbox
@@ -54,11 +55,12 @@ class Interpreter:
 
 @dataclass(frozen=True)
 class Scratch:
-    """One build's own folder and log; *epoch* is the only clock a step sees."""
+    """One build's own folder and log; *epoch* is the only clock a step sees, *fence* that of the work."""
 
     work: Path
     log: Path
     epoch: int
+    fence: Fence | None = None
 
 
 class Uv:
@@ -70,7 +72,7 @@ class Uv:
 
     async def interpreter(self, scratch: Scratch) -> Interpreter:
         """The interpreter that will run the service here; `Invalid` if there is none."""
-        step = Step(("python3", "-c", PROBE), "/", seconds=30.0)
+        step = Step(("python3", "-c", PROBE), "/", seconds=30.0, fence=scratch.fence)
         said = await must(self._sandbox, step, scratch.log, "looking for python3 in the sandbox")
         lines = [line for line in said.splitlines() if line.startswith('{"abi"')]
         if not lines:
@@ -143,7 +145,8 @@ class Uv:
             "UV_NO_PROGRESS": "1",
             "SOURCE_DATE_EPOCH": str(scratch.epoch),
         }
-        return Step(argv, APP, (*mounts, Mount(find_uv(), UV)), env, network=True, seconds=600.0)
+        every = (*mounts, Mount(find_uv(), UV))
+        return Step(argv, APP, every, env, network=True, seconds=600.0, fence=scratch.fence)
 
 
 def versions(lock: str) -> dict[str, str]:

@@ -15,6 +15,8 @@ START = ("CreateContainerConfigError", "CreateContainerError", "RunContainerErro
 #: With these, no time will help: the image is not there, or we may not have it.
 FINAL = ("not found", "manifest unknown", "unauthorized", "denied", "InvalidImageName", "ErrImageNeverPull")
 UNSCHEDULABLE = "Unschedulable"
+#: The label of pods that run a step of a delivery: what they lack is told in other words.
+STEP = "penstock.org/step"
 #: How a container ended that never began.
 NEVER_BEGAN = ("StartError", "ContainerCannotRun")
 NO_PROGRAM = "executable file not found"
@@ -60,7 +62,8 @@ def _found(pod: Object) -> Iterator[Trouble]:
         yield Trouble(f"node {node}, which runs pod {name}, is not heard of ({lost})", move)
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("reason") == UNSCHEDULABLE:
-        move = "ask for less (limits in penstock.yaml), or give the cluster a node with room"
+        asked = "steps in the cluster's file" if _is_step(pod) else "limits in penstock.yaml"
+        move = f"ask for less ({asked}), or give the cluster a node with room"
         if "selector" in str(scheduled.get("message")):
             chosen = pod.get("spec", {}).get("nodeSelector", {})
             wanted = "/".join(chosen.get(f"kubernetes.io/{part}", "any") for part in ("os", "arch"))
@@ -69,7 +72,7 @@ def _found(pod: Object) -> Iterator[Trouble]:
     if status.get("reason") == "Evicted":
         move = f"kubectl describe pod {name} -n {namespace}"
         yield Trouble(f"pod {name} was put off its node: {status.get('message', '')}", move)
-    for container in status.get("containerStatuses", ()):
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
         yield from _waiting(container, pod)
         yield from _never_began(container, pod)
 
@@ -94,10 +97,16 @@ def _waiting(container: Object, pod: Object) -> Iterator[Trouble]:
         move = "push it under the configured prefix, or name the Secret that may pull it (pull_secrets)"
         if image == container["image"] and _mounts(pod):
             move = "correct bases in the cluster's file, or name the Secret that may pull it (pull_secrets)"
+        if _is_step(pod):
+            move = "correct steps in the cluster's file, or name the Secret that may pull it (pull_secrets)"
         yield Trouble(f"the image {image} of pod {name} cannot be pulled: {said}", move, final)
     elif reason in START:
         move = f"kubectl describe pod {name} -n {namespace}"
         yield Trouble(f"the container of pod {name} cannot be started: {reason}: {said}", move)
+
+
+def _is_step(pod: Object) -> bool:
+    return STEP in pod["metadata"].get("labels", {})
 
 
 def _mounts(pod: Object) -> list[str]:
@@ -119,7 +128,8 @@ def _never_began(container: Object, pod: Object) -> Iterator[Trouble]:
         return
     said, name, image = str(end.get("message", "")), pod["metadata"]["name"], container["image"]
     if NO_PROGRAM in said:
-        move = f"name an image that has this program in bases of the cluster's file; {image} has not"
+        part = "steps" if _is_step(pod) else "bases"
+        move = f"name an image that has this program in {part} of the cluster's file; {image} has not"
         yield Trouble(f"the container of pod {name} cannot be started: {said}", move, final=True)
     else:
         move = f"kubectl describe pod {name} -n {pod['metadata']['namespace']}"

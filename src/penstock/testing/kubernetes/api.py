@@ -23,6 +23,9 @@ NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 #: What a write cannot change.
 FIXED = ("uid", "creationTimestamp", "generation", "managedFields", "deletionTimestamp")
 
+#: What holds an object back until nothing that it owns is left.
+FOREGROUND = "foregroundDeletion"
+
 
 class _Tried(Exception):
     """Raised instead of keeping what would have been kept."""
@@ -182,6 +185,16 @@ class Api:
             return live
         self.storage.remove(kind.full, namespace, name)
         return live
+
+    def delete_last(self, kind: FakeKind, namespace: str, name: str, *, uid: str, version: str) -> Object:
+        """Remove it in the foreground: what it owns goes first."""
+        live = self.get(kind, namespace, name)
+        if uid in ("", live["metadata"]["uid"]) and FOREGROUND not in live["metadata"].get("finalizers", []):
+            self._precondition(kind, live, version)
+            live["metadata"]["finalizers"] = [*live["metadata"].get("finalizers", []), FOREGROUND]
+            self.storage.put(kind.full, live)
+            version = ""
+        return self.delete(kind, namespace, name, uid=uid, version=version)
 
     # --- what they share -----------------------------------------------------------------------------
 

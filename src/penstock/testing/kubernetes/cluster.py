@@ -19,12 +19,15 @@ import yaml
 from penstock.testing.kubernetes.api import Api
 from penstock.testing.kubernetes.controllers import Controllers
 from penstock.testing.kubernetes.faults import Fault
+from penstock.testing.kubernetes.finite import Enclose, Finite, use_finite
+from penstock.testing.kubernetes.jobs import Jobs
 from penstock.testing.kubernetes.kinds import SERVED, FakeKind, Object
 from penstock.testing.kubernetes.kubelet import Kubelet
+from penstock.testing.kubernetes.problems import Problem
 from penstock.testing.kubernetes.rights import Rights
 from penstock.testing.kubernetes.server import AtWrite, Server
 from penstock.testing.kubernetes.webhooks import Webhooks
-from penstock.testing.kubernetes.wire import Wire
+from penstock.testing.kubernetes.wire import Answering, Request, Wire
 
 #: Controllers look again this often although nothing changed: deadlines pass.
 LOOK_SECONDS = 0.25
@@ -45,6 +48,7 @@ class FakeCluster:
         self._server = Server(self.api, self.kubelet.log, self.webhooks, token)
         self._wire = Wire(self._server.handle)
         self._controllers = Controllers(self.api, self.webhooks.demand, speed)
+        self._jobs = Jobs(self.api, self._controllers, speed)
         self._more: list[Callable[[Api], None]] = []
         self._controlling: asyncio.Task[None] | None = None
         #: The version at which every controller found nothing to do.
@@ -93,6 +97,25 @@ class FakeCluster:
     def serve(self, kind: FakeKind) -> None:
         """Add a kind, as a CRD does; `api.unserve` takes one away."""
         self.api.serve(kind)
+
+    def run_jobs(self, enclose: Enclose) -> None:
+        """Pods that end are run from now on, each container enclosed so; `finite` says what is imitated."""
+        from penstock.testing.kubernetes.execs import serve  # it needs a library that not every user has
+
+        def pod(namespace: str, name: str) -> Finite:
+            found = self.kubelet.named(namespace, name)
+            if not isinstance(found, Finite):
+                raise Problem(400, f"pod {name} is none that ends")
+            return found
+
+        async def execute(namespace: str, name: str, request: Request, answering: Answering) -> None:
+            argv = tuple(request.words("command"))
+            command = pod(namespace, name).command(request.query.get("container", ""), argv)
+            await serve(request.path, dict(request.headers), command, answering)
+
+        use_finite(self.kubelet, enclose)
+        self._server.follow = lambda namespace, name, container: pod(namespace, name).follow(container)
+        self._server.execute = execute
 
     def control(self, reconcile: Callable[[Api], None]) -> None:
         """Add a controller: called after each change, it looks at what is there and writes where that
@@ -159,6 +182,7 @@ class FakeCluster:
             seen = self.api.storage.version
             self.kubelet.sync()
             self._controllers.reconcile()
+            self._jobs.reconcile()
             for reconcile in self._more:
                 reconcile(self.api)
             if await self.webhooks.settle():

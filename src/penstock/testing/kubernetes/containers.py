@@ -105,6 +105,15 @@ class Run:
     most_memory: int = 0
 
 
+def _memory(process: psutil.Process) -> int:
+    """With all that it started."""
+    used = int(process.memory_info().rss)
+    for child in process.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            used += int(child.memory_info().rss)
+    return used
+
+
 class Process:
     def __init__(self, run: Run) -> None:
         self.out_of_memory = False
@@ -134,7 +143,7 @@ class Process:
     async def _look(self, pid: int) -> None:
         with contextlib.suppress(psutil.Error):
             process = psutil.Process(pid)
-            while process.memory_info().rss <= self._run.most_memory:
+            while _memory(process) <= self._run.most_memory:
                 await asyncio.sleep(0.05)
             self.out_of_memory = True
             self.signal(signal.SIGKILL)
@@ -150,6 +159,9 @@ class Process:
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, number)
+
+    def kill(self) -> None:
+        self.signal(signal.SIGKILL)
 
     async def answers(self, probe: Object, port_names: Mapping[str, int]) -> bool:
         way = probe.get("httpGet") or probe.get("tcpSocket") or {}

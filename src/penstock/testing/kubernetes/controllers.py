@@ -1,8 +1,9 @@
 """What a cluster does by itself: Deployments make ReplicaSets, which make pods; Services find them; what lost
 its owner goes.
 
-Called by `cluster` after each change: everything is looked at anew, as real controllers do, and writes happen
-only where something differs. A rolling update is: the new pods first, the old ones as these are ready.
+Called by `cluster` after each change, and by `jobs` for what they share. Everything is looked at anew, as
+real controllers do, and writes happen only where something differs. A rolling update is: the new pods first,
+the old ones as these are ready.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from penstock.testing.kubernetes.api import Api, now
+from penstock.testing.kubernetes.api import FOREGROUND, Api, now
 from penstock.testing.kubernetes.kinds import (
     DEPLOYMENTS,
     PODS,
@@ -63,7 +64,7 @@ class Controllers:
             return
         template = deployment["spec"]["template"]
         code = hashlib.sha256(json.dumps(template, sort_keys=True).encode()).hexdigest()[:10]
-        owned = self._owned(REPLICA_SETS, deployment)
+        owned = self.owned(REPLICA_SETS, deployment)
         current = next((s for s in owned if s["metadata"]["labels"]["pod-template-hash"] == code), None)
         wanted = deployment["spec"]["replicas"]
         others = [s for s in owned if s is not current]
@@ -82,13 +83,13 @@ class Controllers:
         labels = {**spec["template"]["metadata"]["labels"], "pod-template-hash": code}
         template = {**spec["template"], "metadata": {**spec["template"]["metadata"], "labels": labels}}
         name = f"{deployment['metadata']['name']}-{code}"
-        metadata = {**_child(deployment, DEPLOYMENTS), "name": name, "labels": labels}
+        metadata = {**child(deployment, DEPLOYMENTS), "name": name, "labels": labels}
         new = {
             "metadata": metadata,
             "spec": {"replicas": wanted, "selector": {"matchLabels": labels}, "template": template},
         }
         with contextlib.suppress(Problem):  # tried again after the next change
-            self._create(REPLICA_SETS, new)
+            self.create(REPLICA_SETS, new)
 
     def _scale(self, sets: Iterable[Object], replicas: int) -> None:
         for one in sets:
@@ -97,7 +98,7 @@ class Controllers:
                 self._update(REPLICA_SETS, one)
 
     def _tell_deployment(self, deployment: Object) -> None:
-        sets = self._owned(REPLICA_SETS, deployment)
+        sets = self.owned(REPLICA_SETS, deployment)
         pods = [pod for one in sets for pod in self._pods(one)]
         wanted, ready = deployment["spec"]["replicas"], _ready(pods)
         failure = next((c for one in sets for c in one.get("status", {}).get("conditions", [])), None)
@@ -109,12 +110,12 @@ class Controllers:
             "availableReplicas": ready,
             "unavailableReplicas": max(0, wanted - ready),
             "conditions": [
-                _condition("Available", ready >= wanted, "MinimumReplicas"),
+                condition("Available", ready >= wanted, "MinimumReplicas"),
                 self._progressing(deployment, ready, len(pods)),
                 *([failure] if failure else []),
             ],
         }
-        self._tell(DEPLOYMENTS, deployment, status)
+        self.tell(DEPLOYMENTS, deployment, status)
 
     def _progressing(self, deployment: Object, ready: int, pods: int) -> Object:
         """Once all were available (or none was wanted), it has come to its end, whatever comes after; before
@@ -123,17 +124,17 @@ class Controllers:
         known = before.get("Progressing", {}).get("reason", "")
         wanted, uid = deployment["spec"]["replicas"], deployment["metadata"]["uid"]
         if deployment["spec"].get("paused"):
-            return _condition("Progressing", True, "DeploymentPaused")
+            return condition("Progressing", True, "DeploymentPaused")
         if known == "NewReplicaSetAvailable" or pods == ready == wanted:
-            return _condition("Progressing", True, "NewReplicaSetAvailable")
+            return condition("Progressing", True, "NewReplicaSetAvailable")
         since, best = self._progress.get(uid, (time.monotonic(), (-1, -1)))
         if (ready, pods) > best:
             since, best = time.monotonic(), (ready, pods)
         self._progress[uid] = (since, best)
         late = (time.monotonic() - since) * self._speed > deployment["spec"]["progressDeadlineSeconds"]
         if late:
-            return _condition("Progressing", False, "ProgressDeadlineExceeded")
-        return _condition("Progressing", True, "ReplicaSetUpdated")
+            return condition("Progressing", False, "ProgressDeadlineExceeded")
+        return condition("Progressing", True, "ReplicaSetUpdated")
 
     # --- ReplicaSets ---------------------------------------------------------------------------------
 
@@ -145,26 +146,26 @@ class Controllers:
         failure = ""
         for _ in range(wanted - len(pods)):
             template = owner["spec"]["template"]
-            metadata = {**template["metadata"], **_child(owner, REPLICA_SETS)}
+            metadata = {**template["metadata"], **child(owner, REPLICA_SETS)}
             metadata["generateName"] = f"{owner['metadata']['name']}-"
             try:
-                self._create(PODS, {"metadata": metadata, "spec": template["spec"]})
+                self.create(PODS, {"metadata": metadata, "spec": template["spec"]})
             except Problem as problem:
                 failure = problem.message
                 break
         there = len(self._pods(owner))
-        condition = {**_condition("ReplicaFailure", True, "FailedCreate"), "message": failure}
+        failed = {**condition("ReplicaFailure", True, "FailedCreate"), "message": failure}
         status = {
             "replicas": there,
             "readyReplicas": _ready(self._pods(owner)),
             "observedGeneration": owner["metadata"]["generation"],
-            **({"conditions": [condition]} if failure else {}),
+            **({"conditions": [failed]} if failure else {}),
         }
-        self._tell(REPLICA_SETS, owner, status)
+        self.tell(REPLICA_SETS, owner, status)
 
     def _pods(self, owner: Object) -> list[Object]:
         """Those that are not on their way out."""
-        return [p for p in self._owned(PODS, owner) if "deletionTimestamp" not in p["metadata"]]
+        return [p for p in self.owned(PODS, owner) if "deletionTimestamp" not in p["metadata"]]
 
     # --- Services ------------------------------------------------------------------------------------
 
@@ -186,14 +187,14 @@ class Controllers:
             "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
         }
         wanted = {
-            "metadata": {**_child(service, SERVICES), "name": name, "labels": labels},
+            "metadata": {**child(service, SERVICES), "name": name, "labels": labels},
             "addressType": "IPv4",
             "ports": [_slice_port(port, chosen) for port in service["spec"].get("ports", [])],
             "endpoints": [_endpoint(pod) for pod in chosen],
         }
         known = self._api.storage.get(SLICES.full, metadata["namespace"], name)
         if known is None:
-            self._create(SLICES, wanted)
+            self.create(SLICES, wanted)
         elif (known["endpoints"], known["ports"]) != (wanted["endpoints"], wanted["ports"]):
             self._update(SLICES, {**known, "endpoints": wanted["endpoints"], "ports": wanted["ports"]})
 
@@ -202,24 +203,32 @@ class Controllers:
     def _collect(self) -> None:
         there = {value["metadata"]["uid"] for _, value in self._api.storage.kinds()}
         for full, value in self._api.storage.kinds():
-            owners = value["metadata"].get("ownerReferences", [])
+            kind, owners = self._api.named(full), value["metadata"].get("ownerReferences", [])
             if owners and not any(owner["uid"] in there for owner in owners):
-                kind = self._api.named(full)
-                if kind and "deletionTimestamp" not in value["metadata"]:
-                    with contextlib.suppress(Problem):
-                        self._api.delete(kind, value["metadata"]["namespace"], value["metadata"]["name"])
+                self._remove(kind, value)
+            if kind and FOREGROUND in value["metadata"].get("finalizers", []):
+                self._foreground(kind, value)
+
+    def _foreground(self, kind: FakeKind, owner: Object) -> None:
+        """What it owns goes, and then it does."""
+        metadata = owner["metadata"]
+        children = [(full, v) for full, v in self._api.storage.kinds() if _owns(owner, v)]
+        for full, child in children:
+            self._remove(self._api.named(full), child)
+        if not children and metadata["finalizers"] == [FOREGROUND]:
+            self._api.storage.remove(kind.full, metadata["namespace"], metadata["name"])
+
+    def _remove(self, kind: FakeKind | None, value: Object) -> None:
+        if kind and "deletionTimestamp" not in value["metadata"]:
+            with contextlib.suppress(Problem):
+                self._api.delete(kind, value["metadata"]["namespace"], value["metadata"]["name"])
 
     # --- writing -------------------------------------------------------------------------------------
 
-    def _owned(self, kind: FakeKind, owner: Object) -> list[Object]:
-        uid = owner["metadata"]["uid"]
+    def owned(self, kind: FakeKind, owner: Object) -> list[Object]:
+        return self._api.those(kind, owner["metadata"]["namespace"], lambda value: _owns(owner, value))
 
-        def owned(value: Object) -> bool:
-            return any(ref["uid"] == uid for ref in value["metadata"].get("ownerReferences", []))
-
-        return self._api.those(kind, owner["metadata"]["namespace"], owned)
-
-    def _create(self, kind: FakeKind, value: Object) -> None:
+    def create(self, kind: FakeKind, value: Object) -> None:
         whole = {"apiVersion": kind.api_version, "kind": kind.kind, **value}
         make = functools.partial(self._api.create, kind, whole, manager=MANAGER)
         self._demand(kind, make)
@@ -229,7 +238,7 @@ class Controllers:
         value["metadata"].pop("resourceVersion", None)
         self._api.update(kind, value, manager=MANAGER, subresource=subresource)
 
-    def _tell(self, kind: FakeKind, value: Object, status: Object) -> None:
+    def tell(self, kind: FakeKind, value: Object, status: Object) -> None:
         before = value.get("status", {})
         times = {(c["type"], c["status"]): c.get("lastTransitionTime") for c in before.get("conditions", [])}
         for condition in status.get("conditions", []):
@@ -239,7 +248,12 @@ class Controllers:
             self._update(kind, {**value, "status": status}, "status")
 
 
-def _child(owner: Object, kind: FakeKind) -> Object:
+def _owns(owner: Object, value: Object) -> bool:
+    uid = owner["metadata"]["uid"]
+    return any(reference["uid"] == uid for reference in value["metadata"].get("ownerReferences", []))
+
+
+def child(owner: Object, kind: FakeKind) -> Object:
     reference = {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
@@ -251,7 +265,7 @@ def _child(owner: Object, kind: FakeKind) -> Object:
     return {"namespace": owner["metadata"]["namespace"], "ownerReferences": [reference]}
 
 
-def _condition(kind: str, truth: bool, reason: str) -> Object:
+def condition(kind: str, truth: bool, reason: str) -> Object:
     return {"type": kind, "status": "True" if truth else "False", "reason": reason}
 
 

@@ -11,10 +11,12 @@ from typing import Any
 from penstock.testing.kubernetes import volumes
 from penstock.testing.kubernetes.kinds import Object
 
+FILLED = ("Deployment", "Job", "ReplicaSet", "Service", "Pod")
+
 
 def fill(kind: str, value: Object, number: int) -> None:
     """*number* is another for each write: what a new Service's address is made of."""
-    spec = value.setdefault("spec", {}) if kind in ("Deployment", "ReplicaSet", "Service", "Pod") else {}
+    spec = value.setdefault("spec", {}) if kind in FILLED else {}
     if kind == "Deployment":
         spec.setdefault("replicas", 1)
         spec.setdefault("progressDeadlineSeconds", 600)
@@ -22,6 +24,10 @@ def fill(kind: str, value: Object, number: int) -> None:
         _pod(spec.get("template", {}).get("spec", {}))
     elif kind == "ReplicaSet":
         spec.setdefault("replicas", 1)
+    elif kind == "Job":
+        for name, value_then in (("backoffLimit", 6), ("parallelism", 1), ("completions", 1)):
+            spec.setdefault(name, value_then)
+        _pod(spec.get("template", {}).get("spec", {}))
     elif kind == "Pod":
         _pod(spec)
     elif kind == "Service":
@@ -38,7 +44,7 @@ def _pod(spec: Object) -> None:
     spec.setdefault("terminationGracePeriodSeconds", 30)
     for volume in spec.get("volumes", []):
         volume.get("image", {}).setdefault("pullPolicy", "IfNotPresent")
-    for container in spec.get("containers", []):
+    for container in (*spec.get("initContainers", []), *spec.get("containers", [])):
         container.setdefault("imagePullPolicy", "IfNotPresent")
         for port in container.get("ports", []):
             port.setdefault("protocol", "TCP")
@@ -50,6 +56,8 @@ def faults(kind: str, new: Object, live: Object | None) -> Iterator[tuple[str, s
     spec = new.get("spec", {})
     if kind in ("Deployment", "ReplicaSet"):
         yield from _workload(spec, live)
+    if kind == "Job":
+        yield from _job(spec, live)
     if kind in ("ConfigMap", "Secret") and live and live.get("immutable"):
         for part in ("data", "binaryData", "immutable"):
             if new.get(part) != live.get(part):
@@ -85,6 +93,18 @@ def _workload(spec: Object, live: Object | None) -> Iterator[tuple[str, str]]:
         yield "spec.progressDeadlineSeconds", "Invalid value: must be greater than minReadySeconds"
     yield from _containers(spec.get("template", {}).get("spec", {}))
     yield from volumes.faults(spec.get("template", {}).get("spec", {}))
+
+
+def _job(spec: Object, live: Object | None) -> Iterator[tuple[str, str]]:
+    pod = spec.get("template", {}).get("spec", {})
+    if pod.get("restartPolicy") != "Never":  # OnFailure is real, and not done here
+        yield "spec.template.spec.restartPolicy", 'Required value: valid values: "Never"'
+    if (spec["parallelism"], spec["completions"], spec["backoffLimit"]) != (1, 1, 0):
+        yield "spec", "the fake cluster runs one pod of a Job, once"
+    if live and live["spec"]["template"] != spec.get("template"):
+        yield "spec.template", "Invalid value: field is immutable"
+    yield from _containers(pod)
+    yield from volumes.faults(pod, empty=True)
 
 
 def _containers(spec: Object) -> Iterator[tuple[str, str]]:

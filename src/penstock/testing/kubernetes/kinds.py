@@ -71,7 +71,9 @@ EVENTS = _built_in("", "v1", "events", "Event")
 SERVICES = _built_in("", "v1", "services", "Service", status=True)
 QUOTAS = _built_in("", "v1", "resourcequotas", "ResourceQuota", status=True)
 DEPLOYMENTS = _built_in("apps", "v1", "deployments", "Deployment", status=True)
+JOBS = _built_in("batch", "v1", "jobs", "Job", status=True)
 REPLICA_SETS = _built_in("apps", "v1", "replicasets", "ReplicaSet", status=True)
+NETWORK_POLICIES = _built_in("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 SLICES = _built_in("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 
 
@@ -111,6 +113,8 @@ SERVED = (
     SERVICES,
     QUOTAS,
     DEPLOYMENTS,
+    JOBS,
+    NETWORK_POLICIES,
     REPLICA_SETS,
     SLICES,
     _built_in("", "v1", "configmaps", "ConfigMap"),

@@ -55,8 +55,10 @@ class Kubelet:
         #: Pods have addresses of 127/8 that begin so. No two clusters of a machine may share them.
         self.network = "127.10.0"
         self._api = api
-        self._folder = folder
+        self.folder = folder
         self.speed = speed
+        #: Makes pods that end.
+        self.finite: Callable[[Kubelet, Object, str], Pod] | None = None
         self._pulling = asyncio.Lock()
         self._pods: dict[str, Pod] = {}
         self._count = 0
@@ -68,14 +70,15 @@ class Kubelet:
             if uid not in self._pods:
                 self._count += 1
                 address = f"{self.network}.{self._count % 250 + 1}"
-                self._pods[uid] = Pod(self, pod, address)
+                ends = pod["spec"]["restartPolicy"] == "Never" and self.finite is not None
+                self._pods[uid] = (self.finite if ends and self.finite else Pod)(self, pod, address)
             if "deletionTimestamp" in pod["metadata"] and self._pods[uid].node not in self.lost:
                 self._pods[uid].end()
         for uid in set(self._pods) - set(there):
             self._pods.pop(uid).end(at_once=True)
 
     def log(self, namespace: str, name: str, lines: int | None, previous: bool) -> str:
-        pod = self._named(namespace, name)
+        pod = self.named(namespace, name)
         runs = pod.runs if pod else []
         wanted = runs[-2:-1] if previous else runs[-1:]
         if not wanted:
@@ -93,7 +96,7 @@ class Kubelet:
 
     def end_container(self, namespace: str, name: str, code: int) -> None:
         """Let a stub's container end."""
-        pod = self._named(namespace, name)
+        pod = self.named(namespace, name)
         if pod is None or not isinstance(pod.runs[-1], Stub):
             raise LookupError(f"no stub runs in {namespace}/{name}")
         pod.runs[-1].end(code)
@@ -104,7 +107,7 @@ class Kubelet:
             pod.end(at_once=True)
         await asyncio.gather(*(pod.done for pod in pods), return_exceptions=True)
 
-    def _named(self, namespace: str, name: str) -> Pod | None:
+    def named(self, namespace: str, name: str) -> Pod | None:
         return next((p for p in self._pods.values() if (p.namespace, p.name) == (namespace, name)), None)
 
     # --- for its pods --------------------------------------------------------------------------------
@@ -132,7 +135,7 @@ class Kubelet:
             """With what the image has as ``/app`` where it is on this machine."""
             return re.sub(r"(?<![\w./-])/app(?=/|$|[:\s'\"])", lambda _: app, text)
 
-        log = self._folder / f"{pod.name}-{len(pod.runs)}.log"
+        log = self.folder / f"{pod.name}-{len(pod.runs)}.log"
         own = {name: value for name, value in image.env.items() if name != "PATH"}
         given = environment(spec, pod.object, self._api)
         command = (expanded(word, given) for word in (*spec.get("command", ()), *spec.get("args", ())))
@@ -145,7 +148,7 @@ class Kubelet:
         async with self._pulling:
             if image not in self.behaviours and self.pull is not None:
                 try:
-                    self.behaviours[image] = await self.pull(image, self._folder / "images")
+                    self.behaviours[image] = await self.pull(image, self.folder / "images")
                 except PullError as error:
                     return str(error)
         behaviour = self.behaviours.get(image)
@@ -255,7 +258,7 @@ class Pod:
         minding = asyncio.ensure_future(self._mind(run, began))
         ended = asyncio.ensure_future(run.wait())
         try:
-            await _either(ended, self._ending)
+            await either(ended, self._ending)
             if not ended.done():
                 await self._asked_to_end(run, ended)
         finally:
@@ -282,9 +285,9 @@ class Pod:
 
     async def _asked_to_end(self, run: Container, ended: asyncio.Future[int]) -> None:
         leave = float(self._spec.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0))
-        await _either(ended, self._killing, leave / self._kubelet.speed)
+        await either(ended, self._killing, leave / self._kubelet.speed)
         run.signal(signal.SIGTERM)
-        await _either(ended, self._killing, max(0.0, self._grace - leave))
+        await either(ended, self._killing, max(0.0, self._grace - leave))
         run.signal(signal.SIGKILL)
 
     # --- its probes ----------------------------------------------------------------------------------
@@ -376,7 +379,7 @@ class Pod:
         self._kubelet.api.create(EVENTS, event, manager="kubelet")
 
 
-async def _either(ended: asyncio.Future[int], event: asyncio.Event, seconds: float | None = None) -> None:
+async def either(ended: asyncio.Future[int], event: asyncio.Event, seconds: float | None = None) -> None:
     """Return once it has *ended* or *event* is set, or after *seconds*."""
     happening = asyncio.ensure_future(event.wait())
     waited: set[asyncio.Future[Any]] = {ended, happening}

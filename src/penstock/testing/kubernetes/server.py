@@ -9,7 +9,7 @@ import asyncio
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,9 @@ Logs = Callable[[str, str, int | None, bool], str]
 REVIEWED = {"create": "CREATE", "update": "UPDATE", "patch": "UPDATE"}
 #: Told ("verb resource", "before" or "after"); the server goes on once it returns.
 AtWrite = Callable[[str, str], Awaitable[None]]
+#: (namespace, pod, container) → what it writes until it ends; `Problem` if it has not begun.
+Follow = Callable[[str, str, str], AsyncIterator[bytes]]
+Execute = Callable[[str, str, Request, Answering], Awaitable[None]]
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 BOOKMARK_SECONDS = 0.5
 
@@ -65,6 +68,9 @@ class Server:
         #: Each request as "verb resource", in order.
         self.asked: list[str] = []
         self.at_write: AtWrite = _go_on
+        #: What nodes are asked for: all that a container writes, and commands in one.
+        self.follow: Follow | None = None
+        self.execute: Execute | None = None
         self._api = api
         self._logs = logs
         self._webhooks = webhooks
@@ -94,6 +100,12 @@ class Server:
             self.rights.check(Asked(target.verb, group, full, target.namespace, target.name))
             if target.verb == "watch":
                 return await self._watch(target, request, answering)
+            if target.subresource == "exec" and self.execute is not None:
+                self.rights.check(Asked("create", group, full, target.namespace, target.name))
+                self._api.get(target.kind, target.namespace, target.name)
+                return await self.execute(target.namespace, target.name, request, answering)
+            if target.subresource == "log" and request.query.get("follow") == "true":
+                return await self._follow(target, request, answering)
             if target.subresource == "log":
                 return await answering.whole(200, self._log(target, request))
             writes = request.method in VERBS
@@ -225,12 +237,16 @@ class Server:
         options = _body(request) if request.body else {}
         asked = options.get("preconditions") or {}
         grace = options.get("gracePeriodSeconds")
+        uid, version = asked.get("uid", ""), asked.get("resourceVersion", "")
+        if options.get("propagationPolicy") == "Foreground":
+            where = target.namespace, target.name
+            return self._api.delete_last(target.kind, *where, uid=uid, version=version)
         return self._api.delete(
             target.kind,
             target.namespace,
             target.name,
-            uid=asked.get("uid", ""),
-            version=asked.get("resourceVersion", ""),
+            uid=uid,
+            version=version,
             grace=grace,
         )
 
@@ -239,6 +255,16 @@ class Server:
         lines = request.query.get("tailLines")
         previous = request.query.get("previous") == "true"
         return self._logs(target.namespace, target.name, int(lines) if lines else None, previous)
+
+    async def _follow(self, target: Target, request: Request, answering: Answering) -> None:
+        self._api.get(target.kind, target.namespace, target.name)
+        if self.follow is None:
+            raise Problem(501, "no node tells what is being written")
+        chunks = self.follow(target.namespace, target.name, request.query.get("container", ""))
+        await answering.begin("text/plain")
+        async for data in chunks:
+            await answering.chunk(data)
+        await answering.end()
 
     # --- watches -------------------------------------------------------------------------------------
 

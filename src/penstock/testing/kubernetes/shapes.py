@@ -158,6 +158,15 @@ _SPECS: Mapping[str, Shape] = {
         "progressDeadlineSeconds": int,
         "paused": bool,
     },
+    "Job": {
+        "backoffLimit": int,
+        "activeDeadlineSeconds": int,
+        "ttlSecondsAfterFinished": int,
+        "parallelism": int,
+        "completions": int,
+        "template": TEMPLATE,
+    },
+    "NetworkPolicy": {"podSelector": SELECTOR, "policyTypes": [str], "ingress": ANY, "egress": ANY},
     "ReplicaSet": {"replicas": int, "selector": SELECTOR, "template": TEMPLATE, "minReadySeconds": int},
     "Pod": POD_SPEC,
     "Service": {

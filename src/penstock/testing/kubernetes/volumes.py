@@ -1,7 +1,7 @@
 """Image volumes: which images a pod mounts, and what an API makes of them that lacks the feature. Pure.
 
-Called by `api` for every write, by `defaults`, and by `kubelet` for what a container finds where. No other
-kind of volume is known here.
+Called by `api` for every write, by `defaults`, and by `kubelet` for what a container finds where. Of other
+kinds of volume only empty ones are known here, to pods that end (`finite`).
 """
 
 from __future__ import annotations
@@ -63,20 +63,23 @@ def drop(value: Object) -> None:
         container["volumeMounts"] = kept
 
 
-def faults(spec: Object) -> Iterator[tuple[str, str]]:
-    """(field, what is wrong with it)."""
+def faults(spec: Object, *, empty: bool = False) -> Iterator[tuple[str, str]]:
+    """(field, what is wrong with it). Volumes may be *empty* ones."""
     where, known = "spec.template.spec", set[str]()
     for number, volume in enumerate(spec.get("volumes", ())):
         here = f"{where}.volumes[{number}]"
         if not volume.get("name") or volume["name"] in known:
             yield f"{here}.name", "Required value, and no duplicate"
         known.add(volume.get("name", ""))
+        if empty and "emptyDir" in volume:
+            continue
         image = volume.get("image", {})
         if not image.get("reference"):
             yield f"{here}.image.reference", "Required value"
         if image.get("pullPolicy", "IfNotPresent") not in ("Always", "Never", "IfNotPresent"):
             yield f"{here}.image.pullPolicy", f"Unsupported value: {image['pullPolicy']!r}"
-    for number, container in enumerate(spec.get("containers", ())):
+    every = (*spec.get("initContainers", ()), *spec.get("containers", ()))
+    for number, container in enumerate(every):
         for count, mount in enumerate(container.get("volumeMounts", ())):
             here = f"{where}.containers[{number}].volumeMounts[{count}]"
             if mount.get("name") not in known:

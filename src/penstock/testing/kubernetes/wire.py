@@ -29,12 +29,18 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
+    #: As it came: of a name that is given several times, `query` has the last.
+    pairs: tuple[tuple[str, str], ...] = ()
+
+    def words(self, name: str) -> list[str]:
+        return [value for known, value in self.pairs if known == name]
 
 
 class Answering:
     """The answer to one request: whole, or line by line."""
 
-    def __init__(self, writer: asyncio.StreamWriter) -> None:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
         self._writer = writer
 
     async def whole(
@@ -51,13 +57,20 @@ class Answering:
         self._writer.write(body)
         await self._writer.drain()
 
-    async def begin(self) -> None:
-        self._head(200, "application/json", "transfer-encoding: chunked\r\n")
+    async def begin(self, media: str = "application/json") -> None:
+        self._head(200, media, "transfer-encoding: chunked\r\n")
         await self._writer.drain()
 
     async def line(self, value: Any) -> None:
-        body = json.dumps(value).encode() + b"\n"
-        self._writer.write(f"{len(body):x}\r\n".encode() + body + b"\r\n")
+        await self.chunk(json.dumps(value).encode() + b"\n")
+
+    async def chunk(self, data: bytes) -> None:
+        self._writer.write(f"{len(data):x}\r\n".encode() + data + b"\r\n")
+        await self._writer.drain()
+
+    async def raw(self, data: bytes) -> None:
+        """What is no HTTP any more."""
+        self._writer.write(data)
         await self._writer.drain()
 
     async def end(self) -> None:
@@ -107,7 +120,7 @@ class Wire:
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, HangUp):
                 while True:
-                    await self._handler(await _request(reader), Answering(writer))
+                    await self._handler(await _request(reader), Answering(reader, writer))
         finally:
             writer.transport.abort()
 
@@ -120,4 +133,5 @@ async def _request(reader: asyncio.StreamReader) -> Request:
     headers = {name.strip().lower(): value.strip() for name, _, value in pairs}
     body = await reader.readexactly(int(headers.get("content-length", "0")))
     parts = urlsplit(target)
-    return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, body)
+    given = tuple(parse_qsl(parts.query))
+    return Request(method, parts.path, dict(given), headers, body, given)
