@@ -13,11 +13,13 @@ import pytest
 from fakes.answers import Answer, FakePrometheus
 from fakes.images import FakeImages
 from fakes.registry import FakeRegistry, problem
+from penstock.adapters._kubernetes import Access
 from penstock.adapters.build import Layout
 from penstock.adapters.gateway_api import GatewayApi
 from penstock.adapters.istio import Istio
 from penstock.adapters.istio_metrics import IstioMetrics
 from penstock.adapters.kubernetes import Kubernetes
+from penstock.adapters.kubernetes import Settings as Placing
 from penstock.bootstrap.commands import Wanted, _cluster
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.target import open_target
@@ -35,7 +37,6 @@ from penstock.testing.kubernetes.istio import use_istio
 ARTIFACT = "sha256:" + "1" * 64
 FENCE = Fence("web/production", 3, "key")
 WORKLOAD = Workload("web", "production", "web-1", ARTIFACT, ("serve",), replicas=3, drain_seconds=0.1)
-SECONDS = 20.0
 
 
 @pytest.fixture
@@ -284,15 +285,15 @@ async def test_a_dark_release_is_asked_for_at_another_address_by_the_name_that_u
     assert "Host" not in dark(users, "web-2").headers
 
 
-async def test_a_router_says_where_it_is_reached(
-    fake: FakeCluster, named: Cluster, workers: tuple[Kubernetes, ...]
-) -> None:
+async def test_a_router_says_where_it_is_reached(fake: FakeCluster, named: Cluster) -> None:
     use_gateway(fake)
-    placed = await workers[0].place(WORKLOAD, fence=FENCE)
+    places = Kubernetes(Placing("registry.test/shop"), Access.of(named))
     router = GatewayApi.of(named)
     try:
+        placed = await places.place(WORKLOAD, fence=FENCE)
         known = await router.read("web", "production")
         state = await router.apply(known.exposing(replace(placed.backend, addresses=())), fence=FENCE)
     finally:
+        await places.close()
         await router.close()
     assert (state.address, state.reach) == ("http://web.example.org", "http://127.0.0.1:8001")
