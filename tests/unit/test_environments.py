@@ -111,7 +111,7 @@ async def test_each_place_is_looked_after_whatever_the_others_do(monkeypatch: py
         looked.release()
 
     router = FakeRouter()
-    target = Target(router, router, FakePlatform(), {}, (hangs, fails, looks))
+    target = Target(router, router, FakePlatform(), {}, tend=(hangs, fails, looks))
     task = asyncio.create_task(target.look_after())
     async with asyncio.timeout(20):
         for _ in range(3):
