@@ -193,16 +193,15 @@ class Ledger:
     async def tagged(
         self, tx: Transaction, *tags: str, since: int = 0, before: int | None = None, last: int | None = None
     ) -> tuple[Entry, ...]:
-        """Entries with any of *tags* (see `ledger.tags`), oldest first; from *since* on, below *before*.
-
-        *last*: no more than so many of them, the newest."""
+        """Entries with any of *tags* (see `ledger.tags`), oldest first; from *since* on, below *before*;
+        and of those the *last* ones alone, if that is said."""
         below = await self.size(tx) if before is None else before
         found = f"SELECT idx FROM tags WHERE tag IN ({', '.join('?' * len(tags))}) AND idx >= ? AND idx < ?"
-        given: tuple[str | int, ...] = (*tags, since, below)
+        args: tuple[str | int, ...] = (*tags, since, below)
         if last is not None:
-            found, given = f"{found} GROUP BY idx ORDER BY idx DESC LIMIT ?", (*given, last)
+            found, args = f"{found} GROUP BY idx ORDER BY idx DESC LIMIT ?", (*args, last)
         rows = await tx.execute(
-            f"SELECT idx, envelope FROM entries WHERE idx IN ({found}) ORDER BY idx", given
+            f"SELECT idx, envelope FROM entries WHERE idx IN ({found}) ORDER BY idx", args
         )
         return tuple(entry_of(row) for row in rows)
 
