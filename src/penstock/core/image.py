@@ -2,7 +2,7 @@
 
 Called by builders (which read the files) and by the artifact store (which keeps the blobs). The same
 files, recipe and epoch give the same bytes: sorted paths, no owner, one time stamp, two modes, no
-compiled Python. Must not read a file or a clock.
+compiled Python. Must not open a file (builders give a reader with each, see `Held`) or read a clock.
 """
 
 from __future__ import annotations
