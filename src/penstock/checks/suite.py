@@ -93,8 +93,8 @@ def default_suites(tree: Path) -> Mapping[str, SuiteConfig]:
 
 def _node_test_script(tree: Path) -> str | None:
     try:
-        script = json.loads((tree / "package.json").read_bytes())["scripts"]["test"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        script = json.loads(read_inside(tree, "package.json", MAX_BYTES))["scripts"]["test"]
+    except (Invalid, ValueError, KeyError, TypeError, RecursionError):
         return None
     return script.strip() if isinstance(script, str) else None
 
