@@ -7,8 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.core.digest import digest
-from penstock.core.image import Described, File, Recipe, assemble, read_config, read_manifest
-from penstock.errors import Broken
+from penstock.core.image import (
+    MAX_FILE_BYTES,
+    MAX_LAYER_BYTES,
+    Described,
+    File,
+    Held,
+    Recipe,
+    assemble,
+    read_config,
+    read_manifest,
+)
+from penstock.errors import Broken, Invalid
 
 RECIPE = Recipe(("python3", "app.py"), {"B": "2", "A": "1=x"}, {"label": "ä"}, "linux/amd64", 1_700_000_000)
 FILES = (File("b/app.py", b"pass\n"), File("a", b"", executable=True), File("l", link="a"))
@@ -42,6 +52,27 @@ def test_compiled_python_is_left_out() -> None:
 )
 def test_content_mode_and_link_matter(other: tuple[File, ...]) -> None:
     assert assemble(other, RECIPE).digest != assemble(FILES, RECIPE).digest
+
+
+def test_bytes_that_are_held_elsewhere_are_the_same() -> None:
+    held = (File("b/app.py", Held(5, lambda: b"pass\n")), *FILES[1:])
+    assert assemble(held, RECIPE) == assemble(FILES, RECIPE)
+
+
+def test_what_is_too_large_is_refused_before_any_of_it_is_read() -> None:
+    def unread() -> bytes:
+        raise AssertionError("it was read")
+
+    half = Held(MAX_LAYER_BYTES // 2 - 512, unread)
+    fits = (*(File(name, half) for name in "ab"), File("x.pyc", Held(MAX_FILE_BYTES + 1, unread)))
+    with pytest.raises(AssertionError, match="it was read"):
+        assemble(fits, RECIPE)
+    with pytest.raises(Invalid, match=rf"^a: the image is larger than {MAX_LAYER_BYTES} bytes") as caught:
+        assemble((*fits, File("empty")), RECIPE)
+    assert "leave out" in caught.value.next_move
+    with pytest.raises(Invalid, match=rf"^c: larger than {MAX_FILE_BYTES} bytes") as caught:
+        assemble((*FILES, File("c", Held(MAX_FILE_BYTES + 1, unread))), RECIPE)
+    assert "leave out" in caught.value.next_move
 
 
 def test_what_is_written_can_be_read() -> None:

@@ -2,7 +2,7 @@
 
 Called by builders (which read the files) and by the artifact store (which keeps the blobs). The same
 files, recipe and epoch give the same bytes: sorted paths, no owner, one time stamp, two modes, no
-compiled Python. Must not read a file or a clock.
+compiled Python. Must not open a file (builders give a reader with each, see `Held`) or read a clock.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from penstock.core.codec import Json
@@ -24,7 +24,9 @@ CONFIG_TYPE = "application/vnd.oci.image.config.v1+json"
 LAYER_TYPE = "application/vnd.oci.image.layer.v1.tar+gzip"
 
 ROOT = "app"
+#: The files of an image together, and one of them: while it is packed, all of it is in memory once.
 MAX_LAYER_BYTES = 2 * 1024**3
+MAX_FILE_BYTES = 1024**3
 
 SERVICE_LABEL = "org.penstock.service"
 ABI_LABEL = "org.penstock.abi"
@@ -38,13 +40,26 @@ _SKIPPED = re.compile(r"(?:^|/)__pycache__(?:/|$)|\.py[co]$")
 
 
 @dataclass(frozen=True)
+class Held:
+    """Bytes that stay where they are until they are packed: *read* gives *size* of them."""
+
+    size: int
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
 class File:
     """One entry of the layer: *path* relative to ``/app``; *link* is a symbolic link's target."""
 
     path: str
-    data: bytes = b""
+    data: bytes | Held = b""
     executable: bool = False
     link: str | None = None
+
+    @property
+    def size(self) -> int:
+        """In bytes, without reading them."""
+        return self.data.size if isinstance(self.data, Held) else len(self.data)
 
 
 @dataclass(frozen=True)
@@ -148,18 +163,29 @@ def _tar(files: Iterable[File], epoch: int) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         folders: set[str] = set()
-        for file in sorted(files, key=lambda f: f.path):
-            if _SKIPPED.search(file.path):
-                continue
+        for file in _packed(files):
             name = f"{ROOT}/{file.path}"
             for folder in _parents(name):
                 if folder not in folders:
                     folders.add(folder)
                     tar.addfile(_entry(folder, epoch, tarfile.DIRTYPE, 0o755))
             _add(tar, name, file, epoch)
-            if buffer.tell() > MAX_LAYER_BYTES:
-                raise Invalid(f"the image is larger than {MAX_LAYER_BYTES} bytes", where=file.path)
     return buffer.getvalue()
+
+
+def _packed(files: Iterable[File]) -> list[File]:
+    """What goes into the layer, in its order. `Invalid` if it is too large, before any of it is read."""
+    packed = sorted((file for file in files if not _SKIPPED.search(file.path)), key=lambda file: file.path)
+    largest = max(packed, key=lambda file: file.size, default=File(""))
+    total = sum(tarfile.BLOCKSIZE + file.size for file in packed)
+    move = "leave out of the repository and its build what the service does not need to run"
+    if largest.size > MAX_FILE_BYTES:
+        what = f"larger than {MAX_FILE_BYTES} bytes, the most for a file of an image: it has {largest.size}"
+        raise Invalid(what, where=largest.path, next_move=move)
+    if total > MAX_LAYER_BYTES:
+        what = f"the image is larger than {MAX_LAYER_BYTES} bytes: it has {total}, the most of them here"
+        raise Invalid(what, where=largest.path, next_move=move)
+    return packed
 
 
 def _add(tar: tarfile.TarFile, name: str, file: File, epoch: int) -> None:
@@ -169,8 +195,9 @@ def _add(tar: tarfile.TarFile, name: str, file: File, epoch: int) -> None:
         tar.addfile(entry)
         return
     entry = _entry(name, epoch, tarfile.REGTYPE, 0o755 if file.executable else 0o644)
-    entry.size = len(file.data)
-    tar.addfile(entry, io.BytesIO(file.data))
+    data = file.data.read() if isinstance(file.data, Held) else file.data
+    entry.size = len(data)
+    tar.addfile(entry, io.BytesIO(data))
 
 
 def _entry(name: str, epoch: int, kind: bytes, mode: int) -> tarfile.TarInfo:

@@ -191,15 +191,17 @@ class Ledger:
         return tuple(entry_of(row) for row in rows)
 
     async def tagged(
-        self, tx: Transaction, *tags: str, since: int = 0, before: int | None = None
+        self, tx: Transaction, *tags: str, since: int = 0, before: int | None = None, last: int | None = None
     ) -> tuple[Entry, ...]:
-        """Entries with any of *tags* (see `ledger.tags`), oldest first; from *since* on, below *before*."""
-        limit = await self.size(tx) if before is None else before
-        marks = ", ".join("?" * len(tags))
+        """Entries with any of *tags* (see `ledger.tags`), oldest first; from *since* on, below *before*;
+        and of those the *last* ones alone, if that is said."""
+        below = await self.size(tx) if before is None else before
+        found = f"SELECT idx FROM tags WHERE tag IN ({', '.join('?' * len(tags))}) AND idx >= ? AND idx < ?"
+        args: tuple[str | int, ...] = (*tags, since, below)
+        if last is not None:
+            found, args = f"{found} GROUP BY idx ORDER BY idx DESC LIMIT ?", (*args, last)
         rows = await tx.execute(
-            "SELECT idx, envelope FROM entries WHERE idx IN "
-            f"(SELECT idx FROM tags WHERE tag IN ({marks}) AND idx >= ? AND idx < ?) ORDER BY idx",
-            (*tags, since, limit),
+            f"SELECT idx, envelope FROM entries WHERE idx IN ({found}) ORDER BY idx", args
         )
         return tuple(entry_of(row) for row in rows)
 

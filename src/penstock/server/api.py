@@ -203,10 +203,10 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
         async with control.store.transaction(write=False) as tx:
             tag = f"delivery:{delivery}" if delivery else f"about:{digest}" if digest else f"type:{type}"
             if delivery or digest or type:
-                found = await control.ledger.tagged(tx, tag)
+                found = await control.ledger.tagged(tx, tag, last=limit)
             else:
                 found = await control.ledger.entries(tx, max(0, await control.ledger.size(tx) - limit), limit)
-        return {"entries": [views.brief(entry) for entry in found[-limit:]]}
+        return {"entries": [views.brief(entry) for entry in found]}
 
     @api.get("/evidence/{index}")
     async def entry(index: Index) -> View:

@@ -174,6 +174,15 @@ async def test_what_it_needs_of_others_travels_in_the_image(sandbox: Sandbox, tm
         await builder.build(request_for(tree, tmp_path / "work", config))
 
 
+async def test_a_file_of_holes_is_refused_by_its_name(sandbox: Sandbox, tmp_path: Path) -> None:
+    tree = write(tmp_path / "tree", {**APP, "data/model.bin": ""})
+    os.truncate(tree / "data/model.bin", 1024**4)  # takes no room on the disk, and would in memory
+    with pytest.raises(Invalid, match="most for a file of an image") as caught:
+        await PythonBuilder(sandbox, tmp_path / "store").build(request_for(tree, tmp_path / "work"))
+    assert caught.value.where == "data/model.bin"
+    assert not (tmp_path / "store/blobs").exists()
+
+
 async def test_dependencies_are_locked_once_and_run(sandbox: Sandbox, tmp_path: Path) -> None:
     """Needs the network once: a tiny dependency, and the project's own build backend."""
     tree = write(tmp_path / "tree", PACKAGED)
@@ -285,6 +294,37 @@ async def test_a_node_service_with_a_dependency(sandbox: Sandbox, tmp_path: Path
     assert first.network
     assert list(first.lock) == ["npm/semver"]
     assert await run_image(sandbox, tmp_path / "store", first.digest, tmp_path / "out") == "1.2.3"
+
+
+PLANTS = "const fs = require('fs'); fs.rmSync('package-lock.json'); fs.symlinkSync(%s, 'package-lock.json')"
+
+
+@needs_node
+async def test_a_lock_that_an_install_script_planted_is_not_read(sandbox: Sandbox, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.json"
+    secret.write_text(json.dumps({"packages": {"node_modules/hunter2": {"version": "1"}}}))
+    scripts = {"start": "node server.js", "postinstall": "node plant.js"}
+    package = {"scripts": scripts, "dependencies": {"dep": "file:dep"}}
+    files = {
+        "package.json": json.dumps(package),
+        "plant.js": PLANTS % json.dumps(str(secret)),
+        "dep/package.json": json.dumps({"name": "dep", "version": "1.0.0"}),
+    }
+    request = request_for(write(tmp_path / "tree", files), tmp_path / "work")
+    built = await NodeBuilder(sandbox, tmp_path / "store").build(request)
+    assert (tmp_path / "work/build/source/package-lock.json").is_symlink()
+    assert set(built.lock) == {"npm/dep"}
+
+
+@needs_node
+@pytest.mark.parametrize("text", ["[]", "{", '{"packages": 3}'])
+async def test_a_lock_that_is_none(sandbox: Sandbox, tmp_path: Path, text: str) -> None:
+    package = {"scripts": {"start": "node server.js"}, "dependencies": {"dep": "file:dep"}}
+    files = {"package.json": json.dumps(package), "package-lock.json": text}
+    with pytest.raises(Invalid, match=r"package-lock\.json: not a lock of npm"):
+        await NodeBuilder(sandbox, tmp_path / "store").build(
+            request_for(write(tmp_path / "tree", files), tmp_path / "work")
+        )
 
 
 @pytest.mark.parametrize("text", ["[]", "{", '{"scripts": 3}', "{}"])

@@ -88,6 +88,9 @@ async def test_entries_are_kept_in_order_and_found_again(world: World) -> None:
         assert [e.index for e in found] == [entry.index - 1, entry.index]
         assert [e.index for e in await world.ledger.tagged(tx, "delivery:d-1")] == [entry.index - 1]
         assert await world.ledger.tagged(tx, f"about:{A.digest}", before=entry.index - 1) == ()
+        both = (f"about:{A.digest}", "delivery:d-1")  # one entry has both tags, and is one
+        assert [e.index for e in await world.ledger.tagged(tx, *both, last=1)] == [entry.index]
+        assert await world.ledger.tagged(tx, *both, last=2) == found
         with pytest.raises(Invalid, match="no entry 99"):
             await world.ledger.entry(tx, 99)
         with pytest.raises(Invalid):

@@ -135,6 +135,7 @@ def test_evidence_by_delivery_by_digest_and_by_type(client: httpx.Client, told: 
     assert all(artifact in [s["digest"] for s in entry["subjects"]] for entry in about)
     promotions = ask(client, "/v1/evidence", type="urn:penstock:promotion:v1")["entries"]
     assert {entry["what"] for entry in promotions} == {"Promoted"}
+    assert ask(client, "/v1/evidence", delivery=told.good["id"], limit=2)["entries"] == own[-2:]
     assert len(ask(client, "/v1/evidence", limit=3)["entries"]) == 3
 
 

@@ -5,6 +5,7 @@ Called by the files beside it. Must not follow a link: the tree is other people'
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import platform
@@ -24,11 +25,13 @@ from penstock.core.image import (
     REVISION_LABEL,
     SERVICE_LABEL,
     File,
+    Held,
     Recipe,
 )
 from penstock.core.workload import Step
 from penstock.errors import Invalid
 from penstock.ports import BuildRequest, Sandbox
+from penstock.treefile import read_inside, read_plain
 
 APP = "/app"
 BESIDE = "/penstock"  # where a step finds what is not the project's: tools, caches, results
@@ -69,7 +72,7 @@ def declared(tree: Path, config: ServiceConfig) -> Start | None:
         return Start(words_of(config.run), f"run: in {FILE}")
     procfile = tree / "Procfile"
     if procfile.is_file():
-        for line in read_text(procfile).splitlines():
+        for line in read_text(tree, procfile.name).splitlines():
             kind, colon, command = line.partition(":")
             if colon and kind.strip() == "web" and command.strip():
                 return Start(words_of(command), "Procfile")
@@ -98,20 +101,19 @@ def in_shell(text: str) -> tuple[str, ...]:
     return ("sh", "-c", f'PATH="{PROGRAMS}:$PATH"; {text}')
 
 
-def read_text(path: Path, limit: int = 1024 * 1024) -> str:
-    """A file of the project as text; `Invalid` if it is too large or not UTF-8."""
+def read_text(tree: Path, name: str, limit: int = 1024 * 1024) -> str:
+    """A file of the project as text; `Invalid` as of `read_inside`, or if it is not UTF-8."""
     try:
-        if path.stat().st_size > limit:
-            raise Invalid(f"larger than {limit} bytes", where=path.name)
-        return path.read_text(encoding="utf-8")
+        return read_inside(tree, name, limit).decode()
     except UnicodeDecodeError as error:
-        raise Invalid("not UTF-8 text", where=path.name) from error
-    except OSError as error:
-        raise Invalid(f"cannot be read: {error.strerror}", where=path.name) from error
+        raise Invalid("not UTF-8 text", where=name) from error
 
 
 def files_of(folder: Path, prefix: str = "") -> Iterator[File]:
-    """The folder as entries of an image, links as links. Git's own metadata is left out."""
+    """The folder as entries of an image, links as links. Git's own metadata is left out.
+
+    What a file holds is read when it is packed: by then it is known that all of it fits an image.
+    """
     for where, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if name != ".git"]
         links = [name for name in folders if (Path(where) / name).is_symlink()]
@@ -121,7 +123,9 @@ def files_of(folder: Path, prefix: str = "") -> Iterator[File]:
             if path.is_symlink():
                 yield File(inside, link=path.readlink().as_posix())
             elif path.is_file():
-                yield File(inside, path.read_bytes(), executable=bool(path.stat().st_mode & 0o100))
+                seen = path.stat()
+                held = Held(seen.st_size, functools.partial(read_plain, path, seen.st_size, inside))
+                yield File(inside, held, executable=bool(seen.st_mode & 0o100))
 
 
 async def must(sandbox: Sandbox, step: Step, log: Path, doing: str) -> str:
@@ -148,19 +152,10 @@ def contracts(request: BuildRequest) -> dict[str, str]:
     for callee, kind in itertools.product(request.config.calls, ("yaml", "yml", "json")):
         name = f"contracts/{callee}.openapi.{kind}"
         path = request.tree / name
-        inside = path.resolve().is_relative_to(
-            request.tree.resolve()
-        )  # or a link would put a secret into the image
-        if not path.is_file() or not inside or callee in found:
-            continue
-        with path.open("rb") as file:
-            data = file.read(MAX_CONTRACT + 1)
-        if len(data) > MAX_CONTRACT:
-            raise Invalid(f"larger than {MAX_CONTRACT} bytes", where=name, next_move="keep what is needed")
-        try:
-            found[callee] = data.decode()
-        except UnicodeDecodeError as error:
-            raise Invalid("not UTF-8", where=name) from error
+        # A link out would put a secret into the image.
+        inside = path.resolve().is_relative_to(request.tree.resolve())
+        if path.is_file() and inside and callee not in found:
+            found[callee] = read_text(request.tree, name, MAX_CONTRACT)
     return found
 
 

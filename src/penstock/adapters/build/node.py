@@ -33,10 +33,13 @@ from penstock.core.image import assemble
 from penstock.core.workload import Mount, Step
 from penstock.errors import Invalid, Unavailable
 from penstock.ports import BuildRequest, Built, Sandbox
+from penstock.treefile import read_inside
 
 BUILDER = "urn:penstock:builder:node:v1"
 WORK = f"{BESIDE}/work"
 LOCKS = ("package-lock.json", "npm-shrinkwrap.json")
+#: In bytes; a lock of thousands of packages has a tenth of it.
+MAX_LOCK = 64 * 1024**2
 NPM = ("npm", "--no-audit", "--no-fund", "--no-update-notifier")
 
 
@@ -67,8 +70,7 @@ class NodeBuilder:
         shutil.rmtree(source, ignore_errors=True)
         await asyncio.to_thread(shutil.copytree, request.tree, source, symlinks=True)
         needed = bool(_package(source).get("dependencies"))
-        if needed:
-            await self._install(source, abi, request)
+        lock = await self._install(source, abi, request) if needed else {}
         made = recipe(request, start.command, abi, abi, {})
         # Packing takes as long as the project is large; the worker's leases are renewed meanwhile.
         blobs = await asyncio.to_thread(lambda: assemble(files_of(source), made))
@@ -76,7 +78,7 @@ class NodeBuilder:
             digest=self._layout.put(blobs, request.config.service),
             builder=BUILDER,
             isolation=self._sandbox.isolation,
-            lock=_versions(source) if needed else {},
+            lock=lock,
             network=needed,
         )
 
@@ -91,8 +93,11 @@ class NodeBuilder:
             )
         return f"node{version[1]}"
 
-    async def _install(self, source: Path, abi: str, request: BuildRequest) -> None:
-        """``npm ci`` in the writable copy *source*, with the lock that was used the first time."""
+    async def _install(self, source: Path, abi: str, request: BuildRequest) -> dict[str, str]:
+        """``npm ci`` in the writable copy *source*, with the lock that was used the first time.
+
+        Returns what the lock names.
+        """
         work = request.work / "build/npm"
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
@@ -110,7 +115,9 @@ class NodeBuilder:
                 shutil.copyfile(source / LOCKS[0], fresh)
                 fresh.replace(kept)
             shutil.copyfile(kept, source / LOCKS[0])
+        lock = _versions(source)  # before scripts of packages run, which may leave anything in its place
         await self._npm(("ci", "--omit=dev"), source, work, request, "installing the Node dependencies")
+        return lock
 
     async def _npm(
         self, words: tuple[str, ...], source: Path, work: Path, request: BuildRequest, doing: str
@@ -145,7 +152,7 @@ def _script(text: str) -> tuple[str, ...]:
 
 def _package(tree: Path) -> dict[str, Json]:
     try:
-        value = json.loads(read_text(tree / "package.json"))
+        value = json.loads(read_text(tree, "package.json"))
     except (ValueError, RecursionError) as error:
         raise Invalid(f"not valid JSON: {error}", where="package.json") from error
     if not isinstance(value, dict):
@@ -157,10 +164,13 @@ def _versions(source: Path) -> dict[str, str]:
     """What the lock names, as package URLs without their scheme: ``npm/left-pad`` → ``1.3.0``."""
     for name in LOCKS:
         if (source / name).is_file():
-            packages = json.loads((source / name).read_bytes()).get("packages", {})
-            return {
-                f"npm/{path.rpartition('node_modules/')[2]}": str(entry.get("version", "?"))
-                for path, entry in packages.items()
-                if path and not entry.get("dev")
-            }
+            try:
+                packages = json.loads(read_inside(source, name, MAX_LOCK)).get("packages", {})
+                return {
+                    f"npm/{path.rpartition('node_modules/')[2]}": str(entry.get("version", "?"))
+                    for path, entry in packages.items()
+                    if path and not entry.get("dev")
+                }
+            except (ValueError, AttributeError, RecursionError) as error:
+                raise Invalid("not a lock of npm", where=name, next_move="npm install") from error
     return {}

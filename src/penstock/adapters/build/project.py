@@ -144,7 +144,7 @@ def _from_file(tree: Path, name: str, above: tuple[str, ...] = ()) -> Requiremen
     if name in above or not path.is_relative_to(tree.resolve()):
         raise Invalid("includes itself" if name in above else "lies outside the repository", where=name)
     found = Requirements()
-    text = re.sub(r"\\\r?\n", " ", read_text(path))
+    text = re.sub(r"\\\r?\n", " ", read_text(tree, name))
     for line in _plain(text.splitlines()):
         include = INCLUDE.match(line)
         if include is None:
@@ -167,7 +167,7 @@ def _toml(tree: Path) -> Json:
     if not path.is_file():
         return {}
     try:
-        return tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(tree, path.name))
     except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         raise Invalid(f"not valid TOML: {error}", where="pyproject.toml") from error
 

@@ -17,9 +17,10 @@ from penstock.adapters.build.layout import Layout
 from penstock.adapters.build.project import ENTRY_FILES, Project, is_python, read_project
 from penstock.adapters.build.uv import Interpreter, Scratch, Uv, versions
 from penstock.config import ServiceConfig
-from penstock.core.image import File, assemble
+from penstock.core.image import MAX_FILE_BYTES, File, assemble
 from penstock.errors import Invalid
 from penstock.ports import BuildRequest, Built, Sandbox
+from penstock.treefile import read_inside
 
 BUILDER = "urn:penstock:builder:python:v1"
 DEPS = ".penstock/deps"
@@ -104,5 +105,6 @@ def _command(words: tuple[str, ...], folders: tuple[Path, ...]) -> tuple[str, ..
         script = folder / "bin" / words[0]
         if "/" not in words[0] and script.is_file():
             given = (f"{DEPS}/bin/{words[0]}", *words[1:])
-            return ("python3", *given) if script.read_bytes().startswith(b"#!/usr/bin/env python3") else given
+            data = read_inside(folder, f"bin/{words[0]}", MAX_FILE_BYTES)
+            return ("python3", *given) if data.startswith(b"#!/usr/bin/env python3") else given
     return words

@@ -19,9 +19,11 @@ from penstock.adapters.build.common import APP, BESIDE, must
 from penstock.adapters.build.project import Requirements
 from penstock.core.digest import digest_of, hex_of
 from penstock.core.fence import Fence
+from penstock.core.image import MAX_FILE_BYTES
 from penstock.core.workload import Mount, Step
 from penstock.errors import Invalid, Unavailable
 from penstock.ports import Sandbox
+from penstock.treefile import read_plain
 
 UV = f"{BESIDE}/bin/uv"
 WORK = f"{BESIDE}/work"
@@ -179,7 +181,7 @@ def settle(folder: Path) -> None:
         elif path.parent.name.endswith(".dist-info") and path.name in VOLATILE:
             path.unlink()
         elif path.parent == folder / "bin" and path.is_file():
-            path.write_bytes(_portable(path.read_bytes()))
+            path.write_bytes(_portable(read_plain(path, MAX_FILE_BYTES, f"bin/{path.name}")))
     (folder / ".lock").unlink(missing_ok=True)
 
 
