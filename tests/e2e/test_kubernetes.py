@@ -126,6 +126,7 @@ def decision(sign_off: dict[str, Any]) -> str:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
     with here(short_tmp / "m") as m:
         outcomes = first(m)
@@ -147,6 +148,7 @@ def test_the_same_story_on_a_machine_and_in_a_cluster(short_tmp: Path) -> None:
         assert m.address() == f"http://shop.example.org:{around.proxy.port}"
 
 
+@pytest.mark.long
 def test_whoever_has_no_cluster_can_have_one_to_try(short_tmp: Path) -> None:
     """As docs/guides/kubernetes.md has it; it goes when it is interrupted."""
     command = [sys.executable, "-m", "tests.e2e.clustered", str(short_tmp / "town")]

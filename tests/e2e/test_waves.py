@@ -49,6 +49,7 @@ def answers(proxy: Proxy) -> str:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.long
 def test_a_wave_follows_once_the_one_before_has_soaked(short_tmp: Path) -> None:
     with town(short_tmp, elsewhere="us") as around, there(short_tmp / "c", around) as m:
         publish(m, ANY)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.e2e.machine import Machine, machine
 
 
@@ -13,6 +15,7 @@ def workers(m: Machine) -> dict[str, int]:
     return {path.stem: int(path.read_text()) for path in m.home.run.glob("worker-*.lock")}
 
 
+@pytest.mark.long
 def test_workers_join_are_killed_and_come_back(short_tmp: Path) -> None:
     with machine(short_tmp) as m:
         m.up("--workers", "3")

@@ -42,6 +42,7 @@ def test_every_answer_of_the_database_is_late(place: Place) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
+@pytest.mark.long
 def test_a_database_that_falls_silent_and_speaks_again(place: Place) -> None:
     """No connection is refused or closed: everybody waits for an answer that does not come."""
     place.database_seconds = AWAY
@@ -58,6 +59,7 @@ def test_a_database_that_falls_silent_and_speaks_again(place: Place) -> None:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("running", ["postgres"], indirect=True)
+@pytest.mark.long
 def test_a_worker_that_is_cut_off_from_the_database_is_replaced(place: Place) -> None:
     let_go, held = place.times_said("let go: "), place.far.held
     again = threading.Timer(3 * LEASE_SECONDS, place.far.speak)
@@ -106,6 +108,7 @@ def _hold(place: Place, held: threading.Event) -> None:
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_a_clock_that_ends_every_lease_early(place: Place) -> None:
     """Whoever performs something may be taken for dead meanwhile, and is not."""
     place.gallop = LEAP

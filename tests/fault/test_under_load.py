@@ -91,6 +91,7 @@ def test_who_moves_users_dies_at_every_moment_of_it(place: Place, victim: str) -
     assert counts["failed_by_switching"] == 0, counts["errors"]
 
 
+@pytest.mark.long
 def test_envoy_dies_and_is_back_as_it_was(place: Place) -> None:
     """Who asks while it is away is refused; whoever asks after that is served by a release."""
     with users(place.machine) as counts:
