@@ -352,7 +352,7 @@ async def test_an_api_that_is_away_is_told(world: World) -> None:
 
 async def test_only_folders_can_be_written_to(world: World) -> None:
     (world.folder / "file").write_text("x")
-    mounts = (Mount(str(world.folder / "file"), "/work/file", writable=True),)
+    mounts = (Mount(str(world.folder / "file"), "/app/file", writable=True),)
     with pytest.raises(Invalid, match="only folders"):
         await world.run("true", mounts=mounts)
     assert world.left == []
