@@ -15,9 +15,9 @@ from penstock.bootstrap.plugins import find, names
 from penstock.cli import spelling
 from penstock.cli.client import Client
 from penstock.cli.ended import latest, trouble, well
-from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
+from penstock.cli.signing import NOBODY, add_options, say
 from penstock.core.facts import FACTS
 from penstock.core.people import PolicyRetirement
 from penstock.core.policy import PolicyDocument, Rules

@@ -8,6 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from penstock.core.acceptance import Compared, Contract, Sent
+from penstock.core.authority import Authority
+from penstock.core.evidence import Entry
+from penstock.core.experiment import Experiment
+from penstock.core.experiment import facts as experiment_facts
+from penstock.core.facts import MAX_NAMES, Fact
+from penstock.core.objectives import Budget
+from penstock.core.objectives import facts as budget_facts
+from penstock.core.people import Review
+from penstock.core.predicates import (
+    Accepted,
+    Components,
+    Coverage,
+    Findings,
+    Imported,
+    Look,
+    Provenance,
+    TestResult,
+)
+from penstock.core.release import Change
+from penstock.core.reviews import judged
+from penstock.core.selection import Question, in_our_words, quarantines
+
+
 def facts(selected: Sequence[Entry], question: Question, authority: Authority) -> dict[str, Fact]:
     """The facts of `core.facts.FACTS` that this evidence gives; what it does not give is absent.
 
@@ -25,7 +49,7 @@ def facts(selected: Sequence[Entry], question: Question, authority: Authority) -
         "release.first": question.first,
         "service.slos": sum(service == change.service for service, _ in authority.slos),
     }
-    predicates = [p for entry in selected for p in told(entry.statement.predicate)]
+    predicates = [p for entry in selected for p in in_our_words(entry.statement.predicate)]
     flaky = quarantines(selected, question, authority)
     found |= _tests([p for p in predicates if isinstance(p, TestResult)], flaky)
     found |= _coverage([p for p in predicates if isinstance(p, Coverage)])
@@ -63,7 +87,7 @@ def ages(selected: Iterable[Entry], now: float) -> dict[str, float]:
     for entry in selected:
         predicate = entry.statement.predicate
         at = getattr(predicate, "at", None)
-        for told in told(predicate):
+        for told in in_our_words(predicate):
             kind = KINDS.get(type(told))
             if kind and at is not None:
                 found[kind] = max(found.get(kind, 0.0), now - at)

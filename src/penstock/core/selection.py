@@ -1,4 +1,4 @@
-"""Which evidence a sign-off rests on, and the facts that it gives. Pure.
+"""Which evidence a sign-off rests on. Pure.
 
 The rule, used by the gate and by everybody who recomputes a sign-off:
 
@@ -17,20 +17,17 @@ The rule, used by the gate and by everybody who recomputes a sign-off:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from penstock.core import soak
-from penstock.core.acceptance import Compared, Contract, Sent
 from penstock.core.authority import TEST_LEAD, Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry
 from penstock.core.experiment import Experiment
-from penstock.core.experiment import facts as experiment_facts
-from penstock.core.facts import ENGINE, FIRST_ENGINE, MAX_NAMES, Fact
+from penstock.core.facts import ENGINE, FIRST_ENGINE
 from penstock.core.imported import translate
 from penstock.core.objectives import Budget
-from penstock.core.objectives import facts as budget_facts
 from penstock.core.people import Override, Quarantine, Review
 from penstock.core.predicates import (
     Accepted,
@@ -45,7 +42,7 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, Release
-from penstock.core.reviews import judged, objection
+from penstock.core.reviews import objection
 from penstock.core.saying import about_tests
 from penstock.errors import Invalid
 
@@ -134,7 +131,7 @@ def _name(entry: Entry, question: Question, began: int) -> Name | None:
 def quarantines(selected: Sequence[Entry], question: Question, authority: Authority) -> dict[str, Quarantine]:
     """By test, those that count, of tests that failed: said by whoever is still the service's test lead, and
     not for their own change."""
-    told = (p for entry in selected for p in told(entry.statement.predicate))
+    told = (p for entry in selected for p in in_our_words(entry.statement.predicate))
     failed = {name for p in told if isinstance(p, (TestResult, Accepted)) for name in p.failed_tests}
     found = {}
     for entry in selected:
@@ -174,6 +171,6 @@ def _tools(envelope: str) -> tuple[str, ...]:
     return tuple(str(getattr(report, "suite", "") or getattr(report, "tool", "")) for report in reports)
 
 
-def told(predicate: Predicate) -> tuple[Predicate, ...]:
+def in_our_words(predicate: Predicate) -> tuple[Predicate, ...]:
     """The statement itself and, if it was signed elsewhere, what it says in our words."""
     return (predicate, *translate(predicate.envelope)) if isinstance(predicate, Imported) else (predicate,)

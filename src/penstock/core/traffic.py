@@ -21,11 +21,15 @@ WHOLE = 1000
 #: Seconds that an answer may take to begin, or be silent, at most.
 LONGEST = 3600
 
-
 #: What a service speaks: HTTP/1.1, HTTP/2 without TLS, or gRPC over that.
 AppProtocol = Literal["http/1.1", "h2c", "grpc"]
 HTTP1: AppProtocol = "http/1.1"
 HTTP2: tuple[AppProtocol, ...] = ("h2c", "grpc")
+
+
+def thousandths(per_cent: float) -> int:
+    """A share as people write it (per cent) in the unit that crosses ports."""
+    return round(per_cent * WHOLE / 100)
 
 
 @dataclass(frozen=True)
