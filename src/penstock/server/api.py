@@ -21,7 +21,7 @@ from penstock.bootstrap.control import ControlPlane
 from penstock.core.changeset import MOST_MEMBERS
 from penstock.core.codec import decode
 from penstock.engine.ship import Permit
-from penstock.errors import Conflict
+from penstock.errors import Conflict, Unavailable
 from penstock.ledger import bundle, fsck
 from penstock.server import (
     canaries,
@@ -36,6 +36,7 @@ from penstock.server import (
     views,
 )
 from penstock.server.guard import login_of
+from penstock.server.shares import Shares
 from penstock.server.views import Text, View
 
 #: What a database takes for a number.
@@ -161,6 +162,8 @@ def _server(api: APIRouter, control: ControlPlane) -> None:
 
 
 def _ledger(api: APIRouter, control: ControlPlane) -> None:
+    verifying = Shares(1)
+
     @api.get("/evidence")
     async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
         async with control.store.transaction(write=False) as tx:
@@ -188,7 +191,10 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
         known = tuple(witness.key for witness in control.home.settings.witnesses)
         trust = replace(trust, witnesses=(*trust.witnesses, *known))
         kept = given.kept if given else None
-        report = await fsck.verify(control.store, trust, control.languages, kept=kept)
+        with verifying.one() as granted:
+            if not granted:
+                raise Unavailable("the ledger is being verified already", next_move="wait until that is done")
+            report = await fsck.verify(control.store, trust, control.languages, kept=kept)
         return {
             "verified": report.verified,
             "entries": report.entries,
