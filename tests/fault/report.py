@@ -1,4 +1,4 @@
-"""The matrix: its parts put together, and as a page: a table for each configuration, in the order of a delivery.
+"""The matrix: its parts put together, and its page, a table for each configuration in the order of delivery.
 
 Pure. Called by `matrix`; the figures are those of the run that writes it.
 """
