@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.engine import journal, numbers, prune, sessions
+from penstock.engine import journal, numbers, prune, seats, sessions
 from penstock.errors import Conflict
 from penstock.ledger import hooks, log
 from penstock.ports import Store
@@ -20,6 +20,7 @@ KNOWN: Mapping[str, int] = {
     "journal": len(journal.SCHEMA),
     "numbers": len(numbers.SCHEMA),
     "pruning": len(prune.SCHEMA),
+    "seats": len(seats.SCHEMA),
     "sessions": len(sessions.SCHEMA),
     "webhooks": len(hooks.SCHEMA),
     "telemetry": len(rollups.SCHEMA),
