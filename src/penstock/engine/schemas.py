@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.engine import numbers, prune, sessions, tables
+from penstock.engine import numbers, prune, seats, sessions, tables
 from penstock.errors import Conflict
 from penstock.ledger import hooks, log
 from penstock.ports import Store
@@ -20,6 +20,7 @@ KNOWN: Mapping[str, int] = {
     "journal": len(tables.SCHEMA),
     "numbers": len(numbers.SCHEMA),
     "pruning": len(prune.SCHEMA),
+    "seats": len(seats.SCHEMA),
     "sessions": len(sessions.SCHEMA),
     "webhooks": len(hooks.SCHEMA),
     "telemetry": len(rollups.SCHEMA),
