@@ -15,7 +15,7 @@ from penstock.cli.edited import uncommitted
 from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
 from penstock.cli.follow import follow, print_at_work, print_step
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
-from penstock.core.deciding import decided_by
+from penstock.core.decisive import decided_by
 from penstock.errors import Invalid
 
 #: Where deliveries go if nothing is said.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
-from penstock.core.counted import Counters as Counters
-from penstock.core.counted import Led as Led
+from penstock.core.counters import Counters as Counters
+from penstock.core.counters import Led as Led
 from penstock.core.mesh import Export, Remote
 from penstock.core.visit import Visit as Visit
 from penstock.errors import Invalid
