@@ -97,9 +97,10 @@ def _start(home: Home, wanted: Wanted) -> Settings:
             where=str(home.path),
             next_move="penstock status, or penstock down first",
         )
-    # What our own proxy may have already is no news; a node agent that runs reads it when it starts again.
-    news = wanted.ingress != settings.ingress_port or not (home.node / "envoy").exists()
-    if wanted.ingress is not None and news and not tending:
+    # A proxy that outlived its node agent has the ingress port already, and that one is ours. A node agent
+    # that runs reads the settings when it starts again.
+    ours = wanted.ingress == settings.ingress_port and (home.node / "envoy").exists()
+    if wanted.ingress is not None and not ours and not tending:
         vacant.demand(wanted.ingress, "--ingress-port")
     settings = settings if serving else _choose(home, settings, wanted)
     home.keep(settings)
@@ -137,6 +138,7 @@ def _absent(home: Home, settings: Settings) -> list[str]:
 
 
 def _prometheus(known: PrometheusSettings | None, wanted: Wanted) -> PrometheusSettings | None:
+    """The server to ask for metrics of services' own; `Invalid` if its address is none."""
     url = (known.url if known else "") if wanted.prometheus is None else wanted.prometheus
     if not url:
         return None
@@ -174,6 +176,7 @@ def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | Non
 
 
 def _choose(home: Home, settings: Settings, wanted: Wanted) -> Settings:
+    """The settings to start with, each of which was tried."""
     cluster = _cluster(home, settings.cluster, wanted)
     sandbox = "none" if wanted.unsandboxed else "bubblewrap"
     if cluster is not None and cluster.steps is not None:

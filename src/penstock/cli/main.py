@@ -235,8 +235,10 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _where(command: argparse.ArgumentParser) -> None:
-    what = "of a service (default: production)"
-    command.add_argument("--environment", default="production", metavar="NAME", help=what)
+    from penstock.core.release import PRODUCTION
+
+    what = f"of a service (default: {PRODUCTION})"
+    command.add_argument("--environment", default=PRODUCTION, metavar="NAME", help=what)
 
 
 def _here(commands: Commands[argparse.ArgumentParser]) -> None:

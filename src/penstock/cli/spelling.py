@@ -13,10 +13,10 @@ from penstock.core.authority import ADMINISTRATOR, DEPLOYER, LEADS, SOURCE
 from penstock.core.digest import digest
 from penstock.core.nearest import did_you_mean, nearest
 from penstock.core.people import KeyRevocation
+from penstock.core.release import PRODUCTION
 from penstock.errors import PenstockError
 
 SHIPPED = (ADMINISTRATOR, DEPLOYER, SOURCE, *LEADS)
-PRODUCTION = "production"
 
 
 def warn_of_grant(client: Client, identity: str, role: str, scope: str) -> None:

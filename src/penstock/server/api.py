@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.changeset import MOST_MEMBERS
 from penstock.core.codec import decode
+from penstock.core.release import PRODUCTION
 from penstock.engine.ship import Permit
 from penstock.errors import Conflict, Unavailable
 from penstock.ledger import bundle, fsck
@@ -51,7 +52,7 @@ class Ship(BaseModel):
 
     location: Text
     revision: Text = ""
-    environment: Text = views.PRODUCTION
+    environment: Text = PRODUCTION
     beside: Annotated[list[Text], Field(max_length=MOST_MEMBERS)] = []
 
 
@@ -62,7 +63,7 @@ class Proposed(BaseModel):
 
 class Set(BaseModel):
     changes: Annotated[list[Proposed], Field(min_length=1, max_length=MOST_MEMBERS)]
-    environment: Text = views.PRODUCTION
+    environment: Text = PRODUCTION
 
 
 class Again(BaseModel):

@@ -17,6 +17,7 @@ from penstock.analysis.experiment import Judgment, judge, ratio_bounds
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import encode
 from penstock.core.experiment import Experiment
+from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid
 from penstock.experimentfile import parse_experiment
 from penstock.server import views
@@ -32,7 +33,7 @@ class Start(BaseModel):
 
     source: Annotated[Text, Field(max_length=100_000)]
     name: Text = "experiment.yaml"
-    environment: Text = views.PRODUCTION
+    environment: Text = PRODUCTION
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.nearest import did_you_mean
+from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid
 from penstock.server import views
 from penstock.server.guard import login_of
@@ -26,7 +27,7 @@ class RollBack(BaseModel):
     """*together*: with all that came in the same change set."""
 
     reason: Text = ""
-    environment: Text = views.PRODUCTION
+    environment: Text = PRODUCTION
     together: bool = False
 
 
@@ -45,12 +46,12 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         return {"delivery": found, "deliveries": [found]}
 
     @api.get("/services/{service}/why")
-    async def why(service: str, environment: str = views.PRODUCTION) -> View:
+    async def why(service: str, environment: str = PRODUCTION) -> View:
         return await views.why(control, service, environment)
 
     @api.get("/services/{service}/logs")
     async def workload_logs(
-        service: str, lines: int = 100, environment: str = views.PRODUCTION
+        service: str, lines: int = 100, environment: str = PRODUCTION
     ) -> PlainTextResponse:
         await _demand_known(control, service, environment)
         state = await control.router.read(service, environment)

@@ -19,8 +19,8 @@ from penstock.core.evidence import Entry
 from penstock.core.nearest import did_you_mean
 from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
 from penstock.core.predicates import Deployed, Predicate, Promoted, Proposed, RolledBack
-from penstock.core.release import EnvironmentData, Release
-from penstock.core.traffic import TrafficState
+from penstock.core.release import PRODUCTION, EnvironmentData, Release
+from penstock.core.traffic import WHOLE, TrafficState
 from penstock.engine import changesets, numbers, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
@@ -40,7 +40,6 @@ def _well_formed(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_well_formed)]
-PRODUCTION = "production"
 
 
 async def deliveries(control: ControlPlane, service: str, limit: int, before: str = "") -> list[View]:
@@ -303,7 +302,7 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
         "weights": [{"release": w.release, "per_cent": w.share / 10} for w in traffic.weights],
         "releases": [{"release": b.release, "ready": b.ready, "total": b.total} for b in traffic.backends],
         "drift": bool(
-            now_live and not running and not problem and traffic.share(now_live.release.id) != 1000
+            now_live and not running and not problem and traffic.share(now_live.release.id) != WHOLE
         ),
         "refused": await _turned_away(control, traffic),
         "unrest": await _unrest(control, now_live.release) if now_live else "",
