@@ -204,14 +204,17 @@ class TrafficPlan:
     @property
     def admission(self) -> Admission:
         """Whom the live release lets in: the one that users move away from, while they move."""
-        live = self.weights[0].release if self.weights else ""
-        return next((b.admission for b in self.backends if b.release == live), ANYBODY)
+        return self._live.admission if self._live else ANYBODY
 
     @property
     def export(self) -> Export | None:
-        """Who of the peers may call: what the live release says, as above."""
+        """Who of the peers may call: what the live release says."""
+        return self._live.export if self._live else None
+
+    @property
+    def _live(self) -> Backend | None:
         live = self.weights[0].release if self.weights else ""
-        return next((b.export for b in self.backends if b.release == live), None)
+        return next((backend for backend in self.backends if backend.release == live), None)
 
     def _check_weights(self, weights: tuple[Weight, ...]) -> None:
         for weight in weights:

@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -37,14 +36,9 @@ from penstock.server import (
     views,
 )
 from penstock.server.guard import login_of
+from penstock.server.parameters import Index, Limit, Text
 from penstock.server.shares import Shares
-from penstock.server.views import Text, View
-
-#: What a database takes for a number.
-MAX_INT = 2**62
-
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Index = Annotated[int, InPath(ge=0, le=MAX_INT)]
+from penstock.server.views import View
 
 
 class Ship(BaseModel):

@@ -22,7 +22,8 @@ from penstock.errors import Invalid
 from penstock.experimentfile import parse_experiment
 from penstock.server import views
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
+from penstock.server.parameters import Text
+from penstock.server.views import View
 
 #: Looks of a picture.
 MOST_POINTS = 60

@@ -19,8 +19,9 @@ from penstock.ledger.again import compiled, document_of
 from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
 from penstock.server.guard import login_of
+from penstock.server.parameters import Text
 from penstock.server.shares import Shares
-from penstock.server.views import Text, View
+from penstock.server.views import View
 
 
 class Source(BaseModel):

@@ -17,7 +17,8 @@ from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid
 from penstock.server import views
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
+from penstock.server.parameters import Text
+from penstock.server.views import View
 
 #: Lines of each release, at most.
 MOST_LINES = 5000

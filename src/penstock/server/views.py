@@ -6,9 +6,7 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
-
-from pydantic import AfterValidator
+from typing import Any
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.admission import ANYBODY
@@ -30,16 +28,6 @@ from penstock.ports import Transaction
 from penstock.projections.why import explain, reviews, sign_offs
 
 View = dict[str, Any]
-
-
-def _well_formed(text: str) -> str:
-    # JSON can name half of a character; nothing that is signed or stored can hold it.
-    if not text.isascii():
-        text.encode()
-    return text
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
 
 
 async def deliveries(control: ControlPlane, service: str, limit: int, before: str = "") -> list[View]:
