@@ -163,8 +163,10 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/evidence")
     async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
         async with control.store.transaction(write=False) as tx:
-            tag = f"delivery:{delivery}" if delivery else f"about:{digest}" if digest else f"type:{type}"
-            if delivery or digest or type:
+            # The narrowest that is given.
+            given = {"delivery": delivery, "about": digest, "type": type}
+            tag = next((f"{kind}:{name}" for kind, name in given.items() if name), "")
+            if tag:
                 found = await control.ledger.tagged(tx, tag, last=limit)
             else:
                 found = await control.ledger.entries(tx, max(0, await control.ledger.size(tx) - limit), limit)

@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Collection, Coroutine, Iterator, Sequence
@@ -177,7 +178,7 @@ class Processes:
         found = self._releases.get(release)
         if found is None or not found.instances or lines < 1:
             return ()
-        place, share = self._place(release), -(-lines // len(found.instances))
+        place, share = self._place(release), math.ceil(lines / len(found.instances))
         return tuple(
             line
             for record in found.instances
