@@ -36,7 +36,9 @@ class Case:
 
 
 @dataclass(frozen=True)
-class _File:
+class CasesFile:
+    """All of one ``policies/<name>.test.yaml``. *facts* hold in every one of the *cases*."""
+
     cases: tuple[Case, ...]
     facts: Mapping[str, Written] = field(default_factory=dict)
 
@@ -49,7 +51,7 @@ class Failure:
 
 def load_tests(data: bytes, name: str) -> tuple[Case, ...]:
     """The cases of a file, each with all of its facts. `Invalid` with file and line."""
-    found = parse(_File, data, name)
+    found = parse(CasesFile, data, name)
     if not found.cases:
         raise Invalid("no cases: nothing is tested", where=name)
     cases = []
