@@ -1,7 +1,7 @@
 """What the readers of YAML files ask beyond types, as far as one value shows it: for the schemas of editors.
 
-Read by `schemas`. Each row is also a row of the readers' own checks, with the same constants; the tests try each
-one on both. Must be no narrower than they are.
+Read by `schemas`. The readers' own checks decide; each row says the same again, with their constants, and the
+tests try it on both. Must be no narrower than they are.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 
 from penstock.clusterfile import ABI, BASE, LABEL
+from penstock.config import MOST_TARGETS
 from penstock.core.acceptanceconfig import (
     MOST_CASES,
     MOST_CONNECTIONS,
@@ -29,11 +30,10 @@ from penstock.core.scaleconfig import MOST_BAKE, MOST_COPIES, MOST_WARM
 from penstock.core.traffic import LONGEST
 from penstock.core.trafficconfig import MOST_EARLY
 from penstock.core.workload import MOST_DRAIN
-from penstock.config import MOST_TARGETS
 from penstock.policyfile import LONGEST_WAIT, SHORTEST_SIGN_OFF
 from penstock.slofile import HIGHEST_TARGET, MOST_OBJECTIVES
 
-#: By the names of fields, joined by points; "*" is any item of a list or a mapping. What is added to each schema.
+#: What is added to the schema of a field, by its path; "*" is any item of a list or a mapping.
 Narrowing = Mapping[str, Mapping[str, Json]]
 
 
@@ -146,7 +146,7 @@ POLICY: Narrowing = {
     "guards.*": only(*ACTIONS),
     "environments": NOT_EMPTY,
     "rules": NOT_EMPTY,
-    "module": {"description": "In rego: what decides, instead of rules. It passes while its set deny is empty."},
+    "module": {"description": "In rego: what decides, instead of rules. It passes while deny is empty."},
     "expires_after": least(SHORTEST_SIGN_OFF),
     "waits": within(0, LONGEST_WAIT),
     "fresh": keys(only(*AGED)),
@@ -192,11 +192,10 @@ SLO: Narrowing = {
     "spec.objectives.*.target": {"exclusiveMinimum": 0, "maximum": HIGHEST_TARGET},
     "spec.objectives.*.targetPercent": {"exclusiveMinimum": 0, "exclusiveMaximum": 100},
     "spec.indicator.spec.ratioMetric.counter": only(True),
-    **{
-        f"spec.indicator.spec.ratioMetric.{which}.metricSource.{name}": narrowing
-        for which in ("total", "good", "bad")
-        for name, narrowing in (("type", only("penstock")), ("spec.ms", within(1, 10_000)))
-    },
+    "spec.indicator.spec.ratioMetric.total.metricSource.type": only("penstock"),
+    "spec.indicator.spec.ratioMetric.bad.metricSource.type": only("penstock"),
+    "spec.indicator.spec.ratioMetric.good.metricSource.type": only("penstock"),
+    "spec.indicator.spec.ratioMetric.good.metricSource.spec.ms": within(1, 10_000),
 }
 
 EXPERIMENT: Narrowing = {

@@ -1,8 +1,8 @@
-"""JSON Schemas of the YAML files that users write, for their editors: made of the classes that read the files.
+"""JSON Schemas of the YAML files that users write, for editors: made of the classes that read the files.
 
-Called by ``penstock doctor --schema``. What types cannot say is in `narrowing`, and words for hovering come from the
-documented references. A schema may take what a reader refuses, never the other way round: an editor must raise
-no false alarm. Must not read a user's file.
+Called by ``penstock doctor --schema``. What types cannot say is in `narrowing`, and words for hovering come
+from the documented references. A schema may take what a reader refuses, never the other way round: an editor
+must raise no false alarm. Must not read a user's file.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class _Walk:
     comments: tuple[tuple[Path, str], ...]
 
     def of(self, hint: Any, path: Path = ()) -> dict[str, Json]:
-        return self._made(hint, path) | self.narrowing.get(".".join(path), {}) | self._comment(path)
+        return {**self._made(hint, path), **self.narrowing.get(".".join(path), {}), **self._comment(path)}
 
     def _comment(self, path: Path) -> dict[str, Json]:
         """The first one on such a field. What stands above one of many items is about that one alone."""
@@ -162,7 +162,8 @@ def _comments(
 
 def _above(mark: yaml.Mark, lines: list[str]) -> str:
     """The comment right above a key, as far in as the key is."""
-    beginning, words = " " * mark.column + "# ", []
+    beginning = " " * mark.column + "# "
+    words: list[str] = []
     for line in reversed(lines[: mark.line]):
         if not line.startswith(beginning):
             break
