@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 from collections.abc import Callable, Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,7 @@ from jsonschema import Draft7Validator
 
 from penstock.adapters.cel import Cel
 from penstock.cli.main import KINDS as SAID
+from penstock.cli.main import main
 from penstock.clusterfile import load_cluster
 from penstock.config import ServiceConfig, check_service, with_authorities
 from penstock.core.codec import decode, encode
@@ -99,6 +101,42 @@ def test_those_in_the_repository_are_as_they_are_made() -> None:
     assert not stale, "next: make schemas"
 
 
+def test_the_doctor_prints_them_and_knows_what_a_misspelt_kind_may_mean(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["doctor", "--schema", "policy"]) == 0
+    assert json.loads(capsys.readouterr().out) == schema("policy")
+    assert main(["doctor", "--schema"]) == 0
+    assert json.loads(capsys.readouterr().out)["title"] == "penstock.yaml"
+    assert main(["doctor", "--reference", "slo"]) == 0
+    assert yaml.safe_load(capsys.readouterr().out) == DOCUMENTS["slo"]
+    for word, told in (("experimant", "did you mean experiment?"), ("kustomization", ", ".join(KINDS))):
+        with pytest.raises(SystemExit, match="2"):
+            main(["doctor", "--schema", word])
+        assert told in capsys.readouterr().err
+
+
+def test_hovering_tells_what_stands_above_a_field_in_the_documented_reference() -> None:
+    fields = schema("penstock")["properties"]
+    assert fields["team"]["description"] == "A claim that the catalog may confirm; it binds nothing."
+    assert fields["scaling"]["properties"]["most"]["description"].startswith("Load may add copies up to most")
+    tests = fields["checks"]["additionalProperties"]
+    assert tests["properties"]["coverage"]["description"] == "Cobertura or LCOV."
+    assert list(wordless(schema("penstock"))) == []
+
+
+def wordless(made: Any) -> Iterator[str]:
+    for name, field in made.get("properties", {}).items():
+        yield from [] if "description" in field else [name]
+    for below in inside(made):
+        yield from wordless(below)
+
+
+def inside(made: Any) -> Iterator[Any]:
+    yield from made.get("properties", {}).values()
+    yield from (made[name] for name in ("items", "additionalProperties") if isinstance(made.get(name), dict))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_documented_reference_is_taken(kind: str, tmp_path: Path) -> None:
     Draft7Validator.check_schema(schema(kind))
@@ -113,13 +151,12 @@ def test_the_documented_reference_names_every_field(kind: str) -> None:
 
 
 def fields(made: Any) -> Iterator[str]:
-    """But those of OpenSLO that are not supported, facts, and what only stands in place of another one."""
+    """But facts, those of OpenSLO that are not supported, and what stands in place of another one."""
     for name, field in made.get("properties", {}).items():
-        if field["type" if "type" in field else "enum"] != "null" and "." not in name:
-            yield from ([] if name in ("module", "good", "ms") else [name])
-        yield from fields(field)
-    for below in ("items", "additionalProperties"):
-        yield from fields(made[below]) if isinstance(made.get(below), dict) else ()
+        if "." not in name and field.get("type") != "null" and name not in ("module", "good", "ms"):
+            yield name
+    for below in inside(made):
+        yield from fields(below)
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: str(path.relative_to(ROOT)))
@@ -323,7 +360,9 @@ def everywhere(document: Any) -> Iterator[tuple[str | int, ...]]:
 
 #: No whole number with a point: it is one for a schema, and none for the codec.
 ODD = st.one_of(
-    st.sampled_from([..., None, True, False, 0, 1, -1, 2, 0.5, 100, 1e6, "", "x", "error", "/", [], {}]),
+    st.sampled_from(
+        [..., None, True, False, 0, 1, -1, 2, 0.5, 100, 1_000_000, "", "x", "error", "/", [], {}]
+    ),
     st.sampled_from([["x"], ["x", "x"], [1], [5, 50], {"x": 1}, {"x": "x"}, {"x": {}}, [{}], "none"]),
 )
 
