@@ -27,9 +27,10 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.environmentconfig import NAME, EnvironmentConfig
 from penstock.core.mesh import Mesh
-from penstock.core.pipeline import NO_CANARY, rollback, standard
+from penstock.core.pipeline import NO_CANARY
 from penstock.core.release import EnvironmentData, Value, Variable
 from penstock.core.scaleconfig import KEPT_WARM, WarmConfig, check_scaling
+from penstock.core.stages import rollback, standard
 from penstock.core.traffic import HTTP1, AppProtocol
 from penstock.core.trafficconfig import TrafficConfig
 from penstock.core.workload import (

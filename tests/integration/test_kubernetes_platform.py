@@ -134,14 +134,7 @@ async def test_the_listed_rights_are_enough_and_none_is_listed_in_vain(world: Wo
     await world.until(lambda p: p.failed)
     await world.platform.place(WORKLOAD, fence=fence())  # a new start
     await world.platform.remove("web-1", fence=fence())
-    listed = {
-        (verb, group, resource)
-        for rule in RIGHTS
-        for verb in rule["verbs"]
-        for group in rule["apiGroups"]
-        for resource in rule["resources"]
-    }
-    assert listed - world.cluster.rights.used == set()
+    assert world.cluster.rights.unused(RIGHTS) == set()
 
 
 async def test_a_right_that_is_missing_is_named(world: World) -> None:

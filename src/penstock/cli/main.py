@@ -239,8 +239,10 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _where(command: argparse.ArgumentParser) -> None:
-    what = "of a service (default: production)"
-    command.add_argument("--environment", default="production", metavar="NAME", help=what)
+    from penstock.core.release import PRODUCTION
+
+    what = f"of a service (default: {PRODUCTION})"
+    command.add_argument("--environment", default=PRODUCTION, metavar="NAME", help=what)
 
 
 def _here(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -268,7 +270,7 @@ def _tests(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
-    from penstock.cli import people, proof, saying, webhook, witness
+    from penstock.cli import people, proof, signing, webhook, witness
 
     what = "evidence: list, show, add a report or a signed statement, export a delivery's bundle"
     example = "penstock evidence add junit.xml --for shop-1a2b3c4d"
@@ -293,7 +295,7 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "have the log sign with a new key from now on"
     rotate = verb("rotate-key", people.rotate_log_key, what, "penstock ledger rotate-key --reason yearly")
     rotate.add_argument("--reason", required=True)
-    saying.add_options(rotate)
+    signing.add_options(rotate)
     what = "who is told of what happens, as CDEvents: add, list, remove, test"
     webhook.parsers(_group(commands, "webhook", what, "penstock webhook list"))
     what = "check an evidence bundle offline, with nothing but a trust file"
