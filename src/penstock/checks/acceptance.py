@@ -178,6 +178,7 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
         seconds=config.seconds,
         secrets=(*task.secrets, state.preview_token),
         fence=task.fence,
+        environment=state.environment,
     )
     result = await sandbox.run(step, task.log)
     if config.junit is None:

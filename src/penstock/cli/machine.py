@@ -141,6 +141,11 @@ def doctor(given: argparse.Namespace) -> int:
     if given.reference:
         say((files("penstock") / f"{given.reference}.reference.yaml").read_text(encoding="utf-8"))
         return 0
+    if given.schema:
+        from penstock.schemas import schema_text  # it reads all of the readers
+
+        say(schema_text(given.schema))
+        return 0
     home = Home.find()
     findings = [check(home) for check in CHECKS]
     if given.format == "json":

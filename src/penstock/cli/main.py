@@ -22,6 +22,8 @@ from penstock.errors import PenstockError
 Handler = Callable[[argparse.Namespace], int]
 Verb = Callable[[str, Handler, str, str], argparse.ArgumentParser]
 Commands = argparse._SubParsersAction  # argparse's only name for what `add_subparsers` gives
+#: The kinds of YAML files that users write, as `schemas` has them; it is too slow to ask here.
+KINDS = ("penstock", "environment", "policy", "policy-test", "slo", "experiment", "cluster")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,9 +138,11 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
-    what = "print the documented penstock.yaml, or the file of a cluster"
-    both = ("penstock", "cluster")
-    command.add_argument("--reference", nargs="?", const="penstock", choices=both, help=what)
+    for option, what in (
+        ("--reference", "print such a file with every field documented (default: penstock.yaml)"),
+        ("--schema", "print its JSON Schema, for editors (docs/guides/editors.md)"),
+    ):
+        command.add_argument(option, nargs="?", const="penstock", choices=KINDS, help=what)
     demo = _add(commands, "demo", machine.demo, "tell the six stories in a fresh data folder", "make demo")
     demo.add_argument("--json", type=Path, metavar="FILE", help="write what happened as JSON")
     demo.add_argument("--keep", action="store_true", help="leave everything up afterwards")
