@@ -37,7 +37,7 @@ from penstock.server import (
 )
 from penstock.server.guard import login_of
 from penstock.server.parameters import Index, Limit, Text
-from penstock.server.shares import Shares
+from penstock.server.slots import Slots
 from penstock.server.views import View
 
 
@@ -158,7 +158,7 @@ def _server(api: APIRouter, control: ControlPlane) -> None:
 
 
 def _ledger(api: APIRouter, control: ControlPlane) -> None:
-    verifying = Shares(1)
+    verifying = Slots(1)
 
     @api.get("/evidence")
     async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
