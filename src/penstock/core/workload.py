@@ -162,7 +162,7 @@ class Placement:
     *advisory* names what was declared and does nothing here: limits, scaling by load. *full* is the number of
     copies for all users, *asked* how many there must be now, and *later* what will be asked for; load may add
     more, up to *most*. *base* is the image that holds the interpreter, where that is another than the
-    artifact's.
+    artifact's. *lacks*: what *reason* tells of is wanting around it (room, a node): no word on the release.
     """
 
     release: str
@@ -182,6 +182,8 @@ class Placement:
     scaling: Scaling = NO_SCALING
     protocol: AppProtocol = HTTP1
     base: str = ""
+    #: What is None is not written down: a node agent of an older release does not know it.
+    lacks: bool | None = None
 
     @property
     def backend(self) -> Backend:

@@ -80,6 +80,7 @@ def placement(seen: Seen) -> Placement:
     told.sort(key=lambda pair: (pair[0].phase is not Phase.FAILED, not pair[1]))
     instances = sorted((instance for instance, _ in told), key=lambda instance: int(instance.id))
     namespace = seen.deployment["metadata"]["namespace"]
+    reason = next((reason for _, reason in told if reason), seen.cut)
     return Placement(
         release=workload.release,
         instances=tuple(instances),
@@ -87,7 +88,7 @@ def placement(seen: Seen) -> Placement:
             Egress(name, seen.settings.address(name, workload, namespace)) for name in workload.calls
         ),
         isolation=Isolation.CONTAINER,
-        reason=next((reason for _, reason in told if reason), seen.cut),
+        reason=reason,
         health_path=workload.health_path,
         advisory=_advisory(workload),
         drain_seconds=workload.drain_seconds,
@@ -100,7 +101,14 @@ def placement(seen: Seen) -> Placement:
         scaling=workload.scaling,
         protocol=workload.protocol,
         base=found_base(seen.deployment),
+        lacks=_lacks(seen, reason) or None,
     )
+
+
+def _lacks(seen: Seen, reason: str) -> bool:
+    """Whether *reason* is that the cluster wants something."""
+    known = (*(troubles.of_pod(copy.pod) for copy in seen.copies), troubles.of_deployment(seen.deployment))
+    return any(trouble.lacks and str(trouble) in reason for trouble in known if trouble)
 
 
 def _advisory(workload: Workload) -> tuple[str, ...]:
