@@ -1,6 +1,6 @@
 """YAML from outside, as nodes that know their lines: what is a trick is refused before it is expanded.
 
-Called by `config`, by `manifests` and by whoever reads a kubeconfig. It must not know what the documents mean.
+Called by `config`, `manifests` and whoever reads a kubeconfig. It must not know what the documents mean.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from penstock.errors import Invalid
 
 #: libyaml's reader is many times as fast, where the package was built with it.
 LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-#: Deeper than anything that people write. Both readers recurse into what is nested, libyaml's until it crashes.
+#: Deeper than anything that people write. Readers recurse into what is nested, libyaml's until it crashes.
 MAX_DEPTH = 200
 #: What most syntax errors come of.
 MOVE = "look at the indentation, and put quotes around text that holds ': ' or ' #'"
@@ -48,8 +48,8 @@ def _loader(data: bytes, name: str) -> Any:
     for event in yaml.parse(data, Loader=LOADER):  # events are read one after another: nothing recurses
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            what = f"not valid YAML: nested more than {MAX_DEPTH} deep"
-            raise Invalid(what, where=f"{name}:{event.start_mark.line + 1}")
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise Invalid(f"not valid YAML: nested more than {MAX_DEPTH} deep", where=f"{name}:{line}")
     return LOADER(data)
 
 

@@ -207,7 +207,7 @@ class Api:
             found += volumes.complaints(wanted)
         if found:
             raise Problem(400, "strict decoding error: " + ", ".join(found))
-        taken = copied(wanted)
+        taken: Object = copied(wanted)
         if self.image_volumes == "off":
             volumes.drop(taken)
         return taken

@@ -20,7 +20,7 @@ Place = tuple[str, str, str]
 
 
 def copied(value: Any) -> Any:
-    """A copy of what JSON can say, in a third of the time of `copy.deepcopy`: there are no circles to look for."""
+    """A copy of what JSON can say: without circles to look for, in a third of `copy.deepcopy`'s time."""
     if isinstance(value, dict):
         return {name: copied(below) for name, below in value.items()}
     return [copied(below) for below in value] if isinstance(value, list) else value
@@ -76,11 +76,12 @@ class Storage:
         metadata = value["metadata"]
         place = (full, str(metadata.get("namespace", "")), str(metadata["name"]))
         self.version += 1
-        kept = copied(value)
+        kept: Object = copied(value)
         kept["metadata"]["resourceVersion"] = str(self.version)
         self._happened(Happened(self.version, full, self._objects.get(place), kept))
         self._objects[place] = kept
-        return copied(kept)
+        given: Object = copied(kept)
+        return given
 
     def remove(self, full: str, namespace: str, name: str) -> None:
         gone = self._objects.pop((full, namespace, name))
