@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_LINK_MODE ?= copy
+# Where this is set, every process would compile every module anew: half of what the tests cost, of `demo` too.
+unexport PYTHONDONTWRITEBYTECODE
 
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Penstock needs Python 3.11 or newer; next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -89,3 +91,4 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 
 clean:
 	rm -rf $(VENV) .uv .fuzz .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

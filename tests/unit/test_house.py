@@ -7,6 +7,7 @@ sample. An exception is listed by name in `EXCEPTIONS`, with its reason, and mus
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import sys
@@ -186,6 +187,7 @@ def pages() -> list[Path]:
     return [*ROOT.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))]
 
 
+@functools.cache
 def budget_complaints() -> list[str]:
     found = [c for name, text in sources("src", "tests", "benchmarks") for c in long_file(name, text)]
     found += [c for name, text in sources("src", "benchmarks") for c in big_functions(name, text)]

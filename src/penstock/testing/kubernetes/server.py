@@ -36,6 +36,8 @@ AtWrite = Callable[[str, str], Awaitable[None]]
 #: (namespace, pod, container) → what it writes until it ends; `Problem` if it has not begun.
 Follow = Callable[[str, str, str], AsyncIterator[bytes]]
 Execute = Callable[[str, str, Request, Answering], Awaitable[None]]
+#: libyaml's reader is many times as fast, where the package was built with it.
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
 BOOKMARK_SECONDS = 0.5
 
@@ -324,7 +326,9 @@ def _chosen(request: Request) -> selecting.Test:
 
 def _body(request: Request) -> Object:
     try:
-        value = yaml.safe_load(request.body) if b"yaml" in _media(request) else json.loads(request.body)
+        value = (
+            yaml.load(request.body, Loader=LOADER) if b"yaml" in _media(request) else json.loads(request.body)
+        )
     except (ValueError, yaml.YAMLError) as error:
         raise Problem(400, f"the body cannot be read: {error}") from error
     if not isinstance(value, dict):
