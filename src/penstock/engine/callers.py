@@ -16,9 +16,7 @@ from penstock.ledger.live import places
 from penstock.ports import Router, Store
 
 
-async def callers(
-    own: Delivery, *, store: Store, journal: Journal, router: Router
-) -> tuple[str, ...]:
+async def callers(own: Delivery, *, store: Store, journal: Journal, router: Router) -> tuple[str, ...]:
     """The services of this environment that call it, in alphabetical order; none are looked for unless it
     says who may."""
     change, part = own.header.change, own.header.changeset
