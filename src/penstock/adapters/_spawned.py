@@ -21,9 +21,7 @@ class Spawned:
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._loop = asyncio.get_running_loop()
-        self._code: int | None = None
-        #: Whoever waits for it; one at a time.
-        self._waiter: asyncio.Future[None] | None = None
+        self._ended: asyncio.Future[int] = self._loop.create_future()
         try:
             descriptor = os.pidfd_open(pid)
         except (AttributeError, OSError):  # another system, an old kernel, a sandbox that forbids it
@@ -49,10 +47,7 @@ class Spawned:
 
     async def wait(self) -> int:
         """Its exit code once it has ended, below 0 for a signal."""
-        while self._code is None:
-            self._waiter = self._loop.create_future()
-            await self._waiter
-        return self._code
+        return await asyncio.shield(self._ended)
 
     def _reap(self, descriptor: int) -> None:
         self._loop.remove_reader(descriptor)
@@ -60,9 +55,8 @@ class Spawned:
         self._tell(os.waitpid(self.pid, 0)[1])
 
     def _tell(self, status: int) -> None:
-        self._code = os.waitstatus_to_exitcode(status)
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+        if not self._ended.done():
+            self._ended.set_result(os.waitstatus_to_exitcode(status))
 
 
 def _strays() -> list[int]:
