@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from penstock.adapters._output import Output, known_secrets
@@ -38,18 +37,20 @@ async def run_command(
     The command gets the descriptors to *inherit*.
     """
     began = time.monotonic()
-    with contextlib.ExitStack() as closing, _Pipe() as pipe:
+    secrets, told = known_secrets(step.secrets, inherited())
+    with contextlib.closing(Output(secrets)) as output, _Pipe(output) as pipe:
         try:
             process = Spawned.start(command, pipe.entrance, inherit)
         except OSError as error:
-            output = closing.enter_context(_output(step, log))
-            output.write(f"{command[0]}: {error.strerror}\n".encode())
+            output.open(log)
+            output.write(f"{''.join(told)}{command[0]}: {error.strerror}\n".encode())
             return StepResult(127, f"{command[0]}: {error.strerror}", 0.0)
         timed_out = False
         try:
             # Beside the program's start; nothing of it is read yet.
-            output = closing.enter_context(_output(step, log))
-            pipe.listen(output)
+            output.open(log)
+            output.write("".join(told).encode())
+            pipe.listen()
             async with asyncio.timeout(step.seconds):
                 await process.wait()
         except TimeoutError:
@@ -67,23 +68,14 @@ async def run_command(
     return StepResult(code, words, time.monotonic() - began, timed_out)
 
 
-@contextlib.contextmanager
-def _output(step: Step, log: Path) -> Iterator[Output]:
-    """Keeps what *step* writes in *log*, which is open from now on."""
-    secrets, told = known_secrets(step.secrets, inherited())
-    with contextlib.closing(Output(secrets)) as output:
-        output.open(log)
-        output.write("".join(told).encode())
-        yield output
-
-
 class _Pipe:
     """What a step writes into.
 
     A pipe of our own: asyncio's would make the step last as long as whoever it leaves behind.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, output: Output) -> None:
+        self._output = output
         self._loop = asyncio.get_running_loop()
         #: Done once nobody holds the entrance, and everything was read.
         self.ended: asyncio.Future[None] = self._loop.create_future()
@@ -98,14 +90,14 @@ class _Pipe:
         self._loop.remove_reader(self._exit)
         os.close(self._exit)
 
-    def listen(self, output: Output) -> None:
+    def listen(self) -> None:
         """Read from now on; the entrance is the step's alone."""
         self._close_entrance()
-        self._loop.add_reader(self._exit, self._read, output)
+        self._loop.add_reader(self._exit, self._read)
 
-    def _read(self, output: Output) -> None:
+    def _read(self) -> None:
         if data := os.read(self._exit, 1 << 16):
-            output.write(data)
+            self._output.write(data)
         else:
             self._loop.remove_reader(self._exit)
             self.ended.set_result(None)
