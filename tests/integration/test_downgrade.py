@@ -121,6 +121,7 @@ def test_every_component_of_ours_is_known() -> None:
         "journal",
         "numbers",
         "pruning",
+        "seats",
         "sessions",
         "webhooks",
         "telemetry",

@@ -61,7 +61,8 @@ class World:
             while True:
                 await self.cluster.settled()
                 found = self.cluster.api.get(DEPLOYMENTS, "penstock", "penstock")
-                if found["status"].get("readyReplicas") == 1 and len(self.pods()) == 1:
+                wanted = found["spec"]["replicas"]
+                if found["status"].get("readyReplicas") == len(self.pods()) == wanted:
                     return found
                 await asyncio.sleep(0.02)
 
@@ -131,6 +132,17 @@ async def test_a_changed_cluster_is_read_by_a_pod_that_starts_anew(world: World)
     await world.upgrade(merged(VALUES, {"cluster": {"reach": "http://10.0.0.5:80"}}))
     (second,) = world.pods()
     assert second["metadata"]["uid"] != first["metadata"]["uid"]
+
+
+async def test_several_pods_come_up_and_one_again(world: World) -> None:
+    several = merged(VALUES, {"replicas": 3, "persistence": {"accessModes": ["ReadWriteMany"]}})
+    await world.install(several)
+    assert len(world.pods()) == 3
+    assert "PodDisruptionBudget" in world.left()
+    await world.upgrade(merged(several, {"replicas": 1}))
+    assert "PodDisruptionBudget" not in world.left()
+    (pod,) = world.pods()
+    assert [one["name"] for one in pod["spec"]["containers"]] == ["server", "worker-2"]
 
 
 async def test_a_namespace_that_is_not_there_is_named(world: World) -> None:

@@ -40,7 +40,10 @@ def up(given: argparse.Namespace) -> int:
     )
     if given.foreground:
         commands.prepare(Home.find(), wanted)
-        return serve(given)
+        return _serve(replica=given.replica)
+    if given.replica:
+        what = "one of several control planes is a container's only process"
+        raise Invalid(what, where="--replica", next_move="--foreground --replica")
     started = commands.up(Home.find(), wanted)
     if given.format == "json":
         document(encode(started))
@@ -89,9 +92,13 @@ def node(given: argparse.Namespace) -> int:
 
 
 def serve(given: argparse.Namespace) -> int:
+    return _serve()
+
+
+def _serve(*, replica: bool = False) -> int:
     from penstock.bootstrap.serve import serve as run  # a web framework: no other command waits for it
 
-    run(Home.find())
+    run(Home.find(), replica=replica)
     return 0
 
 

@@ -169,6 +169,8 @@ def _up_in_a_cluster(up: argparse.ArgumentParser) -> None:
     up.add_argument("--admission-also", action="append", default=[], metavar="IMAGE", help=what)
     what = "start nothing but what is missing, and be the control plane: for a container"
     up.add_argument("--foreground", action="store_true", help=what)
+    what = "with --foreground: be one of several control planes, which share PostgreSQL and a volume"
+    up.add_argument("--replica", action="store_true", help=what)
 
 
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -105,8 +105,9 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
         return {"deliveries": await control.shipping.ship_together(changes, given.environment, permit)}
 
     @api.get("/deliveries")
-    async def deliveries(service: str = "", limit: Limit = 50) -> View:
-        return {"deliveries": await views.deliveries(control, service, limit)}
+    async def deliveries(service: str = "", before: str = "", limit: Limit = 50) -> View:
+        """The newest first: of one service, and older than the delivery *before*, where these are given."""
+        return {"deliveries": await views.deliveries(control, service, limit, before)}
 
     @api.get("/deliveries/{delivery}")
     async def delivery(delivery: str) -> View:

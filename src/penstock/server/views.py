@@ -12,7 +12,6 @@ from pydantic import AfterValidator
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.admission import ANYBODY
-from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.digest import digest
@@ -26,7 +25,6 @@ from penstock.engine import changesets, numbers, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
 from penstock.errors import Invalid, Unavailable
-from penstock.ledger.again import document_of
 from penstock.ledger.live import live
 from penstock.ports import Transaction
 from penstock.projections.why import explain, reviews, sign_offs
@@ -45,10 +43,11 @@ Text = Annotated[str, AfterValidator(_well_formed)]
 PRODUCTION = "production"
 
 
-async def deliveries(control: ControlPlane, service: str, limit: int) -> list[View]:
-    scope = f"{service}/{PRODUCTION}" if service else ""
+async def deliveries(control: ControlPlane, service: str, limit: int, before: str = "") -> list[View]:
+    """The newest deliveries, newest first: of one service if it is named, older than *before* if it is."""
     async with control.store.transaction(write=False) as tx:
-        found = await control.journal.recent(tx, limit, scope)
+        after = (await control.journal.find(tx, before)).id if before else ""
+        found = await control.journal.recent(tx, limit, service, after)
         # Who refused or overrode, and what is waited for, is in the records, which a list is read without.
         known = [await control.journal.find(tx, d.id) for d in found]
         now = await tx.now()
@@ -134,6 +133,7 @@ def summary(found: Delivery, now: float) -> View:
         "retries": found.header.retries,
         "together": found.header.changeset.members if found.header.changeset else (),
         "refused_by": refused,
+        "stage": None if ended or not found.records else found.records[-1].intent.stage,
         "waiting": _waiting(found),
         "overridden": [name for record in found.records for name in _overridden(record)],
         "change": encode(change),
@@ -362,29 +362,3 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
 
 def _predicate(entry: Entry) -> Predicate:
     return entry.statement.predicate
-
-
-async def policies(control: ControlPlane) -> list[View]:
-    """The policies in force, by name."""
-    async with control.store.transaction(write=False) as tx:
-        authority = await control.ledger.authority(tx)
-    held = sorted(authority.policies.values(), key=lambda item: item.name)
-    return [policy(item, authority) for item in held]
-
-
-def policy(held: InForce, authority: Authority) -> View:
-    """A policy in force: who owns it, what it guards, and its exact text."""
-    document = document_of(held)
-    return {
-        "name": held.name,
-        "owner": held.owner,
-        "holders": list(authority.holders(held.owner, held.scope)),
-        "guards": list(document.guards),
-        "environments": list(document.environments),
-        "scope": document.scope,
-        "language": document.language,
-        "digest": held.digest,
-        "index": held.index,
-        "source": held.source,
-        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
-    }

@@ -19,7 +19,7 @@ from penstock.bootstrap.prune import Pruned, prune
 from penstock.cli.main import main
 from penstock.core.codec import decode
 from penstock.engine import prune as journal
-from penstock.engine.journal import SCHEMA
+from penstock.engine.tables import SCHEMA
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.bundle import check
 from penstock.ledger.fsck import Trust

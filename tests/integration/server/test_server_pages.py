@@ -14,11 +14,13 @@ from playhouse import HOSTILE, Playhouse, Told
 from shell import Shell
 
 from penstock.core.workload import Instance, Isolation, Phase, Placement
+from penstock.server import pages
 from penstock.server.app import create_app
 
 VOID = {"meta", "link", "input", "br", "img"}
 PAGES = (
     "/",
+    "/?service=shop&before=ROLLED",
     "/deliveries/GOOD",
     "/deliveries/REFUSED",
     "/deliveries/ROLLED",
@@ -103,6 +105,28 @@ def test_deliveries_show_outcomes_and_who_refused(client: httpx.Client, told: To
     text = read(client, "/", told).text
     for words in ("promoted", "rolled-back", "refused", "by development-lead"):
         assert words in text
+
+
+def test_older_deliveries_are_a_page_further(
+    client: httpx.Client, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE", 1)
+    path, seen = "/?service=shop", 0
+    while path and seen < 50:
+        page = read(client, path, told)
+        assert "Deliveries of shop" in page.text
+        path = next((link for link in page.attributes("a", "href") if "before=" in link), "")
+        seen += 1
+    listed = client.get("/v1/deliveries", params={"service": "shop", "limit": 500}).json()["deliveries"]
+    assert seen == len(listed) + 1
+    assert "No delivery of a service of that name is older." in page.text
+
+
+def test_the_page_that_one_is_on_is_marked(client: httpx.Client, told: Told) -> None:
+    marked = [
+        attrs["href"] for _, attrs in read(client, "/environments", told).tags if "aria-current" in attrs
+    ]
+    assert marked == ["/environments"]
 
 
 def test_a_refused_delivery_shows_the_rule_and_the_values_that_decided(

@@ -22,6 +22,11 @@
 {{- end -}}
 {{- end }}
 
+{{/* Something where there are several pods, nothing where there is one. */}}
+{{- define "penstock.several" -}}
+{{- if gt (int .Values.replicas) 1 }}yes{{ end -}}
+{{- end }}
+
 {{/* How the pod is found. A Deployment's cannot be changed. */}}
 {{- define "penstock.selector" -}}
 app.kubernetes.io/name: penstock
