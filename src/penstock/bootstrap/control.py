@@ -1,7 +1,6 @@
 """The control plane, wired: store, ledger, journal, worker, and the ports that they use.
 
-Called by `bootstrap.commands` (the server process) and by tests. Adapters are named here by
-entry-point name and nowhere else.
+Called by `serve`, `work` and tests. Adapters are named here by entry-point name and nowhere else.
 """
 
 from __future__ import annotations

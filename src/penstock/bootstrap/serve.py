@@ -1,8 +1,7 @@
 """The control plane's process: API, pages and one worker, on a unix socket and a loopback port; and, if the
 settings say so, a port for a cluster's API server.
 
-Called by ``penstock serve``, which `commands.up` starts. It is apart from `commands` so that the other
-commands need not import a web framework.
+Called by ``penstock serve``, which `up` starts. No other command may import it: it needs a web framework.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from typing import Any
 import uvicorn
 
 from penstock.bootstrap.certificate import Certificate
-from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import ControlPlane, open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import grant_worker
 from penstock.bootstrap.loop import log_to_stderr, run
+from penstock.bootstrap.processes import locked, reporting
 from penstock.bootstrap.replica import SENDERS, join
 from penstock.engine import prune, tokens
 from penstock.engine.revive import Revival

@@ -15,11 +15,9 @@ from penstock.cli.edited import uncommitted
 from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
 from penstock.cli.follow import follow, print_at_work, print_step
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
-from penstock.core.deciding import decided_by
+from penstock.core.decisive import decided_by
+from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid
-
-#: Where deliveries go if nothing is said.
-PRODUCTION = "production"
 
 
 def ship(given: argparse.Namespace) -> int:

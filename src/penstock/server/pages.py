@@ -14,6 +14,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.release import PRODUCTION
 from penstock.engine import sessions
 from penstock.server import canaries, experiments, flaky, logs, policies, slos, views
 from penstock.server.chart import picture, picture_of
@@ -77,7 +78,7 @@ def _services(pages: APIRouter, control: ControlPlane, page: Page) -> None:
         return page("slos.html", "What users were promised", services=found, more=more)
 
     @pages.get("/services/{service}")
-    async def why(service: str, environment: str = views.PRODUCTION) -> HTMLResponse:
+    async def why(service: str, environment: str = PRODUCTION) -> HTMLResponse:
         told = await views.why(control, service, environment)
         return page("why.html", f"Why is {service} live?", why=told)
 

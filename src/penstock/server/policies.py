@@ -14,12 +14,14 @@ from penstock.bootstrap.control import ControlPlane
 from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.policy import PolicyDocument
-from penstock.errors import Invalid
+from penstock.errors import Invalid, Unavailable
 from penstock.ledger.again import compiled, document_of
 from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
+from penstock.server.parameters import Text
+from penstock.server.shares import Shares
+from penstock.server.views import View
 
 
 class Source(BaseModel):
@@ -39,6 +41,8 @@ class Repository(BaseModel):
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:
+    replaying = Shares(1)
+
     @api.get("/policies")
     async def policies() -> View:
         return {"policies": await every(control)}
@@ -70,8 +74,11 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         """What a policy's text would have decided in past deliveries, beside what was decided."""
         document = await _parsed(given)
         rules = await asyncio.to_thread(compiled, document, control.languages)
-        async with control.store.transaction(write=False) as tx:
-            found = await replay(control.ledger, tx, document, rules, given.limit)
+        with replaying.one() as granted:
+            if not granted:
+                raise Unavailable("a policy is being replayed already", next_move="wait until that is done")
+            async with control.store.transaction(write=False) as tx:
+                found = await replay(control.ledger, tx, document, rules, given.limit)
         view: View = encode(found)
         return view
 

@@ -13,7 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from penstock.analysis.budget import span
-from penstock.core.deciding import decided_by
+from penstock.core.decisive import decided_by
 from penstock.errors import PenstockError
 
 TEMPLATES = Environment(

@@ -6,9 +6,7 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
-
-from pydantic import AfterValidator
+from typing import Any
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.admission import ANYBODY
@@ -19,8 +17,8 @@ from penstock.core.evidence import Entry
 from penstock.core.nearest import did_you_mean
 from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
 from penstock.core.predicates import Deployed, Predicate, Promoted, Proposed, RolledBack
-from penstock.core.release import EnvironmentData, Release
-from penstock.core.traffic import TrafficState
+from penstock.core.release import PRODUCTION, EnvironmentData, Release
+from penstock.core.traffic import WHOLE, TrafficState
 from penstock.engine import changesets, numbers, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
@@ -30,17 +28,6 @@ from penstock.ports import Transaction
 from penstock.projections.why import explain, reviews, sign_offs
 
 View = dict[str, Any]
-
-
-def _well_formed(text: str) -> str:
-    # JSON can name half of a character; nothing that is signed or stored can hold it.
-    if not text.isascii():
-        text.encode()
-    return text
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
-PRODUCTION = "production"
 
 
 async def deliveries(control: ControlPlane, service: str, limit: int, before: str = "") -> list[View]:
@@ -303,7 +290,7 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
         "weights": [{"release": w.release, "per_cent": w.share / 10} for w in traffic.weights],
         "releases": [{"release": b.release, "ready": b.ready, "total": b.total} for b in traffic.backends],
         "drift": bool(
-            now_live and not running and not problem and traffic.share(now_live.release.id) != 1000
+            now_live and not running and not problem and traffic.share(now_live.release.id) != WHOLE
         ),
         "refused": await _turned_away(control, traffic),
         "unrest": await _unrest(control, now_live.release) if now_live else "",

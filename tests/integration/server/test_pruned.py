@@ -196,7 +196,7 @@ def test_the_commands_say_what_matters(
         assert code == 0
         for words in (
             "put them back into keys/",
-            "1 deliveries had not ended",
+            "1 delivery had not ended",
             "a witness cosigned",
             "/data",
         ):

@@ -198,16 +198,18 @@ async def test_every_page_says_when_workloads_are_not_kept_apart(
             assert (BANNER in text) is (isolation is Isolation.NONE), path
 
 
-def test_no_page_is_wider_than_a_phone(house: Playhouse, told: Told, short_tmp: Path) -> None:
+def test_no_page_and_no_table_is_wider_than_a_phone(house: Playhouse, told: Told, short_tmp: Path) -> None:
     browser = Browser(short_tmp)
     screen = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    wide = "document.readyState === 'complete' && location.pathname === '{}' && [document.body.scrollWidth]"
+    loaded = "document.readyState === 'complete' && location.pathname === '{}' && [document.body.scrollWidth]"
+    scrolls = "[[...document.querySelectorAll('table')].filter(t => t.scrollWidth > t.clientWidth).length]"
     try:
         browser.ask("Emulation.setDeviceMetricsOverride", **screen)
         url, session = house.pages, house.session()
         delivery = f"/deliveries/{told.rolled_back['id']}"
         for path in ("/", delivery, "/environments", "/services/shop", "/policies"):
             browser.open(f"{url}{path}", penstock=session)
-            assert browser.until(wide.format(path)) == [390], path
+            assert browser.until(loaded.format(path)) == [390], path
+            assert browser.until(scrolls) == [0], path
     finally:
         browser.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from penstock.core.deciding import decided_by
+from penstock.core.decisive import decided_by
 
 LONG = "no worse than the stable release: 0 of 516 failed against 0 of 1202"
 
