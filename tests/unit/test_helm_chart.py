@@ -157,6 +157,20 @@ def test_environments_have_rights_where_they_are_unless_that_is_another_cluster(
     assert granted(made) == {"shop": whole, "shop-staging": whole, "ingress": gateways}
 
 
+def test_environments_have_rights_where_steps_of_their_own_run(chart: Chart) -> None:
+    environments = {
+        "eu": {"steps": {**STEPS, "namespace": "eu-steps"}},
+        "asia": {"namespace": "asia", "steps": STEPS},
+        "us": {"kubeconfig": "/etc/penstock/us/kubeconfig", "steps": {**STEPS, "namespace": "us-steps"}},
+    }
+    cluster = {"steps": {**STEPS, "namespace": "eu-steps"}, "environments": environments}
+    found = granted(chart.objects(merged(VALUES, {"cluster": cluster})))
+    steps = rules("rbac-steps.yaml")
+    assert set(found) == {"shop", "asia", "ingress", "eu-steps"}
+    assert found["eu-steps"] == steps
+    assert found["asia"] == [*found["shop"], *steps]
+
+
 def test_without_a_namespace_it_delivers_into_its_own(chart: Chart) -> None:
     given = {name: value for name, value in VALUES["cluster"].items() if name != "namespace"}
     made = chart.objects({**VALUES, "cluster": given})
