@@ -104,7 +104,7 @@ def _job(spec: Object, live: Object | None) -> Iterator[tuple[str, str]]:
     if live and live["spec"]["template"] != spec.get("template"):
         yield "spec.template", "Invalid value: field is immutable"
     yield from _containers(pod)
-    yield from volumes.faults(pod, empty=True)
+    yield from volumes.faults(pod, ("image", "emptyDir"))
 
 
 def _containers(spec: Object) -> Iterator[tuple[str, str]]:

@@ -120,5 +120,8 @@ SERVED = (
     _built_in("", "v1", "configmaps", "ConfigMap"),
     _built_in("", "v1", "secrets", "Secret"),
     _built_in("", "v1", "serviceaccounts", "ServiceAccount"),
+    _built_in("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", status=True),
     _built_in("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", status=True),
+    _built_in("rbac.authorization.k8s.io", "v1", "roles", "Role"),
+    _built_in("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
 )

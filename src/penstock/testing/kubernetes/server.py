@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from penstock.testing.kubernetes import selecting
+from penstock.testing.kubernetes import discovery, selecting
 from penstock.testing.kubernetes.api import Api
 from penstock.testing.kubernetes.faults import Fault
 from penstock.testing.kubernetes.kinds import FakeKind, Object
@@ -94,6 +94,8 @@ class Server:
                 raise Problem(401, "Unauthorized")
             if request.path in ("/readyz", "/livez"):
                 return await answering.whole(200, "ok")
+            if (known := discovery.answer(self._api.served, request.path)) is not None:
+                return await answering.whole(200, known)
             target = self._target(request)
             self.asked.append(f"{target.verb} {target.resource}")
             fault = self._fault(target)

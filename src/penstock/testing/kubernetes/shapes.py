@@ -140,6 +140,7 @@ POD_SPEC: Shape = {
     "readinessGates": [{"conditionType": str}],
     "dnsPolicy": str,
     "schedulerName": str,
+    "priorityClassName": str,
 }
 
 TEMPLATE: Shape = {"metadata": METADATA, "spec": POD_SPEC}
@@ -197,6 +198,12 @@ _SPECS: Mapping[str, Shape] = {
         "selector": SELECTOR,
         "unhealthyPodEvictionPolicy": str,
     },
+    "PersistentVolumeClaim": {
+        "accessModes": [str],
+        "storageClassName": str,
+        "volumeMode": str,
+        "resources": {"requests": {"*": INT_OR_TEXT}},
+    },
     "ResourceQuota": {"hard": {"*": INT_OR_TEXT}},
 }
 
@@ -205,6 +212,15 @@ _HEAD: Shape = {"apiVersion": str, "kind": str, "metadata": METADATA}
 BUILT_IN: Mapping[str, Shape] = {
     **{kind: {**_HEAD, "spec": spec, "status": ANY} for kind, spec in _SPECS.items()},
     "ConfigMap": {**_HEAD, "data": TEXTS, "binaryData": TEXTS, "immutable": bool},
+    "Role": {
+        **_HEAD,
+        "rules": [{"apiGroups": [str], "resources": [str], "resourceNames": [str], "verbs": [str]}],
+    },
+    "RoleBinding": {
+        **_HEAD,
+        "roleRef": {"apiGroup": str, "kind": str, "name": str},
+        "subjects": [{"apiGroup": str, "kind": str, "name": str, "namespace": str}],
+    },
     "Secret": {**_HEAD, "data": TEXTS, "stringData": TEXTS, "type": str, "immutable": bool},
     "ValidatingWebhookConfiguration": {
         **_HEAD,
