@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy/kubernetes"
 CHART = ROOT / "deploy/helm/penstock"
 DIGEST = "sha256:" + "1" * 64
-INSTALL = "make .venv/.installed, on Linux (x86-64)"
+INSTALL = "make .venv/.helm, on Linux (x86-64)"
 
 
 def helm() -> Any:
