@@ -18,12 +18,14 @@ from typing import TypeVar
 
 from penstock.adapters._kubernetes import Kind, Object
 from penstock.adapters._kubernetes.kinds import (
+    AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     SECRETS,
     SERVICES,
 )
+from penstock.adapters.kubernetes import bounds
 from penstock.adapters.kubernetes.bases import Pulled
 from penstock.core.codec import decode, encode
 from penstock.core.fence import Fence
@@ -157,8 +159,19 @@ def children(workload: Workload, owner: Object) -> tuple[tuple[Kind, Object], ..
     ]
     if workload.secrets:
         made.append((SECRETS, {"immutable": True, "data": secret_data, "type": "Opaque"}))
+    if scaler := autoscaler(owner):
+        made.append((AUTOSCALERS, scaler))
     metadata = _metadata(workload, owner)
     return tuple((kind, {"metadata": metadata, **value}) for kind, value in made)
+
+
+def autoscaler(owner: Object) -> Object | None:
+    """Who adds copies to the Deployment *owner*, as of what was asked last; None if nobody does."""
+    workload = read_workload(owner)
+    if not workload.scaling.cpu:
+        return None
+    spec = bounds.autoscaler(workload, read_asked(owner).replicas, CONTAINER)
+    return {"metadata": _metadata(workload, owner), "spec": spec}
 
 
 def account(workload: Workload, namespace: str) -> Object:

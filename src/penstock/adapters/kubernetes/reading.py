@@ -105,7 +105,7 @@ def placement(seen: Seen) -> Placement:
 
 def _advisory(workload: Workload) -> tuple[str, ...]:
     """What was declared and does nothing here: nobody has told how many requests a copy has at once."""
-    asked = {"open_files": workload.limits.open_files, "scaling": workload.scaling.in_flight}
+    asked = {"open_files": workload.limits.open_files, "scaling.in_flight": workload.scaling.in_flight}
     return tuple(name for name, value in asked.items() if value)
 
 

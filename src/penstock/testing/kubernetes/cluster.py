@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from penstock.testing.kubernetes.api import Api
+from penstock.testing.kubernetes.autoscalers import Autoscalers
 from penstock.testing.kubernetes.controllers import Controllers
 from penstock.testing.kubernetes.faults import Fault
 from penstock.testing.kubernetes.finite import Enclose, Finite, use_finite
@@ -49,6 +50,7 @@ class FakeCluster:
         self._wire = Wire(self._server.handle)
         self._controllers = Controllers(self.api, self.webhooks.demand, speed)
         self._jobs = Jobs(self.api, self._controllers, speed)
+        self._autoscalers = Autoscalers(self.api, self._controllers, speed)
         self._more: list[Callable[[Api], None]] = []
         self._controlling: asyncio.Task[None] | None = None
         #: The version at which every controller found nothing to do.
@@ -117,6 +119,10 @@ class FakeCluster:
         self._server.follow = lambda namespace, name, container: pod(namespace, name).follow(container)
         self._server.execute = execute
 
+    def use(self, deployment: str, percent: float) -> None:
+        """From now on its copies use so much of the processor time that they ask for, on average."""
+        self._autoscalers.used[deployment] = percent
+
     def control(self, reconcile: Callable[[Api], None]) -> None:
         """Add a controller: called after each change, it looks at what is there and writes where that
         differs."""
@@ -183,6 +189,7 @@ class FakeCluster:
             self.kubelet.sync()
             self._controllers.reconcile()
             self._jobs.reconcile()
+            self._autoscalers.reconcile()
             for reconcile in self._more:
                 reconcile(self.api)
             if await self.webhooks.settle():
