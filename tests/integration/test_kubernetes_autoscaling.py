@@ -1,7 +1,7 @@
 """Copies that follow load in a cluster: what Penstock asks for are bounds, and the cluster's own autoscaler
 sets the number between them.
 
-Pods are stubs; how much they use is said by hand.
+Pods are stubs; how much they have to do is said by hand.
 """
 
 from __future__ import annotations
@@ -129,12 +129,12 @@ async def test_load_adds_copies_and_takes_them_away_between_the_bounds(world: Wo
     await world.place()
     await world.scale(2)
     await world.able(2)
-    world.cluster.use("web-1", 75.0)  # a tenth more than 70 is as good as that
+    world.cluster.give_work("web-1", 1.5)  # 75 percent each: a tenth more than 70 is as good as that
     await world.cluster.settled()
     assert world.copies == 2
-    world.cluster.use("web-1", 105.0)
+    world.cluster.give_work("web-1", 2.8)
     await world.able(4)
-    world.cluster.use("web-1", 10.0)
+    world.cluster.give_work("web-1", 0.2)
     fewer = await world.able(2)
     assert (fewer.asked, world.bounds) == (2, (2, 4))
 
@@ -142,10 +142,9 @@ async def test_load_adds_copies_and_takes_them_away_between_the_bounds(world: Wo
 async def test_copies_that_load_has_added_are_not_taken_away_by_what_is_asked_for(world: World) -> None:
     """Of the three that serve, two are asked for from now on; until load says so, all stay."""
     await world.place()
-    await world.scale(2)
-    world.cluster.use("web-1", 75.0)
     await world.scale(3)
     await world.able(3)
+    world.cluster.give_work("web-1", 2.1)
     scaled = await world.scale(2)
     assert (scaled.asked, len(scaled.instances), world.bounds) == (2, 3, (2, 4))
     await world.cluster.settled()
@@ -167,13 +166,13 @@ async def test_none_is_none_whatever_the_load_and_one_that_is_asked_for_again_wa
     await world.place()
     await world.scale(3)
     await world.able(3)
-    world.cluster.use("web-1", 300.0)
+    world.cluster.give_work("web-1", 9.0)
     none = await world.scale(0)
     assert none.instances == ()
     await world.cluster.settled()
     (state,) = world.named(AUTOSCALER)["status"]["conditions"]
     assert (world.copies, state["reason"]) == (0, "ScalingDisabled")
-    world.cluster.use("web-1", 70.0)
+    world.cluster.give_work("web-1", 1.4)
     assert len((await world.scale(2)).instances) == 2
     await world.able(2)
 
@@ -216,9 +215,9 @@ async def test_the_measure_that_a_cluster_goes_by_is_no_advice(world: World) -> 
 
 async def test_what_was_asked_for_later_lowers_the_bounds_and_then_ends_it(world: World) -> None:
     await world.place()
-    world.cluster.use("web-1", 75.0)
     await world.scale(4)
     await world.able(4)
+    world.cluster.give_work("web-1", 2.8)
     await world.scale(4, Later(3, 0.0), Later(0, 3600.0))
     await world.tended(lambda: world.bounds == (3, 6))
     assert world.copies == 4, "load has the last word between the bounds"

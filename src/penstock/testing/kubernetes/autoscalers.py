@@ -1,7 +1,7 @@
 """Sets the copies of Deployments by how much they use: the controller of autoscalers.
 
 Called by `cluster` after each change. `autoscaling` says how many; this looks, waits until fewer were enough
-for long enough, and writes. Must not know how much is used: a test says so (`Autoscalers.used`).
+for long enough, and writes. Nothing is measured: a test says how much there is to do (`Autoscalers.work`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ class Autoscalers:
         self._api = api
         self._controllers = controllers
         self._speed = speed
-        #: Percent of what they asked for that the copies of each Deployment use, on average. Of what is not
-        #: named nothing can be told, as where nobody measures.
-        self.used: dict[str, float] = {}
+        #: What the copies of each Deployment have to do together, in what one does with all that it asks for.
+        #: Of what is not named nothing can be told, as where nobody measures.
+        self.work: dict[str, float] = {}
         #: How many copies would have done, and when, by the autoscaler's uid.
         self._enough: dict[str, list[tuple[float, int]]] = {}
 
@@ -52,13 +52,11 @@ class Autoscalers:
         fine = condition("ScalingActive", True, "ValidMetricFound")
         if (count := autoscaling.bounded(spec, current)) != current:
             return count, fine
-        used, ready = (
-            self.used.get(target["metadata"]["name"]),
-            target.get("status", {}).get("readyReplicas", 0),
-        )
-        if used is None or not ready or not _is_asked_for(spec, target):
+        work = self.work.get(target["metadata"]["name"])
+        ready = target.get("status", {}).get("readyReplicas", 0)
+        if work is None or not ready or not _is_asked_for(spec, target):
             return current, condition("ScalingActive", False, f"FailedGet{spec['metrics'][0]['type']}Metric")
-        enough = autoscaling.enough(spec, current, ready, used)
+        enough = autoscaling.enough(spec, current, ready, 100 * min(1.0, work / ready))
         return autoscaling.bounded(spec, self._steady(scaler, current, enough)), fine
 
     def _steady(self, scaler: Object, current: int, enough: int) -> int:

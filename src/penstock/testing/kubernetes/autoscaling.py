@@ -71,7 +71,7 @@ def enough(spec: Object, current: int, ready: int, used: float) -> int:
     ratio = used / measure(spec)["target"]["averageUtilization"]
     if abs(ratio - 1) <= TOLERANCE:
         return current
-    found = math.ceil(ready * ratio)
+    found: int = math.ceil(ready * ratio)
     return max(current, found) if ratio > 1 else found
 
 

@@ -119,9 +119,10 @@ class FakeCluster:
         self._server.follow = lambda namespace, name, container: pod(namespace, name).follow(container)
         self._server.execute = execute
 
-    def use(self, deployment: str, percent: float) -> None:
-        """From now on its copies use so much of the processor time that they ask for, on average."""
-        self._autoscalers.used[deployment] = percent
+    def give_work(self, deployment: str, copies: float) -> None:
+        """From now on, and measured from now on, it has as much to do as so many copies of it do with all the
+        processor time that they ask for."""
+        self._autoscalers.work[deployment] = copies
 
     def control(self, reconcile: Callable[[Api], None]) -> None:
         """Add a controller: called after each change, it looks at what is there and writes where that
