@@ -50,7 +50,7 @@ class Subject:
         release: str = "web-1",
         begin_with: int = 0,
         most: int = 0,
-        cpu: int = 0,
+        cpu: int | None = None,
     ) -> Placement:
         """Place a release that is asked at ``/live`` whether it lives. With *cpu* it follows its processors,
         else its requests."""

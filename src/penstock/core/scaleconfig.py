@@ -60,7 +60,7 @@ def check_scaling(replicas: int, scaling: Scaling, limits: Limits) -> None:
     if scaling.most and not replicas <= scaling.most <= MOST_COPIES:
         found = f"from replicas ({replicas}) to {MOST_COPIES}, found {scaling.most}"
         raise Invalid(found, where=f"{where}.most")
-    measured = scaling.in_flight or scaling.cpu
+    measured = scaling.in_flight or scaling.cpu is not None
     if scaling.in_flight < 0 or (scaling.most > replicas and not measured):
         move = "say how many requests one copy is to have at once: in_flight: 20; or in a cluster cpu: 70"
         raise Invalid("1 or more", where=f"{where}.in_flight", next_move=move)
@@ -72,11 +72,11 @@ def check_scaling(replicas: int, scaling: Scaling, limits: Limits) -> None:
         raise Invalid(f"from 1 to 3600, found {scaling.idle_seconds:g}", where=f"{where}.idle_seconds")
 
 
-def _check_cpu(cpu: int, limits: Limits, where: str) -> None:
-    if not 0 <= cpu <= MOST_CPU:
-        raise Invalid(
-            f"from 1 to {MOST_CPU} percent of limits.cpus (0: not by that), found {cpu}", where=where
-        )
-    if cpu and not limits.cpus:
+def _check_cpu(cpu: int | None, limits: Limits, where: str) -> None:
+    if cpu is None:
+        return
+    if not 1 <= cpu <= MOST_CPU:
+        raise Invalid(f"from 1 to {MOST_CPU} percent of limits.cpus, found {cpu}", where=where)
+    if not limits.cpus:
         move = "say how much processor time one copy may use: limits: {cpus: 0.5}"
         raise Invalid("it is a part of limits.cpus, which is not given", where=where, next_move=move)

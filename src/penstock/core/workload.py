@@ -65,13 +65,14 @@ NO_LIMITS = Limits()
 class Scaling:
     """How load sets the number of copies: more while each has more than *in_flight* requests of users, or all
     of them together use more than *cpu* percent of the processor time that their limit gives them, up to
-    *most*; fewer where those would have done for *idle_seconds*. 0 is no such measure; which of the two a
+    *most*; fewer where those would have done for *idle_seconds*. 0 or None: not by that. Which of the two a
     platform goes by is its own matter, and what it does not go by is advisory.
     """
 
     most: int = 0
     in_flight: int = 0
-    cpu: int = 0
+    #: What is None is not written down: a release of Penstock that does not know it reads the rest.
+    cpu: int | None = None
     idle_seconds: float = 60.0
 
 

@@ -168,7 +168,7 @@ def children(workload: Workload, owner: Object) -> tuple[tuple[Kind, Object], ..
 def autoscaler(owner: Object) -> Object | None:
     """Who adds copies to the Deployment *owner*, as of what was asked last; None if nobody does."""
     workload = read_workload(owner)
-    if not workload.scaling.cpu:
+    if workload.scaling.cpu is None:
         return None
     spec = bounds.autoscaler(workload, read_asked(owner).replicas, CONTAINER)
     return {"metadata": _metadata(workload, owner), "spec": spec}

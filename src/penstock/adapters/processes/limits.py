@@ -21,7 +21,7 @@ MEGABYTE = 1024 * 1024
 
 def advisory(workload: Workload) -> tuple[str, ...]:
     """What was declared and does nothing here: nobody bounds processor time, or counts copies by it."""
-    asked = {"cpus": workload.limits.cpus, "scaling.cpu": workload.scaling.cpu}
+    asked = {"cpus": workload.limits.cpus, "scaling.cpu": workload.scaling.cpu or 0}
     return tuple(name for name, value in asked.items() if value)
 
 
