@@ -15,7 +15,8 @@ import pytest
 
 from fakes.copies import DATA, FENCE, NEW, STABLE, Scene
 from penstock.actions._placing import workload
-from penstock.adapters._kubernetes import Access
+from penstock.adapters._kubernetes import Access, Client
+from penstock.adapters._meshes.backends import look_up, state_of
 from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.config import ServiceConfig
 from penstock.core.pipeline import State
@@ -42,9 +43,10 @@ CONFIG = ServiceConfig(
 class Town(Scene):
     """The scene, whose platform is a cluster."""
 
-    def __init__(self, cluster: FakeCluster, platform: Kubernetes) -> None:
+    def __init__(self, cluster: FakeCluster, platform: Kubernetes, client: Client) -> None:
         super().__init__(CONFIG)
         self.cluster = cluster
+        self.client = client
         self.platform = platform  # type: ignore[assignment]
 
     async def serving(self, copies: int) -> None:
@@ -71,8 +73,9 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
     async with FakeCluster(speed=20.0) as cluster:
         for release in (STABLE, NEW):
             cluster.kubelet.behaviours[f"registry.test/shop@{release.artifact}"] = Behaviour()
-        platform = Kubernetes(Settings("registry.test"), Access.of_files([cluster.kubeconfig(tmp_path)]))
-        made = Town(cluster, platform)
+        access = Access.of_files([cluster.kubeconfig(tmp_path)])
+        platform = Kubernetes(Settings("registry.test"), access)
+        made = Town(cluster, platform, Client(access))
         tending = asyncio.create_task(made.tend())
         try:
             await made.serving(4)
@@ -80,6 +83,7 @@ async def town(tmp_path: Path) -> AsyncIterator[Town]:
         finally:
             tending.cancel()
             await asyncio.gather(tending, return_exceptions=True)
+            await made.client.close()
             await platform.close()
 
 
@@ -104,3 +108,17 @@ async def test_bounds_go_with_users_and_load_sets_the_copies_between_them(town: 
     assert (await town.restore()).state is State.SUCCESS
     back = [(share, ready) for release, share, ready in town.router.moves if release == STABLE.id]
     assert back[-1] == (WHOLE, 8), "as many as serve everybody, before anybody comes back"
+
+
+async def test_copies_that_load_has_taken_away_are_no_lack_to_the_router(town: Town) -> None:
+    town.cluster.give_work(STABLE.id, 4.2)
+    await town.has(STABLE, 6)
+    six = (await town.placement(STABLE)).backend
+    town.cluster.give_work(STABLE.id, 0.0)
+    await town.has(STABLE, 4)
+    await town.cluster.settled()
+    known = await look_up(town.client, (STABLE.id,))
+    led = state_of(six, known)
+    assert (led.ready, led.total) == (4, 4)
+    fixed = state_of(replace(six, elastic=False), known)
+    assert (fixed.ready, fixed.total) == (4, 6), "where nothing takes copies away, some are lacking"

@@ -20,7 +20,6 @@ from penstock.adapters._kubernetes.kinds import (
     SERVICES,
     Kind,
 )
-from penstock.adapters._kubernetes.owned import extract
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
 from penstock.testing.kubernetes.problems import Problem
@@ -109,29 +108,6 @@ async def test_a_version_that_has_moved_on_is_a_conflict(world: World) -> None:
     await told(Conflict, world.client.delete(CONFIG_MAPS, "notes", uid="another"), "UID")
     await told(Conflict, world.client.create(CONFIG_MAPS, config_map()), "there already")
     assert (await world.client.get(CONFIG_MAPS, "notes") or {})["data"] == {"colour": "red"}
-
-
-async def test_a_number_of_copies_is_set_by_version_and_is_whose_who_set_it_last(world: World) -> None:
-    made = await world.client.create(DEPLOYMENTS, deployment(replicas=1))
-    await world.until(DEPLOYMENTS, "web", lambda found: found.get("status", {}).get("readyReplicas") == 1)
-    await told(
-        Conflict, world.client.resize(DEPLOYMENTS, made, 3), "has been modified", "next: read it again"
-    )
-    live = await world.client.get(DEPLOYMENTS, "web")
-    assert live is not None
-    three = await world.client.resize(DEPLOYMENTS, live, 3)
-    found = await world.client.get(DEPLOYMENTS, "web")
-    assert found is not None
-    assert (found["spec"]["replicas"], three["spec"]["replicas"]) == (3, 3)
-    assert int(found["metadata"]["resourceVersion"]) >= int(three["metadata"]["resourceVersion"])
-    assert "replicas" not in extract(found, "penstock")["spec"], "no apply of ours takes it back"
-    with pytest.raises(Drift, match=r"penstock changed \.spec\.replicas"):
-        await world.client.apply(DEPLOYMENTS, deployment(replicas=1))
-
-
-async def test_what_has_no_number_of_copies_is_not_given_one(world: World) -> None:
-    made = await world.client.create(CONFIG_MAPS, config_map())
-    await told(Invalid, world.client.resize(CONFIG_MAPS, {**made, "spec": {}}, 3), "configmaps")
 
 
 async def test_what_is_gone_is_not_made_again_by_a_change(world: World) -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.adapters._kubernetes import Client, Object
+from penstock.adapters._kubernetes import Client, Object, previews
 from penstock.adapters._kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from penstock.core.traffic import Backend, BackendState, TrafficPlan
 from penstock.errors import Invalid, Unavailable
@@ -27,41 +27,78 @@ OF_SERVICE = "kubernetes.io/service-name"
 
 @dataclass(frozen=True)
 class Reached:
-    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*."""
+    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*, of those
+    that are *there*. Whether its previews are led to another one, *apart*; then only what is ready in both
+    is."""
 
     port: int
     ready: int
+    apart: bool = True
+    there: int = 0
 
 
 async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reached]:
     """Each release as the cluster has it now: one question for each Service, and one for all endpoints."""
     if not releases:
         return {}
+    names = dict.fromkeys(name for one in releases for name in (one, previews.service_of(one)))
     listed, services = await asyncio.gather(
-        client.list(ENDPOINT_SLICES, labels=f"{OF_SERVICE} in ({','.join(releases)})"),
+        client.list(ENDPOINT_SLICES, labels=f"{OF_SERVICE} in ({','.join(names)})"),
         asyncio.gather(*(client.get(SERVICES, release) for release in releases)),
     )
-    pieces: dict[str, list[Object]] = {release: [] for release in releases}
+    pieces: dict[str, list[Object]] = {name: [] for name in names}
     for piece in listed.items:
         pieces[piece["metadata"]["labels"][OF_SERVICE]].append(piece)
     named = zip(releases, services, strict=True)
-    return {release: _reached(service, pieces[release]) for release, service in named}
+    return {
+        release: _reached(service, pieces[release], pieces[previews.service_of(release)])
+        for release, service in named
+    }
 
 
-def _reached(service: Object | None, pieces: Sequence[Object]) -> Reached:
+def _reached(service: Object | None, pieces: Sequence[Object], apart: Sequence[Object]) -> Reached:
+    """*pieces* are the EndpointSlices of its Service, *apart* those of the one for its previews."""
     if service is None:
         return Reached(0, 0)
-    endpoints = (endpoint for piece in pieces for endpoint in piece.get("endpoints") or ())
-    # Absent means ready, by the API's own words.
-    ready = sum((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
+    ready = _ready(pieces)
+    if own := previews.has_own(service):
+        ready = min(ready, _ready(apart))
     ports = service["spec"].get("ports") or [{"port": USUAL_PORT}]
-    return Reached(int(ports[0]["port"]), ready)
+    there = sum(one.get("terminating") is not True for one in _endpoints(pieces))
+    return Reached(int(ports[0]["port"]), ready, own, there)
+
+
+def _ready(pieces: Sequence[Object]) -> int:
+    """Absent means ready, by the API's own words."""
+    return sum(one.get("ready") is not False for one in _endpoints(pieces))
+
+
+def _endpoints(pieces: Sequence[Object]) -> Iterator[Object]:
+    """What is told of each."""
+    return (one.get("conditions") or {} for piece in pieces for one in piece.get("endpoints") or ())
+
+
+def ports_of(known: Mapping[str, Reached]) -> dict[str, int]:
+    """Of each release's Service, and of that for its previews where there is one. Of one that is gone nobody
+    knows; nobody is led there either."""
+    ports = {release: found.port or USUAL_PORT for release, found in known.items()}
+    own = {previews.service_of(name): ports[name] for name, found in known.items() if found.apart}
+    return ports | own
+
+
+def seen_at(backend: Backend, ports: Mapping[str, int]) -> str:
+    """The Service that previews of it are led to."""
+    own = previews.service_of(backend.release)
+    return own if backend.addresses and own in ports else backend.release
 
 
 def state_of(backend: Backend, known: Mapping[str, Reached]) -> BackendState:
-    """All of its copies have to be ready, and never more of them than there are."""
-    total = len(backend.addresses)
-    return BackendState(backend, min(known[backend.release].ready, total), total)
+    """All of its copies have to be ready, and never more of them than there are. Where their number changes,
+    some of those that we were told of may have gone since, and are no lack."""
+    found, total = known[backend.release], len(backend.addresses)
+    if backend.elastic:
+        total = min(total, found.there)
+    return BackendState(backend, min(found.ready, total), total)
 
 
 def check_reachable(plan: TrafficPlan, had: frozenset[str], known: Mapping[str, Reached]) -> None:

@@ -73,7 +73,7 @@ class Routed(ABC):
 
     @abstractmethod
     def _spec(self, plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
-        """How *plan* is written; *ports* are those of the releases' Services."""
+        """How *plan* is written; *ports* are those of Services, as `backends.ports_of` has them."""
 
     @abstractmethod
     def _said(self, spec: Object, usual: Handling) -> Said:
@@ -106,7 +106,7 @@ class Routed(ABC):
             self._address(service, environment),
         )
         token = written.annotation(found, written.TOKEN)
-        ours = self._spec(asked, token, _ports(known))
+        ours = self._spec(asked, token, backends.ports_of(known))
         changed = written.changed(found, ours)
         states = [backends.state_of(backend, known) for backend in asked.backends]
         state = self._state(found, ours, asked, states, changed)
@@ -123,7 +123,7 @@ class Routed(ABC):
         known = await backends.look_up(self._client, tuple(b.release for b in plan.backends))
         backends.check_reachable(plan, before.serving if before else frozenset(), known)
         token = written.annotation(live, written.TOKEN) if live else secrets.token_urlsafe(24)
-        spec = self._spec(plan, token, _ports(known))
+        spec = self._spec(plan, token, backends.ports_of(known))
         await self._before(plan, fence)
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
@@ -228,8 +228,3 @@ def _same_but_for_status(now: Object, before: Object) -> bool:
     """Whether nobody has written more than a status: a spec has its generation, a worker its annotations."""
     told = ("uid", "generation", "annotations", "labels")
     return all(now["metadata"].get(name) == before["metadata"].get(name) for name in told)
-
-
-def _ports(known: Mapping[str, backends.Reached]) -> dict[str, int]:
-    """Of a Service that is gone nobody knows its port; nobody is led there either."""
-    return {release: found.port or backends.USUAL_PORT for release, found in known.items()}

@@ -10,14 +10,14 @@ from __future__ import annotations
 from penstock.adapters._kubernetes import Client, Object
 from penstock.adapters._kubernetes.kinds import AUTOSCALERS
 from penstock.adapters._kubernetes.mirror import Mirror
-from penstock.adapters.kubernetes import children, manifests
+from penstock.adapters.kubernetes import children, manifests, record
 from penstock.adapters.kubernetes.bounds import has
 
 
 class Autoscaling:
     def __init__(self, client: Client) -> None:
         self._client = client
-        self._mirror = Mirror(client, (AUTOSCALERS,), f"{manifests.MANAGED}=penstock")
+        self._mirror = Mirror(client, (AUTOSCALERS,), f"{record.MANAGED}=penstock")
 
     async def close(self) -> None:
         await self._mirror.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from penstock.adapters._kubernetes import Client, Kind, Object
 from penstock.adapters._kubernetes.failures import Moved
-from penstock.adapters.kubernetes.manifests import MANAGED
+from penstock.adapters.kubernetes.record import MANAGED
 from penstock.errors import Conflict
 
 

@@ -14,16 +14,18 @@ from penstock.adapters._kubernetes import MANAGER, Client, Object
 from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, PODS
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._kubernetes.owned import extract
-from penstock.adapters.kubernetes import manifests
+from penstock.adapters.kubernetes import manifests, record
 from penstock.adapters.kubernetes.autoscaling import Autoscaling
 from penstock.adapters.kubernetes.ends import last_end
-from penstock.adapters.kubernetes.manifests import ASKED, COMPLETE, COST, FENCE, RELEASE, Asked
+from penstock.adapters.kubernetes.record import ASKED, COMPLETE, FENCE, RELEASE, Asked
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.core.fence import Fence
 from penstock.errors import Conflict
 
 #: So much longer than it may take is waited for a pod to be gone: its node has to say so.
 NODE_SECONDS = 15.0
+#: Which copies go first, as ReplicaSets understand it.
+COST = "controller.kubernetes.io/pod-deletion-cost"
 #: Ended by SIGKILL.
 KILLED = 137
 
@@ -88,7 +90,7 @@ class Copies:
         """What is ours of it, with *asked* and *spec*. A number of copies that nobody has set since we did is
         applied as it is: left out, the API would go back to one."""
         wanted = extract(live, MANAGER)
-        said = {FENCE: str(fence.number), ASKED: manifests.kept(asked), COMPLETE: "true"}
+        said = {FENCE: str(fence.number), ASKED: record.kept(asked), COMPLETE: "true"}
         wanted["metadata"].setdefault("annotations", {}).update(said)
         wanted.setdefault("spec", {}).update(paused=False, **spec)
         changed = await self._client.apply(DEPLOYMENTS, wanted)
@@ -114,7 +116,7 @@ class Copies:
         """Wait until these are gone, as long as they may take, and note who would not end by itself."""
         if not copies:
             return
-        workload = manifests.read_workload(live)
+        workload = record.read_workload(live)
         uids = {copy.pod["metadata"]["uid"] for copy in copies}
 
         def gone() -> bool | None:

@@ -18,13 +18,14 @@ from penstock.adapters._kubernetes import Access, Client, Object
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICE_ACCOUNTS
 from penstock.adapters._kubernetes.mirror import Mirror
-from penstock.adapters.kubernetes import bases, children, manifests, reading
+from penstock.adapters.kubernetes import bases, children, manifests, reading, record
 from penstock.adapters.kubernetes.autoscaling import Autoscaling
 from penstock.adapters.kubernetes.bases import Pulled
 from penstock.adapters.kubernetes.copies import Copies
 from penstock.adapters.kubernetes.ends import Ends
-from penstock.adapters.kubernetes.manifests import BASE, COMPLETE, RELEASE, Settings
+from penstock.adapters.kubernetes.manifests import Settings
 from penstock.adapters.kubernetes.reading import Seen
+from penstock.adapters.kubernetes.record import BASE, COMPLETE, RELEASE
 from penstock.adapters.kubernetes.roll import Copy
 from penstock.adapters.kubernetes.tending import Tending
 from penstock.adapters.kubernetes.words import Words
@@ -58,7 +59,7 @@ class Kubernetes:
         self._client = Client(access or Access.of_environment())
         self._client.namespace = settings.namespace or self._client.namespace
         kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
-        self._mirror = Mirror(self._client, kinds, f"{manifests.MANAGED}=penstock")
+        self._mirror = Mirror(self._client, kinds, f"{record.MANAGED}=penstock")
         self._autoscaling = Autoscaling(self._client)
         self._copies = Copies(self._client, self._mirror, self._autoscaling)
         self._tending = Tending(self._client, self._mirror, self._copies, self._autoscaling)
@@ -120,7 +121,7 @@ class Kubernetes:
         async def once() -> tuple[Object, Sequence[Copy]]:
             live = await self._known(release)
             _check(live, fence)
-            asked = manifests.read_asked(live).said(replicas, then, time.time())
+            asked = record.read_asked(live).said(replicas, then, time.time())
             return await self._copies.set(live, fence, asked, replicas)
 
         live, leaving = await _until_unmoved(once)
@@ -202,7 +203,7 @@ class Kubernetes:
         async def once() -> Object:
             found = await self._known(workload.release)
             _check(found, fence)
-            asked = manifests.read_asked(found)
+            asked = record.read_asked(found)
             found, _ = await self._copies.set(found, fence, asked, asked.replicas)
             return found
 
@@ -237,7 +238,7 @@ class Kubernetes:
             ends={uid: end for uid, end in ends.items() if end is not None},
             recent=self._ends.look(release, [copy.pod for copy in copies], now),
             words={},
-            asked=manifests.read_asked(live).at(time.time()),
+            asked=record.read_asked(live).at(time.time()),
             settings=self._settings,
             now=now,
             cut=self._copies.cut(release),
@@ -259,7 +260,7 @@ async def _until_unmoved(once: Callable[[], Awaitable[T]]) -> T:
 def _check(live: Object, fence: Fence) -> None:
     """`Conflict` if the release is not this fence's, or a higher one has been here."""
     children.check_ours(DEPLOYMENTS, live)
-    last, name = manifests.read_fence(live), live["metadata"]["name"]
+    last, name = record.read_fence(live), live["metadata"]["name"]
     if last.scope != fence.scope:
         raise Conflict(f"{name} belongs to {last.scope}, the fence to {fence.scope}", where=name)
     if fence.number < last.number:

@@ -14,7 +14,8 @@ from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import troubles
 from penstock.adapters.kubernetes.bases import found_base
 from penstock.adapters.kubernetes.ends import count_ends, last_end, status_of
-from penstock.adapters.kubernetes.manifests import PORT, Asked, Settings, read_workload
+from penstock.adapters.kubernetes.manifests import PORT, Settings
+from penstock.adapters.kubernetes.record import Asked, read_workload
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.core.traffic import Egress
 from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload

@@ -13,10 +13,10 @@ from penstock.adapters._kubernetes import Client, Object
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._kubernetes.kinds import DEPLOYMENTS
 from penstock.adapters._kubernetes.mirror import Mirror
-from penstock.adapters.kubernetes import manifests
+from penstock.adapters.kubernetes import record
 from penstock.adapters.kubernetes.autoscaling import Autoscaling
 from penstock.adapters.kubernetes.copies import Copies
-from penstock.adapters.kubernetes.manifests import COMPLETE
+from penstock.adapters.kubernetes.record import COMPLETE
 from penstock.errors import Conflict, PenstockError, Unavailable
 
 
@@ -35,7 +35,7 @@ class Tending:
     async def once(self) -> None:
         """One that cannot be looked after keeps nobody from the others: such are told together afterwards."""
         troubles: list[PenstockError] = []
-        for seen in self._mirror.all(DEPLOYMENTS, manifests.MANAGED, "penstock"):
+        for seen in self._mirror.all(DEPLOYMENTS, record.MANAGED, "penstock"):
             name = seen["metadata"]["name"]
             now = seen["metadata"]["resourceVersion"], self._autoscaling.known(name)
             try:
@@ -63,16 +63,16 @@ class Tending:
         if live is None or not await self._is_due(live):
             return
         if _has_surplus(live):
-            asked = manifests.read_asked(live).at(time.time())
+            asked = record.read_asked(live).at(time.time())
             count = min(asked.replicas, int(live["spec"]["replicas"]))
-            await self._copies.set(live, manifests.read_fence(live), asked, count)
+            await self._copies.set(live, record.read_fence(live), asked, count)
         else:
             await self._autoscaling.follow(live)
 
 
 def _has_surplus(live: Object) -> bool:
     """Whether fewer copies are asked for by now than were at first."""
-    asked = manifests.read_asked(live)
+    asked = record.read_asked(live)
     return asked.at(time.time()).replicas < asked.replicas
 
 
