@@ -14,11 +14,11 @@ import yaml
 
 from fakes import schemas
 from penstock.adapters._kubernetes import Object, previews
-from penstock.adapters.kubernetes import Settings, manifests, steps
+from penstock.adapters.kubernetes import Settings, bounds, manifests, steps
 from penstock.adapters.kubernetes.bases import Pulled, base_of, found_base, is_kept, too_old
 from penstock.config import ServiceConfig
 from penstock.core.fence import Fence
-from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Mount, Step, Workload
+from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Mount, Scaling, Step, Workload
 from penstock.errors import Invalid
 from penstock.ports import Image
 from penstock.testing.kubernetes.expansion import expanded
@@ -40,6 +40,7 @@ FULL = Workload(
     limits=Limits(memory_mb=200, cpus=0.3, open_files=256),
 )
 BARE = Workload(service="web", environment="production", release="web-1", artifact=FULL.artifact, command=())
+ELASTIC = replace(FULL, replicas=4, begin_with=1, scaling=Scaling(most=8, cpu=70, idle_seconds=59.5))
 GRPC = replace(FULL, protocol="grpc", limits=NO_LIMITS, liveness=PROCESS_LIVES)
 
 
@@ -62,7 +63,7 @@ def of(workload: Workload, pulled: Pulled = PLAIN) -> Iterator[Object]:
 
 
 @pytest.mark.parametrize("pulled", [PLAIN, BASED], ids=["plain", "based"])
-@pytest.mark.parametrize("workload", [FULL, BARE, GRPC], ids=["full", "bare", "grpc"])
+@pytest.mark.parametrize("workload", [FULL, BARE, GRPC, ELASTIC], ids=["full", "bare", "grpc", "elastic"])
 def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) -> None:
     kinds = []
     for value in of(workload, pulled):
@@ -78,6 +79,7 @@ def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) 
         "PodDisruptionBudget",
         "ConfigMap",
         *secret,
+        *(["HorizontalPodAutoscaler"] if workload.scaling.cpu else []),
     ]
 
 
@@ -217,6 +219,49 @@ def test_a_process_sees_its_command_and_variables_as_they_were_written() -> None
 )
 def test_the_fake_cluster_reads_dollars_as_kubernetes_documents_it(written: str, seen: str) -> None:
     assert expanded(written, {"A": "1"}) == seen
+
+
+# --- by load ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("replicas", "asked", "between"),
+    [
+        (4, 0, (1, 1)),  # an autoscaler cannot be told of none, and leaves none alone
+        (4, 1, (1, 2)),
+        (4, 3, (3, 6)),
+        (4, 4, (4, 8)),
+        (4, 6, (6, 8)),  # those that load had added are held
+        (3, 1, (1, 3)),
+        (3, 2, (2, 6)),
+        (1, 1, (1, 8)),
+    ],
+)
+def test_load_may_add_to_a_share_as_much_as_to_the_whole(
+    replicas: int, asked: int, between: tuple[int, int]
+) -> None:
+    spec = bounds.autoscaler(replace(ELASTIC, replicas=replicas), asked, "app")
+    assert (spec["minReplicas"], spec["maxReplicas"]) == between
+
+
+def test_an_autoscaler_goes_by_our_container_and_waits_as_long_as_it_is_told() -> None:
+    scaler = next(value for value in of(ELASTIC) if value["kind"] == "HorizontalPodAutoscaler")
+    (metric,) = scaler["spec"]["metrics"]
+    (container,) = next(of(ELASTIC))["spec"]["template"]["spec"]["containers"]
+    assert metric["containerResource"]["container"] == container["name"]
+    assert container["resources"]["requests"]["cpu"] == container["resources"]["limits"]["cpu"] == "300m"
+    assert scaler["spec"]["behavior"] == {"scaleDown": {"stabilizationWindowSeconds": 60}}
+
+
+def test_what_the_api_fills_in_or_somebody_adds_is_no_difference() -> None:
+    wanted = bounds.autoscaler(ELASTIC, 2, "app")
+    live = copy.deepcopy(wanted)
+    live["behavior"]["scaleUp"] = {"policies": []}
+    live["behavior"]["scaleDown"]["selectPolicy"] = "Max"
+    assert bounds.has(live, wanted)
+    for name in wanted:
+        assert not bounds.has({**live, name: "another"}, wanted)
+        assert not bounds.has({key: value for key, value in live.items() if key != name}, wanted)
 
 
 # --- on a base ----------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import troubles
 from penstock.adapters.kubernetes.bases import found_base
 from penstock.adapters.kubernetes.ends import count_ends, last_end, status_of
-from penstock.adapters.kubernetes.manifests import PORT, Asked, Settings, read_workload
+from penstock.adapters.kubernetes.manifests import PORT, Settings
+from penstock.adapters.kubernetes.record import Asked, read_workload
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.core.traffic import Egress
 from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
@@ -113,7 +114,7 @@ def _lacks(seen: Seen, reason: str) -> bool:
 
 def _advisory(workload: Workload) -> tuple[str, ...]:
     """What was declared and does nothing here: nobody has told how many requests a copy has at once."""
-    asked = {"open_files": workload.limits.open_files, "scaling": workload.scaling.in_flight}
+    asked = {"open_files": workload.limits.open_files, "scaling.in_flight": workload.scaling.in_flight}
     return tuple(name for name, value in asked.items() if value)
 
 

@@ -350,7 +350,7 @@ class Processes:
             isolation=self._isolation,
             reason=reasons[0] if reasons else release.cut,
             health_path=release.workload.health_path,
-            advisory=advisory(release.workload.limits),
+            advisory=advisory(release.workload),
             drain_seconds=release.workload.drain_seconds,
             admission=release.workload.admission,
             breakers=release.workload.breakers,

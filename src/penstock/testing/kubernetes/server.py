@@ -15,7 +15,7 @@ from typing import Any
 
 import yaml
 
-from penstock.testing.kubernetes import discovery, selecting
+from penstock.testing.kubernetes import discovery, scale, selecting
 from penstock.testing.kubernetes.api import Api
 from penstock.testing.kubernetes.faults import Fault
 from penstock.testing.kubernetes.kinds import FakeKind, Object
@@ -89,6 +89,7 @@ class Server:
             await answering.whole(problem.status, problem.body())
 
     async def _handle(self, request: Request, answering: Answering) -> None:
+        fault = None
         try:
             if self._token and request.headers.get("authorization") != f"Bearer {self._token}":
                 raise Problem(401, "Unauthorized")
@@ -123,6 +124,8 @@ class Server:
                 raise HangUp
             await answering.whole(status, value, warnings=warnings)
         except Problem as problem:
+            if fault is not None and fault.how == "cut-after":
+                fault.times += 1  # nothing was done yet
             plain = problem.status == 404 and not problem.details
             body: Any = "404 page not found\n" if plain else problem.body()
             await answering.whole(problem.status, body, retry_after=problem.retry_after)
@@ -185,6 +188,12 @@ class Server:
         manager = query.get("fieldManager") or request.headers.get("user-agent", "unknown").split("/")[0]
         strict = query.get("fieldValidation") == "Strict"
         kind, api = target.kind, self._api
+        if target.subresource == "scale":
+            scale.check(kind, target.verb, request.path)
+            if target.verb == "update":
+                new = _placed(request, target)
+                return scale.write(api, kind, new, manager=manager, strict=strict), 200
+            return scale.read(api.get(kind, target.namespace, target.name)), 200
         match target.verb:
             case "get":
                 return api.get(kind, target.namespace, target.name), 200

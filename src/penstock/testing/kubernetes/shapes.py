@@ -143,6 +143,15 @@ POD_SPEC: Shape = {
     "priorityClassName": str,
 }
 
+#: Of an autoscaler: what a measure is to be, and how fast it may go.
+TARGET: Shape = {"type": str, "averageUtilization": int, "averageValue": INT_OR_TEXT, "value": INT_OR_TEXT}
+RULES: Shape = {
+    "stabilizationWindowSeconds": int,
+    "selectPolicy": str,
+    "policies": [{"type": str, "value": int, "periodSeconds": int}],
+    "tolerance": INT_OR_TEXT,
+}
+
 TEMPLATE: Shape = {"metadata": METADATA, "spec": POD_SPEC}
 
 _SPECS: Mapping[str, Shape] = {
@@ -204,6 +213,20 @@ _SPECS: Mapping[str, Shape] = {
         "volumeMode": str,
         "resources": {"requests": {"*": INT_OR_TEXT}},
     },
+    "HorizontalPodAutoscaler": {
+        "scaleTargetRef": {"apiVersion": str, "kind": str, "name": str},
+        "minReplicas": int,
+        "maxReplicas": int,
+        "metrics": [
+            {
+                "type": str,
+                "resource": {"name": str, "target": TARGET},
+                "containerResource": {"name": str, "container": str, "target": TARGET},
+            }
+        ],
+        "behavior": {"scaleUp": RULES, "scaleDown": RULES},
+    },
+    "Scale": {"replicas": int},
     "ResourceQuota": {"hard": {"*": INT_OR_TEXT}},
 }
 
