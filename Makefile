@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_LINK_MODE ?= copy
-# Where this is set, every process would compile every module anew: half of what the tests cost, of `demo` too.
+# Where this is set, every process compiles every module anew: a command would begin in three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
