@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_LINK_MODE ?= copy
-# Where this is set, every process would compile every module anew: half of what the tests cost, of `demo` too.
+# Where this is set, every process compiles every module anew: a command would begin in three times as long.
 unexport PYTHONDONTWRITEBYTECODE
 
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -35,7 +35,7 @@ lint: $(VENV)/.installed
 contract-%: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
 
-# About an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md. `make test` does a sample.
+# About an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md; `make test-long` does a sample.
 # FAULT_JOBS of its five configurations are run side by side; AGAIN=1 goes on with a run that was interrupted.
 FAULT_JOBS ?= 4
 fault: $(VENV)/.installed

@@ -1,6 +1,7 @@
 """YAML from outside, as nodes that know their lines: what is a trick is refused before it is expanded.
 
-Called by `config`, `manifests` and whoever reads a kubeconfig. It must not know what the documents mean.
+Called by `config`, `manifests` and whoever reads a kubeconfig or an OpenAPI document. It must not know what
+the documents mean.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def documents(data: bytes, name: str, most: int) -> Iterator[tuple[yaml.Node, An
     if len(data) > most:
         raise Invalid(f"larger than {most} bytes", where=name)
     with _translated(name):
-        loader = _loader(data, name)
+        loader = reader(data, name)
         while loader.check_node() and (node := loader.get_node()):
             refuse_tricks(node, name)
             yield node, loader.construct_document(node)
@@ -39,17 +40,18 @@ def documents(data: bytes, name: str, most: int) -> Iterator[tuple[yaml.Node, An
 def plain(data: bytes, name: str) -> Any:
     """The value of the only document, aliases and all: for what its reader trusts. `Invalid` as above."""
     with _translated(name):
-        return _loader(data, name).get_single_data()
+        return reader(data, name).get_single_data()
 
 
-def _loader(data: bytes, name: str) -> Any:
+def reader(data: bytes, name: str) -> Any:
+    """The library's, which has read nothing yet. `Invalid` if it would recurse too far."""
     data.decode()  # the library would take UTF-16 too, and nobody else
     depth = 0
     for event in yaml.parse(data, Loader=LOADER):  # events are read one after another: nothing recurses
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             line = event.start_mark.line + 1 if event.start_mark else 1
-            raise Invalid(f"not valid YAML: nested more than {MAX_DEPTH} deep", where=f"{name}:{line}")
+            raise Invalid(f"not valid YAML: nested deeper than {MAX_DEPTH}", where=f"{name}:{line}")
     return LOADER(data)
 
 

@@ -32,6 +32,7 @@ def needs_a_cluster() -> None:
             pytest.skip(f"no {program} here; next: {move}")
 
 
+@pytest.mark.long
 @pytest.mark.skipif(FULL, reason="all of it is done by test_matrix")
 @pytest.mark.timeout(HOURS)
 def test_killed_on_the_way_into_a_cluster(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:

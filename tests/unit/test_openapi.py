@@ -134,6 +134,7 @@ def test_cases_are_drawn_from_a_seed_and_only_some_fit() -> None:
         ("{", "not JSON", "openapi.yaml"),
         ("\x00", "not valid YAML", "openapi.yaml"),
         ("!!int ''", "not valid YAML", "openapi.yaml"),
+        ("[" * 300_000, "nested deeper than 200", "openapi.yaml:1"),
         ("<html>sign in</html>", "not an OpenAPI 3.x document", "openapi.yaml"),
         ("swagger: '2.0'\npaths: {}", "not an OpenAPI 3.x document", "openapi.yaml"),
         ("openapi: 3.1.0\npaths: 5", "expected a mapping", "openapi.yaml: paths"),
@@ -144,7 +145,7 @@ def test_cases_are_drawn_from_a_seed_and_only_some_fit() -> None:
         ("openapi: 3.1.0\npaths: {/: {$ref: '#/paths/~1'}}", "in a circle", "openapi.yaml: #/paths/~1"),
         ("openapi: 3.1.0\npaths: {/: {$ref: '#/nowhere'}}", "leads to nothing", "openapi.yaml"),
         ("openapi: 3.1.0\na: &a [*a]", "not valid YAML", "openapi.yaml"),
-        ("openapi: 3.1.0\na: " + "[" * 500 + "]" * 500, "nested deeper", "openapi.yaml"),
+        ("openapi: 3.1.0\na: " + "[" * 500 + "]" * 500, "nested deeper", "openapi.yaml:2"),
         ("openapi: 3.1.0\na: " + "b" * MAX_BYTES, "larger than", "openapi.yaml"),
     ],
 )

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
 from penstock.core.codec import Json
 from penstock.core.outside import clean, read_json
 from penstock.errors import Invalid
+from penstock.yamltext import reader
 
 MAX_BYTES = 1024 * 1024
 #: What aliases of YAML may make of it.
@@ -24,8 +24,6 @@ MAX_DEPTH = 100
 MAX_OPERATIONS = 500
 MAX_HOPS = 20
 METHODS = ("get", "head", "post", "put", "patch", "delete", "options", "trace")
-#: libyaml's reader is many times as fast, where the package was built with it.
-LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def parse(data: bytes, name: str) -> Document:
 def _from_yaml(data: bytes, name: str) -> bytes:
     try:
         # Keys become texts (`200:` is one of them), and so do dates, which JSON does not know.
-        return json.dumps(yaml.load(data, Loader=LOADER), default=str, allow_nan=False).encode()
+        return json.dumps(reader(data, name).get_single_data(), default=str, allow_nan=False).encode()
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise Invalid(f"not valid YAML: {clean(str(error.problem), 200)}", where=f"{name}:{line}") from error
