@@ -35,7 +35,7 @@ lint: $(VENV)/.installed
 contract-%: $(VENV)/.installed
 	@$(BIN)/python -m pytest tests/contracts/test_$*.py $(ARGS)
 
-# About an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md; `make test-long` does a sample.
+# About an hour: kills everybody everywhere, and writes docs/reference/fault-matrix.md. `make test` does a sample.
 # FAULT_JOBS of its five configurations are run side by side; AGAIN=1 goes on with a run that was interrupted.
 FAULT_JOBS ?= 4
 fault: $(VENV)/.installed

@@ -38,7 +38,6 @@ def needs_sandbox() -> None:
         pytest.skip("needs a sandbox; next: penstock doctor")
 
 
-@pytest.mark.long
 @pytest.mark.timeout(6 * HOURS)
 def test_killed_anywhere(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     needs_sandbox()

@@ -1,7 +1,7 @@
 """Killed while a delivery is undone that users had begun to see: it is undone once, they keep what they had.
 
 The boundaries are those that such a delivery was seen to come by. All of them with `make fault`, a seeded
-sample with `make test-long`.
+sample with `make test`.
 """
 
 from __future__ import annotations
