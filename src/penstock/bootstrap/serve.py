@@ -60,13 +60,18 @@ async def _serve_alone(home: Home, awaited: bool) -> None:
 async def _serve_as_replica(home: Home) -> None:
     replica = await join(home)
     try:
-        control = await open_control_plane(home, worker=replica.name)
-        await grant_worker(control.store, control.ledger, control.keys, replica.name)
-        await replica.started()
+        control = await replica.start(_joined(home, replica.name))
         sending = taking_turns(Seat(control.store, SENDERS), control.send)
         await _serve(home, control, sending, replica.stay())
     finally:
         await replica.leave()
+
+
+async def _joined(home: Home, name: str) -> ControlPlane:
+    """Keys and tables are there once it returns, and what it signs is believed."""
+    control = await open_control_plane(home, worker=name)
+    await grant_worker(control.store, control.ledger, control.keys, name)
+    return control
 
 
 async def _serve(home: Home, control: ControlPlane, sending: Work, staying: Work) -> None:
