@@ -16,10 +16,10 @@ from typing import TypeVar
 
 from penstock.adapters._kubernetes import MANAGER, Access, Client, Kind, Object
 from penstock.adapters._kubernetes.failures import Moved
-from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICE_ACCOUNTS
+from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._kubernetes.owned import extract
-from penstock.adapters.kubernetes import bases, manifests, reading
+from penstock.adapters.kubernetes import accounts, bases, manifests, reading
 from penstock.adapters.kubernetes.bases import Pulled
 from penstock.adapters.kubernetes.ends import Ends, last_end
 from penstock.adapters.kubernetes.manifests import (
@@ -234,9 +234,7 @@ class Kubernetes:
 
     async def _completed(self, workload: Workload, live: Object, fence: Fence) -> Object:
         """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""
-        with contextlib.suppress(Moved):
-            account = manifests.account(workload, self._client.namespace)
-            await self._client.create(SERVICE_ACCOUNTS, account)
+        await accounts.demand(self._client, workload)
         for kind, child in manifests.children(workload, live):
             await self._make(kind, child)
 
