@@ -199,6 +199,14 @@ async def taken(asking: Asking) -> None:
     asking.cluster.api.create(kind, {**head, "metadata": metadata, "spec": spec}, manager="helm")
 
 
+async def account_taken(asking: Asking) -> None:
+    kind = asking.cluster.api.named("serviceaccounts")
+    assert kind is not None
+    metadata = {"name": "web", "namespace": "default"}
+    account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata}
+    asking.cluster.api.create(kind, account, manager="helm")
+
+
 async def no_pods(asking: Asking) -> None:
     head = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "q", "namespace": "default"}}
     asking.cluster.api.create(QUOTAS, {**head, "spec": {"hard": {"pods": "0"}}}, manager="kubectl")
@@ -256,6 +264,7 @@ TROUBLES: dict[str, Trouble] = {
     "409: there is one each time": answered(409, MODIFIED),
     "409: somebody has set what Penstock sets": there(edited),
     "its name is taken": taken,
+    "its account is somebody else's": account_taken,
     "the quota of objects is used up": answered(403, QUOTA),
     "the quota of pods is used up": no_pods,
     "its image cannot be pulled": behaving(Behaviour(trouble="image-pull")),
@@ -341,6 +350,7 @@ def test_the_table_has_everything_that_can_happen_to_everybody() -> None:
     cannot = {
         "users": {
             "409: there is one each time",
+            "its account is somebody else's",
             "the quota of pods is used up",
             "its image cannot be pulled",
             "it ends again and again",
@@ -350,6 +360,7 @@ def test_the_table_has_everything_that_can_happen_to_everybody() -> None:
         },
         "a release": {"409: there is one each time", "not all copies are ready", "its kind is not known"},
         "a step": {
+            "its account is somebody else's",
             "409: it is another version, each time",
             "409: somebody has set what Penstock sets",
             "it ends again and again",

@@ -110,6 +110,7 @@ async def test_the_server_starts_answers_the_cluster_and_ends_and_a_worker_besid
             url = f"https://127.0.0.1:{pod.ports['8443']}/v1/admission/kubernetes/production"
             answer = await client.post(url, json=review, extensions={"sni_hostname": HOST})
         assert answer.json()["response"] == {"uid": "7", "allowed": True}
+        assert not (pod.home / "run/token.once").exists(), "nobody would read it, and it would lie there"
         kept = json.loads((pod.home / "settings.json").read_text())
         assert kept["cluster"]["namespace"] == "default"
         working = await pod.start(worker)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +33,18 @@ def test_a_key_is_never_overwritten(tmp_path: Path) -> None:
         Ed25519.create(tmp_path / "key")
     assert (tmp_path / "key").read_bytes() == before
     assert (tmp_path / "key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_is_kept_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(Invalid, match="No space left"):
+            Ed25519.create(tmp_path / "key")
+    assert list(tmp_path.iterdir()) == [], "the next start makes it"
+    Ed25519.create(tmp_path / "key")
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o610])

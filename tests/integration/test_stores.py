@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from fakes.postgres import PostgresServer
 from penstock.adapters.postgres import PostgresStore
 from penstock.adapters.sqlite import SqliteStore
 from penstock.bootstrap.control import open_store
-from penstock.bootstrap.home import Home
+from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.identity import ORIGIN, found, load_keys
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.log import Ledger
@@ -77,6 +78,37 @@ async def test_a_ledger_is_founded_once_and_its_trust_file_is_made_again(store: 
     assert home.trust.read_text() == trust
     async with store.transaction(write=False) as tx:
         assert await ledger.size(tx) == 6
+
+
+async def test_half_a_trust_file_is_never_kept(
+    store: Store, home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            await start(store, home)
+    assert not home.trust.exists()
+    await start(store, home)
+    assert ORIGIN in home.trust.read_text()
+
+
+def test_two_that_keep_settings_at_once_do_not_take_one_anothers_file(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace = Path.replace
+
+    def second(path: Path, target: Path) -> Path:
+        monkeypatch.undo()
+        home.keep(Settings(port=2))
+        return replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", second)
+    home.keep(Settings(port=1))
+    assert home.settings.port == 1
+    assert [path.name for path in home.path.iterdir() if "settings" in path.name] == ["settings.json"]
 
 
 async def test_another_folders_ledger_is_refused_and_left_alone(

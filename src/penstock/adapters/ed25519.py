@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -25,16 +26,16 @@ class Ed25519:
 
     @classmethod
     def create(cls, path: Path) -> Ed25519:
-        """Make a key and keep it at *path* (0600). `Invalid` if something is there already."""
+        """Make a key and keep it at *path* (0600). `Invalid` if something is there already.
+
+        Whole or not at all: half of one, of a machine that stopped, would keep every later start from it. And
+        it is on the disk before anything that it signs is.
+        """
         key = Ed25519PrivateKey.generate()
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            _keep(path, key.private_bytes_raw().hex() + "\n")
         except OSError as error:
             raise Invalid(f"cannot keep a new key: {error.strerror}", where=str(path)) from error
-        with os.fdopen(descriptor, "w") as file:
-            file.write(key.private_bytes_raw().hex() + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         return cls(key)
 
     @classmethod
@@ -48,3 +49,21 @@ class Ed25519:
 
     def sign(self, payload: bytes) -> Signature:
         return Signature(self.keyid, self._key.sign(payload))
+
+
+def _keep(path: Path, text: str) -> None:
+    """Write a file of one's own where none is (`FileExistsError`)."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.link(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,6 +170,18 @@ class Home:
         """For the next start. What is kept already is not written again: somebody else may read it now."""
         if settings == self.settings and (self.path / "settings.json").exists():
             return
-        temporary = self.path / "settings.json.new"
-        temporary.write_text(json.dumps(encode(settings)))
-        temporary.replace(self.path / "settings.json")
+        put(self.path / "settings.json", json.dumps(encode(settings)))
+
+
+def put(path: Path, text: str) -> None:
+    """Write a whole file (0600) in the place of what was there, or nothing; others may do so now."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from penstock.bootstrap.home import Home
+from penstock.bootstrap.home import Home, put
 from penstock.bootstrap.plugins import find
 from penstock.core import authority
 from penstock.core.authority import ADMINISTRATOR, DEPLOYER, SOURCE
@@ -92,7 +92,7 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home, worker: st
             first = await _found(ledger, tx, keys, worker)
     if not home.trust.exists():
         trust = Trust(ORIGIN, keys.logs[0].public_key.hex(), first.digest)
-        home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
+        put(home.trust, json.dumps(encode(trust), indent=2) + "\n")
 
 
 async def grant_worker(store: Store, ledger: Ledger, keys: Keys, name: str) -> None:

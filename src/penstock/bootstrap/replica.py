@@ -7,8 +7,11 @@ and delivers, and takes its turn.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, TypeVar
 
 from penstock.bootstrap.control import open_store, store_place
 from penstock.bootstrap.home import Home
@@ -23,30 +26,54 @@ MOST = 64
 SENDERS = "senders"
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Replica:
-    """*store* is a connection of its own: the name is kept while the control plane's is busy. While it is
+    """*store* is a connection of its own: the name is *kept* while the control plane's is busy. While it is
     *starting* nobody else is: of several that find an empty store and no keys, one makes them."""
 
     store: Store
     seat: Seat
     starting: Seat
+    kept: asyncio.Task[None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", asyncio.ensure_future(self.seat.keep()))
 
     @property
     def name(self) -> str:
         return self.seat.name
 
-    async def started(self) -> None:
-        """Keys and tables are there: the next one may start."""
-        await self.starting.leave()
+    async def start(self, opening: Coroutine[Any, Any, T]) -> T:
+        """What *opening* comes to: however long it takes, nobody else starts meanwhile, or is called as it
+        is. `Conflict` if that was so all the same, for this process had stopped, say; then it goes no further.
+        """
+        work, turn = asyncio.ensure_future(opening), asyncio.ensure_future(self.starting.keep())
+        try:
+            await asyncio.wait((work, turn, self.kept), return_when=asyncio.FIRST_COMPLETED)
+            if turn.done() or self.kept.done():
+                raise self._lost("another one starts")
+            return work.result()
+        finally:
+            for task in (work, turn):
+                task.cancel()
+            await asyncio.gather(work, turn, return_exceptions=True)
+            await self.starting.leave()
 
     async def stay(self) -> None:
         """Keep the name; `Conflict` once it is somebody else's."""
-        await self.seat.keep()
-        what = f"this process was not heard of, and another one is {self.name} by now"
-        raise Conflict(what, where="--replica", next_move="start it again: it will have another name")
+        await self.kept
+        raise self._lost(f"another one is {self.name}")
+
+    def _lost(self, since: str) -> Conflict:
+        what = f"this process was not heard of, and {since} by now"
+        return Conflict(what, where="--replica", next_move="start it again: it will have another name")
 
     async def leave(self) -> None:
+        self.kept.cancel()
+        await asyncio.gather(self.kept, return_exceptions=True)
         for seat in (self.starting, self.seat):
             await seat.leave()
         await self.store.close()

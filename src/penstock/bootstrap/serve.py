@@ -40,17 +40,19 @@ log = logging.getLogger(__name__)
 Work = Coroutine[Any, Any, object]
 
 
-def serve(home: Home, *, replica: bool = False) -> None:
+def serve(home: Home, *, replica: bool = False, awaited: bool = True) -> None:
     """The control plane's process: API, pages and one worker, on a unix socket and a loopback port. As a
-    *replica* it is one of several on one store."""
+    *replica* it is one of several on one store. If it is *awaited*, by `up`, that tells the first token."""
     home.create()
     log_to_stderr()
     with reporting(home, "serve"), locked(home.run / "server.lock", "the control plane is running already"):
-        run(_serve_as_replica(home) if replica else _serve_alone(home))
+        run(_serve_as_replica(home) if replica else _serve_alone(home, awaited))
 
 
-async def _serve_alone(home: Home) -> None:
+async def _serve_alone(home: Home, awaited: bool) -> None:
     control = await open_control_plane(home)
+    if awaited:  # by nobody else: whoever may open the socket is the operator, and makes tokens
+        await _first_token(control)
     # The lock says that nobody else of this folder is sending: else everybody would be told twice.
     await _serve(home, control, control.send(), asyncio.Event().wait())
 
@@ -58,18 +60,22 @@ async def _serve_alone(home: Home) -> None:
 async def _serve_as_replica(home: Home) -> None:
     replica = await join(home)
     try:
-        control = await open_control_plane(home, worker=replica.name)
-        await grant_worker(control.store, control.ledger, control.keys, replica.name)
-        await replica.started()
+        control = await replica.start(_joined(home, replica.name))
         sending = taking_turns(Seat(control.store, SENDERS), control.send)
         await _serve(home, control, sending, replica.stay())
     finally:
         await replica.leave()
 
 
+async def _joined(home: Home, name: str) -> ControlPlane:
+    """Keys and tables are there once it returns, and what it signs is believed."""
+    control = await open_control_plane(home, worker=name)
+    await grant_worker(control.store, control.ledger, control.keys, name)
+    return control
+
+
 async def _serve(home: Home, control: ControlPlane, sending: Work, staying: Work) -> None:
     """Until a signal, or until *staying* raises why not; *sending* is done beside it."""
-    await _first_token(control)
     # The lock, or the seat, says that the worker of this name before us is dead: nobody waits for its leases.
     await control.journal.orphan(control.worker.owner)
     for name in await prune.sweep(control.store, home.work):

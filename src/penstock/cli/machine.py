@@ -43,7 +43,7 @@ def up(given: argparse.Namespace) -> int:
     )
     if given.foreground:
         prepare(Home.find(), wanted)
-        return _serve(replica=given.replica)
+        return _serve(replica=given.replica, awaited=False)
     if given.replica:
         what = "one of several control planes is a container's only process"
         raise Invalid(what, where="--replica", next_move="--foreground --replica")
@@ -100,10 +100,10 @@ def serve(given: argparse.Namespace) -> int:
     return _serve()
 
 
-def _serve(*, replica: bool = False) -> int:
+def _serve(*, replica: bool = False, awaited: bool = True) -> int:
     from penstock.bootstrap.serve import serve as run  # a web framework: no other command waits for it
 
-    run(Home.find(), replica=replica)
+    run(Home.find(), replica=replica, awaited=awaited)
     return 0
 
 

@@ -162,9 +162,10 @@ class Journal:
         """The newest deliveries, newest first, without their records: those of *service* and those older than
         the delivery *before*, where these are not ""."""
         rows = await tx.execute(
-            f"SELECT {COLUMNS} FROM deliveries WHERE (? = '' OR scope LIKE ?) AND "
+            # A range, because LIKE has wildcards, and on one store two cases of a letter are the same.
+            f"SELECT {COLUMNS} FROM deliveries WHERE (? = '' OR (scope >= ? AND scope < ?)) AND "
             "(? = '' OR seq < (SELECT seq FROM deliveries WHERE id = ?)) ORDER BY seq DESC LIMIT ?",
-            (service, f"{service}/%", before, before, limit),
+            (service, f"{service}/", f"{service}0", before, before, limit),
         )
         return tuple(_delivery(row) for row in rows)
 

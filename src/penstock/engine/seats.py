@@ -93,3 +93,4 @@ async def taking_turns(seat: Seat, work: Callable[[], Awaitable[object]]) -> Non
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await seat.leave()
+        await asyncio.sleep(seat.seconds / 10)  # work that fails at once would be tried without end

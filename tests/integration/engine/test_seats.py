@@ -89,8 +89,18 @@ async def test_work_is_done_by_one_and_by_the_next_when_that_one_ends(store: Sto
     assert at_work == []
 
 
-async def test_work_that_fails_is_tried_again(store: Store, caplog: pytest.LogCaptureFixture) -> None:
-    tried = []
+async def test_work_that_fails_is_tried_again_after_a_pause(
+    store: Store, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    paused: list[float] = []
+    sleep = asyncio.sleep
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+        await sleep(seconds)
+
+    monkeypatch.setattr(asyncio, "sleep", pause)
 
     async def fail() -> None:
         tried.append(1)
@@ -99,6 +109,7 @@ async def test_work_that_fails_is_tried_again(store: Store, caplog: pytest.LogCa
     async with doing(taking_turns(Seat(store, "senders", SHORT), fail)):
         await until(lambda: len(tried) > 1)
     assert "no receiver" in caplog.text
+    assert SHORT / 10 in paused, "the others may try meanwhile, and nobody is asked without end"
 
 
 @asynccontextmanager

@@ -16,9 +16,9 @@ from typing import TypeVar
 
 from penstock.adapters._kubernetes import Access, Client, Object
 from penstock.adapters._kubernetes.failures import Moved
-from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICE_ACCOUNTS
+from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS
 from penstock.adapters._kubernetes.mirror import Mirror
-from penstock.adapters.kubernetes import bases, children, manifests, reading, record
+from penstock.adapters.kubernetes import accounts, bases, children, manifests, reading, record
 from penstock.adapters.kubernetes.autoscaling import Autoscaling
 from penstock.adapters.kubernetes.bases import Pulled
 from penstock.adapters.kubernetes.copies import Copies
@@ -194,9 +194,7 @@ class Kubernetes:
 
     async def _completed(self, workload: Workload, live: Object, fence: Fence) -> Object:
         """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""
-        with contextlib.suppress(Moved):
-            account = manifests.account(workload, self._client.namespace)
-            await self._client.create(SERVICE_ACCOUNTS, account)
+        await accounts.demand(self._client, workload)
         for kind, child in manifests.children(workload, live):
             await children.make(self._client, kind, child)
 
