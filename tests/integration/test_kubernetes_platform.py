@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 
 from fakes.cluster import rules
-from fakes.image import put_image
-from fakes.images import FakeImages
 from penstock.adapters._kubernetes import Access
 from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.core.fence import Fence
@@ -377,39 +375,3 @@ async def quiet(asking: Awaitable[Placement | None]) -> Placement | None:
         return await asking
     except PenstockError:
         return None
-
-
-# --- images ----------------------------------------------------------------------------------------------
-
-
-async def test_an_image_is_published_before_it_is_named_and_only_then(world: World, tmp_path: Path) -> None:
-    artifact = put_image(tmp_path / "store")
-    images = FakeImages(tmp_path / "store")
-    workload = replace(WORKLOAD, artifact=artifact)
-    access = Access.of_files([world.cluster.kubeconfig(tmp_path)])
-    platform = Kubernetes(Settings(), access, images)
-    try:
-        images.trouble = Unavailable("the registry does not answer", where="registry.test/shop/web")
-        with pytest.raises(Unavailable, match="the registry does not answer"):
-            await platform.place(workload, fence=fence())
-        assert world.left() == set()
-        images.trouble = None
-        await platform.place(workload, fence=fence())
-        spec = world.named("deployments.apps", "web-1")["spec"]
-        (container,) = spec["template"]["spec"]["containers"]  # type: ignore[index]
-        assert container["image"] == f"registry.test/shop/web@{artifact}"
-        assert container["image"] in images.held
-        await platform.place(workload, fence=fence())
-        await platform.scale("web-1", 2, fence=fence())
-        assert images.asked == [("web", artifact)] * 2
-    finally:
-        await platform.close()
-
-
-async def test_where_nobody_says_where_images_are_nothing_is_placed(world: World, tmp_path: Path) -> None:
-    platform = Kubernetes(Settings(), Access.of_files([world.cluster.kubeconfig(tmp_path)]))
-    try:
-        with pytest.raises(Invalid, match="nobody says where images are"):
-            await platform.place(WORKLOAD, fence=fence())
-    finally:
-        await platform.close()

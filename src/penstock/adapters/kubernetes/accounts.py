@@ -10,6 +10,7 @@ from penstock.adapters._kubernetes import Client
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._kubernetes.kinds import SERVICE_ACCOUNTS
 from penstock.adapters.kubernetes import manifests
+from penstock.adapters.kubernetes.record import MANAGED
 from penstock.core.workload import Workload
 from penstock.errors import Conflict
 
@@ -20,10 +21,10 @@ async def demand(client: Client, workload: Workload) -> None:
         await client.create(SERVICE_ACCOUNTS, manifests.account(workload, client.namespace))
     except Moved:
         found = await client.get(SERVICE_ACCOUNTS, workload.service)
-        if found and found["metadata"].get("labels", {}).get(manifests.MANAGED) != "penstock":
+        if found and found["metadata"].get("labels", {}).get(MANAGED) != "penstock":
+            taken = f"if it should be: kubectl label serviceaccount {workload.service} {MANAGED}=penstock"
             raise Conflict(
                 f"there is a ServiceAccount {workload.service} that is not ours, and its pods would be it",
                 where=f"{SERVICE_ACCOUNTS.full} {client.namespace}/{workload.service}",
-                next_move="call the service otherwise, or deliver into another namespace; if it is to be this "
-                f"account: kubectl label serviceaccount {workload.service} {manifests.MANAGED}=penstock",
+                next_move=f"call the service otherwise, or deliver into another namespace; {taken}",
             ) from None
