@@ -52,11 +52,12 @@ class Drivers:
 async def drivers(kubeconfig: Path) -> AsyncIterator[Drivers]:
     access = Access.of_files([kubeconfig])
     client, platform = Client(access), Kubernetes(Settings("registry.test"), access)
+    router = GatewayApi(client, ATTACHED)
     try:
-        yield Drivers(platform, GatewayApi(client, ATTACHED), client)
+        yield Drivers(platform, router, client)
     finally:
         await platform.close()
-        await client.close()
+        await router.close()
 
 
 # --- from outside ----------------------------------------------------------------------------------------

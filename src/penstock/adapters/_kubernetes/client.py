@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,13 @@ SECONDS = 15.0
 NO_VERSION = "1"
 #: A watch is asked anew this often; one that says nothing for a little longer is dead.
 WATCH_SECONDS = 240
+#: A connection whose other end is gone without a word is found out after half a minute, where the system can:
+#: on one that only listens nothing else would.
+ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+]
 #: Between tries of a watch whose server is away.
 PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 LIST_PAGE = 500
@@ -65,7 +73,9 @@ class Client:
         self._patience = patience
         self._http = httpx.AsyncClient(
             base_url=access.server,
-            verify=access.tls or False,
+            transport=httpx.AsyncHTTPTransport(
+                verify=access.tls or False, trust_env=False, socket_options=ALIVE
+            ),
             timeout=seconds,
             follow_redirects=False,
             trust_env=False,
