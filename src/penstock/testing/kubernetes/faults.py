@@ -13,8 +13,8 @@ from typing import Literal
 class Fault:
     """The next *times* requests of this *verb* on this resource (``deployments``, ``pods/log``; "" is any)
     end so: *how* ``refuse`` answers *status* at once; ``hang`` answers nothing; ``cut`` closes the
-    connection; ``cut-after`` does what was asked first, so that nobody knows. Of watches that are open, where
-    ``watch`` is the verb, ``break`` ends one with *status*, and ``mute`` has one stay open and say no more."""
+    connection; ``cut-after`` does what was asked first, so that nobody knows. Where ``watch`` is the verb,
+    ``break`` ends one that is open with *status*, and ``mute`` has it stay open and say no more."""
 
     verb: str = ""
     resource: str = ""
