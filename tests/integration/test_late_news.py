@@ -137,6 +137,15 @@ async def test_a_route_that_was_taken_away_unseen_is_made_again(place: Place) ->
     assert (await place.subject.apply(state.settling("web-2"))).weights == ALL_TO_2
 
 
+async def test_a_label_that_somebody_took_off_is_put_back(place: Place) -> None:
+    """Without it no watch tells of the route."""
+    state = await place.subject.serving("web-1", "web-2")
+    off = {"metadata": {"labels": {"app.kubernetes.io/managed-by": None}}}
+    for weights in ((Weight("web-1", 500), Weight("web-2", 500)), ALL_TO_2):
+        place.world.cluster.edit(place.full, NAME, off, manager="penstock")
+        assert (await place.subject.apply(state.shifting(*weights))).weights == weights
+
+
 # --- watches that break ----------------------------------------------------------------------------------
 
 

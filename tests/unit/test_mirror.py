@@ -29,12 +29,11 @@ class Told:
 
 
 def service(name: str, version: int) -> Object:
-    owners = [{"manager": "kubectl"}]
-    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version), "managedFields": owners}}
+    return {"metadata": {"name": name, "uid": name, "resourceVersion": str(version)}}
 
 
-async def begun(told: Told, **how: bool) -> Mirror:
-    mirror = Mirror(told, (SERVICES,), "", **how)  # type: ignore[arg-type]
+async def begun(told: Told) -> Mirror:
+    mirror = Mirror(told, (SERVICES,), "")  # type: ignore[arg-type]
     told.news.put_nowait(Listed((service("web-1", 3),), "5"))
     await mirror.ready()
     return mirror
@@ -81,13 +80,4 @@ async def test_a_right_that_was_taken_away_is_told_to_whoever_asks_next() -> Non
         await mirror.ready()
     told.news.put_nowait(Listed((service("web-2", 4),), "6"))
     await mirror.ready()
-    await mirror.close()
-
-
-@pytest.mark.parametrize("owners", [False, True])
-async def test_who_owns_which_field_is_kept_for_who_asks(owners: bool) -> None:
-    mirror = await begun(Told(), owners=owners)
-    known = mirror.get(SERVICES, "web-1")
-    assert known is not None
-    assert ("managedFields" in known["metadata"]) is owners
     await mirror.close()

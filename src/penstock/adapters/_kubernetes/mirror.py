@@ -26,13 +26,11 @@ GONE = 500
 
 
 class Mirror:
-    """Of objects with these *labels* in the client's namespace; with *owners*, also who owns which field of
-    them, which is the larger half."""
+    """Of objects with these *labels* in the client's namespace."""
 
-    def __init__(self, client: Client, kinds: Collection[Kind], labels: str, *, owners: bool = False) -> None:
+    def __init__(self, client: Client, kinds: Collection[Kind], labels: str) -> None:
         self._client = client
         self._labels = labels
-        self._owners = owners
         self._there: dict[Kind, dict[str, Object]] = {kind: {} for kind in kinds}
         self._listed = {kind: asyncio.Event() for kind in kinds}
         self._away: dict[Kind, PenstockError] = {}
@@ -107,15 +105,15 @@ class Mirror:
     # --- news ----------------------------------------------------------------------------------------
 
     def put(self, kind: Kind, value: Object) -> None:
-        """What a write or a read returned, or a watch told."""
-        name, metadata = value["metadata"]["name"], value["metadata"]
-        if not self._owners:
-            metadata = {key: inner for key, inner in metadata.items() if key != "managedFields"}
+        """What a write or a read returned, or a watch told; without who owns which field, which is the larger
+        half."""
+        name = value["metadata"]["name"]
+        rest = {key: inner for key, inner in value["metadata"].items() if key != "managedFields"}
         known = self._there[kind].get(name)
         if any(one["metadata"]["uid"] == value["metadata"]["uid"] for one in self._gone):
             return
         if known is None or _version(known) <= _version(value):
-            self._there[kind][name] = {**value, "metadata": metadata}
+            self._there[kind][name] = {**value, "metadata": rest}
             self._changed()
 
     def drop(self, kind: Kind, value: Object) -> None:

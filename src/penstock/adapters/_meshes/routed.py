@@ -140,8 +140,8 @@ class Routed(ABC):
         await self._before(plan, had, fence)
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
-        confirmed = await self._confirm(new, live, spec.keys(), where)
-        return await self._told(confirmed, plan.service, plan.environment)
+        await self._confirm(new, live, spec.keys(), where)
+        return await self._told(new, plan.service, plan.environment)
 
     def _state(
         self,
@@ -180,13 +180,11 @@ class Routed(ABC):
                 live = now
         raise AssertionError("the last of them returns or raises")
 
-    async def _confirm(
-        self, new: Object, before: Object | None, fields: Collection[str], where: str
-    ) -> Object:
-        """The object as it was when its controller had said that it does it."""
+    async def _confirm(self, new: Object, before: Object | None, fields: Collection[str], where: str) -> None:
+        """Return once its controller has said that it does what was written."""
         word = self._word(new, new["metadata"]["generation"])
         if not (word.sure or word.refused):
-            new, word = await self._wait(new, word)
+            word = await self._wait(new, word)
         if word.refused:
             await self._put_back(new, before, fields)
             move = "the words are its own; what was there before is there again"
@@ -197,30 +195,26 @@ class Routed(ABC):
                 where=where,
                 next_move=f"kubectl describe {self.kind.full} {new['metadata']['name']}",
             )
-        return new
 
-    async def _wait(self, new: Object, word: Word) -> tuple[Object, Word]:
-        """What watches tell of the object from what was written on, until its controller has spoken or time
-        is up."""
-        metadata = new["metadata"]
-        last = new, word
+    async def _wait(self, new: Object, word: Word) -> Word:
+        """The last word, once the controller has spoken or time is up."""
+        name = new["metadata"]["name"]
 
-        def look(found: Object | None) -> tuple[Object, Word] | None:
-            nonlocal last
-            if found is None or not _is_as_written(found, metadata):
-                what = "somebody changed it meanwhile"
-                raise Conflict(what, where=metadata["name"], next_move="read it")
-            last = found, self._word(found, metadata["generation"])
-            return last if last[1].sure or last[1].refused else None
+        def look(found: Object | None) -> bool:
+            nonlocal word
+            if found is None or not _is_same(found, new):
+                raise Conflict("somebody changed it meanwhile", where=name, next_move="read it")
+            word = self._word(found, new["metadata"]["generation"])
+            return word.sure or bool(word.refused)
 
         began, pause = time.monotonic(), DOUBT_SECONDS
         while (left := began + self._seconds - time.monotonic()) > 0:
-            if await self._sight.until(metadata["name"], look, min(pause, left)):
+            if await self._sight.until(name, look, min(pause, left)):
                 break
-            if look(await self._sight.ask(metadata["name"])):  # it has spoken, and nobody told of it
+            if look(await self._sight.ask(name)):  # it has spoken, and nobody told of it
                 break
             pause *= 2
-        return last
+        return word
 
     async def _put_back(self, new: Object, before: Object | None, fields: Collection[str]) -> None:
         """The plan before, in the *fields* that we write; an object that is new goes."""
@@ -248,9 +242,9 @@ def _same_but_for_status(now: Object, before: Object) -> bool:
     return all(now["metadata"].get(name) == before["metadata"].get(name) for name in told)
 
 
-def _is_as_written(found: Object, metadata: Object) -> bool:
+def _is_same(found: Object, new: Object) -> bool:
     """Whether it is the one that was written, with the spec that was."""
-    return all(found["metadata"][name] == metadata[name] for name in ("uid", "generation"))
+    return all(found["metadata"][name] == new["metadata"][name] for name in ("uid", "generation"))
 
 
 def _hoped(plan: TrafficPlan) -> dict[str, int]:

@@ -16,15 +16,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import TypeVar
 
 from penstock.adapters._kubernetes import MANAGER, Client, Kind, Object
 from penstock.adapters._kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._meshes.backends import OF_SERVICE, Reached, look_up, reached_by
 from penstock.errors import Unavailable
-
-T = TypeVar("T")
 
 BELIEVED_SECONDS = 0.5
 #: What Penstock made.
@@ -37,7 +34,7 @@ class Sight:
     def __init__(self, client: Client, kind: Kind) -> None:
         self._client = client
         self._kind = kind
-        self._routes = Mirror(client, (kind,), OURS, owners=True)  # drift is told by who owns what
+        self._routes = Mirror(client, (kind,), OURS)
         self._releases = Mirror(client, (SERVICES, ENDPOINT_SLICES), OURS)
         #: What the API itself said of a release, and when.
         self._asked: dict[str, tuple[float, Reached]] = {}
@@ -68,9 +65,14 @@ class Sight:
         self._routes.put(self._kind, route)
         return route
 
-    async def until(self, name: str, look: Callable[[Object | None], T | None], seconds: float) -> T | None:
-        """Show *look* the route as news of it come, until it finds something; None after *seconds*."""
-        return await self._routes.until(lambda: look(self._routes.get(self._kind, name)), seconds)
+    async def until(self, name: str, look: Callable[[Object], bool], seconds: float) -> bool:
+        """Show *look* the route as news of it come, until it is content; whether it was within *seconds*."""
+
+        def once() -> bool | None:
+            found = self._routes.get(self._kind, name)
+            return (found is not None and look(found)) or None
+
+        return bool(await self._routes.until(once, seconds))
 
     # --- releases ------------------------------------------------------------------------------------
 

@@ -36,8 +36,8 @@ ROUTES = Kind(GROUP, "v1", "httproutes", "HTTPRoute")
 GATEWAYS = Kind(GROUP, "v1", "gateways", "Gateway")
 #: A gateway confirms in well under a second; one that does not in this time is not there.
 SECONDS = 30.0
-#: An address is for people and tests. The Gateway is in somebody else's hands, and often namespace: a right to
-#: watch what is there is more than that is worth.
+#: An address is for people and tests. The Gateway is in the hands, and often the namespace, of others: to be
+#: let watch what is there is more than that is worth.
 ADDRESS_SECONDS = 60.0
 
 
