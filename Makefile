@@ -8,7 +8,7 @@ export UV_LINK_MODE ?= copy
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Penstock needs Python 3.11 or newer; next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
 
-.PHONY: all demo test test-long lint fault bench fuzz lock clean
+.PHONY: all demo test test-long lint fault schemas bench fuzz lock clean
 all: lint test
 
 demo: $(VENV)/.installed
@@ -39,6 +39,11 @@ FAULT_JOBS ?= 4
 fault: $(VENV)/.installed
 	@PENSTOCK_FAULT=full PENSTOCK_FAULT_JOBS=$(FAULT_JOBS) PENSTOCK_FAULT_AGAIN=$(AGAIN) \
 	  $(BIN)/python -m pytest tests/fault $(ARGS)
+
+# docs/reference/schemas: after a change of what a YAML file may say, or of its documented reference.
+schemas: $(VENV)/.installed
+	@set -e; for file in docs/reference/schemas/*.json; do \
+	  $(BIN)/penstock doctor --schema "$$(basename $$file .json)" >$$file; done
 
 bench: $(VENV)/.installed
 	@set -e; ls benchmarks/*.py >/dev/null 2>&1 || { echo "there are no benchmarks yet"; exit 2; }; \

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from penstock.adapters.cel import Cel
 from penstock.bootstrap.identity import shipped_policies
-from penstock.core import selection
+from penstock.core import factfinding
 from penstock.core.authority import Authority
 from penstock.core.digest import canonical, digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
@@ -138,7 +138,7 @@ def entry(index: int, predicate: Predicate) -> Entry:
 def measure() -> dict[str, float]:
     language, asked, entries = Cel(), policy(), evidence()
     rules, nobody = language.compile(asked), Authority()
-    facts = selection.facts(entries, QUESTION, nobody)
+    facts = factfinding.facts(entries, QUESTION, nobody)
     decided = judge(asked, rules, facts, {})
     assert [rule.id for rule in decided if not rule.verdict.passed] == ["tests", "critical"], decided
     small = parse_policy(shipped_policies()[0].encode(), "policy")

@@ -21,7 +21,6 @@ import contextlib
 import cProfile
 import json
 import os
-import socket
 import sqlite3
 import statistics
 import subprocess
@@ -39,6 +38,7 @@ from parts.running import processes, running
 from parts.tensteps import STEPS, TRUE, Enclosing, World, bare
 
 from fakes.postgres import PostgresServer
+from fakes.web import free_port
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.loop import run
 from penstock.bootstrap.plugins import open_sandbox
@@ -265,12 +265,6 @@ def penstock(home: Home, *words: str) -> None:
     environment = {**os.environ, "PENSTOCK_HOME": str(home.path)}
     command = [sys.executable, "-m", "penstock.cli.main", *words]
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def by_turns(empty: World, full: World) -> tuple[float, float]:

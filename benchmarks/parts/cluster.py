@@ -140,9 +140,8 @@ async def alike(folder: Path, count: int) -> list[tuple[FakeKind, Object]]:
         async with drivers(cluster.kubeconfig(folder)) as ours:
             await placed(ours)
         await cluster.settled()
-        texts = [
-            (k, json.dumps(cluster.api.all(k)[0])) for k in (DEPLOYMENTS, PODS, SERVICES, SLICES, ROUTES)
-        ]
+        kinds = (DEPLOYMENTS, PODS, SERVICES, SLICES, ROUTES)
+        texts = [(kind, json.dumps(value)) for kind in kinds for value in cluster.api.all(kind)]
     uids = {json.loads(text)["metadata"]["uid"] for _, text in texts}
     for number in range(count):
         for kind, text in texts:

@@ -155,8 +155,8 @@ class Bare:
         wanted["spec"] |= {"paused": False, "replicas": copies}
         wanted["spec"]["template"]["spec"]["containers"][0]["env"] = []
         made = await self._client.apply(DEPLOYMENTS, wanted)
-        service = next(value for kind, value in manifests.children(asked, made) if kind == SERVICES)
-        await self._client.apply(SERVICES, service)
+        _, users = (value for kind, value in manifests.children(asked, made) if kind == SERVICES)
+        await self._client.apply(SERVICES, users)  # it needs none for previews
         await self._until(ENDPOINT_SLICES, new.id, lambda piece: _ready(piece) == copies)
 
     async def _led(self, plan: TrafficPlan) -> None:

@@ -43,8 +43,8 @@ class Counts:
 
 @dataclass(frozen=True)
 class Steps:
-    """The project's own code runs in the cluster before it is placed, as Jobs of *image* (by digest) in
-    *namespace* ("": that of the releases). Each may use so much; 0 is no limit."""
+    """The project's own code runs in the cluster as Jobs of *image* (by digest) in *namespace* ("": that of
+    the releases). Each may use so much; 0 is no limit."""
 
     image: str
     namespace: str = ""
@@ -54,7 +54,8 @@ class Steps:
 
 @dataclass(frozen=True)
 class Place:
-    """What one environment has of its own; the rest is as the file says for all."""
+    """What one environment has of its own; the rest is as the file says for all. *steps* are only those that
+    ask its releases: what is built is built once for all of them."""
 
     kubeconfig: str = ""
     context: str = ""
@@ -63,14 +64,15 @@ class Place:
     reach: str = ""
     neighbour: str = ""
     metrics: Counts | None = None
+    steps: Steps | None = None
 
 
 @dataclass(frozen=True)
 class Cluster:
     """All of the file. Paths are absolute once it is read; *router* is an entry-point name. *bases* are
     images with an interpreter, by digest, for each ABI that artifacts are built for; without any, artifacts
-    are run as they are. *environments* have places of their own; every other environment is here, and so are
-    *steps*: without them, builds and checks run beside the worker."""
+    are run as they are. Without *steps*, builds and checks run beside the worker. *environments* have places
+    of their own; every other environment is here."""
 
     images: Registry
     gateway: Gateway

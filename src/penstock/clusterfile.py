@@ -52,8 +52,6 @@ def _checked(given: Cluster) -> Cluster:
         raise Invalid("a prefix as a node takes it has no scheme", where="images.pull")
     for abi, image in given.bases.items():
         _check_base(abi, image)
-    if given.steps:
-        _check_steps(given.steps)
     _check_place(given, given)
     for name, place in given.environments.items():
         if not NAME.fullmatch(name):
@@ -86,6 +84,14 @@ def _check_place(place: Cluster | Place, whole: Cluster) -> None:
             raise Invalid(f"{name!r} is not a name (lower-case letters, digits, dashes)", where=where)
     if place.neighbour:
         _check_pattern("neighbour", place.neighbour, port=True)
+    if place.steps:
+        _check_steps(place.steps)
+        if not whole.steps:
+            raise Invalid(
+                "those of this environment alone cannot be Jobs: the file has no steps for all",
+                where="steps",
+                next_move="steps: {image: …} for all environments too, or for none",
+            )
 
 
 def _entrance(cluster: Cluster) -> tuple[str, str, str, str]:

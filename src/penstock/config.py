@@ -27,9 +27,10 @@ from penstock.core.decide import UNDO
 from penstock.core.digest import canonical
 from penstock.core.environmentconfig import NAME, EnvironmentConfig
 from penstock.core.mesh import Mesh
-from penstock.core.pipeline import NO_CANARY, rollback, standard
+from penstock.core.pipeline import NO_CANARY
 from penstock.core.release import EnvironmentData, Value, Variable
 from penstock.core.scaleconfig import KEPT_WARM, WarmConfig, check_scaling
+from penstock.core.stages import rollback, standard
 from penstock.core.traffic import HTTP1, AppProtocol
 from penstock.core.trafficconfig import TrafficConfig
 from penstock.core.workload import (
@@ -48,6 +49,7 @@ from penstock.yamltext import line_of as line_of
 T = TypeVar("T")
 
 FILE = "penstock.yaml"
+REFERENCE = "the documented reference: penstock doctor --reference"
 #: Far more than anybody writes by hand. Reading takes a second for every twenty thousand of it.
 MAX_BYTES = 64 * 1024
 #: Stages that are there without being asked for; a check's stage has the check's name.
@@ -130,7 +132,8 @@ def load_service(tree: Path, fallback_name: str) -> ServiceConfig:
 def load_environments(tree: Path) -> tuple[EnvironmentConfig, ...]:
     """Every environment document of an organisation repository; empty if it has none."""
     found = sorted((tree / "environments").glob("*.yaml"))
-    return tuple(with_authorities(load(EnvironmentConfig, path), path.name) for path in found)
+    reference = f"{REFERENCE} environment"
+    return tuple(with_authorities(load(EnvironmentConfig, path, reference), path.name) for path in found)
 
 
 def with_authorities(document: EnvironmentConfig, name: str) -> EnvironmentConfig:
@@ -148,10 +151,10 @@ def with_authorities(document: EnvironmentConfig, name: str) -> EnvironmentConfi
     return document
 
 
-def load(kind: type[T], path: Path) -> T:
+def load(kind: type[T], path: Path, reference: str = REFERENCE) -> T:
     """Read one YAML file as *kind*. Raises `Invalid`: file, line, what was expected."""
     with path.open("rb") as file:
-        return parse(kind, file.read(MAX_BYTES + 1), path.name)
+        return parse(kind, file.read(MAX_BYTES + 1), path.name, reference)
 
 
 def _only(data: bytes, name: str) -> tuple[yaml.Node | None, Any]:
@@ -161,9 +164,6 @@ def _only(data: bytes, name: str) -> tuple[yaml.Node | None, Any]:
         what = "not valid YAML: expected one document, found another"
         raise Invalid(what, where=f"{name}:{line}", next_move="leave one of them")
     return found[0] if found else (None, None)
-
-
-REFERENCE = "the documented reference: penstock doctor --reference"
 
 
 def parse(kind: type[T], data: bytes, name: str, reference: str = REFERENCE) -> T:

@@ -18,7 +18,7 @@ from penstock.core.release import Value
 from penstock.core.traffic import WHOLE
 from penstock.errors import Invalid
 
-REFERENCE = "docs/guides/experiments.md has the fields and an example"
+REFERENCE = "the documented reference: penstock doctor --reference experiment"
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from penstock.core.nearest import did_you_mean
 from penstock.core.policy import ACTIONS, PolicyDocument, RuleDocument
 from penstock.errors import Invalid
 
-REFERENCE = "docs/guides/policies-and-people.md has the fields; penstock policy show NAME is an example"
+REFERENCE = "the documented reference: penstock doctor --reference policy"
 #: Seconds that a delivery may wait for missing evidence: thirty days.
 LONGEST_WAIT = 30 * 86400.0
 #: A sign-off that expires before its action can begin would be asked for without end.

@@ -16,6 +16,8 @@ from penstock.core.policy import PolicyDocument, Rules, judge
 from penstock.core.verdict import Verdict, combine
 from penstock.errors import Invalid
 
+REFERENCE = "the documented reference: penstock doctor --reference policy-test"
+
 Written = str | bool | int | float | list[str]
 Expected = Literal["PASS", "FAIL", "MISSING", "STALE", "ERROR"]
 
@@ -36,7 +38,9 @@ class Case:
 
 
 @dataclass(frozen=True)
-class _File:
+class CasesFile:
+    """All of one ``policies/<name>.test.yaml``. *facts* hold in every one of the *cases*."""
+
     cases: tuple[Case, ...]
     facts: Mapping[str, Written] = field(default_factory=dict)
 
@@ -49,9 +53,9 @@ class Failure:
 
 def load_tests(data: bytes, name: str) -> tuple[Case, ...]:
     """The cases of a file, each with all of its facts. `Invalid` with file and line."""
-    found = parse(_File, data, name)
+    found = parse(CasesFile, data, name, REFERENCE)
     if not found.cases:
-        raise Invalid("no cases: nothing is tested", where=name)
+        raise Invalid("no cases: nothing is tested", where=name, next_move=REFERENCE)
     cases = []
     for case in found.cases:
         facts = {key: value for key, value in {**found.facts, **case.facts}.items() if value is not None}

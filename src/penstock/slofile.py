@@ -19,7 +19,7 @@ from penstock.core.environmentconfig import NAME
 from penstock.core.objectives import Objective
 from penstock.errors import Invalid
 
-REFERENCE = "docs/guides/slo.md has the fields and an example"
+REFERENCE = "the documented reference: penstock doctor --reference slo"
 #: Seconds of each unit of a rolling window. A month or a quarter is no fixed time.
 UNITS = {"m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 SHORTEST_WINDOW, LONGEST_WINDOW = 3600.0, 90 * 86400.0

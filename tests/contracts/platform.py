@@ -29,7 +29,7 @@ SECONDS = 30.0
 class Subject:
     """A platform and the world around it.
 
-    *artifact* is the digest of an image whose program (`fakes.image`) takes one word. *tend* gives the
+    *artifact* is the digest of an image whose *program* (`fakes.image`) takes one word. *tend* gives the
     platform a moment of care; *ask* asks the instance at an address for a path, over HTTP. A release finds
     its callees at URLs that begin with *neighbours*.
     """
@@ -40,6 +40,7 @@ class Subject:
     ask: Callable[[str, str], Awaitable[str]]
     neighbours: str = "http://127.0.0.1:"
     placed: set[str] = field(default_factory=set)
+    program: tuple[str, ...] = ("python3", "/app/program.py")
 
     async def place(
         self,
@@ -58,7 +59,7 @@ class Subject:
             environment="production",
             release=release,
             artifact=self.artifact,
-            command=("python3", "/app/program.py", life),
+            command=(*self.program, life),
             env={"COLOUR": "blue", "TOKEN": "sesame-open"},
             secrets=("sesame-open",),
             calls=("price-list",),

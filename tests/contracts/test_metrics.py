@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.metrics import CountersContract, counted
+from contracts.metrics import CountersContract, PreviewsContract, counted
 from contracts.router import ENVIRONMENT, SERVICE, Subject
 from contracts.test_router_cluster import ClusterWorld, over_gateway
 from fakes.prometheus import Scraped, gateway_job, real_prometheus
@@ -33,7 +33,7 @@ async def counting(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld, I
         yield replace(subject, metrics=Scraped(metrics)), world, metrics
 
 
-class TestIstio(CountersContract):
+class TestIstio(CountersContract, PreviewsContract):
     @pytest.fixture
     async def subject(self, short_tmp: Path) -> AsyncIterator[Subject]:
         async with counting(short_tmp) as (subject, _, _):

@@ -17,7 +17,7 @@ from contracts.router import Subject, Visit, WeightsContract
 from fakes.cluster import cluster_and_client, put_endpoint
 from fakes.router import FakeRouter
 from fakes.web import Website, free_port
-from penstock.adapters._kubernetes import Client, Kind, Object
+from penstock.adapters._kubernetes import Client, Kind, Object, previews
 from penstock.adapters._meshes import written
 from penstock.adapters._meshes.routed import Routed
 from penstock.adapters.gateway_api import Attached, GatewayApi
@@ -40,7 +40,8 @@ R = TypeVar("R", bound=Routed)
 
 
 class ClusterWorld:
-    """Releases are Services with one endpoint, a website; users ask the proxy of the fake cluster."""
+    """Releases are Services, one for users and one for previews, with one endpoint, a website; users ask the
+    proxy of the fake cluster."""
 
     def __init__(self, cluster: FakeCluster, client: Client, proxy: Proxy, written: Written) -> None:
         self.cluster = cluster
@@ -73,7 +74,9 @@ class ClusterWorld:
         return self._backend(release, f"127.0.0.1:{free_port()}", ready=False)
 
     def _backend(self, release: str, address: str, *, ready: bool) -> Backend:
-        put_endpoint(self.cluster, release, address, ready=ready)
+        own = previews.service_of(release)
+        put_endpoint(self.cluster, own, address, ready=ready)
+        put_endpoint(self.cluster, release, address, ready=ready, annotations={previews.PREVIEWS: own})
         return Backend(release, (address,), "/health")
 
     async def copies(self, release: str, number: int) -> Backend:
@@ -103,7 +106,8 @@ class ClusterWorld:
         kind, spec_of = self._written
         live = await self.client.get(kind, written.object_name(plan.service, plan.environment))
         assert live is not None
-        ports = {backend.release: PORT for backend in plan.backends}
+        releases = [backend.release for backend in plan.backends]
+        ports = dict.fromkeys([*releases, *map(previews.service_of, releases)], PORT)
         mine = ("name", "namespace", "labels", "annotations")
         metadata = {key: value for key, value in live["metadata"].items() if key in mine}
         spec = spec_of(plan, written.annotation(live, written.TOKEN), ports)

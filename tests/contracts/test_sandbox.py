@@ -86,20 +86,31 @@ class SandboxContract:
         result = await run(sandbox, tmp_path, f"sleep {NAP} & echo started; sleep {NAP}", seconds=1.0)
         assert result.timed_out
         assert result.tail.startswith("started\n")
-        await nobody_naps()
+        await self.nobody_naps()
 
     async def test_what_a_step_leaves_behind_is_ended(self, sandbox: Sandbox, tmp_path: Path) -> None:
         result = await run(sandbox, tmp_path, f"sleep {NAP} & echo done")
         assert (result.exit_code, result.timed_out) == (0, False)
-        await nobody_naps()
+        await self.nobody_naps()
 
     async def test_a_step_ends_with_whoever_waits_for_it(self, sandbox: Sandbox, tmp_path: Path) -> None:
         running = asyncio.create_task(run(sandbox, tmp_path, f"sleep {NAP}"))
-        await until(lambda: bool(nappers()))
+        async with asyncio.timeout(SECONDS):
+            while not await self.naps():
+                await asyncio.sleep(0.02)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        await nobody_naps()
+        await self.nobody_naps()
+
+    async def naps(self) -> bool:
+        """Whether a process of a step is there still."""
+        return bool(nappers())
+
+    async def nobody_naps(self) -> None:
+        async with asyncio.timeout(SECONDS):
+            while await self.naps():
+                await asyncio.sleep(0.02)
 
 
 class TestUnsandboxed(SandboxContract):
@@ -198,7 +209,7 @@ class TestBubblewrap(SandboxContract):
                 await until(lambda: bool(nappers()))
                 outer = psutil.Process(first.pid)
                 (outer, *outer.children())[victim].kill()
-            await nobody_naps()
+            await self.nobody_naps()
 
     async def test_it_has_no_powers(self, sandbox: Sandbox, tmp_path: Path) -> None:
         result = await run(sandbox, tmp_path, "id -u; grep CapEff /proc/self/status")
@@ -243,6 +254,7 @@ class TestKubernetesJobs(SandboxContract):
 
 #: A number of seconds that tells our naps from everybody else's.
 NAP = f"3600.{os.getpid()}"
+SECONDS = 20.0
 
 
 @pytest.fixture
@@ -268,11 +280,7 @@ def nappers() -> list[psutil.Process]:
     return found
 
 
-async def nobody_naps() -> None:
-    await until(lambda: not nappers())
-
-
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(SECONDS):
         while not condition():
             await asyncio.sleep(0.02)

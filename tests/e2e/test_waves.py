@@ -11,13 +11,21 @@ import httpx
 import pytest
 
 from penstock.testing.kubernetes import FakeCluster
+from penstock.testing.kubernetes.kinds import JOBS
 from penstock.testing.kubernetes.proxy import Proxy
 from tests.e2e.clustered import town
-from tests.e2e.machine import Machine
+from tests.e2e.machine import CONFIG, Machine
 from tests.e2e.test_kubernetes import decision, shop, there
 
 WAVES = Path(__file__).parents[2] / "examples/05-waves/policies/waves.yaml"
 SECONDS = 5
+#: The service's own acceptance test.
+ASK = """\
+import json, os, urllib.request
+headers = json.loads(os.environ["PENSTOCK_PREVIEW_HEADERS"])
+request = urllib.request.Request(os.environ["PENSTOCK_BASE_URL"], headers=headers)
+assert json.load(urllib.request.urlopen(request)) == {"version": "v1"}
+"""
 #: Of whatever else is asked there.
 ANY = """\
 policy: any
@@ -54,7 +62,10 @@ def test_a_wave_follows_once_the_one_before_has_soaked(short_tmp: Path) -> None:
     with town(short_tmp, elsewhere="us") as around, there(short_tmp / "c", around) as m:
         publish(m, ANY)
         publish(m, WAVES.read_text().replace("{eu: 600}", f"{{eu: {SECONDS}}}"))
-        m.commit("v1", serve__py=shop("v1"))
+        asks = "acceptance: {run: python3 ask.py, "
+        m.commit(
+            "v1", serve__py=shop("v1"), ask__py=ASK, penstock__yaml=CONFIG.replace("acceptance: {", asks)
+        )
         first = deliver(m, "eu")
         assert first["outcome"] == "promoted"
         assert (len(placed(around.cluster)), placed(around.other)) == (1, [])
@@ -63,6 +74,15 @@ def test_a_wave_follows_once_the_one_before_has_soaked(short_tmp: Path) -> None:
 
         assert placed(around.cluster) != placed(around.other) != []
         assert answers(around.proxy) == answers(around.other_proxy) == '{"version": "v1"}'
+        # What asks a release did so from its own cluster; what builds one was in the usual one.
+        jobs = [
+            [asked for asked in cluster.asked if asked == "patch jobs"]
+            for cluster in (around.cluster, around.other)
+        ]
+        assert len(jobs[1]) == (1 if around.runs_steps else 0)
+        assert len(jobs[0]) >= (2 * 2 if around.runs_steps else 0)
+        assert around.cluster.api.all(JOBS) == around.other.api.all(JOBS) == []
+
         rows = {row["environment"]: row for row in m.client.get("/v1/status")["services"]}
         assert rows["eu"]["artifact"] == rows["us"]["artifact"]
         assert [rows[name]["releases"][0]["ready"] for name in ("eu", "us")] == [1, 1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,14 @@ def config_map(name: str = "notes", **data: str) -> Object:
     return {"metadata": {"name": name, "namespace": "default"}, "data": data}
 
 
-def put_endpoint(cluster: FakeCluster, name: str, address: str, *, ready: bool = True) -> None:
+def put_endpoint(
+    cluster: FakeCluster,
+    name: str,
+    address: str,
+    *,
+    ready: bool = True,
+    annotations: Mapping[str, str] | None = None,
+) -> None:
     """A Service, as a platform makes those of releases, whose only endpoint is there already, at HOST:PORT;
     nothing happens if there is one."""
     if cluster.api.storage.get(SERVICES.full, cluster.namespace, name) is not None:
@@ -69,7 +76,8 @@ def put_endpoint(cluster: FakeCluster, name: str, address: str, *, ready: bool =
     metadata = {"name": name, "namespace": cluster.namespace, "labels": labels}
     spec = {"ports": [{"name": "http", "port": 8080}]}
     head = {"apiVersion": "v1", "kind": "Service"}
-    cluster.api.create(SERVICES, {**head, "metadata": metadata, "spec": spec}, manager="platform")
+    told = {**metadata, "annotations": dict(annotations or {})}
+    cluster.api.create(SERVICES, {**head, "metadata": told, "spec": spec}, manager="platform")
     piece = {
         "apiVersion": SLICES.api_version,
         "kind": SLICES.kind,

@@ -52,6 +52,7 @@ class Scene:
 
     def __init__(self, config: ServiceConfig) -> None:
         self.config = config
+        self.data = DATA
         self.canary = NO_CANARY
         self.log = Path("/nowhere/log")
         self.router, self.platform = Watched(), FakePlatform()
@@ -115,7 +116,7 @@ class Scene:
             fence=FENCE,
             work=Path("/work"),
             log=self.log,
-            data=DATA,
+            data=self.data,
             artifact=Artifact("shop", NEW.artifact),
             release=NEW,
             baseline=STABLE,

@@ -16,25 +16,28 @@ KNOWN = {"apiVersion", "kind", "namespace", "resources", "components", "images",
 GLOBAL = ("Namespace", "ValidatingWebhookConfiguration")
 
 
-def rendered(folder: Path, *, without: tuple[str, ...] = ()) -> list[Object]:
-    """The objects of a kustomization, those of its components too, but for those *without*."""
-    return _rendered(folder, [], without)
+def rendered(folder: Path, *, without: tuple[str, ...] = (), also: tuple[str, ...] = ()) -> list[Object]:
+    """The objects of a kustomization, those of its components too: but for those *without*, and *also* some
+    that it does not list."""
+    return _rendered(folder, [], without, also)
 
 
-def _rendered(folder: Path, before: list[Object], without: tuple[str, ...] = ()) -> list[Object]:
+def _rendered(
+    folder: Path, before: list[Object], without: tuple[str, ...] = (), also: tuple[str, ...] = ()
+) -> list[Object]:
     given = yaml.safe_load((folder / "kustomization.yaml").read_text())
     assert set(given) <= KNOWN, set(given) - KNOWN
     found = list(before)
     for name in given.get("resources", []):
         path = folder / name
         found += rendered(path) if path.is_dir() else list(yaml.safe_load_all(path.read_text()))
-    for name in given.get("components", []):
+    for name in (*given.get("components", []), *also):
         if name not in without:
             found = _rendered(folder / name, found)
     for patch in given.get("patches", []):
         (target,) = (one for one in found if _is(one, patch["target"]))
         for step in yaml.safe_load((folder / patch["path"]).read_text()):
-            _add(target, step)
+            _change(target, step)
     for one in found:
         if "namespace" in given and one["kind"] not in GLOBAL:
             one["metadata"]["namespace"] = given["namespace"]
@@ -49,16 +52,16 @@ def _is(one: Object, target: Object) -> bool:
     return (one["kind"], one["metadata"]["name"]) == (target["kind"], target["name"])
 
 
-def _add(target: Any, step: Object) -> None:
-    assert step["op"] == "add"
+def _change(target: Any, step: Object) -> None:
+    assert step["op"] in ("add", "replace")
     *way, last = step["path"].strip("/").split("/")
     for part in way:
         target = target[int(part) if isinstance(target, list) else part]
     if isinstance(target, list):
-        assert last == "-"
+        assert (step["op"], last) == ("add", "-")
         target.append(step["value"])
     else:
-        assert last not in target
+        assert (last in target) == (step["op"] == "replace")
         target[last] = step["value"]
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,8 @@ import pytest
 from penstock.core.traffic import Counters
 from penstock.errors import Unavailable
 from penstock.ports import Metrics
+
+from .web import free_port
 
 INSTALL = "apt install prometheus (no root: put its binary on PATH)"
 
@@ -84,12 +85,6 @@ class Scraped:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._metrics, name)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def ready(url: str, seconds: float = 60.0) -> None:

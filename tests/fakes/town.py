@@ -39,8 +39,8 @@ T = TypeVar("T")
 class Town:
     """Everything around one installation. *file* is what ``penstock up --cluster`` is given, *base* the image
     that its artifacts run on. *speed* is the cluster's, *router* who leads users. The environment that is
-    named *elsewhere* has a cluster of its own, the *other* one. With *steps*, builds and checks are Jobs,
-    unless containers cannot be enclosed here."""
+    named *elsewhere* has a cluster of its own, the *other* one. With *steps*, builds and checks are Jobs, its
+    acceptance tests in its own cluster, unless containers cannot be enclosed here."""
 
     def __init__(
         self,
@@ -95,19 +95,18 @@ class Town:
             "bases": {ABI: self.base},
         }
         self.runs_steps = self.runs_steps and self._ready_for_jobs()
-        if self.runs_steps:
-            said["steps"] = {"image": IMAGE}
+        steps = {"steps": {"image": IMAGE}} if self.runs_steps else {}
         proxies = [self.proxy]
         if self._elsewhere:
             proxies.append(await self._standing(self.other))
             folder = self._folder / self._elsewhere
             folder.mkdir()
             own = {"kubeconfig": str(self.other.kubeconfig(folder)), "reach": proxies[1].url}
-            said["environments"] = {self._elsewhere: own}
+            said["environments"] = {self._elsewhere: own | steps}
             self.other_proxy = proxies[1]
         job = gateway_job(*(proxy.metrics_port for proxy in proxies))
         said["metrics"] = {"prometheus": await enter(real_prometheus(self._folder, [job]))}
-        self.file.write_text(json.dumps(said))  # JSON is YAML
+        self.file.write_text(json.dumps(said | steps))  # JSON is YAML
 
     async def _standing(self, cluster: FakeCluster) -> Proxy:
         """A cluster with who decides where users go, and its proxy."""
@@ -127,7 +126,8 @@ class Town:
 
     def _ready_for_jobs(self) -> bool:
         try:
-            ready_for_jobs(self.cluster, Bubblewrap.detect())
+            for cluster in (self.cluster, self.other):
+                ready_for_jobs(cluster, Bubblewrap.detect())
         except Unavailable:
             return False
         return True

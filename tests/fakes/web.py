@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import os
 import random
 import re
 import socket
@@ -77,12 +76,25 @@ class Website:
         writer.write(f"HTTP/1.1 {status}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body)
 
 
+LANES = [range(first, first + 1_100, 20) for first in range(10_000, 32_000, 1_100)]
+
+
 def _ports() -> Iterator[int]:
-    """Each process of a test run has its own, and begins anywhere among them; one by itself takes any."""
-    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
-    first = 10_000 + 2_700 * (int(worker.removeprefix("gw")) % 8) if worker else 10_000
-    own = range(first, first + 2_700 if worker else 32_000, 20)
-    yield from itertools.islice(itertools.cycle(own), random.randrange(len(own)), None)
+    """Each process has a lane of its own for as long as it lives, since a port is chosen long before
+    somebody listens there. Beyond as many processes as there are lanes, some share."""
+    lanes = random.sample(LANES, len(LANES))
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as claim:
+        lane = next((lane for lane in lanes if _claimed(claim, lane)), lanes[0])
+        yield from itertools.cycle(lane)
+
+
+def _claimed(claim: socket.socket, lane: range) -> bool:
+    """A name without a file: like ports, it is that of one network namespace, and goes with its process."""
+    try:
+        claim.bind(f"\0penstock-test-ports-{lane.start}")
+    except OSError:
+        return False
+    return True
 
 
 PORTS = _ports()

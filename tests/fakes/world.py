@@ -16,9 +16,9 @@ from penstock.core.pipeline import (
     Pipeline,
     Record,
     State,
-    standard,
 )
 from penstock.core.release import Artifact, EnvironmentData, Release
+from penstock.core.stages import standard
 from penstock.core.traffic import Counters
 
 CANARY = Canary((100, 500), seconds_per_step=4.0, look_every=2.0, patience=4.0)

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import httpx
 
+from penstock.adapters._kubernetes.previews import service_of
+from penstock.adapters._meshes.backends import OF_SERVICE
 from penstock.adapters.gateway_api.rendering import NOBODY
 from penstock.adapters.kubernetes.manifests import RELEASE
 from penstock.testing.kubernetes.kinds import Object
@@ -29,6 +31,8 @@ from tests.fault.town import SAID, Town
 MADE = ("deployments.apps", "services", "configmaps", "poddisruptionbudgets.policy")
 #: What the cluster makes of it, one for each release.
 FOLLOWS = ("replicasets.apps", "endpointslices.discovery.k8s.io", "pods")
+#: Of which there is another one, for previews of the release.
+TWICE = ("services", "endpointslices.discovery.k8s.io")
 #: What the whole service has, by kind.
 LASTING = {
     "services": (NOBODY,),
@@ -119,12 +123,18 @@ def cluster_wrong(
     named = {kind: Counter[str]() for kind in (*MADE, *FOLLOWS, *lasting)}
     for kind, found in objects:
         if kind != "events":
-            labels = found["metadata"].get("labels", {})
-            own = kind not in MADE and RELEASE in labels
-            named.setdefault(kind, Counter())[labels[RELEASE] if own else found["metadata"]["name"]] += 1
+            named.setdefault(kind, Counter())[_whose(kind, found)] += 1
     wrong = []
+    previews = [service_of(release) for release in releases]
     for kind, names in named.items():
         wanted = Counter([*(releases if kind in (*MADE, *FOLLOWS) else ()), *lasting.get(kind, ())])
+        wanted.update(previews if kind in TWICE else ())
         if names != wanted:
             wrong.append(f"{kind}: {dict(names)}, not {dict(wanted)}")
     return wrong
+
+
+def _whose(kind: str, found: Object) -> str:
+    """Its own name, or that of what the cluster made it for."""
+    name, labels = str(found["metadata"]["name"]), found["metadata"].get("labels", {})
+    return name if kind in MADE else str(labels.get(OF_SERVICE) or labels.get(RELEASE) or name)

@@ -2,7 +2,8 @@
 
 ``python -m tests.fault.matrix --store sqlite --workers 1 --json FILE`` runs one configuration;
 ``… --victim node --boundary 'canary/shift/0 router.apply #1 before'`` runs one cell of it, and
-``--write FILE…`` writes the page from such files. `make fault` does it all, configurations side by side.
+``--write FILE…`` writes the page from such files; several of one configuration are put together, and
+``--merge FILE…`` does that alone. `make fault` does it all, configurations side by side.
 
 The boundaries are recorded, not listed: an undisturbed delivery first, and then whatever is first seen in a
 delivery with kills in it goes on the worklist too, together with the kills that lead there.
@@ -27,7 +28,7 @@ from tests.fakes.postgres import PostgresServer
 from tests.fault.checks import Shape
 from tests.fault.clustered import Clustered
 from tests.fault.listening import Kill, Run
-from tests.fault.report import intent_of, page
+from tests.fault.report import intent_of, merged, page
 from tests.fault.rig import Configuration, Delivered, Rig, database
 
 ROOT = Path(__file__).parents[2]
@@ -320,10 +321,16 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=Path("fault-matrix.json"))
     parser.add_argument("--again", action="store_true", help="only what is not well yet in the --json file")
     parser.add_argument("--write", type=Path, nargs="+", default=[])
+    parser.add_argument("--merge", type=Path, nargs="+", default=[], help="parts of the --json file")
     given = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that everything is ended on the way out
+    found = merged([json.loads(file.read_text()) for file in given.write or given.merge])
     if given.write:
-        PAGE.write_text(page([json.loads(file.read_text()) for file in given.write]))
+        PAGE.write_text(page(found))
+        return 0
+    if given.merge:
+        (whole,) = found
+        given.json.write_text(json.dumps(whole, indent=1))
         return 0
     return 0 if run_one(Configuration(given.store, given.workers, given.target), given) else 1
 

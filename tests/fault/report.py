@@ -1,6 +1,6 @@
-"""The matrix as a page: a table for each configuration, in the order of a delivery. Pure.
+"""The matrix: its parts put together, and its page, a table for each configuration in the order of delivery.
 
-Called by `matrix`; the figures are those of the run that writes it.
+Pure. Called by `matrix`; the figures are those of the run that writes it.
 """
 
 from __future__ import annotations
@@ -61,6 +61,40 @@ def page(documents: Sequence[Document]) -> str:
         summary.append(f"| {title(document)} | {counts} | +{slowest:.1f} s | {took} |")
     parts = [HEAD, "\n".join(summary), *(_section(document) for document in documents)]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def merged(documents: Sequence[Document]) -> list[Document]:
+    """One for each configuration: several processes may have found a part of it each.
+
+    Of a cell that was run twice, what was wrong stands; else what was reached.
+    """
+    parts: dict[str, list[Document]] = {}
+    for document in documents:
+        parts.setdefault(title(document), []).append(document)
+    return [_whole(found) for found in parts.values()]
+
+
+def _whole(parts: Sequence[Document]) -> Document:
+    boundaries: Document = {}
+    cells: dict[tuple[str, str], Document] = {}
+    for part in parts:
+        for name, after in part["boundaries"].items():
+            boundaries[name] = min(boundaries.get(name, after), after, key=len)
+        for result in part["results"]:
+            cell = result["boundary"], result["victim"]
+            cells[cell] = max(cells.get(cell, result), result, key=_weight)
+    return {
+        "configuration": parts[0]["configuration"],
+        "boundaries": boundaries,
+        "undisturbed": min(part["undisturbed"] for part in parts),
+        "seconds": sum(part["seconds"] for part in parts),
+        "commit": ", ".join(dict.fromkeys(one for part in parts for one in part["commit"].split(", "))),
+        "results": list(cells.values()),
+    }
+
+
+def _weight(result: Document) -> tuple[bool, bool]:
+    return bool(result["wrong"]), bool(result["reached"])
 
 
 def title(document: Document) -> str:

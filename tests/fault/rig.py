@@ -23,7 +23,9 @@ from typing import TypeVar
 
 import psutil
 
-from penstock.bootstrap import boundaries, commands
+from penstock.bootstrap import boundaries
+from penstock.bootstrap.down import down
+from penstock.bootstrap.processes import is_held
 from penstock.errors import Unavailable
 from tests.e2e.machine import Machine
 from tests.fakes.postgres import PostgresServer
@@ -141,7 +143,7 @@ class Rig:
         self.home.keep(replace(self.home.settings, lease_seconds=LEASE_SECONDS))
         workers = ["--workers", str(self.configuration.workers)] if self.configuration.workers > 1 else []
         self.machine.penstock("up", *self._options, *workers)
-        until(lambda: all(map(commands.is_held, self._locks.values())) or None, SETTLE_SECONDS)
+        until(lambda: all(map(is_held, self._locks.values())) or None, SETTLE_SECONDS)
         self._keeper.start()
         policy = self.folder / "operations-lead.yaml"
         policy.write_text(POLICY)
@@ -160,7 +162,7 @@ class Rig:
         self._keep.set()
         if self._keeper.is_alive():
             self._keeper.join()
-        commands.down(self.home)
+        down(self.home)
         for process in self._started.values():
             process.terminate()  # one that has only just begun has no lock yet, by which `down` knows it
             process.wait(SETTLE_SECONDS)
@@ -183,7 +185,7 @@ class Rig:
                 self._start_database(self.postgres)
             for command, lock in self._locks.items():
                 started = self._started.get(command)
-                if commands.is_held(lock) or (started is not None and started.poll() is None):
+                if is_held(lock) or (started is not None and started.poll() is None):
                     gone.pop(command, None)
                 elif time.monotonic() >= gone.setdefault(command, time.monotonic()) + self._away(command):
                     self._started[command] = self._start(command)

@@ -15,7 +15,7 @@ import pytest
 
 from tests.fakes.prometheus import INSTALL as PROMETHEUS
 from tests.fakes.registry import INSTALL as REGISTRY
-from tests.fault.clustered import FOLLOWS, LASTING, MADE, cluster_wrong
+from tests.fault.clustered import FOLLOWS, LASTING, MADE, TWICE, cluster_wrong
 from tests.fault.matrix import CLUSTER, Whole
 from tests.fault.report import is_good
 from tests.fault.test_matrix import FULL, HOURS, SEED, needs_sandbox
@@ -64,6 +64,7 @@ def there(releases: tuple[str, ...]) -> list[tuple[str, dict[str, Any]]]:
         labels = {"penstock.org/release": release}
         found += [(kind, {"metadata": {"name": release, "labels": labels}}) for kind in MADE]
         found += [(kind, {"metadata": {"name": f"{release}-x1", "labels": labels}}) for kind in FOLLOWS]
+        found += [(kind, {"metadata": {"name": f"{release}-preview"}}) for kind in TWICE]
     return found + [(kind, {"metadata": {"name": name}}) for kind, names in LASTING.items() for name in names]
 
 
@@ -84,4 +85,11 @@ def test_what_is_missing_is_seen(kind: str) -> None:
     objects = there(("shop-2", "shop-1"))
     objects.remove(next(one for one in objects if one[0] == kind))
     (wrong,) = cluster_wrong(objects, {"shop-1", "shop-2"})
+    assert wrong.startswith(f"{kind}: ")
+
+
+@pytest.mark.parametrize("kind", TWICE)
+def test_previews_that_have_no_service_are_seen(kind: str) -> None:
+    objects = [one for one in there(("shop-1",)) if one != (kind, {"metadata": {"name": "shop-1-preview"}})]
+    (wrong,) = cluster_wrong(objects, {"shop-1"})
     assert wrong.startswith(f"{kind}: ")

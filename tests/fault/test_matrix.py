@@ -10,12 +10,13 @@ import json
 import os
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.fault.listening import Run
 from tests.fault.matrix import CONFIGURATIONS, FOUND, PAGE, Whole
-from tests.fault.report import is_good, page
+from tests.fault.report import is_good, merged, page
 from tests.fault.rig import Machine
 
 FULL = os.environ.get("PENSTOCK_FAULT") == "full"
@@ -56,6 +57,46 @@ def test_killed_anywhere(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> N
             (name, victim) for name in document["boundaries"] for victim in configuration.victims_at(name)
         }
         assert killed == cells if FULL else len(killed) == SAMPLE
+
+
+def part(victim: str, *results: tuple[str, str], commit: str = "c1", **boundaries: int) -> dict[str, Any]:
+    """What one process found: what was wrong ("" for nothing, "?" if it was not reached) by boundary."""
+    return {
+        "configuration": {"store": "sqlite", "workers": 1, "target": "cluster"},
+        "boundaries": {
+            name: [{"boundary": "a", "victim": "api"}] * kills for name, kills in boundaries.items()
+        },
+        "undisturbed": 2.0,
+        "seconds": 60.0,
+        "commit": commit,
+        "results": [
+            {
+                "boundary": boundary,
+                "victim": victim,
+                "after": [],
+                "reached": wrong != "?",
+                "seconds": 1.0,
+                "wrong": [wrong] if wrong not in ("", "?") else [],
+            }
+            for boundary, wrong in results
+        ],
+    }
+
+
+def test_the_parts_of_a_configuration_become_one() -> None:
+    api = part("api", ("a", "?"), ("b", "two Envoys"), a=2, b=0)
+    again = part("api", ("a", ""), ("b", ""), a=1, commit="c1, c2")
+    other = {**part("node", ("a", ""), a=0), "configuration": {"store": "postgres", "workers": 3}}
+    whole, alone = merged([api, part("worker", ("a", "")), other, again])
+    assert alone == other
+    assert [(r["boundary"], r["victim"], is_good(r)) for r in whole["results"]] == [
+        ("a", "api", True),
+        ("b", "api", False),
+        ("a", "worker", True),
+    ]
+    assert {name: len(after) for name, after in whole["boundaries"].items()} == {"a": 1, "b": 0}
+    assert (whole["commit"], whole["seconds"]) == ("c1, c2", 180.0)
+    assert "* api at b: two Envoys" in page([whole])
 
 
 def test_a_boundary_that_is_tried_again_is_the_same_boundary() -> None:

@@ -13,7 +13,7 @@ from fakes.postgres import PostgresServer
 from penstock.adapters.postgres import PostgresStore
 from penstock.adapters.sqlite import SqliteStore
 from penstock.core.pipeline import State
-from penstock.engine import journal, prune
+from penstock.engine import prune, tables
 from penstock.ledger import fsck, log
 from penstock.ports import Store
 from tests.golden.make import HERE, play
@@ -21,7 +21,7 @@ from tests.golden.scene import ENDS, OPEN, GoldenEngine, GoldenStage
 from tests.integration.engine.stage import running
 
 GOLDEN = sorted(path.parent.name for path in HERE.glob("*/journal.sql"))
-STEPS = {"ledger": log.SCHEMA, "journal": journal.SCHEMA, "pruning": prune.SCHEMA}
+STEPS = {"ledger": log.SCHEMA, "journal": tables.SCHEMA, "pruning": prune.SCHEMA}
 
 
 @pytest.fixture(params=["sqlite", "postgres"])

@@ -19,9 +19,9 @@ from tests.integration.engine.stage import FakeEngine, Stage, running
 from fakes.postgres import PostgresServer
 from penstock.bootstrap import identity
 from penstock.bootstrap.backup import TRIES, back_up, copied, exclusively
-from penstock.bootstrap.commands import locked
 from penstock.bootstrap.control import open_store
 from penstock.bootstrap.home import Home, Settings
+from penstock.bootstrap.processes import locked
 from penstock.bootstrap.restore import Restored, restore
 from penstock.core.digest import digest
 from penstock.core.people import By, RoleGrant

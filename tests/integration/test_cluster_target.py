@@ -20,9 +20,9 @@ from penstock.adapters.istio import Istio
 from penstock.adapters.istio_metrics import IstioMetrics
 from penstock.adapters.kubernetes import Kubernetes
 from penstock.adapters.kubernetes import Settings as Placing
-from penstock.bootstrap.commands import Wanted, _cluster
 from penstock.bootstrap.home import Home, Settings
 from penstock.bootstrap.target import open_target
+from penstock.bootstrap.up import Wanted, _cluster
 from penstock.checks.preview import dark
 from penstock.checks.sending import Ask, Target
 from penstock.cluster import Cluster, Counts, Gateway, Registry

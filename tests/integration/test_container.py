@@ -133,3 +133,18 @@ async def test_workers_are_not_started_in_the_foreground(pod: Pod) -> None:
     said, _ = await asyncio.wait_for(process.communicate(), SECONDS)
     assert process.returncode == 2
     assert b"--workers: workers are processes of their own" in said
+
+
+async def test_several_control_planes_need_a_database_server(pod: Pod) -> None:
+    server, _ = pod.containers
+    process = await pod.start(server, "--port", pod.ports["7070"], "--admission-port", "0", "--replica")
+    said, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode == 2
+    assert b"--replica: several control planes need one database server" in said
+
+
+async def test_only_what_is_alone_in_its_container_is_one_of_several(pod: Pod) -> None:
+    process = await pod.start({"args": ["up", "--replica"]})
+    said, _ = await asyncio.wait_for(process.communicate(), SECONDS)
+    assert process.returncode == 2
+    assert b"--replica: one of several control planes" in said

@@ -17,8 +17,9 @@ import pytest
 
 from fakes.image import put_image
 from fakes.web import free_port
-from penstock.bootstrap import commands
+from penstock.bootstrap.down import down
 from penstock.bootstrap.home import Home
+from penstock.bootstrap.processes import answers, is_held, wait_for
 from penstock.core.fence import Fence
 from penstock.core.workload import Workload
 from penstock.node.client import NodeClient, NodePlatform
@@ -33,7 +34,7 @@ def home(short_tmp: Path) -> Iterator[Home]:
     ports = {"port": free_port(), "ingress_port": free_port()}
     found.keep(replace(found.settings, sandbox="none", **ports))
     yield found
-    commands.down(found)
+    down(found)
 
 
 def runs(pid: int) -> bool:
@@ -44,30 +45,30 @@ def runs(pid: int) -> bool:
 
 def spawned(home: Home, command: str) -> int:
     """The pid of what `up` would start, with a parent that has gone."""
-    code = "import sys; from penstock.bootstrap import commands, home; "
-    code += "print(commands.spawn(home.Home(__import__('pathlib').Path(sys.argv[1])), sys.argv[2]))"
+    code = "import sys; from penstock.bootstrap import home, processes; "
+    code += "print(processes.spawn(home.Home(__import__('pathlib').Path(sys.argv[1])), sys.argv[2]))"
     command_line = [sys.executable, "-c", code, str(home.path), command]
     return int(subprocess.run(command_line, capture_output=True, check=True, timeout=60).stdout)
 
 
 def test_a_server_that_has_no_lock_yet_is_ended(home: Home) -> None:
     pid = spawned(home, "serve")
-    assert not commands.is_held(home.run / "server.lock"), "it has only begun"
-    commands.down(home)
+    assert not is_held(home.run / "server.lock"), "it has only begun"
+    down(home)
     assert not runs(pid)
 
 
 def test_a_pid_that_is_somebody_elses_by_now_is_left_alone(home: Home) -> None:
     with psutil.Popen(["sleep", "60"]) as other:
         (home.run / "serve.pid").write_text(str(other.pid))
-        commands.down(home)
+        down(home)
         assert runs(other.pid)
         other.kill()
 
 
 def test_what_a_dead_agent_had_in_its_care_is_ended(home: Home) -> None:
     pid = spawned(home, "node")
-    commands._await(home, lambda: commands._answers(home.node_socket), "node")
+    wait_for(home, lambda: answers(home.node_socket), "node")
     mine = {"MINE": str(home.path)}
     workload = Workload("web", "production", "web-1", put_image(home.artifacts), COMMAND, env=mine)
     platform = NodePlatform(NodeClient(home.node_socket))

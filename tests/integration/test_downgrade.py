@@ -13,9 +13,9 @@ import pytest
 from fakes.postgres import PostgresServer
 from fakes.web import free_port
 from penstock.bootstrap import identity
-from penstock.bootstrap.commands import is_held
 from penstock.bootstrap.control import open_control_plane, open_store
 from penstock.bootstrap.home import Home, Settings
+from penstock.bootstrap.processes import is_held
 from penstock.engine import prune, schemas
 from penstock.engine.journal import Journal
 from penstock.errors import Conflict
@@ -121,6 +121,7 @@ def test_every_component_of_ours_is_known() -> None:
         "journal",
         "numbers",
         "pruning",
+        "seats",
         "sessions",
         "webhooks",
         "telemetry",

@@ -165,7 +165,7 @@ def test_the_commit_is_looked_at_and_not_what_was_edited_since(
     (quick / "answer").write_text("41")
     ran = Ran(capsys, quick, "--stage", "unit")
     assert ran.code == 0, ran.out + ran.err
-    assert "! 1 files differ from this commit and were not looked at; --dirty does" in ran.out
+    assert "! not in this commit, so not looked at: 1 file; --dirty does" in ran.out
     dirty = Ran(capsys, quick, "--stage", "unit", "--dirty")
     assert dirty.code == 1
     assert "quick, uncommitted files, not a commit" in dirty.out

@@ -33,8 +33,12 @@ async def fake() -> AsyncIterator[FakeCluster]:
 
 @pytest.fixture
 async def workers(fake: FakeCluster, tmp_path: Path) -> AsyncIterator[tuple[Kubernetes, ...]]:
+    """Two of them; `WORKLOAD` is placed, and both see its copies."""
     files = [fake.kubeconfig(tmp_path)]
     both = tuple(Kubernetes(Placing("registry.test/shop"), Access.of_files(files)) for _ in range(2))
+    await both[0].place(WORKLOAD, fence=FENCE)
+    for worker in both:
+        await until_able(worker, 3)
     yield both
     for worker in both:
         await worker.close()
@@ -67,9 +71,6 @@ async def test_copies_go_once_fewer_are_asked_for_whoever_looks(
     fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, other = workers
-    await one.place(WORKLOAD, fence=FENCE)
-    await until_able(one, 3)
-    await until_able(other, 3)
     await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0), Later(0, 3600.0)))
     async with asyncio.timeout(SECONDS):
         while replicas(fake) == 3:
@@ -87,8 +88,6 @@ async def test_nothing_is_asked_while_nothing_is_due(
     fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
-    await one.place(WORKLOAD, fence=FENCE)
-    await until_able(one, 3)
     await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 3600.0),))
     await fake.settled()
     before = len(fake.asked)
@@ -101,8 +100,6 @@ async def test_whoever_comes_second_leaves_it_and_comes_back(
     fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
-    await one.place(WORKLOAD, fence=FENCE)
-    await until_able(one, 3)
     await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0),))
     fake.fail(Fault("patch", "deployments", status=409, message="the object has been modified"))
     await one.tend()
@@ -119,10 +116,8 @@ async def test_one_that_cannot_be_read_keeps_nobody_from_the_others(
     fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
-    for name in ("web-0", "web-1", "web-2"):  # they are looked at in this order
+    for name in ("web-0", "web-2"):  # they are looked at before web-1, and after it
         await one.place(replace(WORKLOAD, release=name), fence=FENCE)
-    await until_able(one, 3)
-    for name in ("web-0", "web-2"):
         change = {"metadata": {"annotations": {"penstock.org/asked": "three"}}}
         fake.edit("deployments.apps", name, change)
         await until_unreadable(one, name)
@@ -139,8 +134,6 @@ async def test_what_an_api_was_away_for_is_done_later(
     fake: FakeCluster, workers: tuple[Kubernetes, ...]
 ) -> None:
     one, _ = workers
-    await one.place(WORKLOAD, fence=FENCE)
-    await until_able(one, 3)
     await one.scale("web-1", 3, fence=FENCE, then=(Later(1, 0.0),))
     await fake.settled()
     fake.fail(Fault("patch", "deployments"))

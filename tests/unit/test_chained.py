@@ -16,11 +16,12 @@ from penstock.core.chain import Link, Met
 from penstock.core.codec import encode
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
+from penstock.core.factfinding import facts
 from penstock.core.fence import Fence
 from penstock.core.pipeline import Intent
 from penstock.core.predicates import Accepted
 from penstock.core.release import Artifact, Change, EnvironmentData, Release
-from penstock.core.selection import Question, facts
+from penstock.core.selection import Question
 from penstock.core.traffic import PREVIEW_HEADER, TOKEN_HEADER, Backend, Egress, Led, TrafficPlan, Weight
 from penstock.errors import Invalid, Unavailable
 from penstock.policyfile import parse_policy

@@ -13,8 +13,9 @@ from fakes.world import BAD, CANARY, VERBS, World
 from penstock.config import ServiceConfig
 from penstock.core.changeset import ChangeSet, Fate, Together, in_order
 from penstock.core.decide import Expire, Finish, Perform, Settle, Wait, decide
-from penstock.core.pipeline import GOOD, Facts, Intent, Pipeline, State, rollback, standard
+from penstock.core.pipeline import GOOD, Facts, Intent, Pipeline, State
 from penstock.core.release import Change, Release
+from penstock.core.stages import rollback, standard
 from penstock.engine.changesets import peer
 from penstock.engine.journal import Delivery, Header
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock.cli import people, show
+from penstock.cli.follow import print_step
 from penstock.cli.main import SECTIONS, Section, main, parser
 
 COMMANDS = [
@@ -223,6 +224,22 @@ def test_a_table_is_as_wide_as_its_widest_cells() -> None:
     text = show.table(("a", "bb"), [("long", 1), ("x", "y")])
     assert text.splitlines()[0] == "a     bb"
     assert text.splitlines()[2] == "long  1"
+
+
+def test_what_a_step_says_is_cut_on_a_terminal_and_whole_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    reason = " ".join(f"word{number}" for number in range(60))
+    step = {"name": "canary: look 1", "state": "success", "seconds": 0.5, "reason": reason}
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setattr(sys, "stdout", terminal := Terminal())
+    print_step(step)
+    assert len(terminal.getvalue()) == 101
+    monkeypatch.setattr(sys, "stdout", file := io.StringIO())
+    print_step(step)
+    first, *others = file.getvalue().splitlines()
+    assert max(map(len, [first, *others])) <= 140
+    assert {line[:37].strip() for line in others} == {""}
+    assert file.getvalue().split()[6:] == reason.split()
 
 
 @pytest.mark.parametrize(

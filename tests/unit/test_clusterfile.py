@@ -40,6 +40,7 @@ def test_the_reference_shows_every_field_of_a_place(tmp_path: Path) -> None:
         assert any(getattr(place, field.name) for place in places), f"{field.name} is not shown"
 
 
+IMAGE = f"registry.example/steps@sha256:{'5' * 64}"
 PLACES = """\
 kubeconfig: config
 context: here
@@ -72,6 +73,18 @@ def test_an_environment_has_what_it_names_and_otherwise_what_the_file_says(tmp_p
     assert "us: namespace shop, " in cluster.name
 
 
+def test_steps_of_an_environment_are_its_own_and_no_other_has_them(tmp_path: Path) -> None:
+    steps = f"steps: {{image: '{IMAGE}', namespace: steps}}"
+    own = f"steps: {{image: '{IMAGE}'}}"
+    said = f"{LEAST}{steps}\nenvironments: {{us: {{kubeconfig: us/config, {own}}}, eu: {{namespace: eu}}}}"
+    cluster = load(tmp_path, said)
+    assert cluster.steps == Steps(IMAGE, namespace="steps")
+    assert {name: place.steps for name, place in cluster.environments.items()} == {
+        "us": Steps(IMAGE),
+        "eu": None,
+    }
+
+
 def test_environments_that_are_told_apart_may_share_what_they_like(tmp_path: Path) -> None:
     """By the environment in the name; by another cluster; by a gateway that each namespace has."""
     assert load(tmp_path, LEAST + "environments: {eu: {}, us: {namespace: us}}").of("us").namespace == "us"
@@ -93,6 +106,8 @@ NOT_APART = (
     ("us: {reach: 10.0.0.5}", 5, "environments.us.reach: '10.0.0.5' is no http"),
     ("us:\n    gateway: {name: public, host: shop}", 6, "every service would have the same one"),
     ("us: {kubeconfig: k, router: istio}", 5, "router"),
+    ("us:\n    kubeconfig: k\n    steps: {image: python}", 7, "us.steps.image: 'python' is not an image"),
+    (f"us:\n    kubeconfig: k\n    steps: {{image: '{IMAGE}'}}", 7, "the file has no steps for all"),
 )
 
 
@@ -139,7 +154,6 @@ def test_without_steps_they_run_beside_the_worker(tmp_path: Path) -> None:
     assert load(tmp_path, f"{LEAST}steps: {{image: '{IMAGE}'}}").steps == Steps(IMAGE)
 
 
-IMAGE = f"registry.example/steps@sha256:{'5' * 64}"
 #: What is said, the line where it is, and what is wrong there.
 WRONG = (
     ("namspace: shop", 4, "namspace"),

@@ -22,17 +22,9 @@ from fakes.world import (
     at_the_gate,
 )
 from penstock.core.decide import UNDO, Finish, Perform, Wait, decide
-from penstock.core.pipeline import (
-    GOOD,
-    Facts,
-    Gated,
-    Intent,
-    State,
-    configuration,
-    rollback,
-    standard,
-)
+from penstock.core.pipeline import GOOD, Facts, Gated, Intent, State
 from penstock.core.release import Release
+from penstock.core.stages import configuration, rollback, standard
 
 
 def test_a_good_change_goes_all_the_way() -> None:

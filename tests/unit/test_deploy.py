@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from fakes.kustomize import GLOBAL, rendered
-from penstock.bootstrap.home import LONGEST
+from penstock.bootstrap.home import LONGEST, Home
 from penstock.cli.main import parser
 from penstock.clusterfile import load_cluster
 from penstock.server.admission import PATH
@@ -35,9 +35,10 @@ def pod(objects: list[dict[str, Any]] = WHOLE) -> dict[str, Any]:
     return dict(one("Deployment", objects)["spec"]["template"]["spec"])
 
 
+@pytest.mark.parametrize("also", [(), ("replicas",)], ids=str)
 @pytest.mark.parametrize("without", [(), COMPONENTS, COMPONENTS[:1], COMPONENTS[1:]], ids=str)
-def test_every_object_is_valid_in_every_composition(without: tuple[str, ...]) -> None:
-    objects = rendered(DEPLOY, without=without)
+def test_every_object_is_valid_in_every_composition(without: tuple[str, ...], also: tuple[str, ...]) -> None:
+    objects = rendered(DEPLOY, without=without, also=also)
     for item in objects:
         kubernetes_validate.validate(item, "1.36", strict=True)
         assert list(complaints(item, BUILT_IN.get(item["kind"]))) == []
@@ -90,6 +91,22 @@ def test_there_is_never_a_second_control_plane() -> None:
     spec = one("Deployment")["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     assert one("PersistentVolumeClaim")["spec"]["accessModes"] == ["ReadWriteOnce"]
+
+
+def test_several_pods_share_a_volume_and_a_database_and_nothing_that_is_a_machines() -> None:
+    """What tests/e2e/test_replicas.py does with links."""
+    objects = rendered(DEPLOY, without=("workers",), also=("replicas",))
+    spec = one("Deployment", objects)["spec"]
+    assert (spec["replicas"], spec["strategy"]["type"]) == (3, "RollingUpdate")
+    assert one("PersistentVolumeClaim", objects)["spec"]["accessModes"] == ["ReadWriteMany"]
+    (server,) = pod(objects)["containers"]
+    assert {"--foreground", "--replica"} <= set(server["args"])
+    (store,) = server["env"]
+    assert "optional" not in store["valueFrom"]["secretKeyRef"]
+    home = Home(Path("/var/lib/penstock"))
+    own = {Path(mount["mountPath"]) for mount in server["volumeMounts"] if mount["name"] == "own"}
+    assert own == {home.run, home.work, home.cache}
+    assert one("PodDisruptionBudget", objects)["spec"]["selector"] == spec["selector"]
 
 
 def test_commands_are_of_this_release_and_the_data_folder_is_short() -> None:

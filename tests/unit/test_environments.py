@@ -4,17 +4,19 @@ trouble."""
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from fakes.platform import FakePlatform
 from fakes.router import FakeRouter
+from fakes.sandbox import FakeSandbox
 from penstock.bootstrap import target as targets
-from penstock.bootstrap.environments import Drivers, Meterings, Platforms, Routers
+from penstock.bootstrap.environments import Drivers, Meterings, Platforms, Routers, Sandboxes
 from penstock.bootstrap.target import Target
 from penstock.core.fence import Fence
 from penstock.core.traffic import Backend, TrafficState, Weight
-from penstock.core.workload import Placement, Workload
+from penstock.core.workload import Placement, Step, Workload
 from penstock.errors import Unavailable
 
 
@@ -95,6 +97,16 @@ async def test_users_of_an_environment_are_led_and_counted_where_it_is() -> None
     assert [found.requests for found in await counts.counters("web", "us")] == [1]
     assert await routers.read("web", "production") == TrafficState("web", "production")
     assert await counts.counters("web", "production") == ()
+
+
+async def test_a_step_that_asks_an_environment_runs_where_that_is(tmp_path: Path) -> None:
+    usual, us = FakeSandbox(), FakeSandbox()
+    sandboxes = Sandboxes(Drivers(usual, {"us": us}))
+    build, asks_us, asks_eu = (Step(("true",), "/", environment=name) for name in ("", "us", "eu"))
+    for step in (build, asks_us, asks_eu):
+        await sandboxes.run(step, tmp_path / "acceptance.log")
+        assert sandboxes.enclose(step) == step.argv
+    assert (usual.steps, us.steps) == ([build, asks_eu], [asks_us])
 
 
 async def test_each_place_is_looked_after_whatever_the_others_do(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,12 +9,13 @@ import pytest
 from fakes.language import FakeLanguage
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
+from penstock.core.factfinding import facts
 from penstock.core.people import By, Person, Quarantine
 from penstock.core.policy import PolicyDocument, RuleDocument, sign_off
 from penstock.core.predicates import Accepted, Predicate, SignOff, TestResult
 from penstock.core.release import Artifact, Change, Release
 from penstock.core.saying import about_tests, spoken, statement_of
-from penstock.core.selection import Question, facts, select, tags_of
+from penstock.core.selection import Question, select, tags_of
 from penstock.projections.flaky import flaky, quarantines
 from unit.test_owners import Hall
 

@@ -17,17 +17,8 @@ from fakes.world import (
     at_the_gate,
 )
 from penstock.core.decide import UNDO, Expire, Finish, Perform, Wait, decide
-from penstock.core.pipeline import (
-    GOOD,
-    Attempt,
-    Facts,
-    Intent,
-    Pipeline,
-    Record,
-    Stage,
-    State,
-    standard,
-)
+from penstock.core.pipeline import GOOD, Attempt, Facts, Intent, Pipeline, Record, Stage, State
+from penstock.core.stages import standard
 from penstock.errors import Invalid
 
 LINT = Stage("lint", "suite", after=("build",), part="lint")

@@ -12,7 +12,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from penstock.adapters._kubernetes import Object
+from penstock.adapters._kubernetes import Object, previews
 from penstock.adapters.kubernetes import Settings, manifests, steps
 from penstock.adapters.kubernetes.bases import Pulled, base_of, found_base, is_kept, too_old
 from penstock.config import ServiceConfig
@@ -76,11 +76,33 @@ def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) 
     assert kinds == [
         "Deployment",
         "ServiceAccount",
+        "Service",  # for previews
         "Service",
         "PodDisruptionBudget",
         "ConfigMap",
         *secret,
     ]
+
+
+def test_a_release_has_a_service_for_previews_which_the_one_for_users_names() -> None:
+    """What is named is there before its name is; and no slice of it proves that the release is ready."""
+    first, users = (value for value in of(FULL) if value["kind"] == "Service")
+    assert (first["metadata"]["name"], users["metadata"]["name"]) == ("web-1-preview", "web-1")
+    assert users["metadata"]["annotations"] == {previews.PREVIEWS: "web-1-preview"}
+    assert previews.has_own(users)
+    assert not previews.has_own(first)
+    assert first["spec"] == users["spec"]
+    assert manifests.RELEASE not in first["metadata"]["labels"]
+    assert manifests.MANAGED in first["metadata"]["labels"]
+
+
+def test_a_release_whose_name_is_too_long_for_a_second_service_has_one() -> None:
+    for length, count in ((55, 2), (56, 1), (63, 1)):
+        release = "w" * length
+        made = [value for value in of(replace(FULL, release=release)) if value["kind"] == "Service"]
+        assert len(made) == count
+        assert previews.has_own(made[-1]) == (count == 2)
+        assert all(len(one["metadata"]["name"]) <= 63 for one in made)
 
 
 def test_what_is_to_be_applied_by_hand_is_valid() -> None:

@@ -11,8 +11,9 @@ import pytest
 from penstock.config import STAGES, CanaryConfig, ServiceConfig, SuiteConfig
 from penstock.core.acceptanceconfig import AcceptanceConfig, CompareConfig, LoadConfig
 from penstock.core.codec import decode, encode
-from penstock.core.pipeline import ALL_CHECKS, Pipeline, Stage, State
+from penstock.core.pipeline import Pipeline, Stage, State
 from penstock.core.release import Change
+from penstock.core.stages import ALL_CHECKS
 from penstock.engine.journal import Delivery, Header
 from penstock.engine.plans import AROUND_SECONDS, check_stages, plan, planned, with_plan
 

@@ -11,6 +11,7 @@ from fakes.language import FakeLanguage
 from penstock.core.authority import Authority
 from penstock.core.digest import digest
 from penstock.core.evidence import Entry, Statement, Subject, seal
+from penstock.core.factfinding import facts
 from penstock.core.facts import FACTS, MAX_NAMES, fits
 from penstock.core.policy import PolicyDocument, RuleDocument, guarding, sign_off
 from penstock.core.predicates import (
@@ -26,7 +27,7 @@ from penstock.core.predicates import (
     TestResult,
 )
 from penstock.core.release import Artifact, Change, Release
-from penstock.core.selection import Question, facts, select
+from penstock.core.selection import Question, select
 from penstock.core.traffic import Counters
 from penstock.errors import Invalid
 from penstock.policyfile import parse_policy

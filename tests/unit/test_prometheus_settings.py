@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from penstock.adapters.prometheus import Prometheus
-from penstock.bootstrap.commands import Wanted, _prometheus
 from penstock.bootstrap.home import Home, PrometheusSettings, Settings
 from penstock.bootstrap.target import open_target
+from penstock.bootstrap.up import Wanted, _prometheus
 from penstock.errors import Invalid
 
 KNOWN = PrometheusSettings("https://one.example", "/etc/token")

@@ -11,15 +11,16 @@ from test_canary import DATA, NEW, STABLE, Town, entry, said
 from fakes.world import World
 from penstock.adapters.cel import Cel
 from penstock.bootstrap.identity import shipped_policies
-from penstock.core import selection
+from penstock.core import factfinding
 from penstock.core.authority import Authority
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.evidence import Entry, Statement, Subject, seal
-from penstock.core.pipeline import Intent, Looked, Record, State, standard
+from penstock.core.pipeline import Intent, Looked, Record, State
 from penstock.core.policy import judge
 from penstock.core.predicates import Accepted, Look
 from penstock.core.release import Artifact, Change
 from penstock.core.selection import Question
+from penstock.core.stages import standard
 from penstock.core.verdict import Result
 from penstock.engine.plans import canary_plan
 from penstock.policyfile import parse_policy
@@ -112,7 +113,7 @@ def test_only_a_policy_that_names_generated_requests_lets_it_pass(
     question = Question(
         "shop-1", "promote", change, Artifact("shop", NEW.artifact), NEW, False, 3, 1_700_000_000.0
     )
-    facts = selection.facts([tested, looked], question, Authority())
+    facts = factfinding.facts([tested, looked], question, Authority())
     text = next(text for text in shipped_policies() if "policy: operations-lead" in text)
     policy = parse_policy(text.encode(), "policy")
     rules = judge(policy, Cel().compile(policy), facts, {})

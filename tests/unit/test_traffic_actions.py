@@ -5,22 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from fakes.copies import Images
+from fakes import copies
+from fakes.copies import DATA, FENCE, NEW, STABLE, Images
 from fakes.platform import FakePlatform
-from fakes.router import FakeRouter
-from penstock.actions import deploy, promote, rollback, shift
+from penstock.actions import deploy
 from penstock.config import ServiceConfig
 from penstock.core.admission import ANYBODY, Admission
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
 from penstock.core.mesh import Mesh, Remote
-from penstock.core.pipeline import Intent, State
+from penstock.core.pipeline import State
 from penstock.core.predicates import Drifted
-from penstock.core.release import Artifact, Change, EnvironmentData, Release
+from penstock.core.release import Release
 from penstock.core.traffic import (
     WHOLE,
     Backend,
@@ -35,11 +34,9 @@ from penstock.core.traffic import (
 from penstock.core.trafficconfig import EarlyConfig, RateConfig, TrafficConfig
 from penstock.core.workload import Afterwards, Placement, Workload
 from penstock.errors import Invalid
-from penstock.ports import Outcome, Task
+from penstock.ports import Outcome
 
-FENCE = Fence("shop/production", 1, "shop-1/stage/verb/0")
-DATA = EnvironmentData("shop", "production")
-STABLE, NEW, THIRD = (Release("shop", "production", digest(name), DATA.digest) for name in (b"1", b"2", b"3"))
+THIRD = Release("shop", "production", digest(b"3"), DATA.digest)
 ASKED = TrafficConfig(
     sticky=True,
     mirror=5.0,
@@ -50,16 +47,13 @@ ASKED = TrafficConfig(
 EARLY = Rule((Weight(NEW.id, WHOLE),), headers=(Field("x-beta", "yes"),))
 
 
-class Scene:
+class Scene(copies.Scene):
     """The stable release has everybody; a new one is on its way with ``traffic`` as *asked*."""
 
     def __init__(self, asked: TrafficConfig = ASKED) -> None:
-        self.config = ServiceConfig(service="shop", traffic=asked)
-        self.data = DATA
-        self.router = FakeRouter()
-        self.platform = FakePlatform()
+        super().__init__(ServiceConfig(service="shop", traffic=asked))
 
-    async def serving(self, *releases: Release) -> TrafficState:
+    async def routed(self, *releases: Release) -> TrafficState:
         backends = []
         for release in releases:
             self.router.up.add(f"unix:/{release.id}")
@@ -71,23 +65,7 @@ class Scene:
     async def state(self) -> TrafficState:
         return await self.router.read("shop", "production")
 
-    def task(self, verb: str, share: int = 0) -> Task:
-        change = Change("code", "shop", "production", "/repo", "1" * 40, "Dana", "A change")
-        return Task(
-            delivery="shop-1",
-            intent=Intent(verb, verb, share=share),
-            change=change,
-            config=self.config,
-            fence=FENCE,
-            work=Path("/work"),
-            log=Path("/log"),
-            data=self.data,
-            artifact=Artifact("shop", NEW.artifact),
-            release=NEW,
-            baseline=STABLE,
-        )
-
-    async def deploy(self) -> Outcome:
+    async def deploy(self, verb: str = "deploy") -> Outcome:
         await self.platform.place(
             Workload("shop", "production", NEW.id, NEW.artifact, ("serve",)), fence=FENCE
         )
@@ -97,7 +75,7 @@ class Scene:
         assert placed is not None
         self.router.up.update(placed.backend.addresses)
         return await deploy.perform(
-            self.task("deploy"), platform=self.platform, router=self.router, artifacts=Images(self.config)
+            self.task(verb), platform=self.platform, router=self.router, artifacts=Images(self.config)
         )
 
     async def deploy_afresh(self) -> Outcome:
@@ -112,17 +90,6 @@ class Scene:
             await self.platform.tend()
             await asyncio.sleep(0.01)
         return await done
-
-    async def shift(self, share: int) -> Outcome:
-        return await shift.perform(self.task("shift", share), router=self.router, platform=self.platform)
-
-    async def promote(self) -> Outcome:
-        return await promote.perform(self.task("promote"), router=self.router, platform=self.platform)
-
-    async def undo(self) -> Outcome:
-        return await rollback.undo(
-            self.task("rollback"), router=self.router, platform=self.platform, metrics=self.router
-        )
 
     def meddle(self, state: TrafficState, *weights: Weight) -> None:
         """Somebody else has changed the weights."""
@@ -151,7 +118,7 @@ def drifted(outcome: Outcome) -> list[Drifted]:
 
 async def test_a_canary_is_sticky_has_early_users_and_ends_plain() -> None:
     scene = Scene()
-    state = await scene.serving(STABLE, NEW)
+    state = await scene.routed(STABLE, NEW)
     await scene.router.apply(replace(state.plan, mirror=Mirror(NEW.id, 50)), fence=FENCE)
     for share in (1, 250, 500):
         assert (await scene.shift(share)).state is State.SUCCESS
@@ -168,7 +135,7 @@ async def test_a_canary_is_sticky_has_early_users_and_ends_plain() -> None:
 async def test_who_gets_in_changes_with_the_users_and_comes_back_with_them() -> None:
     asked = TrafficConfig(callers=("cart",), public=False, rate=RateConfig(per_second=5), most_requests=7)
     scene = Scene(asked)
-    await scene.serving(STABLE)
+    await scene.routed(STABLE)
     assert (await scene.deploy_afresh()).state is State.SUCCESS
     state = await scene.state()
     assert [(b.release, b.backend.breakers.requests) for b in state.backends] == [(STABLE.id, 0), (NEW.id, 7)]
@@ -183,7 +150,7 @@ async def test_who_gets_in_changes_with_the_users_and_comes_back_with_them() -> 
 
 async def test_how_long_answers_may_take_comes_back_with_the_users() -> None:
     scene = Scene()
-    await scene.serving(STABLE)
+    await scene.routed(STABLE)
     await scene.deploy_afresh()
     await scene.shift(500)
     assert (await scene.state()).handling == Handling(), "the stable release's own"
@@ -195,7 +162,7 @@ async def test_how_long_answers_may_take_comes_back_with_the_users() -> None:
 
 async def test_what_was_known_before_it_said_how_long_answers_may_take_changes_nothing_of_it() -> None:
     scene = Scene()
-    state = await scene.serving(STABLE)
+    state = await scene.routed(STABLE)
     known = replace(state.backends[0].backend, handling=None)
     kept = replace(state.exposing(known), handling=Handling(7.0))
     state = await scene.router.apply(kept, fence=FENCE)
@@ -223,7 +190,7 @@ async def test_a_caller_is_told_at_once_that_it_will_be_refused() -> None:
 
 async def test_a_dark_release_sees_copies_until_it_gets_users() -> None:
     scene = Scene()
-    await scene.serving(STABLE)
+    await scene.routed(STABLE)
     outcome = await scene.deploy()
     assert (outcome.state, outcome.reason.endswith("a mirror of 5% of user requests")) == (
         State.SUCCESS,
@@ -245,14 +212,14 @@ async def test_a_first_release_has_nothing_to_copy() -> None:
 
 async def test_a_deployment_puts_drift_right_too() -> None:
     scene = Scene(TrafficConfig())
-    scene.meddle(await scene.serving(STABLE, THIRD), Weight(THIRD.id, WHOLE))
+    scene.meddle(await scene.routed(STABLE, THIRD), Weight(THIRD.id, WHOLE))
     assert len(drifted(await scene.deploy())) == 1
     assert (await scene.state()).weights == (Weight(STABLE.id, WHOLE),)
 
 
 async def test_without_the_section_nothing_of_it_happens() -> None:
     scene = Scene(TrafficConfig())
-    await scene.serving(STABLE, NEW)
+    await scene.routed(STABLE, NEW)
     await scene.shift(100)
     state = await scene.state()
     assert (state.sticky, state.rules, state.mirror, state.handling) == ("", (), None, Handling())
@@ -260,7 +227,7 @@ async def test_without_the_section_nothing_of_it_happens() -> None:
 
 async def test_a_rollback_moves_everybody_early_users_too() -> None:
     scene = Scene()
-    await scene.serving(STABLE, NEW)
+    await scene.routed(STABLE, NEW)
     await scene.shift(100)
     await scene.undo()
     state = await scene.state()
@@ -270,7 +237,7 @@ async def test_a_rollback_moves_everybody_early_users_too() -> None:
 
 async def test_a_rollback_ends_a_mirror_of_a_release_that_nobody_saw() -> None:
     scene = Scene()
-    state = await scene.serving(STABLE, NEW)
+    state = await scene.routed(STABLE, NEW)
     await scene.router.apply(replace(state.plan, mirror=Mirror(NEW.id, 50)), fence=FENCE)
     await scene.undo()
     assert (await scene.state()).mirror is None
@@ -280,7 +247,7 @@ async def test_a_rollback_ends_a_mirror_of_a_release_that_nobody_saw() -> None:
 async def test_what_is_taken_out_keeps_no_copy_that_drains(verb: str, old: Release) -> None:
     """Or the node would take it for one whose copies come and go, and give it addresses again."""
     scene = Scene()
-    state = await scene.serving(STABLE, NEW, THIRD)
+    state = await scene.routed(STABLE, NEW, THIRD)
     backend = next(known.backend for known in state.backends if known.release == old.id)
     drains = replace(backend, draining=("unix:/drains",), elastic=True)
     await scene.router.apply(state.exposing(drains), fence=FENCE)
@@ -296,7 +263,7 @@ async def test_copies_that_change_while_another_release_drains_are_let_alone(
     verb: str, live: Release
 ) -> None:
     scene = Scene()
-    await scene.serving(STABLE, NEW, THIRD)
+    await scene.routed(STABLE, NEW, THIRD)
 
     async def shrunk() -> None:
         state = await scene.state()
@@ -318,7 +285,7 @@ async def test_copies_that_change_while_another_release_drains_are_let_alone(
 
 async def test_drift_is_recorded_and_put_right_by_a_shift() -> None:
     scene = Scene(TrafficConfig())
-    state = await scene.serving(STABLE, NEW, THIRD)
+    state = await scene.routed(STABLE, NEW, THIRD)
     found = (Weight(STABLE.id, 400), Weight(THIRD.id, 600))
     scene.meddle(state, *found)
     outcome = await scene.shift(100)
@@ -334,7 +301,7 @@ async def test_drift_is_recorded_and_put_right_by_a_shift() -> None:
 @pytest.mark.parametrize("verb", ["promote", "undo"])
 async def test_drift_is_recorded_and_put_right_by_the_last_step(verb: str) -> None:
     scene = Scene(TrafficConfig())
-    state = await scene.serving(STABLE, NEW, THIRD)
+    state = await scene.routed(STABLE, NEW, THIRD)
     scene.meddle(state, Weight(THIRD.id, WHOLE))
     outcome = await (scene.promote() if verb == "promote" else scene.undo())
     assert len(drifted(outcome)) == 1
@@ -344,7 +311,7 @@ async def test_drift_is_recorded_and_put_right_by_the_last_step(verb: str) -> No
 
 async def test_what_is_asked_is_what_plans_are_made_of_where_weights_have_drifted() -> None:
     scene = Scene()
-    state = await scene.serving(STABLE, NEW)
+    state = await scene.routed(STABLE, NEW)
     scene.meddle(state, Weight(NEW.id, WHOLE))
     state = await scene.state()
     assert (state.share(NEW.id), state.drift) == (

@@ -11,15 +11,14 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from penstock.actions._placing import POLL_SECONDS, PROOF_SECONDS
 from penstock.core.masking import masked
 from penstock.core.release import Release
 from penstock.core.traffic import WHOLE, TrafficState
+from penstock.core.wording import plural
 from penstock.core.workload import Later, Phase, Placement
 from penstock.ports import Platform, Router, Task
 
-POLL_SECONDS = 0.1
-#: How long the proxy may take until it has seen that copies are ready.
-PROOF_SECONDS = 10.0
 #: Nobody is left on a release that is rolled back for longer than this, for want of copies of the other.
 ROLLBACK_SECONDS = 20.0
 
@@ -36,7 +35,7 @@ class Given:
     @property
     def in_words(self) -> str:
         """Copies as an afterthought; "" where there is only ever one."""
-        return f", {self.copies} cop{'y' if self.copies == 1 else 'ies'} ready" if self.elastic else ""
+        return f", {plural(self.copies, 'copy')} ready" if self.elastic else ""
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ class Capacity:
             return ""
         await self.platform.scale(placement.release, count, fence=self.task.fence, then=then)
         steps = (f"{later.replicas} after {later.seconds:g} s" for later in then)
-        return f"; {placement.release} keeps {count} cop{'y' if count == 1 else 'ies'}, {', '.join(steps)}"
+        return f"; {placement.release} keeps {plural(count, 'copy')}, {', '.join(steps)}"
 
     async def _back(self, placement: Placement) -> TrafficState:
         """What the proxy says once the only copy, which a platform may have moved or started again, had time

@@ -17,6 +17,7 @@ from penstock.core.evidence import Statement
 from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.release import EnvironmentData, Release
+from penstock.core.wording import plural
 from penstock.errors import Broken, Conflict
 from penstock.ledger.live import live
 from penstock.ledger.log import Ledger
@@ -50,8 +51,7 @@ async def perform(
     if why:
         said = f"fresh copies of {stable.id}, which is live, do not serve: {why}"
         return Outcome(State.ERROR, masked(said, (*task.secrets, *data.secrets)), found)
-    count = len(placement.instances)
-    copies = "1 fresh copy" if count == 1 else f"{count} fresh copies"
+    copies = plural(len(placement.instances), "fresh copy")
     return Outcome(State.SUCCESS, f"{copies} of {stable.id}, dark{in_brackets(found)}", found)
 
 

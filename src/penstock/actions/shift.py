@@ -45,7 +45,8 @@ async def perform(task: Task, /, *, router: Router, platform: Platform) -> Outco
     # Each release is an experiment of its own: its name is what users' places are dealt by.
     wanted = replace(wanted, rules=asked.rules(new.id), sticky=new.id if asked.sticky else "", mirror=None)
     after = await router.apply(wanted, fence=task.fence)
-    reason = f"canary step {task.intent.number + 1}: {share / 10:g}% to {new.id}"
-    reason += f", as much to {task.fresh}" * bool(beside) + given.in_words + in_brackets(found)
+    also = f", as much to {task.fresh}" if beside else ""
+    step = f"canary step {task.intent.number + 1}: {share / 10:g}% to {new.id}"
+    reason = f"{step}{also}{given.in_words}{in_brackets(found)}"
     shifted = Shifted(task.delivery, after.weights, reason)
     return Outcome(State.SUCCESS, reason, (Statement((Subject(new.id, new.digest),), shifted), *found))

@@ -2,8 +2,8 @@
 
 Found as ``penstock.metrics: istio``; of use with each router that an Istio carries out. Which releases there
 are, the router says. Counted is what proxies report as ``source`` (they are the clients of what they lead
-to), and so no copies for a mirror: those, Istio counts at their destination alone. What it cannot tell apart
-is a preview from a user: requests to a dark release are counted of that release.
+to), and so no copies for a mirror: those, Istio counts at their destination alone. Nor are previews counted:
+routers lead them to a Service of their own, and only the release's is asked for.
 
 One query answers for all releases and one moment. A reading is as old as the last scrape, and says so: *at*
 is the time of the oldest of the proxies' last scrapes, so an unchanged one is known as such. *epoch* changes

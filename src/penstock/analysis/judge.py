@@ -50,6 +50,7 @@ from penstock.analysis.spans import spans_of as spans_of
 from penstock.core.canary import Latencies, Rule, Series
 from penstock.core.traffic import WHOLE
 from penstock.core.verdict import Cause, Verdict, combine, failing, passing, unknown
+from penstock.core.wording import plural
 
 #: The part of a metric's alpha that the sequential test has; the exact test at the last look has the rest.
 SEQUENTIAL = 0.2
@@ -337,7 +338,7 @@ def duration(seconds: float) -> str:
     for unit, size in (("days", 86400.0), ("hours", 3600.0), ("minutes", 60.0)):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit} at the present rate"
-    return f"{max(1, math.ceil(seconds))} seconds at the present rate"
+    return f"{plural(max(1, math.ceil(seconds)), 'second')} at the present rate"
 
 
 def _more(metrics: Sequence[Judged]) -> list[tuple[int | None, Judged]]:

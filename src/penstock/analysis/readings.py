@@ -22,6 +22,8 @@ from penstock.core.verdict import Cause, Verdict, unknown
 ABSENT = "absent"
 #: Seconds by which the two releases of one reading may lie apart.
 APART = 2.0
+#: What is usual, and so what is slow, is told from at least so many requests.
+ENOUGH = 50
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,12 @@ def began_anew(since: Reading, until: Reading) -> bool:
 def latency(reading: Counters) -> dict[float, int]:
     """Cumulative counts by upper bound in milliseconds."""
     return {_bound(text): count for text, count in reading.latency.items()}
+
+
+def usual_latency(reading: Counters) -> dict[float, int]:
+    """The same, to tell by it what is usual; empty if that is too few requests."""
+    counts = latency(reading)
+    return counts if max(counts.values(), default=0) >= ENOUGH else {}
 
 
 def _row(start: Reading, since: Reading, until: Reading, bounds: _Bounds) -> Row:

@@ -21,10 +21,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 from penstock.bootstrap.archive import FORMAT, Manifest, Member, Writer
-from penstock.bootstrap.commands import locked
 from penstock.bootstrap.control import open_store, store_place
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import ORIGIN
+from penstock.bootstrap.processes import locked
 from penstock.engine import schemas
 from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
 from penstock.ledger.log import Ledger

@@ -1,11 +1,11 @@
 """The control plane, wired: store, ledger, journal, worker, and the ports that they use.
 
-Called by `bootstrap.commands` (the server process) and by tests. Adapters are named here by
-entry-point name and nowhere else.
+Called by `serve`, `work` and tests. Adapters are named here by entry-point name and nowhere else.
 """
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import os
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ from penstock.checks.consumers import LiveDemands
 from penstock.core.notes import VerifierKey
 from penstock.core.objectives import ENVIRONMENT
 from penstock.core.workload import Isolation
-from penstock.engine import prune, schemas, sessions
+from penstock.engine import prune, schemas, seats, sessions
 from penstock.engine.door import Door
 from penstock.engine.experiments import Experiments
 from penstock.engine.journal import Journal
@@ -84,6 +84,11 @@ class ControlPlane:
     def experiments(self) -> Experiments:
         return Experiments(self.store, self.ledger, self.artifacts, self.shipping.queue)
 
+    async def send(self) -> None:
+        """Tell witnesses, webhooks and the collector of traces, until cancelled. One process of a store at a
+        time: else everybody would be told twice."""
+        await asyncio.gather(self.witnesses.run(), self.outgoing.run())
+
     async def close(self) -> None:
         """Let go of everything; whoever works with it has stopped."""
         await self.target.close()
@@ -95,7 +100,7 @@ async def open_control_plane(home: Home, *, worker: str = WORKER, slots: int = S
     keys, store = load_keys(home, worker), around_store(open_store(home))
     ledger, journal = Ledger(store, keys.logs, ORIGIN), Journal(store, home.settings.lease_seconds)
     await _migrate(home, store, ledger, journal)
-    await found(store, ledger, keys, home)
+    await found(store, ledger, keys, home, worker)
     target = open_target(home)
     enclosing = target.sandbox or open_sandbox(home.settings.sandbox)
     sandbox = around("Sandbox", Remembering(enclosing, home.work))
@@ -148,6 +153,7 @@ async def _migrate(home: Home, store: Store, ledger: Ledger, journal: Journal) -
         await ledger.migrate()
         await journal.migrate()
         await prune.migrate(store)
+        await seats.migrate(store)
         await sessions.migrate(store)
         await rollups.migrate(store)
     except BaseException:

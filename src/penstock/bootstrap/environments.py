@@ -1,5 +1,5 @@
-"""One Platform, one Router and one Metrics for an installation whose environments have clusters or namespaces
-of their own: each call goes to the driver of its environment.
+"""One Platform, Router, Metrics and Sandbox for an installation whose environments have places of their own:
+each call goes to the driver of its environment.
 
 Called by `target`. An environment that is not named has the usual driver. One that is away is nobody else's
 trouble. A release's id does not say where it is, but what changes one does; until then it is asked for
@@ -11,14 +11,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from penstock.core.admission import Refused
 from penstock.core.experiment import Goal, Users
 from penstock.core.fence import Fence
 from penstock.core.traffic import Counters, Led, TrafficPlan, TrafficState, Visit
-from penstock.core.workload import Afterwards, Placement, Workload
-from penstock.ports import Metrics, Platform, Router
+from penstock.core.workload import Afterwards, Placement, Step, StepResult, Workload
+from penstock.ports import Hand, Metrics, Platform, Router, Sandbox
 
 D = TypeVar("D")
 T = TypeVar("T")
@@ -72,6 +73,23 @@ class Meterings:
 
     async def users(self, service: str, environment: str, salt: str, goal: Goal) -> Users:
         return await self.drivers.of(environment).users(service, environment, salt, goal)
+
+
+class Sandboxes:
+    """Sandbox: that of the environment whose releases a step asks; for builds and all else, the usual one.
+
+    A stage may have steps in both. Each sandbox ends what an earlier worker left of that stage in it.
+    """
+
+    def __init__(self, drivers: Drivers[Sandbox]) -> None:
+        self.isolation = drivers.usual.isolation
+        self._drivers = drivers
+
+    def enclose(self, step: Step, *, outlives_us: bool = False, hand: Hand | None = None) -> tuple[str, ...]:
+        return self._drivers.of(step.environment).enclose(step, outlives_us=outlives_us, hand=hand)
+
+    async def run(self, step: Step, log: Path) -> StepResult:
+        return await self._drivers.of(step.environment).run(step, log)
 
 
 @dataclass(frozen=True)

@@ -166,6 +166,9 @@ class Home:
         return decode(Settings, json.loads(file.read_text()), file.name) if file.exists() else Settings()
 
     def keep(self, settings: Settings) -> None:
+        """For the next start. What is kept already is not written again: somebody else may read it now."""
+        if settings == self.settings and (self.path / "settings.json").exists():
+            return
         temporary = self.path / "settings.json.new"
         temporary.write_text(json.dumps(encode(settings)))
         temporary.replace(self.path / "settings.json")

@@ -77,8 +77,9 @@ def next_log_key(home: Home, used: Collection[bytes]) -> Signer:
     raise AssertionError("numbers do not end")
 
 
-async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
-    """Write the first entries of an empty ledger, and ``trust.json`` beside it.
+async def found(store: Store, ledger: Ledger, keys: Keys, home: Home, worker: str = WORKER) -> None:
+    """Write the first entries of an empty ledger, and ``trust.json`` beside it; *worker* names the worker's
+    key there.
 
     `Conflict` if the store and the data folder do not belong together.
     """
@@ -88,7 +89,7 @@ async def found(store: Store, ledger: Ledger, keys: Keys, home: Home) -> None:
         elif home.trust.exists():
             raise _strangers("this data folder knows a ledger, and the store's is empty", home)
         else:
-            first = await _found(ledger, tx, keys)
+            first = await _found(ledger, tx, keys, worker)
     if not home.trust.exists():
         trust = Trust(ORIGIN, keys.logs[0].public_key.hex(), first.digest)
         home.trust.write_text(json.dumps(encode(trust), indent=2) + "\n")
@@ -106,10 +107,10 @@ async def grant_worker(store: Store, ledger: Ledger, keys: Keys, name: str) -> N
         await ledger.append(tx, [attest(keys.operator, statement_of(spoken(grant, now)))])
 
 
-async def _found(ledger: Ledger, tx: Transaction, keys: Keys) -> Envelope:
+async def _found(ledger: Ledger, tx: Transaction, keys: Keys, name: str) -> Envelope:
     log_key, operator = keys.logs[0].public_key.hex(), keys.operator.public_key.hex()
     genesis = Genesis(ORIGIN, log_key, OPERATOR, operator, tuple(ROLES))
-    worker = KeyGrant(By(OPERATOR), WORKER, keys.worker.public_key.hex(), "worker")
+    worker = KeyGrant(By(OPERATOR), name, keys.worker.public_key.hex(), "worker")
     said: list[Said] = [genesis, worker, *(publication(text, By(OPERATOR)) for text in shipped_policies())]
     now = await tx.now()
     entries = [

@@ -27,7 +27,8 @@ from penstock.core.evidence import Statement
 from penstock.core.pipeline import GOOD, Begun, Intent, Made, Record, Stage, State
 from penstock.core.policy import SHIPPING, PolicyDocument
 from penstock.core.predicates import TestResult
-from penstock.core.release import Artifact, EnvironmentData
+from penstock.core.release import PRODUCTION, Artifact, EnvironmentData
+from penstock.core.wording import plural
 from penstock.engine.journal import Delivery, Header
 from penstock.engine.performer import Engine
 from penstock.engine.plans import plan, with_plan
@@ -36,7 +37,6 @@ from penstock.errors import Invalid
 from penstock.ports import Language, Outcome, Source
 
 LOCAL = "local"
-ENVIRONMENT = "production"
 #: What needs no production, by verb, and the kinds of evidence that it gives.
 VERBS: Mapping[str, tuple[str, ...]] = {
     "build": ("evidence.provenance",),
@@ -169,7 +169,7 @@ async def _prepare(home: Home, asked: Asked, folder: Path) -> Bench:
     powers = {"sandbox": sandbox, "builders": builders, "tools": tools}
     engine = Engine(powers, source, folder / "work", folder / "log", "local")
     data, note = _data(config)
-    header = with_plan(Header(change_of("code", config.service, ENVIRONMENT, found), config, found))
+    header = with_plan(Header(change_of("code", config.service, PRODUCTION, found), config, found))
     bench = Bench(engine, header, Begun("begun", data), sandbox.isolation.value)
     bench.notes += [note] if note else []
     bench.notes += [] if asked.dirty else _uncommitted(path)
@@ -194,18 +194,17 @@ def _store(home: Home, folder: Path) -> Path:
 def _data(config: ServiceConfig) -> tuple[EnvironmentData, str]:
     """The defaults: what the organisation sets is not known here."""
     try:
-        return environment_data(config, ENVIRONMENT, {}), ""
+        return environment_data(config, PRODUCTION, {}), ""
     except Invalid as error:
-        return EnvironmentData(config.service, ENVIRONMENT), f"{error.what}: a delivery needs one"
+        return EnvironmentData(config.service, PRODUCTION), f"{error.what}: a delivery needs one"
 
 
 def _uncommitted(path: Path) -> list[str]:
     """The most common surprise: what was just edited is not in the commit."""
     command = ("git", "-c", "core.fsmonitor=false", "-C", str(path), "status", "--porcelain")
     changed = len(subprocess.run(command, capture_output=True, check=False).stdout.splitlines())
-    return (
-        [f"{changed} files differ from this commit and were not looked at; --dirty does"] if changed else []
-    )
+    words = f"not in this commit, so not looked at: {plural(changed, 'file')}; --dirty does"
+    return [words] if changed else []
 
 
 def _stages(bench: Bench, wanted: Sequence[str]) -> tuple[Stage, ...]:

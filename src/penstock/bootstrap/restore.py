@@ -20,10 +20,10 @@ from typing import Any, TypeVar
 
 from penstock.bootstrap.archive import Contents, check
 from penstock.bootstrap.backup import exclusively
-from penstock.bootstrap.commands import is_held, locked
 from penstock.bootstrap.control import open_store, store_place
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names
+from penstock.bootstrap.processes import is_held, locked
 from penstock.core.codec import decode
 from penstock.engine import journal, prune, restored, schemas
 from penstock.errors import Broken, Conflict, Invalid, PenstockError, Unavailable

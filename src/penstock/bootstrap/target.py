@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from penstock.bootstrap.boundaries import around
-from penstock.bootstrap.environments import Drivers, Meterings, Platforms, Routers
+from penstock.bootstrap.environments import Drivers, Meterings, Platforms, Routers, Sandboxes
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.plugins import find, names, open_prometheus
 from penstock.cluster import Cluster
@@ -105,9 +105,11 @@ def open_cluster(home: Home, cluster: Cluster) -> Target:
         each = [Drivers(usual[i], {name: drivers[i] for name, drivers in named.items()}) for i in range(3)]
         platform, router, metrics = Platforms(each[0]), Routers(each[1]), Meterings(each[2])
     ports = around("Router", router), metrics, around("Platform", platform)
-    sandbox = _steps(cluster)
-    closing = tuple(driver.close for drivers in every for driver in drivers)
-    closing += (sandbox.close,) if sandbox else ()
+    steps = _steps(cluster)
+    sandbox = steps.get("")
+    if len(steps) > 1:
+        sandbox = Sandboxes(Drivers(steps[""], steps))
+    closing = tuple(driver.close for drivers in (*every, steps.values()) for driver in drivers)
     return Target(*ports, _meters(home), sandbox, tuple(drivers[0].tend for drivers in every), closing)
 
 
@@ -115,11 +117,8 @@ async def check_cluster(home: Home, cluster: Cluster) -> None:
     """Raise what keeps releases or steps from running, or users from being led, in this cluster or in one of
     its environments' own."""
     await _everywhere(home, cluster, lambda drivers: drivers[:2])
-    if sandbox := _steps(cluster):
-        try:
-            await sandbox.check()
-        finally:
-            await sandbox.close()
+    for name, sandbox in _steps(cluster).items():
+        await _checked(name, (sandbox,), (sandbox,))
 
 
 async def check_around(home: Home, cluster: Cluster) -> None:
@@ -131,17 +130,22 @@ async def check_around(home: Home, cluster: Cluster) -> None:
 async def _everywhere(home: Home, cluster: Cluster, which: Callable[[Three], tuple[Any, ...]]) -> None:
     for name in ("", *cluster.environments):
         drivers = _drivers(home, cluster.of(name))
-        try:
-            for driver in which(drivers):
-                await driver.check()
-        except PenstockError as error:
-            if not name:
-                raise
-            what = f"environment {name}: {error.what}"
-            raise type(error)(what, where=error.where, next_move=error.next_move) from error
-        finally:
-            for driver in drivers:
-                await driver.close()
+        await _checked(name, which(drivers), drivers)
+
+
+async def _checked(environment: str, asked: tuple[Any, ...], opened: tuple[Any, ...]) -> None:
+    """Ask some of what was *opened*, and close all of it; an error names the environment."""
+    try:
+        for driver in asked:
+            await driver.check()
+    except PenstockError as error:
+        if not environment:
+            raise
+        what = f"environment {environment}: {error.what}"
+        raise type(error)(what, where=error.where, next_move=error.next_move) from error
+    finally:
+        for driver in opened:
+            await driver.close()
 
 
 def _drivers(home: Home, cluster: Cluster) -> Three:
@@ -159,9 +163,15 @@ def _drivers(home: Home, cluster: Cluster) -> Three:
     return platform, router, metrics
 
 
-def _steps(cluster: Cluster) -> Any:
-    """What runs builds and checks there; None if that is not wanted."""
-    return find("sandbox", "kubernetes").of(cluster) if cluster.steps else None
+def _steps(cluster: Cluster) -> dict[str, Any]:
+    """What runs builds and checks in the cluster, as "", and what runs those of an environment in its own;
+    none if that is not wanted."""
+    if not cluster.steps:
+        return {}
+    jobs = find("sandbox", "kubernetes")
+    own = {name: place.steps for name, place in cluster.environments.items() if place.steps}
+    there = {name: jobs.of(replace(cluster.of(name), steps=steps)) for name, steps in own.items()}
+    return {"": jobs.of(cluster), **there}
 
 
 def _images(home: Home, cluster: Cluster) -> Any:

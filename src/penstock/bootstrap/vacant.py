@@ -1,4 +1,4 @@
-"""Whether a port that somebody asks for can be had, and who has it if not. Called by `commands`."""
+"""Whether a port that somebody asks for can be had, and who has it if not. Called by `up`."""
 
 from __future__ import annotations
 

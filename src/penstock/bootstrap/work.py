@@ -1,6 +1,6 @@
 """A worker's process: takes deliveries from the store beside other workers, and needs no API.
 
-Called by ``penstock worker``, which `commands.up` starts as often as it is told. Workers join and leave at
+Called by ``penstock worker``, which `up` starts as often as it is told. Workers join and leave at
 any time: what one held when it died is taken over by another when its lease has ended. Must not found a
 ledger: whoever starts the control plane does.
 """
@@ -12,11 +12,11 @@ import contextlib
 import re
 import signal
 
-from penstock.bootstrap.commands import locked, reporting
 from penstock.bootstrap.control import open_control_plane
 from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import grant_worker
 from penstock.bootstrap.loop import log_to_stderr, run
+from penstock.bootstrap.processes import locked, reporting
 from penstock.errors import Conflict, Invalid
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

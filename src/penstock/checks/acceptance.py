@@ -29,6 +29,7 @@ from penstock.core.masking import masked
 from penstock.core.pipeline import State
 from penstock.core.predicates import Accepted
 from penstock.core.traffic import TrafficState, Visit
+from penstock.core.wording import plural
 from penstock.core.workload import Mount, Step, StepResult
 from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Outcome, Platform, Router, Sandbox, Task, Tools
@@ -120,8 +121,9 @@ def _problems(accepted: Accepted) -> tuple[str, ...]:
 
 def _words(accepted: Accepted) -> str:
     return (
-        f"{accepted.passed} tests passed, {accepted.failed} failed; {accepted.requests} generated requests, "
-        f"{accepted.errors} errors, p95 {accepted.p95_ms:g} ms{chained.in_words(accepted.together)}"
+        f"{plural(accepted.passed, 'test')} passed, {accepted.failed} failed; "
+        f"{plural(accepted.requests, 'generated request')}, {plural(accepted.errors, 'error')}, "
+        f"p95 {accepted.p95_ms:g} ms{chained.in_words(accepted.together)}"
     )
 
 
@@ -176,6 +178,7 @@ async def _suite(task: Task, state: TrafficState, sandbox: Sandbox, tools: Tools
         seconds=config.seconds,
         secrets=(*task.secrets, state.preview_token),
         fence=task.fence,
+        environment=state.environment,
     )
     result = await sandbox.run(step, task.log)
     if config.junit is None:

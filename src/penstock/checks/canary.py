@@ -35,8 +35,6 @@ from penstock.ports import Meter, Metrics, Outcome, Platform, Task
 WATCHED_SECONDS = 5.0
 #: Counts that are collected now and then are waited for so long, and no longer than the canary has patience.
 NEWS_SECONDS = 30.0
-#: What is slow for the stable release is told from at least so many of its requests.
-SLOW_ENOUGH = 50
 
 
 async def measure(task: Task, /, *, metrics: Metrics, meters: Mapping[str, Meter]) -> Outcome:
@@ -194,10 +192,9 @@ def _not_compared(start: Measured, now: Reading) -> int | None:
 
 def _rule(task: Task, start: Measured) -> Rule:
     """What is slow is fixed before the canary, from what the stable release's users saw."""
-    counts = readings.latency(start.usual)
-    enough = max(counts.values(), default=0) >= SLOW_ENOUGH
-    rule = task.config.canary.rule(slow_bound(counts) if enough else None)
-    judged = tuple(fixed(counts if enough else {}, quantile) for quantile in rule.judged)
+    counts = readings.usual_latency(start.usual)
+    rule = task.config.canary.rule(slow_bound(counts))
+    judged = tuple(fixed(counts, quantile) for quantile in rule.judged)
     return replace(rule, quantiles=judged or None)
 
 

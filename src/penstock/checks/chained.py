@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from penstock.core.chain import Link, Met
 from penstock.core.traffic import Led, TrafficState
+from penstock.core.wording import plural
 from penstock.errors import Broken, Invalid, Unavailable
 from penstock.ports import Metrics, Router, Task
 
@@ -78,8 +79,8 @@ def in_words(together: tuple[Met, ...] | None) -> str:
 
 def _said(one: Met) -> str:
     if one.requests:
-        return f"together with {one.release} ({one.requests} requests)"
-    saw = f"{one.release} saw none of {one.led} requests"
+        return f"together with {one.release} ({plural(one.requests, 'request')})"
+    saw = f"{one.release} saw none of {plural(one.led, 'request')}"
     if one.lost_after:
         after = " or ".join(one.lost_after)
         return f"the chain was lost after {after}: {saw}; forward the baggage header"

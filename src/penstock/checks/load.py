@@ -22,6 +22,7 @@ from penstock.checks.preview import RELEASE, Dark, Part, percentile
 from penstock.checks.sending import REQUEST_SECONDS, UNANSWERED, Ask, Target
 from penstock.core.acceptance import MOST_EXAMPLES, Bucket, Count, Sent
 from penstock.core.acceptanceconfig import AcceptanceConfig, LoadConfig
+from penstock.core.wording import plural
 
 #: Upper bounds of the histogram in the evidence, milliseconds: each twice the one before.
 BUCKETS = tuple(2.0**power for power in range(17))
@@ -188,7 +189,9 @@ def judged(sent: Sent, load: LoadConfig) -> Part:
         # Of requests that nobody answered there is no percentile.
         if limit is not None and (took > limit or sent.errors == sent.requests):
             broken.append(f"{name} {took:g} ms above {limit:g} ms")
-    words = f"load of {sent.per_second:g}/s: {sent.requests} requests, {sent.errors} errors"
+    words = (
+        f"load of {sent.per_second:g}/s: {plural(sent.requests, 'request')}, {plural(sent.errors, 'error')}"
+    )
     words += f", p95 {sent.p95_ms:g} ms, p99 {sent.p99_ms:g} ms"
     if not broken:
         return Part(passed=1, words=words)

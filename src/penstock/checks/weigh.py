@@ -25,8 +25,6 @@ from penstock.core.verdict import Cause, Result
 from penstock.errors import Broken
 from penstock.ports import Metrics, Outcome, Platform, Task
 
-#: What is slow for the control is told from at least so many of its requests.
-SLOW_ENOUGH = 50
 #: A look that says what the last one said is evidence once in so many.
 TOLD_EVERY = 20
 
@@ -125,8 +123,7 @@ def arms_of(asked: Plan, releases: Sequence[Release], users: Users) -> tuple[Arm
 def _guard(task: Task, asked: Plan) -> Rule:
     """The service's own rule for canaries, without its quantiles; its error is shared evenly among the
     variants. What is slow is fixed before it begins, from what the control's users saw."""
-    counts = readings.latency(task.weighed[0].counters[0])
-    slow = slow_bound(counts) if max(counts.values(), default=0) >= SLOW_ENOUGH else None
+    slow = slow_bound(readings.usual_latency(task.weighed[0].counters[0]))
     rule = (task.config.canary.judge or DEFAULT_JUDGE).rule(asked.terms.longest, slow)
     return replace(rule, alpha=rule.alpha / len(asked.variants), quantiles=None)
 

@@ -9,8 +9,8 @@ from penstock.bootstrap.home import Home
 from penstock.bootstrap.identity import LEADS, OPERATOR, publication, shipped_policies
 from penstock.bootstrap.plugins import find
 from penstock.cli.client import Client
-from penstock.cli.saying import NOBODY, say_with
 from penstock.cli.show import say
+from penstock.cli.signing import NOBODY, say_with
 from penstock.core.people import ORGANISATION, KeyGrant, RoleGrant, RoleRevocation
 from penstock.errors import Refused
 from penstock.ports import Signer

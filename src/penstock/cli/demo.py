@@ -21,8 +21,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.bootstrap.commands import Started, Wanted, down, up
+from penstock.bootstrap.down import down
 from penstock.bootstrap.home import Home
+from penstock.bootstrap.up import Started, Wanted, up
 from penstock.cli.appointments import appoint, try_to_weaken
 from penstock.cli.client import Client
 from penstock.cli.examples import materialise

@@ -10,8 +10,8 @@ import time
 
 from penstock.cli.client import Client
 from penstock.cli.people import seconds
-from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, table, told
+from penstock.cli.signing import NOBODY, add_options, say
 from penstock.core.people import Quarantine
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,8 @@ ABSENT_SECONDS = 30.0
 #: What is done by then needs no word before it is; what is not, whoever waits may want to look into.
 QUICK_SECONDS = 1.0
 SLOW_SECONDS = 5.0
+#: How wide a line is where no terminal says so.
+WIDE = 140
 
 
 def follow(
@@ -79,14 +82,25 @@ def print_at_work(line: str) -> None:
 
 
 def print_step(step: dict[str, Any]) -> None:
-    """One finished step as a line."""
+    """One finished step: as a line where that has to fit; in a file or a pipe, all that there is to say."""
     sign = "…" if step["state"] == "pending" else mark(step["state"] in ("success", "skip"))
-    line = f"  {sign} {step['name']:<22} {step['seconds']:6.1f} s  {first_line(step['reason'])}"
-    say(_fitting(line) if sys.stdout.isatty() else line)
+    head = f"  {sign} {step['name']:<22} {step['seconds']:6.1f} s  "
+    line = head + first_line(step["reason"])
+    if sys.stdout.isatty():
+        say(_fitting(line))
+    else:
+        say(_wrapped(line, len(head)))
+
+
+def _wrapped(line: str, indent: int) -> str:
+    """In lines as wide as people read them; a path or an id is never cut."""
+    return textwrap.fill(
+        line, WIDE, subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _fitting(line: str, least: int = 80) -> str:
-    """As much of it as a terminal's line holds; whoever reads a file or a pipe gets all of it."""
+    """As much of it as a terminal's line holds."""
     room = max(least, shutil.get_terminal_size().columns)
     return line if len(line) <= room else f"{line[: room - 1]}…"
 

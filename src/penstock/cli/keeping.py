@@ -16,6 +16,7 @@ from penstock.bootstrap.home import Home
 from penstock.cli.people import seconds
 from penstock.cli.show import complain, document, say
 from penstock.core.codec import encode
+from penstock.core.wording import plural
 
 Verb = Callable[[str, Callable[[argparse.Namespace], int], str, str], argparse.ArgumentParser]
 
@@ -57,7 +58,8 @@ def backup(given: argparse.Namespace) -> int:
     if given.format == "json":
         document(encode(made))
         return 0
-    say(f"✓ {made.file}: {_mib(made.bytes)}, {made.entries} entries, {made.artifacts} blobs of artifacts")
+    holds = f"{plural(made.entries, 'entry')}, {plural(made.artifacts, 'blob')} of artifacts"
+    say(f"✓ {made.file}: {_mib(made.bytes)}, {holds}")
     say(f"  root {made.root}")
     if made.keys:
         say("  it holds private keys: whoever can read it can sign as this server. Keep it as you keep them")
@@ -75,8 +77,9 @@ def restore(given: argparse.Namespace) -> int:
         return 0
     made = time.strftime("%d %b %Y %H:%M UTC", time.gmtime(done.created))
     say(f"✓ restored into {done.home}: the backup of {made}, made by release {done.release}")
-    say(f"  {done.entries} entries, {done.sign_offs} sign-offs computed again: verified; root {done.root}")
-    say(f"  {done.deliveries} deliveries had not ended; they go on")
+    again = f"{plural(done.entries, 'entry')}, {plural(done.sign_offs, 'sign-off')} computed again"
+    say(f"  {again}: verified; root {done.root}")
+    say(f"  {plural(done.deliveries, 'delivery')} had not ended, and will go on")
     say(
         "  not in a backup: running processes (they start again), logs, caches, what workloads wrote to /data"
     )
@@ -98,8 +101,8 @@ def prune(given: argparse.Namespace) -> int:
         document(encode(done))
         return 0
     word = "would be removed" if done.dry else "removed"
-    say(f"{'…' if done.dry else '✓'} {word}: the journal of {len(done.deliveries)} deliveries,")
-    say(f"  {len(done.images)} artifacts; {_mib(done.bytes)} of files. The ledger is as it was")
+    say(f"{'…' if done.dry else '✓'} {word}: the journal of {plural(len(done.deliveries), 'delivery')},")
+    say(f"  {plural(len(done.images), 'artifact')}; {_mib(done.bytes)} of files. The ledger is as it was")
     if done.dry:
         for name in done.deliveries:
             say(f"    {name}")

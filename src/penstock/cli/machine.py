@@ -1,6 +1,6 @@
 """Commands about this machine: up, down, doctor, demo, and the two processes themselves.
 
-Called by `main`. Thin: what they do is in ``bootstrap.commands`` and `demo`.
+Called by `main`. Thin: what they do is in ``bootstrap`` and `demo`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 
-from penstock.bootstrap import commands
+from penstock.bootstrap.down import down as stop
 from penstock.bootstrap.home import IN_CLUSTER, LONGEST, AdmissionSettings, Home
 from penstock.bootstrap.plugins import find, open_sandbox
+from penstock.bootstrap.processes import is_held
 from penstock.bootstrap.target import check_around, check_cluster
+from penstock.bootstrap.up import Wanted, prepare
+from penstock.bootstrap.up import up as start
 from penstock.cli.show import document, mark, say
 from penstock.core.codec import encode
 from penstock.errors import Invalid, PenstockError
@@ -28,7 +31,7 @@ ROOM = 1024**3
 
 
 def up(given: argparse.Namespace) -> int:
-    wanted = commands.Wanted(
+    wanted = Wanted(
         given.unsandboxed_workloads,
         given.port,
         given.ingress_port,
@@ -39,9 +42,12 @@ def up(given: argparse.Namespace) -> int:
         _admission(given),
     )
     if given.foreground:
-        commands.prepare(Home.find(), wanted)
-        return serve(given)
-    started = commands.up(Home.find(), wanted)
+        prepare(Home.find(), wanted)
+        return _serve(replica=given.replica)
+    if given.replica:
+        what = "one of several control planes is a container's only process"
+        raise Invalid(what, where="--replica", next_move="--foreground --replica")
+    started = start(Home.find(), wanted)
     if given.format == "json":
         document(encode(started))
         return 0
@@ -74,7 +80,7 @@ def _admission(given: argparse.Namespace) -> AdmissionSettings | None:
 
 def down(given: argparse.Namespace) -> int:
     home = Home.find()
-    commands.down(home)
+    stop(home)
     if given.format == "json":
         document({"home": str(home.path), "up": False})
     else:
@@ -84,14 +90,20 @@ def down(given: argparse.Namespace) -> int:
 
 
 def node(given: argparse.Namespace) -> int:
-    commands.run_node(Home.find())
+    from penstock.bootstrap.tend import tend  # the agent and its drivers: no other command waits for them
+
+    tend(Home.find())
     return 0
 
 
 def serve(given: argparse.Namespace) -> int:
+    return _serve()
+
+
+def _serve(*, replica: bool = False) -> int:
     from penstock.bootstrap.serve import serve as run  # a web framework: no other command waits for it
 
-    run(Home.find())
+    run(Home.find(), replica=replica)
     return 0
 
 
@@ -128,6 +140,11 @@ class Finding:
 def doctor(given: argparse.Namespace) -> int:
     if given.reference:
         say((files("penstock") / f"{given.reference}.reference.yaml").read_text(encoding="utf-8"))
+        return 0
+    if given.schema:
+        from penstock.schemas import schema_text  # it reads all of the readers
+
+        say(schema_text(given.schema))
         return 0
     home = Home.find()
     findings = [check(home) for check in CHECKS]
@@ -197,10 +214,10 @@ def _cluster(home: Home) -> Finding:
 
 
 def _running(home: Home) -> Finding:
-    serving = commands.is_held(home.run / "server.lock")
+    serving = is_held(home.run / "server.lock")
     if home.settings.cluster:
         return Finding("processes", True, "the control plane runs" if serving else "nothing runs")
-    tending = commands.is_held(home.node / "agent.lock")
+    tending = is_held(home.node / "agent.lock")
     words = {
         (True, True): "control plane and node agent run",
         (True, False): "the control plane runs, the node agent does not",

@@ -22,6 +22,8 @@ from penstock.errors import PenstockError
 Handler = Callable[[argparse.Namespace], int]
 Verb = Callable[[str, Handler, str, str], argparse.ArgumentParser]
 Commands = argparse._SubParsersAction  # argparse's only name for what `add_subparsers` gives
+#: The kinds of YAML files that users write, as `schemas` has them; it is too slow to ask here.
+KINDS = ("penstock", "environment", "policy", "policy-test", "slo", "experiment", "cluster")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,9 +138,11 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
-    what = "print the documented penstock.yaml, or the file of a cluster"
-    both = ("penstock", "cluster")
-    command.add_argument("--reference", nargs="?", const="penstock", choices=both, help=what)
+    for option, what in (
+        ("--reference", "print such a file with every field documented (default: penstock.yaml)"),
+        ("--schema", "print its JSON Schema, for editors (docs/guides/editors.md)"),
+    ):
+        command.add_argument(option, nargs="?", const="penstock", choices=KINDS, help=what)
     demo = _add(commands, "demo", machine.demo, "tell the six stories in a fresh data folder", "make demo")
     demo.add_argument("--json", type=Path, metavar="FILE", help="write what happened as JSON")
     demo.add_argument("--keep", action="store_true", help="leave everything up afterwards")
@@ -169,6 +173,8 @@ def _up_in_a_cluster(up: argparse.ArgumentParser) -> None:
     up.add_argument("--admission-also", action="append", default=[], metavar="IMAGE", help=what)
     what = "start nothing but what is missing, and be the control plane: for a container"
     up.add_argument("--foreground", action="store_true", help=what)
+    what = "with --foreground: be one of several control planes, which share PostgreSQL and a volume"
+    up.add_argument("--replica", action="store_true", help=what)
 
 
 def _delivery(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -233,8 +239,10 @@ def _looking(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _where(command: argparse.ArgumentParser) -> None:
-    what = "of a service (default: production)"
-    command.add_argument("--environment", default="production", metavar="NAME", help=what)
+    from penstock.core.release import PRODUCTION
+
+    what = f"of a service (default: {PRODUCTION})"
+    command.add_argument("--environment", default=PRODUCTION, metavar="NAME", help=what)
 
 
 def _here(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -262,7 +270,7 @@ def _tests(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
-    from penstock.cli import people, proof, saying, webhook, witness
+    from penstock.cli import people, proof, signing, webhook, witness
 
     what = "evidence: list, show, add a report or a signed statement, export a delivery's bundle"
     example = "penstock evidence add junit.xml --for shop-1a2b3c4d"
@@ -287,7 +295,7 @@ def _proof(commands: Commands[argparse.ArgumentParser]) -> None:
     what = "have the log sign with a new key from now on"
     rotate = verb("rotate-key", people.rotate_log_key, what, "penstock ledger rotate-key --reason yearly")
     rotate.add_argument("--reason", required=True)
-    saying.add_options(rotate)
+    signing.add_options(rotate)
     what = "who is told of what happens, as CDEvents: add, list, remove, test"
     webhook.parsers(_group(commands, "webhook", what, "penstock webhook list"))
     what = "check an evidence bundle offline, with nothing but a trust file"

@@ -1,6 +1,6 @@
 """Who may do what, and people's words about a change: identity, role, team, review, override.
 
-Called by `main`. Each verb makes one statement, which `saying` signs and sends, or prints a view.
+Called by `main`. Each verb makes one statement, which `signing` signs and sends, or prints a view.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 from penstock.cli import spelling
 from penstock.cli.client import Client
 from penstock.cli.ended import latest
-from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, table, told
+from penstock.cli.signing import NOBODY, add_options, say
 from penstock.core.digest import digest, hex_of
 from penstock.core.people import (
     ORGANISATION,

@@ -15,19 +15,19 @@ from penstock.bootstrap.plugins import find, names
 from penstock.cli import spelling
 from penstock.cli.client import Client
 from penstock.cli.ended import latest, trouble, well
-from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import complain, document, mark, overridden, read, table, told
 from penstock.cli.show import say as line
+from penstock.cli.signing import NOBODY, add_options, say
 from penstock.core.facts import FACTS
 from penstock.core.people import PolicyRetirement
 from penstock.core.policy import PolicyDocument, Rules
+from penstock.core.wording import plural
 from penstock.errors import Invalid
 from penstock.ledger.again import compiled
 from penstock.policyfile import parse_policy
 from penstock.policytests import Case, Failure, load_tests, run_case
 
 SUFFIX = ".test.yaml"
-PRODUCTION = "production"
 
 
 def parsers(verb: Any) -> None:
@@ -105,7 +105,7 @@ def lint_files(given: argparse.Namespace) -> int:
             problem = str(Invalid(error.what, where=error.where))
             rows.append({"file": str(path), "problem": problem, "next": error.next_move})
             continue
-        _warn_if_idle(policy.policy, policy.environments)
+        spelling.warn_of_environments(policy.policy, policy.environments)
         spelling.warn_of_owner(policy.owner)
         rows.append({"file": str(path), "policy": policy.policy, "rules": len(policy.rules)})
     good, bad = [row for row in rows if "problem" not in row], [row for row in rows if "problem" in row]
@@ -187,7 +187,8 @@ def replay(given: argparse.Namespace) -> int:
         for a in changed
     ]
     words = (
-        f"{view['policy']} over {view['deliveries']} deliveries ({view['questions']} questions): "
+        f"{view['policy']} over {plural(view['deliveries'], 'delivery')} "
+        f"({plural(view['questions'], 'question')}): "
         f"would have refused {view['refused']}, let through {view['let_through']}"
     )
     head = ("delivery", "action", "then", "now", "effect", "says")
@@ -199,7 +200,7 @@ def replay(given: argparse.Namespace) -> int:
 def published(given: argparse.Namespace) -> int:
     source = read(given.file).decode(errors="replace")
     said = publication(source, NOBODY, str(given.file))
-    _warn_if_idle(said.name, parse_policy(source.encode(), str(given.file)).environments)
+    spelling.warn_of_environments(said.name, parse_policy(source.encode(), str(given.file)).environments)
     answer = say(given, Client.find(), said)
     view = {"policy": said.name, **answer}
     return told(given, view, f"✓ {said.name} is in force from entry {answer['index']} on")
@@ -215,11 +216,6 @@ def synced(given: argparse.Namespace) -> int:
         for p in view["policies"]
     ]
     return told(given, view, table(("file", "what", "signed by", "commit", "entry"), rows))
-
-
-def _warn_if_idle(name: str, environments: tuple[str, ...]) -> None:
-    if PRODUCTION not in environments:
-        complain(f"! {name} guards nothing in {PRODUCTION}: its environments are {', '.join(environments)}")
 
 
 def retired(given: argparse.Namespace) -> int:

@@ -16,6 +16,7 @@ from penstock.cli.client import Client
 from penstock.cli.ended import latest
 from penstock.cli.show import document, mark, read, say, table, told
 from penstock.core.codec import decode, encode
+from penstock.core.wording import plural
 from penstock.errors import Invalid
 from penstock.ledger.bundle import check
 from penstock.ledger.fsck import Trust
@@ -73,9 +74,10 @@ def ledger_verify(given: argparse.Namespace) -> int:
         for problem in view["problems"]:
             say(f"✗ {problem}")
         words = "verified" if view["verified"] else "DOES NOT VERIFY"
+        again = f"{plural(view['entries'], 'entry')}, {plural(view['sign_offs'], 'sign-off')} computed again"
+        took = f"{time.monotonic() - began:.1f} s"
         say(
-            f"{mark(view['verified'])} {view['entries']} entries, {view['sign_offs']} sign-offs computed "
-            f"again, {view['checkpoints']} checkpoints: {words} ({time.monotonic() - began:.1f} s)"
+            f"{mark(view['verified'])} {again}, {plural(view['checkpoints'], 'checkpoint')}: {words} ({took})"
         )
         say(f"  root {view['root']}")
         if kept and view["verified"]:

@@ -11,8 +11,8 @@ from typing import Any
 
 from penstock.cli import spelling
 from penstock.cli.client import Client
-from penstock.cli.saying import NOBODY, add_options, say
 from penstock.cli.show import read, table, told
+from penstock.cli.signing import NOBODY, add_options, say
 from penstock.core.people import SloRetirement, SloVersion
 from penstock.slofile import parse_slo
 

@@ -5,7 +5,7 @@ Called by `people` once the statement is recorded, and by `policies`. It only wa
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from penstock.cli.client import Client
 from penstock.cli.show import complain
@@ -13,6 +13,7 @@ from penstock.core.authority import ADMINISTRATOR, DEPLOYER, LEADS, SOURCE
 from penstock.core.digest import digest
 from penstock.core.nearest import did_you_mean, nearest
 from penstock.core.people import KeyRevocation
+from penstock.core.release import PRODUCTION
 from penstock.errors import PenstockError
 
 SHIPPED = (ADMINISTRATOR, DEPLOYER, SOURCE, *LEADS)
@@ -67,6 +68,16 @@ def warn_of_owner(owner: str) -> None:
         meant = did_you_mean(owner, {*SHIPPED, *held})
         complain(f"! nobody holds the role {owner}: nobody could publish or override this{meant}")
         complain(f"  next: penstock role grant NAME {owner}")
+
+
+def warn_of_environments(policy: str, environments: Sequence[str]) -> None:
+    """One that looks like production and is not: any name is good, and guards nothing anywhere else."""
+    if PRODUCTION in environments:
+        return
+    for name in environments:
+        short = PRODUCTION.startswith(name.casefold())
+        if short or nearest(name, [PRODUCTION], alike=0.9):  # pre-production is less alike
+            complain(f"! {policy} guards nothing in {PRODUCTION}, but in {name}; did you mean {PRODUCTION}?")
 
 
 def warn_of_revoked(client: Client, keyid: str) -> None:

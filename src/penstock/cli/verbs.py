@@ -15,10 +15,9 @@ from penstock.cli.edited import uncommitted
 from penstock.cli.ended import latest, trouble, verdict, well, where_to_look
 from penstock.cli.follow import follow, print_at_work, print_step
 from penstock.cli.show import complain, document, mark, overridden, say, table, told
+from penstock.core.decisive import decided_by
+from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid
-
-#: Where deliveries go if nothing is said.
-PRODUCTION = "production"
 
 
 def ship(given: argparse.Namespace) -> int:
@@ -145,11 +144,16 @@ def _say_services(services: list[dict[str, Any]]) -> None:
             say(f"✗ {row['live']} {row['unrest']}; next: penstock logs {row['service']}")
 
 
+def _state(one: dict[str, Any]) -> str:
+    at = f", {one['stage']}" if one["stage"] else ""
+    return one["outcome"] or ("waits" if one["waiting"] else one["state"]) + at
+
+
 def _say_deliveries(deliveries: list[dict[str, Any]]) -> None:
     lines = [
         (
             one["id"],
-            one["outcome"] or ("waits" if one["waiting"] else one["state"]),
+            _state(one),
             ", ".join([*one["refused_by"], *(f"overridden: {who}" for who in one["overridden"])]),
             f"{one['seconds']:.0f} s",
             one["change"]["title"],
@@ -243,8 +247,8 @@ def _say_signed_off(sign_offs: list[dict[str, Any]]) -> None:
             f"{overridden(signed)}  (entry {signed['index']})"
         )
         for rule in signed["rules"]:
-            decided = ", ".join(f"{name} = {value}" for name, value in rule["values"].items())
-            say(f"      {rule['id']}: {rule['says']}\n        {decided}")
+            say(f"      {rule['id']}: {rule['says']}")
+            say(f"        {decided_by(rule['values'], rule['says'])}")
 
 
 def _say_newer(client: Client, service: str, live: str) -> None:

@@ -1,6 +1,6 @@
 """What the tests in production found, as evidence: one frozen class for each part.
 
-Called by the check `acceptance`, which makes them, and by `core.selection`, which reads them. `Accepted` is
+Called by the check `acceptance`, which makes them, and by `core.factfinding`, which reads them. `Accepted` is
 released: a part that it did not have from the beginning is None where it was not asked for, so that the bytes
 of earlier evidence stay what they are.
 """

@@ -41,7 +41,8 @@ class Admission:
             raise Invalid(f"at most {MOST_CALLERS}, each once", where=f"{where}.callers")
         if not 0 <= self.per_second <= MOST:
             raise Invalid(f"from 1 to {MOST} (or 0: no limit)", where=f"{where}.rate.per_second")
-        if not self.per_second <= self.burst <= MOST * bool(self.per_second):
+        most = MOST if self.per_second else 0
+        if not self.per_second <= self.burst <= most:
             what = f"from per_second, which must be given, to {MOST}, found {self.burst}"
             raise Invalid(what, where=f"{where}.rate.burst")
 

@@ -274,6 +274,7 @@ class Authority:
 
 
 def _applied(before: Authority, said: object, entry: Entry) -> Authority:
+    """What holds once this was said; whether it may be said was looked at."""
     match said:
         case Genesis() as genesis:
             operator = Key(genesis.operator, raw_key(genesis.operator_key), "person")

@@ -165,6 +165,11 @@ def _plan(cls: type) -> dict[str, tuple[str, type | None, Decoder, bool | None]]
     }
 
 
+def needed(cls: type) -> frozenset[str]:
+    """The JSON names of the fields that may not be absent."""
+    return frozenset(name for name, (_, _, _, optional) in _plan(cls).items() if optional is None)
+
+
 def _plain(hint: Any) -> type | None:
     return hint if hint in (str, bool) else None
 

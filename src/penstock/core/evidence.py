@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 
 from penstock.core.codec import Json, decode
 from penstock.core.digest import PREFIX, canonical, digest, hex_of
-from penstock.core.exact import is_exact
 from penstock.core.predicates import PREDICATES, Predicate
+from penstock.core.roundtrip import survives
 from penstock.errors import Invalid
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
@@ -58,8 +58,8 @@ class Statement:
     def exact(self) -> bool:
         """Whether reading the payload would give this statement again, now and for ever."""
         kind, subjects = type(self.predicate), self.subjects
-        about = type(subjects) is tuple and len(subjects) > 0 and all(map(is_exact, subjects))
-        return about and PREDICATES.get(kind.TYPE) is kind and is_exact(self.predicate)
+        about = type(subjects) is tuple and len(subjects) > 0 and all(map(survives, subjects))
+        return about and PREDICATES.get(kind.TYPE) is kind and survives(self.predicate)
 
     def about(self, wanted: str) -> bool:
         """Whether *wanted* (a digest) is among the subjects."""

@@ -1,7 +1,7 @@
 """The typed facts that policies may use: one flat name for each, with its type.
 
 This table is the schema, and `ENGINE` its version: a policy that misspells a name or mistakes
-a type is refused when it is published. Called by `core.selection` (to build facts from evidence) and by the
+a type is refused when it is published. Called by `core.factfinding` (to draw facts from evidence) and by the
 languages (to declare variables). A fact that no evidence gives is simply absent, and a rule that needs it is
 UNKNOWN(MISSING).
 """

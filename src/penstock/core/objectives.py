@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from penstock.core.facts import MAX_NAMES, Fact
+from penstock.core.release import PRODUCTION
 
 #: Where objectives hold: users are there.
-ENVIRONMENT = "production"
+ENVIRONMENT = PRODUCTION
 #: The role whose holders say which objectives hold.
 OWNER = "operations-lead"
 

@@ -1,6 +1,7 @@
 """Pipelines: the plan of a delivery, and the records of what has been done so far.
 
-Called by the engine, which plans a delivery and records each step. `core.decide` says what comes next. Must
+Called by the engine, which keeps the plan and records each step. The plans that ship are in `core.stages`;
+`core.decide` says what comes next. Must
 not perform anything or read a clock.
 """
 
@@ -16,7 +17,7 @@ from penstock.core.canary import Baseline, Sample
 from penstock.core.changeset import Together
 from penstock.core.experiment import Dealt, Weighed
 from penstock.core.release import Artifact, EnvironmentData, Release, pair
-from penstock.core.traffic import WHOLE, Counters
+from penstock.core.traffic import Counters
 from penstock.errors import Invalid
 
 
@@ -337,63 +338,3 @@ class Facts:
 
 def _bad(record: Record) -> bool:
     return record.state not in (*GOOD, State.PENDING)
-
-
-# --- the plans ------------------------------------------------------------------------------------------
-
-
-#: What runs the project's checks if nothing is said of them: all that can be seen, in one stage.
-ALL_CHECKS = (Stage("tests", "suite", after=("build",)),)
-#: Beside what its plan needs, a canary may take so long: for looks that take their time.
-CANARY_SLACK = 900.0
-
-
-def standard(canary: Canary, checks: tuple[Stage, ...] = ALL_CHECKS, *, objectives: bool = False) -> Pipeline:
-    """The pipeline of a code change. *checks* run beside the scan, after the build.
-
-    Here and below: where the service has *objectives*, they are looked at before the promotion.
-    """
-    before = ("scan", *(check.name for check in checks))
-    return Pipeline(
-        "standard",
-        (
-            Stage("begin", "begin"),
-            Stage("build", "build", after=("begin",)),
-            *checks,
-            Stage("scan", "scan", after=("build",)),
-            *_into_production(canary, before, objectives),
-        ),
-        canary,
-    )
-
-
-def _into_production(canary: Canary, before: tuple[str, ...], objectives: bool) -> tuple[Stage, ...]:
-    seconds = len(canary.steps) * canary.seconds_per_step + canary.patience + CANARY_SLACK
-    return (
-        Stage("deploy", "deploy", guards="deploy", after=before),
-        Stage("acceptance", "acceptance", after=("deploy",)),
-        Stage("canary", "canary", guards="shift", after=("acceptance",), seconds=seconds),
-        *((Stage("slo", "slo", after=("canary",)),) if objectives else ()),
-        Stage("promote", "promote", guards="promote", after=("slo" if objectives else "canary",)),
-    )
-
-
-def configuration(canary: Canary, *, objectives: bool = False) -> Pipeline:
-    """Environment data alone: the artifact that is live, and its evidence, stand as they are."""
-    stages = (Stage("begin", "begin"), *_into_production(canary, ("begin",), objectives))
-    return Pipeline("configuration", stages, canary)
-
-
-def rollback(canary: Canary) -> Pipeline:
-    """Back to a pair that was promoted before: its promotion is on record, so no gate asks again."""
-    stages = (
-        Stage("begin", "begin"),
-        Stage("deploy", "deploy", after=("begin",)),
-        Stage("restore", "restore", after=("deploy",)),
-    )
-    return Pipeline("rollback", stages, canary)
-
-
-def thousandths(per_cent: float) -> int:
-    """A share as people write it (per cent) in the unit that crosses ports."""
-    return round(per_cent * WHOLE / 100)

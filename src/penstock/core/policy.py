@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
-from penstock.core import selection, soak
+from penstock.core import factfinding, soak
 from penstock.core.authority import Authority
 from penstock.core.codec import Fixed
 from penstock.core.digest import canonical, digest, hex_of
@@ -30,7 +30,7 @@ from penstock.core.predicates import (
     SignOff,
 )
 from penstock.core.reviews import objection
-from penstock.core.selection import Question
+from penstock.core.selection import Question, quarantines
 from penstock.core.verdict import Cause, Result, Verdict, combine, unknown
 
 #: What the delivery of a change does, in this order; and all that a policy may guard.
@@ -112,10 +112,10 @@ def sign_off(
     Pure: the same arguments give the same bytes, on the machine that decided and on any other.
     """
     facts = facts_for(policy, question, selected, authority)
-    decided = judge(policy, rules, facts, selection.ages(selected, question.now))
+    decided = judge(policy, rules, facts, factfinding.ages(selected, question.now))
     verdict = combine(rule.verdict for rule in decided)
     override = None if verdict.passed else _override(question, policy, selected, authority)
-    flaky = tuple(selection.quarantines(selected, question, authority).values())
+    flaky = tuple(quarantines(selected, question, authority).values())
     used = [entry for entry in selected if _matters(entry, policy, flaky)]
     # What passed for the sake of an override or a quarantine lapses with it.
     ends = [said.expires for said in flaky] + ([override.expires] if override else [])
@@ -140,7 +140,7 @@ def facts_for(
 ) -> dict[str, Fact]:
     """The facts that a policy decides by."""
     soaked = soak.facts(selected, question.artifact, policy.soak, question.now)
-    return selection.facts(selected, question, authority) | soaked
+    return factfinding.facts(selected, question, authority) | soaked
 
 
 def soaking(question: Question, policies: Iterable[PolicyDocument]) -> Question:

@@ -16,6 +16,9 @@ from penstock.core.mesh import Mesh
 from penstock.core.variables import check_variable
 from penstock.errors import Invalid
 
+#: The environment that is meant if none is named: normally the only one.
+PRODUCTION = "production"
+
 Value = str | int | float | bool
 
 

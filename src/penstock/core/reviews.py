@@ -1,7 +1,7 @@
 """Whose word counts for a change: nobody approves their own. Pure.
 
-Called by `core.selection` for reviews, and by `core.policy` for overrides. What decides is what the ledger
-knows at one size: the addresses that commits name people by, keys, and roles.
+Called by `core.selection` and `core.factfinding` for reviews, and by `core.policy` for overrides. What
+decides is what the ledger knows at one size: the addresses that commits name people by, keys, and roles.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from penstock.core.admission import ANYBODY, NO_BREAKERS, Admission, Breakers
-from penstock.core.counted import Counters as Counters
-from penstock.core.counted import Led as Led
+from penstock.core.counters import Counters as Counters
+from penstock.core.counters import Led as Led
 from penstock.core.mesh import Export, Remote
 from penstock.core.visit import Visit as Visit
 from penstock.errors import Invalid
@@ -21,11 +21,15 @@ WHOLE = 1000
 #: Seconds that an answer may take to begin, or be silent, at most.
 LONGEST = 3600
 
-
 #: What a service speaks: HTTP/1.1, HTTP/2 without TLS, or gRPC over that.
 AppProtocol = Literal["http/1.1", "h2c", "grpc"]
 HTTP1: AppProtocol = "http/1.1"
 HTTP2: tuple[AppProtocol, ...] = ("h2c", "grpc")
+
+
+def thousandths(per_cent: float) -> int:
+    """A share as people write it (per cent) in the unit that crosses ports."""
+    return round(per_cent * WHOLE / 100)
 
 
 @dataclass(frozen=True)
@@ -200,14 +204,17 @@ class TrafficPlan:
     @property
     def admission(self) -> Admission:
         """Whom the live release lets in: the one that users move away from, while they move."""
-        live = self.weights[0].release if self.weights else ""
-        return next((b.admission for b in self.backends if b.release == live), ANYBODY)
+        return self._live.admission if self._live else ANYBODY
 
     @property
     def export(self) -> Export | None:
-        """Who of the peers may call: what the live release says, as above."""
+        """Who of the peers may call: what the live release says."""
+        return self._live.export if self._live else None
+
+    @property
+    def _live(self) -> Backend | None:
         live = self.weights[0].release if self.weights else ""
-        return next((b.export for b in self.backends if b.release == live), None)
+        return next((backend for backend in self.backends if backend.release == live), None)
 
     def _check_weights(self, weights: tuple[Weight, ...]) -> None:
         for weight in weights:

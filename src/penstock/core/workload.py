@@ -269,7 +269,8 @@ class Step:
     *argv* and *cwd* are paths as seen inside. Only *mounts* (and the system's own programs, read-only)
     can be seen. The network is off unless *network*. *seconds* bounds its whole life. *secrets* are values
     that must not appear in what is kept of its output. *fence* is that of the work it belongs to: where a
-    step could outlive who began it, nobody with a lower one puts a step in its place. `Invalid` for words
+    step could outlive who began it, nobody with a lower one puts a step in its place. *environment* is that
+    whose releases it asks, "" if it asks none: it must be run where it can reach them. `Invalid` for words
     that no process can be given: a sandbox that is told its settings with NUL between them would take the
     rest of such a word for a setting.
     """
@@ -282,6 +283,7 @@ class Step:
     seconds: float = 600.0
     secrets: tuple[str, ...] = field(default=(), repr=False)
     fence: Fence | None = None
+    environment: str = ""
 
     def __post_init__(self) -> None:
         for name, value in self.env.items():

@@ -22,42 +22,10 @@ from penstock.core.decide import Finish
 from penstock.core.experiment import Plan
 from penstock.core.pipeline import ENDED, Attempt, Facts, Intent, Pipeline, Record, State
 from penstock.core.release import Artifact, Change, EnvironmentData
-from penstock.engine import numbers
+from penstock.engine import numbers, tables
 from penstock.engine.naming import too_late, unknown
 from penstock.errors import Conflict
 from penstock.ports import Row, SourceRevision, Store, Transaction
-
-SCHEMA = (
-    """
-    CREATE TABLE deliveries (
-        seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, scope TEXT NOT NULL, urgent INTEGER NOT NULL,
-        header TEXT NOT NULL, state TEXT NOT NULL, outcome TEXT NOT NULL DEFAULT '',
-        reason TEXT NOT NULL DEFAULT '', request TEXT NOT NULL DEFAULT '', owner TEXT NOT NULL DEFAULT '',
-        fence INTEGER NOT NULL DEFAULT 0, lease REAL NOT NULL DEFAULT 0, wake REAL NOT NULL DEFAULT 0,
-        created REAL NOT NULL, ended REAL NOT NULL DEFAULT 0);
-    CREATE INDEX deliveries_open ON deliveries (state, scope);
-    CREATE TABLE records (
-        delivery TEXT NOT NULL, seq INTEGER NOT NULL, key TEXT NOT NULL, body TEXT NOT NULL,
-        PRIMARY KEY (delivery, key));
-    CREATE TABLE attempts (
-        delivery TEXT NOT NULL, key TEXT NOT NULL, count INTEGER NOT NULL, error TEXT NOT NULL,
-        PRIMARY KEY (delivery, key));
-    CREATE TABLE fences (scope TEXT PRIMARY KEY, number INTEGER NOT NULL);
-    CREATE TABLE tokens (hash TEXT PRIMARY KEY, identity TEXT NOT NULL)
-    """,
-    """
-    ALTER TABLE deliveries ADD COLUMN waits INTEGER NOT NULL DEFAULT 0
-    """,
-    """
-    ALTER TABLE attempts ADD COLUMN again REAL NOT NULL DEFAULT 0;
-    ALTER TABLE deliveries ADD COLUMN newer TEXT NOT NULL DEFAULT ''
-    """,
-    """
-    ALTER TABLE deliveries ADD COLUMN lost INTEGER NOT NULL DEFAULT 0;
-    CREATE TABLE changesets (id TEXT PRIMARY KEY, fate TEXT NOT NULL DEFAULT '',
-        reason TEXT NOT NULL DEFAULT '', decided REAL NOT NULL DEFAULT 0)
-    """,
-)
 
 RequestWord = Literal["", "abort", "promote"]
 #: How often an intent is tried again after `Unavailable` before the delivery ends in an error.
@@ -138,7 +106,7 @@ class Journal:
         self._committed = 0.0
 
     async def migrate(self) -> None:
-        await self._store.migrate("journal", SCHEMA)
+        await self._store.migrate("journal", tables.SCHEMA)
         await self._store.migrate("numbers", numbers.SCHEMA)
 
     # --- from outside ---------------------------------------------------------------------------
@@ -188,11 +156,15 @@ class Journal:
         async with self._store.transaction() as tx:
             return await _raised(tx, scope)
 
-    async def recent(self, tx: Transaction, limit: int = 50, scope: str = "") -> tuple[Delivery, ...]:
-        """The newest deliveries, newest first, without their records."""
+    async def recent(
+        self, tx: Transaction, limit: int = 50, service: str = "", before: str = ""
+    ) -> tuple[Delivery, ...]:
+        """The newest deliveries, newest first, without their records: those of *service* and those older than
+        the delivery *before*, where these are not ""."""
         rows = await tx.execute(
-            f"SELECT {COLUMNS} FROM deliveries WHERE ? IN ('', scope) ORDER BY seq DESC LIMIT ?",
-            (scope, limit),
+            f"SELECT {COLUMNS} FROM deliveries WHERE (? = '' OR scope LIKE ?) AND "
+            "(? = '' OR seq < (SELECT seq FROM deliveries WHERE id = ?)) ORDER BY seq DESC LIMIT ?",
+            (service, f"{service}/%", before, before, limit),
         )
         return tuple(_delivery(row) for row in rows)
 

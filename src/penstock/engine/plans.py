@@ -12,17 +12,9 @@ from dataclasses import replace
 from penstock.config import ServiceConfig, checks_in_order, stage_names
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.experiment import Plan
-from penstock.core.pipeline import (
-    ALL_CHECKS,
-    CANARY_SLACK,
-    Canary,
-    Pipeline,
-    Stage,
-    configuration,
-    rollback,
-    standard,
-    thousandths,
-)
+from penstock.core.pipeline import Canary, Pipeline, Stage
+from penstock.core.stages import ALL_CHECKS, CANARY_SLACK, configuration, rollback, standard
+from penstock.core.traffic import thousandths
 from penstock.engine.journal import Delivery, Header
 
 #: What a check's stage may take beside the command itself: a copy of the tree, its dependencies installed.

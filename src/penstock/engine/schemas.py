@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from penstock.engine import journal, numbers, prune, sessions
+from penstock.engine import numbers, prune, seats, sessions, tables
 from penstock.errors import Conflict
 from penstock.ledger import hooks, log
 from penstock.ports import Store
@@ -17,9 +17,10 @@ from penstock.telemetry import rollups
 #: By component. What is not named here was made by somebody else, and is left alone.
 KNOWN: Mapping[str, int] = {
     "ledger": len(log.SCHEMA),
-    "journal": len(journal.SCHEMA),
+    "journal": len(tables.SCHEMA),
     "numbers": len(numbers.SCHEMA),
     "pruning": len(prune.SCHEMA),
+    "seats": len(seats.SCHEMA),
     "sessions": len(sessions.SCHEMA),
     "webhooks": len(hooks.SCHEMA),
     "telemetry": len(rollups.SCHEMA),

@@ -16,12 +16,12 @@ from fastapi import APIRouter, Request
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.digest import hex_of
 from penstock.core.outside import clean
+from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid, PenstockError, Refused
 from penstock.ledger.live import Promotions
 from penstock.ledger.log import Ledger
 from penstock.ports import Store
 from penstock.projections.clearance import Clearance, cleared, known_of
-from penstock.server import views
 from penstock.server.podimages import API_VERSION, Named, images, open_review
 from penstock.server.views import View
 
@@ -48,7 +48,7 @@ def routes(control: ControlPlane) -> APIRouter:
     @router.post("")
     async def production(request: Request) -> View:
         """Whether an object may be let into production: an AdmissionReview in, an AdmissionReview out."""
-        return await gatekeeper.answer(await request.body(), views.PRODUCTION)
+        return await gatekeeper.answer(await request.body(), PRODUCTION)
 
     @router.post("/{environment}")
     async def into(environment: str, request: Request) -> View:

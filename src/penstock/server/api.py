@@ -12,27 +12,33 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
-from fastapi import Path as InPath
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.changeset import MOST_MEMBERS
 from penstock.core.codec import decode
-from penstock.core.nearest import did_you_mean
+from penstock.core.release import PRODUCTION
 from penstock.engine.ship import Permit
-from penstock.errors import Conflict, Invalid
+from penstock.errors import Conflict, Unavailable
 from penstock.ledger import bundle, fsck
-from penstock.server import canaries, experiments, flaky, intake, logs, people, policies, slos, views
+from penstock.server import (
+    canaries,
+    experiments,
+    flaky,
+    intake,
+    logs,
+    people,
+    policies,
+    services,
+    slos,
+    views,
+)
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
-
-#: What a database takes for a number.
-MAX_INT = 2**62
-
-Limit = Annotated[int, Query(ge=1, le=1000)]
-Index = Annotated[int, InPath(ge=0, le=MAX_INT)]
+from penstock.server.parameters import Index, Limit, Text
+from penstock.server.shares import Shares
+from penstock.server.views import View
 
 
 class Ship(BaseModel):
@@ -40,7 +46,7 @@ class Ship(BaseModel):
 
     location: Text
     revision: Text = ""
-    environment: Text = views.PRODUCTION
+    environment: Text = PRODUCTION
     beside: Annotated[list[Text], Field(max_length=MOST_MEMBERS)] = []
 
 
@@ -51,16 +57,7 @@ class Proposed(BaseModel):
 
 class Set(BaseModel):
     changes: Annotated[list[Proposed], Field(min_length=1, max_length=MOST_MEMBERS)]
-    environment: Text = views.PRODUCTION
-
-
-class Reason(BaseModel):
-    reason: Text = ""
-
-
-class RollBack(Reason):
-    environment: Text = views.PRODUCTION
-    together: bool = False
+    environment: Text = PRODUCTION
 
 
 class Again(BaseModel):
@@ -75,9 +72,9 @@ class Kept(BaseModel):
 def routes(control: ControlPlane) -> APIRouter:
     """Every call of version 1."""
     api = APIRouter(prefix="/v1")
-    for group in (_deliveries, _services, _ledger):
+    for group in (_deliveries, _server, _ledger):
         group(api, control)
-    for module in (people, policies, slos, intake, logs, flaky, canaries, experiments):
+    for module in (services, people, policies, slos, intake, logs, flaky, canaries, experiments):
         module.routes(api, control)
     return api
 
@@ -105,8 +102,9 @@ def _deliveries(api: APIRouter, control: ControlPlane) -> None:
         return {"deliveries": await control.shipping.ship_together(changes, given.environment, permit)}
 
     @api.get("/deliveries")
-    async def deliveries(service: str = "", limit: Limit = 50) -> View:
-        return {"deliveries": await views.deliveries(control, service, limit)}
+    async def deliveries(service: str = "", before: str = "", limit: Limit = 50) -> View:
+        """The newest first: of one service, and older than the delivery *before*, where these are given."""
+        return {"deliveries": await views.deliveries(control, service, limit, before)}
 
     @api.get("/deliveries/{delivery}")
     async def delivery(delivery: str) -> View:
@@ -144,48 +142,10 @@ def _requests(api: APIRouter, control: ControlPlane) -> None:
         return {"delivery": found}
 
 
-def _services(api: APIRouter, control: ControlPlane) -> None:
+def _server(api: APIRouter, control: ControlPlane) -> None:
     @api.get("/health")
     async def health() -> View:
         return {"ok": True, "isolation": control.isolation.value}
-
-    @api.post("/services/{service}/rollback")
-    async def rollback(service: str, given: RollBack, request: Request) -> View:
-        """Take back what is live; if *together*, with all that came in its change set."""
-        identity = login_of(request).identity
-        permit = functools.partial(control.operators.demand, identity, "roll back")
-        await permit([service])
-        asked = (service, given.environment, identity, given.reason)
-        if given.together:
-            started = await control.shipping.roll_back_together(*asked, permit)
-            return {"delivery": started[0], "deliveries": started}
-        found = await control.shipping.roll_back(*asked)
-        return {"delivery": found, "deliveries": [found]}
-
-    @api.get("/services/{service}/why")
-    async def why(service: str, environment: str = views.PRODUCTION) -> View:
-        return await views.why(control, service, environment)
-
-    @api.get("/services/{service}/logs")
-    async def workload_logs(
-        service: str, lines: int = 100, environment: str = views.PRODUCTION
-    ) -> PlainTextResponse:
-        there = await views.services(control)
-        known = list(dict.fromkeys(name for name, _ in there))
-        if service not in known:
-            what = f"no service {service!r}; there are: {', '.join(known) or 'none yet'}"
-            raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
-        if (service, environment) not in there:
-            places = ", ".join(place for name, place in there if name == service)
-            what = f"{service} was never in {environment}; it is in: {places}"
-            raise Invalid(what, next_move="penstock logs SERVICE --environment NAME")
-        state = await control.router.read(service, environment)
-        found = [
-            f"{backend.release}  {line}"
-            for backend in state.backends
-            for line in await control.platform.logs(backend.release, max(1, min(lines, 5000)))
-        ]
-        return PlainTextResponse("\n".join(found) + "\n" if found else "")
 
     @api.get("/status")
     async def status() -> View:
@@ -198,6 +158,8 @@ def _services(api: APIRouter, control: ControlPlane) -> None:
 
 
 def _ledger(api: APIRouter, control: ControlPlane) -> None:
+    verifying = Shares(1)
+
     @api.get("/evidence")
     async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
         async with control.store.transaction(write=False) as tx:
@@ -225,7 +187,10 @@ def _ledger(api: APIRouter, control: ControlPlane) -> None:
         known = tuple(witness.key for witness in control.home.settings.witnesses)
         trust = replace(trust, witnesses=(*trust.witnesses, *known))
         kept = given.kept if given else None
-        report = await fsck.verify(control.store, trust, control.languages, kept=kept)
+        with verifying.one() as granted:
+            if not granted:
+                raise Unavailable("the ledger is being verified already", next_move="wait until that is done")
+            report = await fsck.verify(control.store, trust, control.languages, kept=kept)
         return {
             "verified": report.verified,
             "entries": report.entries,

@@ -23,6 +23,7 @@ from penstock.core.canary import Count, Latencies, Row, Rule, Series
 from penstock.core.canaryconfig import CanaryConfig
 from penstock.core.codec import decode, encode
 from penstock.core.predicates import Look
+from penstock.core.release import PRODUCTION
 from penstock.core.traffic import Counters
 from penstock.core.verdict import Verdict
 from penstock.engine.plans import canary_plan
@@ -150,19 +151,19 @@ async def _counted(
 ) -> tuple[Counters, list[Count | Verdict]]:
     """What the proxy and the meters have counted of what is live."""
     stable = await _stable(control, service)
-    where = Where(service, views.PRODUCTION, control.meters)
+    where = Where(service, PRODUCTION, control.meters)
     return stable, await asyncio.gather(*(counted(metric, where, stable) for metric in config.metrics))
 
 
 async def _stable(control: ControlPlane, service: str) -> Counters:
     """The counters of what is live: all users are its."""
     async with control.store.transaction(write=False) as tx:
-        now_live = await live(control.ledger, tx, service, views.PRODUCTION)
-    counted = await control.metrics.counters(service, views.PRODUCTION)
+        now_live = await live(control.ledger, tx, service, PRODUCTION)
+    counted = await control.metrics.counters(service, PRODUCTION)
     found = [c for c in counted if now_live is not None and c.release == now_live.release.id]
     if not found:
         raise Invalid(
-            f"{service} has no release with users in {views.PRODUCTION}",
+            f"{service} has no release with users in {PRODUCTION}",
             next_move="a first release has no canary: there is nothing to compare it with",
         )
     return found[0]
@@ -172,7 +173,7 @@ async def _config(control: ControlPlane, service: str, given: dict[str, Any] | N
     if given is not None:
         return _decoded(given)
     async with control.store.transaction(write=False) as tx:
-        now_live = await live(control.ledger, tx, service, views.PRODUCTION)
+        now_live = await live(control.ledger, tx, service, PRODUCTION)
     if now_live is None:
         known = ", ".join(name for name, _ in await views.services(control)) or "none yet"
         raise Invalid(f"{service} is not live; services: {known}")

@@ -16,6 +16,8 @@ from penstock.analysis.replay import Effect, Replayed, Seen
 WIDTH, HEIGHT = 720, 190
 #: Room for labels around the plot.
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 22, 26
+#: Where early intervals are cut, in lengths of the last one.
+BEYOND = 1.6
 Point = tuple[float, float]
 
 
@@ -163,17 +165,17 @@ def _quantiles(looks: Sequence[Seen], x: _Scale) -> tuple[Panel, ...]:
 
 
 def _closing_in(title: str, looks: Sequence[_Bounded], x: _Scale, least: float, unit: float) -> Panel:
-    """Early bounds are far apart, and would flatten what counts: they are cut at thrice the last ones."""
+    """Early bounds are far apart, and would flatten what counts: they are cut near the last ones."""
     last, margin = looks[-1], looks[-1].margin or 0.0
     far = max(margin, least, *(abs(end) for end in (last.low, last.high, last.effect) if math.isfinite(end)))
     lowest = last.low if math.isfinite(last.low) else -far
     highest = last.high if math.isfinite(last.high) else far
-    low, high = min(lowest, -0.2 * far) * 3, max(highest, margin * 0.6) * 3
+    low, high = min(lowest, -0.2 * far) * BEYOND, max(highest, margin * 0.6) * BEYOND
     y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
     above = [(x.at(look.at), y.at(look.high)) for look in looks]
     below = [(x.at(look.at), y.at(look.low)) for look in looks]
     line = Line(_points((x.at(look.at), y.at(look.effect)) for look in looks), "effect")
-    ticks = _ticks(y, (low / 3, 0.0, margin, high / 3), unit)
+    ticks = _ticks(y, (low / BEYOND, 0.0, margin, high / BEYOND), unit)
     return Panel(
         title,
         (line,),
@@ -241,16 +243,16 @@ def _reaching(looks: Sequence[dict[str, Any]], x: _Scale) -> Panel:
 
 
 def _ratios(looks: Sequence[dict[str, Any]], bar: float, x: _Scale) -> Panel:
-    """Early intervals are wide, and would flatten what counts: they are cut at thrice the last one."""
+    """Early intervals are wide, and would flatten what counts: they are cut near the last one."""
     bounds = [(look["at"], look["low"] - 1, look["high"] - 1) for look in looks]
-    low = min(bounds[-1][1], bar - 1, -0.01) * 2
-    high = max(bounds[-1][2], 0.01) * 2
+    low = min(bounds[-1][1], bar - 1, -0.01) * BEYOND
+    high = max(bounds[-1][2], 0.01) * BEYOND
     y = _Scale(low, high, HEIGHT - BOTTOM, TOP)
     above = [(x.at(at), y.at(most)) for at, _, most in bounds]
     below = [(x.at(at), y.at(least)) for at, least, _ in bounds]
     seen = ((look["at"], look["variant"] / look["control"] - 1) for look in looks if look["control"])
     middle = Line(_points((x.at(at), y.at(ratio)) for at, ratio in seen), "effect")
     title = "How many more of its users reach it, per cent, with the interval at all looks together"
-    ticks = _ticks(y, (low / 2, 0.0, bar - 1, high / 2))
+    ticks = _ticks(y, (low / BEYOND, 0.0, bar - 1, high / BEYOND))
     margin = y.at(bar - 1) if bar < 1 else None
     return Panel(title, (middle,), _points([*above, *reversed(below)]), ticks, y.at(0.0), margin)

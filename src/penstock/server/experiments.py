@@ -17,11 +17,13 @@ from penstock.analysis.experiment import Judgment, judge, ratio_bounds
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.codec import encode
 from penstock.core.experiment import Experiment
+from penstock.core.release import PRODUCTION
 from penstock.errors import Invalid
 from penstock.experimentfile import parse_experiment
 from penstock.server import views
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
+from penstock.server.parameters import Text
+from penstock.server.views import View
 
 #: Looks of a picture.
 MOST_POINTS = 60
@@ -32,7 +34,7 @@ class Start(BaseModel):
 
     source: Annotated[Text, Field(max_length=100_000)]
     name: Text = "experiment.yaml"
-    environment: Text = views.PRODUCTION
+    environment: Text = PRODUCTION
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:

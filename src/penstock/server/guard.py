@@ -9,6 +9,7 @@ test among them. So people sign in at ``localhost``, a site of its own, and serv
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 from typing import Any
@@ -18,9 +19,10 @@ from fastapi import Request
 
 from penstock.engine import sessions, tokens
 from penstock.engine.door import Login
-from penstock.errors import Refused
+from penstock.errors import Refused, Unavailable
 from penstock.ports import Store
 from penstock.server.rendering import problem
+from penstock.server.shares import Shares
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
@@ -29,6 +31,8 @@ HOSTS = ("127.0.0.1", PAGES_HOST, "[::1]")
 MAX_BODY = 1024 * 1024
 #: Reports are larger than anything else that is sent here. To sign in, nobody has to be known yet.
 OTHERWISE = {"/v1/evidence": 24 * 1024 * 1024, "/login": 4096}
+#: A page that is open holds one or two, of the connections that the listener has for everybody.
+STREAMS_OF_ONE = 64
 HEADERS = {
     "content-security-policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -56,22 +60,33 @@ class Guard:
         self._app = app
         self._store = store
         self._trusted = trusted
+        self._streams = Shares(STREAMS_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        refusal = await self._refusal(scope, headers)
-        if refusal is not None:
-            await _answer(send, refusal, headers)
-            return
 
         async def guarded(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = _guarded(message.get("headers", []))
             await send(message)
 
-        await self._app(scope, receive, guarded)
+        with contextlib.ExitStack() as held:
+            refusal = await self._refusal(scope, headers) or self._one_more_stream(scope, held)
+            if refusal is None:
+                await self._app(scope, receive, guarded)
+            else:
+                await _answer(send, refusal, headers)
+
+    def _one_more_stream(self, scope: Scope, held: contextlib.ExitStack) -> Refusal | None:
+        """Nobody's event streams, which last, take the connections of all the others."""
+        login = scope.get("penstock.login")
+        if login is None or not scope["path"].endswith("/events"):
+            return None
+        if held.enter_context(self._streams.one(login.identity)):
+            return None
+        return 429, f"{login.identity} has {STREAMS_OF_ONE} event streams open already", ""
 
     async def _refusal(self, scope: Scope, headers: dict[str, str]) -> Refusal | None:
         """(status, words, where to go) unless the request may pass."""
@@ -175,8 +190,8 @@ async def _answer(send: Any, refusal: Refusal, asked: dict[str, str]) -> None:
         headers["location"] = location
     move = "send Authorization: Bearer <token>; an administrator makes one: penstock identity token NAME"
     pages = f"open http://{PAGES_HOST}{_port(asked.get('host', ''))}/"
-    move = {401: move, 403: pages, 421: pages}.get(status, "")
-    error = Refused(words, next_move=move)
+    move = {401: move, 403: pages, 421: pages, 429: "close pages, or end what follows logs"}.get(status, "")
+    error = Unavailable(words, next_move=move) if status == 429 else Refused(words, next_move=move)
     body = bytes(problem(error, status).body) if _looks(asked) else json.dumps(error.to_wire()).encode()
     await send({"type": "http.response.start", "status": status, "headers": _encoded(headers)})
     await send({"type": "http.response.body", "body": body})

@@ -16,8 +16,9 @@ from penstock.bootstrap.plugins import find
 from penstock.core.webhook import name_of
 from penstock.ledger import hooks
 from penstock.server.guard import login_of
+from penstock.server.parameters import Text
 from penstock.server.people import demand_administrator
-from penstock.server.views import Text, View
+from penstock.server.views import View
 
 
 class NewWebhook(BaseModel):

@@ -20,7 +20,8 @@ from penstock.engine.door import Login
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.foreign import source_of
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View, brief
+from penstock.server.parameters import Text
+from penstock.server.views import View, brief
 
 #: A statement with its signatures, signed elsewhere.
 DSSE = "dsse"

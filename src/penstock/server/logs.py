@@ -22,6 +22,7 @@ from penstock.core.pipeline import State
 from penstock.engine.logs import Piece, read
 from penstock.errors import Invalid
 from penstock.server import views
+from penstock.server.parameters import MAX_INT
 
 #: What is answered if no limit is given, and what may be asked for.
 LOG_BYTES = 256 * 1024
@@ -34,7 +35,6 @@ LOOKS = 5
 SILENT_SECONDS = 15.0
 UNDONE = (State.PENDING, State.EXECUTING)
 
-MAX_INT = 2**62
 Offset = Annotated[int | None, Query(ge=0, le=MAX_INT)]
 Limit = Annotated[int, Query(ge=1, le=MOST_BYTES)]
 

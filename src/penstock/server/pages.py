@@ -14,12 +14,15 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.release import PRODUCTION
 from penstock.engine import sessions
-from penstock.server import canaries, experiments, flaky, logs, slos, views
+from penstock.server import canaries, experiments, flaky, logs, policies, slos, views
 from penstock.server.chart import picture, picture_of
 from penstock.server.guard import COOKIE, identity_of
 from penstock.server.rendering import TEMPLATES, page
 
+#: So many deliveries are on one page.
+PAGE = 100
 #: Makes a page: template, title, and what the template shows.
 Page = Callable[..., HTMLResponse]
 
@@ -43,9 +46,11 @@ def routes(control: ControlPlane) -> APIRouter:
 
 def _deliveries(pages: APIRouter, control: ControlPlane, page: Page) -> None:
     @pages.get("/")
-    async def deliveries() -> HTMLResponse:
-        found = await views.deliveries(control, "", 100)
-        return page("deliveries.html", "Deliveries", deliveries=found)
+    async def deliveries(service: str = "", before: str = "") -> HTMLResponse:
+        found = await views.deliveries(control, service, PAGE, before)
+        older = found[-1]["id"] if len(found) == PAGE else ""
+        title = f"Deliveries of {service}" if service else "Deliveries"
+        return page("deliveries.html", title, deliveries=found, service=service, before=before, older=older)
 
     @pages.get("/deliveries/{delivery}")
     async def delivery(delivery: str) -> HTMLResponse:
@@ -63,8 +68,8 @@ def _services(pages: APIRouter, control: ControlPlane, page: Page) -> None:
         return page("environments.html", "What runs where", status=await views.status(control))
 
     @pages.get("/policies")
-    async def policies() -> HTMLResponse:
-        return page("policies.html", "Policies", policies=await views.policies(control))
+    async def in_force() -> HTMLResponse:
+        return page("policies.html", "Policies", policies=await policies.every(control))
 
     @pages.get("/slos")
     async def objectives(after: str = "") -> HTMLResponse:
@@ -73,7 +78,7 @@ def _services(pages: APIRouter, control: ControlPlane, page: Page) -> None:
         return page("slos.html", "What users were promised", services=found, more=more)
 
     @pages.get("/services/{service}")
-    async def why(service: str, environment: str = views.PRODUCTION) -> HTMLResponse:
+    async def why(service: str, environment: str = PRODUCTION) -> HTMLResponse:
         told = await views.why(control, service, environment)
         return page("why.html", f"Why is {service} live?", why=told)
 

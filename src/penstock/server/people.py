@@ -23,7 +23,8 @@ from penstock.engine import tokens
 from penstock.engine.door import Login, identity_of
 from penstock.errors import Invalid, Refused
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
+from penstock.server.parameters import Text
+from penstock.server.views import View
 
 
 class Saying(BaseModel):

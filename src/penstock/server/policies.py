@@ -11,15 +11,17 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from penstock.bootstrap.control import ControlPlane
+from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.policy import PolicyDocument
-from penstock.errors import Invalid
-from penstock.ledger.again import compiled
+from penstock.errors import Invalid, Unavailable
+from penstock.ledger.again import compiled, document_of
 from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
-from penstock.server import views
 from penstock.server.guard import login_of
-from penstock.server.views import Text, View
+from penstock.server.parameters import Text
+from penstock.server.shares import Shares
+from penstock.server.views import View
 
 
 class Source(BaseModel):
@@ -39,9 +41,11 @@ class Repository(BaseModel):
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:
+    replaying = Shares(1)
+
     @api.get("/policies")
     async def policies() -> View:
-        return {"policies": await views.policies(control)}
+        return {"policies": await every(control)}
 
     @api.get("/policies/{name}")
     async def policy(name: str) -> View:
@@ -49,7 +53,7 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
             authority = await control.ledger.authority(tx)
         if name not in authority.policies:
             raise Invalid(f"no policy {name!r}; in force: {', '.join(sorted(authority.policies))}")
-        return views.policy(authority.policies[name], authority)
+        return one(authority.policies[name], authority)
 
     @api.post("/policies/lint")
     async def lint(given: Source) -> View:
@@ -70,10 +74,39 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         """What a policy's text would have decided in past deliveries, beside what was decided."""
         document = await _parsed(given)
         rules = await asyncio.to_thread(compiled, document, control.languages)
-        async with control.store.transaction(write=False) as tx:
-            found = await replay(control.ledger, tx, document, rules, given.limit)
+        with replaying.one() as granted:
+            if not granted:
+                raise Unavailable("a policy is being replayed already", next_move="wait until that is done")
+            async with control.store.transaction(write=False) as tx:
+                found = await replay(control.ledger, tx, document, rules, given.limit)
         view: View = encode(found)
         return view
+
+
+async def every(control: ControlPlane) -> list[View]:
+    """The policies in force, by name."""
+    async with control.store.transaction(write=False) as tx:
+        authority = await control.ledger.authority(tx)
+    held = sorted(authority.policies.values(), key=lambda item: item.name)
+    return [one(item, authority) for item in held]
+
+
+def one(held: InForce, authority: Authority) -> View:
+    """A policy in force: who owns it, what it guards, and its exact text."""
+    document = document_of(held)
+    return {
+        "name": held.name,
+        "owner": held.owner,
+        "holders": list(authority.holders(held.owner, held.scope)),
+        "guards": list(document.guards),
+        "environments": list(document.environments),
+        "scope": document.scope,
+        "language": document.language,
+        "digest": held.digest,
+        "index": held.index,
+        "source": held.source,
+        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
+    }
 
 
 async def _parsed(given: Source | Replay) -> PolicyDocument:

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from penstock.analysis.budget import span
+from penstock.core.decisive import decided_by
 from penstock.errors import PenstockError
 
 TEMPLATES = Environment(
@@ -52,6 +53,13 @@ def _change(variant: dict[str, Any]) -> str:
     return f"{100 * (variant['low'] - 1):+.1f}% to {high}"
 
 
+def _person(author: str) -> str:
+    """The name of whom a commit names, without the address."""
+    return author.partition(" <")[0]
+
+
+TEMPLATES.filters["decided_by"] = decided_by
+TEMPLATES.filters["person"] = _person
 TEMPLATES.filters["rate"] = _rate
 TEMPLATES.filters["change"] = _change
 TEMPLATES.filters["size"] = _size

@@ -6,9 +6,9 @@ Called by `api` and `pages`. Publishing is saying: see `people`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter
 
 from penstock.analysis.budget import Bucket, within
 from penstock.bootstrap.control import ControlPlane
@@ -16,6 +16,7 @@ from penstock.core.codec import encode
 from penstock.core.objectives import ENVIRONMENT, Objective, SloInForce
 from penstock.errors import Invalid
 from penstock.ledger import slos
+from penstock.server.parameters import Limit
 from penstock.server.views import View, services
 from penstock.telemetry.standing import seen, whole
 
@@ -23,7 +24,6 @@ from penstock.telemetry.standing import seen, whole
 POINTS = 60
 #: A service with a window of 28 days takes some milliseconds.
 PAGE = 100
-Limit = Annotated[int, Query(ge=1, le=1000)]
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:

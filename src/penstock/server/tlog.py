@@ -26,16 +26,16 @@ from penstock.errors import Conflict, Invalid
 from penstock.ledger import tiles
 from penstock.ledger.witnesses import signed_size
 from penstock.ports import Transaction
-from penstock.server.api import Index
 from penstock.server.guard import login_of
+from penstock.server.parameters import MAX_INT, Index, Text
 from penstock.server.people import demand_administrator
-from penstock.server.views import Text, View
+from penstock.server.views import View
 
 IMMUTABLE = "private, max-age=31536000, immutable"
 OCTETS = "application/octet-stream"
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
 
-Number = Annotated[int, Query(ge=0, le=2**62)]
+Number = Annotated[int, Query(ge=0, le=MAX_INT)]
 
 
 class Witness(BaseModel):

@@ -6,13 +6,10 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated, Any
-
-from pydantic import AfterValidator
+from typing import Any
 
 from penstock.bootstrap.control import ControlPlane
 from penstock.core.admission import ANYBODY
-from penstock.core.authority import Authority, InForce
 from penstock.core.codec import encode
 from penstock.core.decide import Perform, Wait, decide
 from penstock.core.digest import digest
@@ -20,13 +17,12 @@ from penstock.core.evidence import Entry
 from penstock.core.nearest import did_you_mean
 from penstock.core.pipeline import ENDED, GOOD, Facts, Gated, Record, State
 from penstock.core.predicates import Deployed, Predicate, Promoted, Proposed, RolledBack
-from penstock.core.release import EnvironmentData, Release
-from penstock.core.traffic import TrafficState
+from penstock.core.release import PRODUCTION, EnvironmentData, Release
+from penstock.core.traffic import WHOLE, TrafficState
 from penstock.engine import changesets, numbers, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
 from penstock.errors import Invalid, Unavailable
-from penstock.ledger.again import document_of
 from penstock.ledger.live import live
 from penstock.ports import Transaction
 from penstock.projections.why import explain, reviews, sign_offs
@@ -34,21 +30,11 @@ from penstock.projections.why import explain, reviews, sign_offs
 View = dict[str, Any]
 
 
-def _well_formed(text: str) -> str:
-    # JSON can name half of a character; nothing that is signed or stored can hold it.
-    if not text.isascii():
-        text.encode()
-    return text
-
-
-Text = Annotated[str, AfterValidator(_well_formed)]
-PRODUCTION = "production"
-
-
-async def deliveries(control: ControlPlane, service: str, limit: int) -> list[View]:
-    scope = f"{service}/{PRODUCTION}" if service else ""
+async def deliveries(control: ControlPlane, service: str, limit: int, before: str = "") -> list[View]:
+    """The newest deliveries, newest first: of one service if it is named, older than *before* if it is."""
     async with control.store.transaction(write=False) as tx:
-        found = await control.journal.recent(tx, limit, scope)
+        after = (await control.journal.find(tx, before)).id if before else ""
+        found = await control.journal.recent(tx, limit, service, after)
         # Who refused or overrode, and what is waited for, is in the records, which a list is read without.
         known = [await control.journal.find(tx, d.id) for d in found]
         now = await tx.now()
@@ -134,6 +120,7 @@ def summary(found: Delivery, now: float) -> View:
         "retries": found.header.retries,
         "together": found.header.changeset.members if found.header.changeset else (),
         "refused_by": refused,
+        "stage": None if ended or not found.records else found.records[-1].intent.stage,
         "waiting": _waiting(found),
         "overridden": [name for record in found.records for name in _overridden(record)],
         "change": encode(change),
@@ -303,7 +290,7 @@ async def _service(control: ControlPlane, service: str, environment: str) -> Vie
         "weights": [{"release": w.release, "per_cent": w.share / 10} for w in traffic.weights],
         "releases": [{"release": b.release, "ready": b.ready, "total": b.total} for b in traffic.backends],
         "drift": bool(
-            now_live and not running and not problem and traffic.share(now_live.release.id) != 1000
+            now_live and not running and not problem and traffic.share(now_live.release.id) != WHOLE
         ),
         "refused": await _turned_away(control, traffic),
         "unrest": await _unrest(control, now_live.release) if now_live else "",
@@ -362,29 +349,3 @@ async def why(control: ControlPlane, service: str, environment: str = PRODUCTION
 
 def _predicate(entry: Entry) -> Predicate:
     return entry.statement.predicate
-
-
-async def policies(control: ControlPlane) -> list[View]:
-    """The policies in force, by name."""
-    async with control.store.transaction(write=False) as tx:
-        authority = await control.ledger.authority(tx)
-    held = sorted(authority.policies.values(), key=lambda item: item.name)
-    return [policy(item, authority) for item in held]
-
-
-def policy(held: InForce, authority: Authority) -> View:
-    """A policy in force: who owns it, what it guards, and its exact text."""
-    document = document_of(held)
-    return {
-        "name": held.name,
-        "owner": held.owner,
-        "holders": list(authority.holders(held.owner, held.scope)),
-        "guards": list(document.guards),
-        "environments": list(document.environments),
-        "scope": document.scope,
-        "language": document.language,
-        "digest": held.digest,
-        "index": held.index,
-        "source": held.source,
-        "rules": [{"id": rule.id, "when": rule.when} for rule in document.rules],
-    }

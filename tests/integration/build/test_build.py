@@ -317,6 +317,24 @@ async def test_a_lock_that_an_install_script_planted_is_not_read(sandbox: Sandbo
 
 
 @needs_node
+async def test_of_two_locks_the_one_that_npm_installs_from_is_told(sandbox: Sandbox, tmp_path: Path) -> None:
+    linked = {
+        "": {"dependencies": {"dep": "file:dep"}},
+        "node_modules/dep": {"resolved": "dep", "link": True},
+    }
+    lock = {"lockfileVersion": 3, "packages": {**linked, "dep": {"version": "1.0.0"}}}
+    other = {"lockfileVersion": 3, "packages": {"node_modules/other": {"version": "2.0.0"}}}
+    files = {
+        "package.json": json.dumps({"scripts": {"start": "node ."}, "dependencies": {"dep": "file:dep"}}),
+        "npm-shrinkwrap.json": json.dumps(lock),
+        "package-lock.json": json.dumps(other),
+        "dep/package.json": json.dumps({"name": "dep", "version": "1.0.0"}),
+    }
+    request = request_for(write(tmp_path / "tree", files), tmp_path / "work")
+    assert set((await NodeBuilder(sandbox, tmp_path / "store").build(request)).lock) == {"npm/dep"}
+
+
+@needs_node
 @pytest.mark.parametrize("text", ["[]", "{", '{"packages": 3}'])
 async def test_a_lock_that_is_none(sandbox: Sandbox, tmp_path: Path, text: str) -> None:
     package = {"scripts": {"start": "node server.js"}, "dependencies": {"dep": "file:dep"}}

@@ -16,9 +16,10 @@ from penstock.adapters.postgres import PostgresStore
 from penstock.core.digest import digest
 from penstock.core.fence import Fence
 from penstock.core.people import By, RoleGrant, RoleRevocation
-from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, State, standard
+from penstock.core.pipeline import Canary, Gated, Intent, Pipeline, State
 from penstock.core.pipeline import Stage as Planned
 from penstock.core.release import Artifact, Release
+from penstock.core.stages import standard
 from penstock.engine import gate
 from penstock.engine.commit import Means
 from penstock.engine.drive import Drive

@@ -252,6 +252,14 @@ async def test_a_taken_port_is_said_in_the_workloads_own_words(short_tmp: Path) 
         assert not told.failed, "what once served is not given up"
 
 
+async def test_what_does_not_come_up_at_one_port_tries_another(short_tmp: Path) -> None:
+    async with open_house(short_tmp, Unsandboxed()) as house:
+        ends_at_once = replace(workload(house.artifact), command=("python3", "/app/none.py"))
+        placed = await house.platform.place(ends_at_once, fence=FENCE)
+        first = placed.instances[0].address
+        await house.until(lambda p: p.instances[0].address != first)
+
+
 @pytest.mark.parametrize(
     ("life", "why"),
     [

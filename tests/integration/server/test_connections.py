@@ -33,17 +33,24 @@ async def app(scope: Any, receive: Callable[[], Any], send: Callable[[Any], Any]
     await send({"type": "http.response.body", "body": b"end"})
 
 
-@pytest.fixture
-async def port() -> AsyncIterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = uvicorn.Server(uvicorn.Config(app, http=Short, log_level="error", lifespan="off"))
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
+@contextlib.asynccontextmanager
+async def serving(config: uvicorn.Config, listener: socket.socket) -> AsyncIterator[int]:
+    """The port at which a server answers while the block runs."""
+    server = uvicorn.Server(config)
+    served = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.01)
     yield listener.getsockname()[1]
     server.should_exit = True
     server.force_exit = True
-    await serving
+    await served
+
+
+@pytest.fixture
+async def port() -> AsyncIterator[int]:
+    config = uvicorn.Config(app, http=Short, log_level="error", lifespan="off")
+    async with serving(config, socket.create_server(("127.0.0.1", 0))) as port:
+        yield port
 
 
 async def said(port: int, text: bytes, *, whole: bool = False) -> bytes:
@@ -103,14 +110,8 @@ async def closed_door(tmp_path: Path) -> AsyncIterator[int]:
     config = uvicorn.Config(
         app, log_level="critical", lifespan="off", ssl_certfile=str(certificate), ssl_keyfile=str(key)
     )
-    server = uvicorn.Server(config)
-    serving = asyncio.create_task(server.serve(sockets=[listener]))
-    while not server.started:
-        await asyncio.sleep(0.01)
-    yield listener.getsockname()[1]
-    server.should_exit = True
-    server.force_exit = True
-    await serving
+    async with serving(config, listener) as port:
+        yield port
 
 
 async def is_answered(port: int, address: str) -> bool:

@@ -19,7 +19,7 @@ from penstock.bootstrap.prune import Pruned, prune
 from penstock.cli.main import main
 from penstock.core.codec import decode
 from penstock.engine import prune as journal
-from penstock.engine.journal import SCHEMA
+from penstock.engine.tables import SCHEMA
 from penstock.errors import Conflict, Invalid
 from penstock.ledger.bundle import check
 from penstock.ledger.fsck import Trust
@@ -196,7 +196,7 @@ def test_the_commands_say_what_matters(
         assert code == 0
         for words in (
             "put them back into keys/",
-            "1 deliveries had not ended",
+            "1 delivery had not ended",
             "a witness cosigned",
             "/data",
         ):

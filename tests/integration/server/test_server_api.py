@@ -65,6 +65,20 @@ def test_deliveries_are_listed_newest_first(client: httpx.Client, told: Told) ->
     ids = [delivery["id"] for delivery in listed]
     assert ids.index(told.rolled_back["id"]) < ids.index(told.good["id"]) < ids.index(told.first["id"])
     assert ask(client, "/v1/deliveries", service="nothing")["deliveries"] == []
+    assert ask(client, "/v1/deliveries", service="sho")["deliveries"] == []
+
+
+def test_deliveries_are_listed_page_by_page(client: httpx.Client, told: Told) -> None:
+    whole = ask(client, "/v1/deliveries", service="shop", limit=500)["deliveries"]
+    paged = ask(client, "/v1/deliveries", service="shop", limit=2)["deliveries"]
+    while more := ask(client, "/v1/deliveries", service="shop", limit=2, before=paged[-1]["id"])[
+        "deliveries"
+    ]:
+        paged += more
+    assert [one["id"] for one in paged] == [one["id"] for one in whole]
+    answer = client.get("/v1/deliveries", params={"before": "shop-no-such"})
+    assert answer.status_code == 422
+    assert "shop-no-such" in answer.text
 
 
 def test_why_goes_back_to_the_change_and_forward_to_the_sign_offs(client: httpx.Client, told: Told) -> None:

@@ -14,11 +14,13 @@ from playhouse import HOSTILE, Playhouse, Told
 from shell import Shell
 
 from penstock.core.workload import Instance, Isolation, Phase, Placement
+from penstock.server import pages
 from penstock.server.app import create_app
 
 VOID = {"meta", "link", "input", "br", "img"}
 PAGES = (
     "/",
+    "/?service=shop&before=ROLLED",
     "/deliveries/GOOD",
     "/deliveries/REFUSED",
     "/deliveries/ROLLED",
@@ -105,6 +107,28 @@ def test_deliveries_show_outcomes_and_who_refused(client: httpx.Client, told: To
         assert words in text
 
 
+def test_older_deliveries_are_a_page_further(
+    client: httpx.Client, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pages, "PAGE", 1)
+    path, seen = "/?service=shop", 0
+    while path and seen < 50:
+        page = read(client, path, told)
+        assert "Deliveries of shop" in page.text
+        path = next((link for link in page.attributes("a", "href") if "before=" in link), "")
+        seen += 1
+    listed = client.get("/v1/deliveries", params={"service": "shop", "limit": 500}).json()["deliveries"]
+    assert seen == len(listed) + 1
+    assert "No delivery of a service of that name is older." in page.text
+
+
+def test_the_page_that_one_is_on_is_marked(client: httpx.Client, told: Told) -> None:
+    marked = [
+        attrs["href"] for _, attrs in read(client, "/environments", told).tags if "aria-current" in attrs
+    ]
+    assert marked == ["/environments"]
+
+
 def test_a_refused_delivery_shows_the_rule_and_the_values_that_decided(
     client: httpx.Client, told: Told
 ) -> None:
@@ -174,16 +198,18 @@ async def test_every_page_says_when_workloads_are_not_kept_apart(
             assert (BANNER in text) is (isolation is Isolation.NONE), path
 
 
-def test_no_page_is_wider_than_a_phone(house: Playhouse, told: Told, short_tmp: Path) -> None:
+def test_no_page_and_no_table_is_wider_than_a_phone(house: Playhouse, told: Told, short_tmp: Path) -> None:
     browser = Browser(short_tmp)
     screen = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    wide = "document.readyState === 'complete' && location.pathname === '{}' && [document.body.scrollWidth]"
+    loaded = "document.readyState === 'complete' && location.pathname === '{}' && [document.body.scrollWidth]"
+    scrolls = "[[...document.querySelectorAll('table')].filter(t => t.scrollWidth > t.clientWidth).length]"
     try:
         browser.ask("Emulation.setDeviceMetricsOverride", **screen)
         url, session = house.pages, house.session()
         delivery = f"/deliveries/{told.rolled_back['id']}"
         for path in ("/", delivery, "/environments", "/services/shop", "/policies"):
             browser.open(f"{url}{path}", penstock=session)
-            assert browser.until(wide.format(path)) == [390], path
+            assert browser.until(loaded.format(path)) == [390], path
+            assert browser.until(scrolls) == [0], path
     finally:
         browser.close()

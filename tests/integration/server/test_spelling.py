@@ -66,6 +66,23 @@ def test_a_policy_of_a_role_that_nobody_holds_is_told(
     assert sh.err == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "warned"),
+    [
+        ("prodcution", True),
+        ("Production", True),
+        ("prod", True),
+        ("pre-production", False),
+        ("staging", False),
+    ],
+)
+def test_an_environment_that_looks_like_production_is_told(office: Office, name: str, warned: bool) -> None:
+    text = office.sh.json("policy", "show", "security-lead")["source"]
+    office.sh.ok("policy", "lint", office.write(text.replace("[production]", f"[{name}]")))
+    told = f"guards nothing in production, but in {name}; did you mean production?"
+    assert office.sh.err == (f"! security-lead {told}\n" if warned else "")
+
+
 def test_what_is_wrong_with_a_policy_has_one_next_move(office: Office) -> None:
     text = office.sh.json("policy", "show", "security-lead")["source"]
     office.sh("policy", "lint", office.write(text.replace("[deploy", "[deplyo")))

@@ -6,8 +6,8 @@
 
 `access` finds the cluster and who we are there; `client` reads, writes and watches; `failures` turns every
 answer that is no success into one of the five words; `kinds` names what may be asked for; `owned` says what
-of an object is ours; `mirror` is a picture of a namespace that watches keep current. Must not know what the
-objects are for.
+of an object is ours; `mirror` is a picture of a namespace that watches keep current; `previews` is what a
+platform and a router have to agree on. Must not know what else the objects are for.
 """
 
 from penstock.adapters._kubernetes.access import Access

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from penstock.adapters._kubernetes import Client, Object
+from penstock.adapters._kubernetes import Client, Object, previews
 from penstock.adapters._kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from penstock.core.traffic import Backend, BackendState, TrafficPlan
 from penstock.errors import Invalid, Unavailable
@@ -27,36 +27,63 @@ OF_SERVICE = "kubernetes.io/service-name"
 
 @dataclass(frozen=True)
 class Reached:
-    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*."""
+    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*. Whether
+    its previews are led to another one, *apart*; then only what is ready in both is."""
 
     port: int
     ready: int
+    apart: bool = True
 
 
 async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reached]:
     """Each release as the API itself says: one question for each Service, and one for all endpoints."""
     if not releases:
         return {}
+    names = dict.fromkeys(name for one in releases for name in (one, previews.service_of(one)))
     listed, services = await asyncio.gather(
-        client.list(ENDPOINT_SLICES, labels=f"{OF_SERVICE} in ({','.join(releases)})"),
+        client.list(ENDPOINT_SLICES, labels=f"{OF_SERVICE} in ({','.join(names)})"),
         asyncio.gather(*(client.get(SERVICES, release) for release in releases)),
     )
-    pieces: dict[str, list[Object]] = {release: [] for release in releases}
+    pieces: dict[str, list[Object]] = {name: [] for name in names}
     for piece in listed.items:
         pieces[piece["metadata"]["labels"][OF_SERVICE]].append(piece)
     named = zip(releases, services, strict=True)
-    return {release: reached_by(service, pieces[release]) for release, service in named}
+    return {
+        release: reached_by(service, pieces[release], pieces[previews.service_of(release)])
+        for release, service in named
+    }
 
 
-def reached_by(service: Object | None, pieces: Sequence[Object]) -> Reached:
-    """A release with this Service (None: it has none) and these EndpointSlices."""
+def reached_by(service: Object | None, pieces: Sequence[Object], apart: Sequence[Object]) -> Reached:
+    """A release with this Service (None: it has none): *pieces* are its EndpointSlices, *apart* those of the
+    one for its previews."""
     if service is None:
         return Reached(0, 0)
-    endpoints = (endpoint for piece in pieces for endpoint in piece.get("endpoints") or ())
-    # Absent means ready, by the API's own words.
-    ready = sum((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
+    ready = _ready(pieces)
+    if own := previews.has_own(service):
+        ready = min(ready, _ready(apart))
     ports = service["spec"].get("ports") or [{"port": USUAL_PORT}]
-    return Reached(int(ports[0]["port"]), ready)
+    return Reached(int(ports[0]["port"]), ready, own)
+
+
+def _ready(pieces: Sequence[Object]) -> int:
+    """Absent means ready, by the API's own words."""
+    endpoints = (endpoint for piece in pieces for endpoint in piece.get("endpoints") or ())
+    return sum((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
+
+
+def ports_of(known: Mapping[str, Reached]) -> dict[str, int]:
+    """Of each release's Service, and of that for its previews where there is one. Of one that is gone nobody
+    knows; nobody is led there either."""
+    ports = {release: found.port or USUAL_PORT for release, found in known.items()}
+    own = {previews.service_of(name): ports[name] for name, found in known.items() if found.apart}
+    return ports | own
+
+
+def seen_at(backend: Backend, ports: Mapping[str, int]) -> str:
+    """The Service that previews of it are led to."""
+    own = previews.service_of(backend.release)
+    return own if backend.addresses and own in ports else backend.release
 
 
 def state_of(backend: Backend, known: Mapping[str, Reached]) -> BackendState:

@@ -79,7 +79,7 @@ class Routed(ABC):
 
     @abstractmethod
     def _spec(self, plan: TrafficPlan, token: str, ports: Mapping[str, int]) -> Object:
-        """How *plan* is written; *ports* are those of the releases' Services."""
+        """How *plan* is written; *ports* are those of Services, as `backends.ports_of` has them."""
 
     @abstractmethod
     def _said(self, spec: Object, usual: Handling) -> Said:
@@ -109,7 +109,7 @@ class Routed(ABC):
         asked = written.asked(found, self._where(service, environment))
         known = await self._sight.reached(_hoped(asked))
         token = written.annotation(found, written.TOKEN)
-        ours = self._spec(asked, token, _ports(known))
+        ours = self._spec(asked, token, backends.ports_of(known))
         changed = written.changed(found, ours)
         states = [backends.state_of(backend, known) for backend in asked.backends]
         state = self._state(found, ours, asked, states, changed)
@@ -136,7 +136,7 @@ class Routed(ABC):
         known = await self._sight.reached(_hoped(plan), new_to_users)
         backends.check_reachable(plan, new_to_users, known)
         token = written.annotation(live, written.TOKEN) if live else secrets.token_urlsafe(24)
-        spec = self._spec(plan, token, _ports(known))
+        spec = self._spec(plan, token, backends.ports_of(known))
         await self._before(plan, had, fence)
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
@@ -250,8 +250,3 @@ def _is_same(found: Object, new: Object) -> bool:
 def _hoped(plan: TrafficPlan) -> dict[str, int]:
     """How many copies of each release are to be ready."""
     return {backend.release: len(backend.addresses) for backend in plan.backends}
-
-
-def _ports(known: Mapping[str, backends.Reached]) -> dict[str, int]:
-    """Of a Service that is gone nobody knows its port; nobody is led there either."""
-    return {release: found.port or backends.USUAL_PORT for release, found in known.items()}

@@ -17,7 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from penstock.adapters._kubernetes import MANAGER, Client, Kind, Object
+from penstock.adapters._kubernetes import MANAGER, Client, Kind, Object, previews
 from penstock.adapters._kubernetes.kinds import ENDPOINT_SLICES, SERVICES
 from penstock.adapters._kubernetes.mirror import Mirror
 from penstock.adapters._meshes.backends import OF_SERVICE, Reached, look_up, reached_by
@@ -104,12 +104,16 @@ class Sight:
         """Those that watches know of; none while they are away."""
         if not await _there(self._releases):
             return {}
-        services = {release: self._releases.get(SERVICES, release) for release in releases}
-        return {
-            release: reached_by(service, self._releases.all(ENDPOINT_SLICES, OF_SERVICE, release))
-            for release, service in services.items()
-            if service is not None
-        }
+        found: dict[str, Reached] = {}
+        for release in releases:
+            service = self._releases.get(SERVICES, release)
+            if service is not None:
+                apart = self._pieces(previews.service_of(release))
+                found[release] = reached_by(service, self._pieces(release), apart)
+        return found
+
+    def _pieces(self, service: str) -> list[Object]:
+        return self._releases.all(ENDPOINT_SLICES, OF_SERVICE, service)
 
 
 NEVER = (-BELIEVED_SECONDS, Reached(0, 0))

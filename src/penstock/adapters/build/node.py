@@ -37,7 +37,9 @@ from penstock.treefile import read_inside
 
 BUILDER = "urn:penstock:builder:node:v1"
 WORK = f"{BESIDE}/work"
-LOCKS = ("package-lock.json", "npm-shrinkwrap.json")
+PACKAGE_LOCK = "package-lock.json"
+#: As npm: where both are, the first counts and the other is not read.
+LOCKS = ("npm-shrinkwrap.json", PACKAGE_LOCK)
 #: In bytes; a lock of thousands of packages has a tenth of it.
 MAX_LOCK = 64 * 1024**2
 NPM = ("npm", "--no-audit", "--no-fund", "--no-update-notifier")
@@ -112,9 +114,9 @@ class NodeBuilder:
                 await self._npm(resolve, source, work, request, "resolving the Node dependencies")
                 kept.parent.mkdir(parents=True, exist_ok=True)
                 fresh = kept.with_suffix(f".{request.change.revision}")
-                shutil.copyfile(source / LOCKS[0], fresh)
+                shutil.copyfile(source / PACKAGE_LOCK, fresh)
                 fresh.replace(kept)
-            shutil.copyfile(kept, source / LOCKS[0])
+            shutil.copyfile(kept, source / PACKAGE_LOCK)
         lock = _versions(source)  # before scripts of packages run, which may leave anything in its place
         await self._npm(("ci", "--omit=dev"), source, work, request, "installing the Node dependencies")
         return lock

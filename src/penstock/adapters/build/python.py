@@ -59,7 +59,8 @@ class PythonBuilder:
         python = await self._uv.interpreter(scratch)
         lock, folders = await self._dependencies(project, request, python, scratch)
         command = _command(project.start.command, folders)
-        paths = [f"{APP}/{DEPS}"] * bool(folders) + [f"{APP}/src"] * (request.tree / "src").is_dir()
+        wanted = {f"{APP}/{DEPS}": bool(folders), f"{APP}/src": (request.tree / "src").is_dir()}
+        paths = [path for path, there in wanted.items() if there]
         env = {"PYTHONPATH": ":".join(paths)} if paths else {}
         made = recipe(request, command, python.abi, f"python3 ({python.abi})", env)
         # Packing takes as long as the project is large; the worker's leases are renewed meanwhile.

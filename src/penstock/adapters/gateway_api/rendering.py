@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.adapters._kubernetes import Object
+from penstock.adapters._meshes.backends import seen_at
 from penstock.adapters._meshes.matching import Match, cookie_pattern, in_order, match_of
 from penstock.core.traffic import (
     PREVIEW_HEADER,
@@ -51,7 +52,8 @@ class Attached:
 
 
 def spec_of(plan: TrafficPlan, token: str, ports: Mapping[str, int], attached: Attached) -> Object:
-    """*ports*: each release's Service. `Invalid` for more than one route can hold."""
+    """*ports*: each release's Service, and that of its previews if it has one. `Invalid` for more than one
+    route can hold."""
     where = f"httproutes {plan.service}.{plan.environment}"
     previews = [_preview(release.release, token) for release in plan.backends]
     asked = [*previews, *(match_of(rule) for rule in plan.rules), Match()]
@@ -104,7 +106,7 @@ def _match(match: Match) -> Object:
 def _seen(backend: Backend, ports: Mapping[str, int]) -> list[Object]:
     """Where a preview goes. A release that gets nothing any more is about to be removed, and no gateway
     confirms a route to a Service that is gone."""
-    return _refs((Weight(backend.release, 1),) if backend.addresses else (), ports)
+    return _refs((Weight(seen_at(backend, ports), 1),) if backend.addresses else (), ports)
 
 
 def _refs(weights: Sequence[Weight], ports: Mapping[str, int]) -> list[Object]:

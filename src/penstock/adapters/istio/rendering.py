@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.adapters._kubernetes import Object
+from penstock.adapters._meshes.backends import seen_at
 from penstock.adapters._meshes.matching import Match, cookie_pattern, match_of
 from penstock.core.admission import Breakers
 from penstock.core.traffic import (
@@ -47,13 +48,13 @@ class Meshed:
 def spec_of(
     plan: TrafficPlan, token: str, ports: Mapping[str, int], meshed: Meshed, namespace: str
 ) -> Object:
-    """*ports*: each release's Service."""
+    """*ports*: each release's Service, and that of its previews if it has one."""
     to = _Destinations(ports, namespace)
     http: list[Object] = []
     for number, backend in enumerate(plan.backends):
         preview = Match(headers=((PREVIEW_HEADER, backend.release), (TOKEN_HEADER, token)))
         route: Object = {"name": f"preview-{number}", "match": matches(preview)}
-        route["route"] = to.weighted([Weight(backend.release, WHOLE)])
+        route["route"] = to.weighted([Weight(seen_at(backend, ports), WHOLE)])
         http.append({**route, "headers": {"request": {"remove": [TOKEN_HEADER]}}})
     rules = [(f"rule-{n}", matches(match_of(rule)), rule.weights) for n, rule in enumerate(plan.rules)]
     for name, match, weights in [*rules, ("users", [], plan.weights)]:

@@ -139,7 +139,8 @@ class KubernetesJobs:
             if older is not None:
                 _check(older, steps.fence_of(wanted))
                 await self._end(older)
-        raise Conflict("somebody else begins it again and again", where=f"jobs.batch {namespace}/{name}")
+        where, move = f"jobs.batch {namespace}/{name}", "see who else makes Jobs of this name there"
+        raise Conflict("somebody else begins it again and again", where=where, next_move=move)
 
     async def _made(self, wanted: Object) -> Object:
         """The new Job. Whoever cancels while nobody knows whether there is one leaves none."""
@@ -196,4 +197,6 @@ def _check(older: Object, fence: int) -> None:
         move = "remove or rename it, or name another namespace: steps.namespace in the cluster's file"
         raise Conflict("there is a Job of this name that is not ours", where=where, next_move=move)
     if fence < steps.fence_of(older):
-        raise Conflict(f"fence {fence} is stale: {steps.fence_of(older)} has been seen", where=where)
+        move = "nothing to do: another worker has taken the delivery over"
+        what = f"fence {fence} is stale: {steps.fence_of(older)} has been seen"
+        raise Conflict(what, where=where, next_move=move)

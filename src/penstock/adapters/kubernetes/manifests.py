@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from penstock.adapters._kubernetes import Kind, Object
+from penstock.adapters._kubernetes import Kind, Object, previews
 from penstock.adapters._kubernetes.kinds import (
     CONFIG_MAPS,
     DEPLOYMENTS,
@@ -150,14 +150,14 @@ def deployment(
 def children(workload: Workload, owner: Object) -> tuple[tuple[Kind, Object], ...]:
     """What belongs to the Deployment *owner*: it goes when that goes."""
     open_data, secret_data = _data(workload)
+    metadata = _metadata(workload, owner)
     made: list[tuple[Kind, Object]] = [
-        (SERVICES, {"spec": _service(workload)}),
+        *((SERVICES, {"metadata": named, "spec": _service(workload)}) for named in _services(metadata)),
         (DISRUPTION_BUDGETS, {"spec": _budget(workload)}),
         (CONFIG_MAPS, {"immutable": True, "data": open_data}),
     ]
     if workload.secrets:
         made.append((SECRETS, {"immutable": True, "data": secret_data, "type": "Opaque"}))
-    metadata = _metadata(workload, owner)
     return tuple((kind, {"metadata": metadata, **value}) for kind, value in made)
 
 
@@ -361,6 +361,18 @@ def _service(workload: Workload) -> Object:
     if workload.protocol in HTTP2:
         port["appProtocol"] = "kubernetes.io/h2c"
     return {"type": "ClusterIP", "selector": {RELEASE: workload.release}, "ports": [port]}
+
+
+def _services(metadata: Object) -> list[Object]:
+    """Whose they are: the one for previews first, and then the one for users, which says so. What proves that
+    a release is ready is of the latter, so the former has not its label."""
+    release = metadata["name"]
+    apart = previews.service_of(release)
+    if apart == release:
+        return [metadata]
+    labels = {name: value for name, value in metadata["labels"].items() if name != RELEASE}
+    told = {"annotations": {previews.PREVIEWS: apart}}
+    return [{**metadata, "name": apart, "labels": labels}, {**metadata, **told}]
 
 
 def _budget(workload: Workload) -> Object:

@@ -308,6 +308,8 @@ class Processes:
         if not record.crashes or now >= record.started + BACKOFF[min(record.crashes, len(BACKOFF)) - 1]:
             reason = record.reason
             record.restarts += bool(record.crashes)
+            if record.port and record.crashes and not record.served:
+                record.port = free_port()  # somebody may listen there since it was chosen
             try:
                 self._start(record, release)
                 record.reason = reason

@@ -195,6 +195,7 @@ def variable(callee: str) -> str:
 
 
 def free_port() -> int:
+    """A port at which nobody listens now; whoever starts there has to expect that somebody does by then."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

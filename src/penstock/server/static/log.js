@@ -44,7 +44,10 @@ class Log {
     this.source = source;
     this.words.textContent = "live";
     source.onmessage = (event) => this.came(JSON.parse(event.data));
-    source.onerror = () => { this.words.textContent = "the connection is lost; trying again"; };
+    source.onerror = () => {
+      const refused = source.readyState === EventSource.CLOSED;
+      this.words.textContent = refused ? "not live: load the page again" : "the connection is lost; trying again";
+    };
     source.onopen = () => { this.words.textContent = "live"; };
     source.addEventListener("end", () => {
       this.close();

@@ -22,7 +22,6 @@ from penstock.testing.kubernetes.podstatus import (
     running,
     terminated,
     waiting,
-    with_conditions,
 )
 from penstock.testing.kubernetes.problems import Problem
 
@@ -56,7 +55,6 @@ class Finite(Pod):
         self._folder = kubelet.folder / "pods" / value["metadata"]["uid"]
         self._states: dict[str, Object] = {}
         self._running: dict[str, Process] = {}
-        self._phase = "Pending"
 
     async def _life(self) -> None:
         try:
@@ -180,28 +178,13 @@ class Finite(Pod):
                     return
                 await asyncio.sleep(LOOK_SECONDS)
 
-    def _tell(
-        self,
-        state: Object | None,
-        *,
-        ready: bool = False,
-        phase: str = "",
-        reason: str = "",
-        unschedulable: str = "",
-    ) -> None:
+    def _containers(self, state: Object | None, reason: str, ready: bool) -> Object:
         """*state* is that of the container that would be next."""
         first = (self._inits or self._mains)[0]["name"]
         if state is not None and reason != "NodeLost":
             self._states[first] = state
-        status: Object = {"phase": phase or self._phase}
-        if self.node:
-            status |= {"podIP": self.address, "podIPs": [{"ip": self.address}], "hostIP": "127.0.0.1"}
-        if reason:
-            status["reason"] = reason
-        for part, specs in (("initContainerStatuses", self._inits), ("containerStatuses", self._mains)):
-            if self.node and specs:
-                status[part] = [self._one(spec) for spec in specs]
-        self._write(with_conditions(status, self._read(), ready=ready, unschedulable=unschedulable))
+        parts = (("initContainerStatuses", self._inits), ("containerStatuses", self._mains))
+        return {part: [self._one(spec) for spec in specs] for part, specs in parts if self.node and specs}
 
     def _one(self, spec: Object) -> Object:
         state = self._states.get(spec["name"], waiting("PodInitializing"))

@@ -164,6 +164,7 @@ class Pod:
         self.address = address
         self.node = ""
         self.runs: list[Container] = []
+        self._phase = "Pending"
         self._kubelet = kubelet
         self._spec: Object = value["spec"]["containers"][0]
         self._grace = float(value["spec"].get("terminationGracePeriodSeconds", 30))
@@ -247,6 +248,7 @@ class Pod:
             await self._ending.wait()
             return
         self.runs.append(run)
+        self._phase = "Running"
         began = now()
         try:
             await run.start()
@@ -326,14 +328,16 @@ class Pod:
         reason: str = "",
         unschedulable: str = "",
     ) -> None:
-        status: Object = {"phase": phase or ("Running" if self.runs else "Pending")}
+        status: Object = {"phase": phase or self._phase, **self._containers(state, reason, ready)}
         if self.node:
             status |= {"podIP": self.address, "podIPs": [{"ip": self.address}], "hostIP": "127.0.0.1"}
         if reason:
             status["reason"] = reason
-        if state is not None:
-            status["containerStatuses"] = [self._container_status(state, ready)]
         self._write(with_conditions(status, self._read(), ready=ready, unschedulable=unschedulable))
+
+    def _containers(self, state: Object | None, reason: str, ready: bool) -> Object:
+        """The part of the status that is about containers. *reason* is the pod's."""
+        return {} if state is None else {"containerStatuses": [self._container_status(state, ready)]}
 
     def _container_status(self, state: Object, ready: bool) -> Object:
         return {

@@ -43,6 +43,17 @@ class Rights:
             )
         self.used.add((asked.verb, asked.group, asked.resource))
 
+    def unused(self, rules: Sequence[Mapping[str, Any]]) -> set[tuple[str, str, str]]:
+        """What *rules* allow and nobody has asked for: (verb, group, resource)."""
+        listed = {
+            (verb, group, resource)
+            for rule in rules
+            for verb in rule["verbs"]
+            for group in rule["apiGroups"]
+            for resource in rule["resources"]
+        }
+        return listed - self.used
+
 
 def _allows(rule: Mapping[str, Any], asked: Asked) -> bool:
     names = rule.get("resourceNames") or ()

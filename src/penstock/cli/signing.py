@@ -1,4 +1,4 @@
-"""Saying something that is signed: with a key of one's own, or by a login that the server attests.
+"""Signing what somebody says: with a key of one's own, or by a login that the server attests; and sending it.
 
 Called by the verbs of `people` and `policies`. The key never leaves this machine: the server gets the
 signed statement.

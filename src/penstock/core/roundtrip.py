@@ -20,7 +20,7 @@ Check = Callable[[Any], bool]
 UNIONS = (types.UnionType, typing.Union)
 
 
-def is_exact(value: object) -> bool:
+def survives(value: object) -> bool:
     """Whether a frozen dataclass comes back from `codec.encode` and `codec.decode` as an equal value.
 
     That is so if every field is of the very type of its hint, at every depth, and nothing can be changed.
