@@ -59,6 +59,8 @@ class Change:
     object: Object
 
 
+#: What of an object is kept as a list of many comes in.
+Keep = Callable[[Object], Object]
 #: Told whether the server can be reached.
 Contact = Callable[[PenstockError | None], None]
 
@@ -92,9 +94,17 @@ class Client:
         answer = await self._ask(call, "GET", kind.path(call.namespace, name))
         return None if _absent(answer, name) else self._taken(call, answer)
 
-    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> Listed:
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        keep: Keep = lambda item: item,
+    ) -> Listed:
         """All of a kind in a namespace that the selectors choose (``app=web,tier``;
-        ``involvedObject.name=a``)."""
+        ``involvedObject.name=a``); of each what *keep* makes of it, page by page."""
         call = self._call("list", kind, namespace)
         items: list[Object] = []
         query = _given(labelSelector=labels, fieldSelector=fields, limit=str(LIST_PAGE))
@@ -102,7 +112,7 @@ class Client:
             page = self._taken(call, await self._ask(call, "GET", kind.path(call.namespace), query=query))
             # Items of a list do not say what they are.
             who = {"apiVersion": kind.api_version, "kind": kind.name}
-            items += [{**who, **item} for item in page.get("items") or ()]
+            items += [keep({**who, **item}) for item in page.get("items") or ()]
             rest = str(page["metadata"].get("continue") or "")
             if not rest:
                 return Listed(tuple(items), str(page["metadata"]["resourceVersion"]))
@@ -198,21 +208,21 @@ class Client:
         namespace: str = "",
         *,
         labels: str = "",
-        since: str = "",
         contact: Contact = lambda _: None,
+        keep: Keep = lambda item: item,
     ) -> AsyncIterator[Listed | Change]:
-        """Everything that is there, and then each change, for ever; everything anew where changes were
-        missed. Whoever knows what is there, as of the version *since*, is told of changes alone.
+        """Everything that is there, of each what *keep* makes of it, and then each change, for ever;
+        everything anew where changes were missed.
 
         A server that is away is asked again until it is back: *contact* is told that it is away, and why, and
         with None that it was reached. What no time mends (a missing right, a missing CRD) is raised.
         """
         call = self._call("watch", kind, namespace)
-        version, tries = since, 0
+        version, tries = "", 0
         while True:
             try:
                 if not version:
-                    listed = await self.list(kind, call.namespace, labels=labels)
+                    listed = await self.list(kind, call.namespace, labels=labels, keep=keep)
                     version = listed.version
                     yield listed
                 async for event in self._events(call, labels, version, contact):

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from penstock.adapters._kubernetes.client import Client, Listed
+from penstock.adapters._kubernetes.client import Client, Keep, Listed
 from penstock.adapters._kubernetes.kinds import Kind, Object
 from penstock.errors import PenstockError, Unavailable
 
@@ -25,12 +25,26 @@ FIRST_SECONDS = 30.0
 GONE = 500
 
 
-class Mirror:
-    """Of objects with these *labels* in the client's namespace."""
+def unowned(value: Object) -> Object:
+    """Without who owns which field, which is the larger half."""
+    rest = {key: inner for key, inner in value["metadata"].items() if key != "managedFields"}
+    return {**value, "metadata": rest}
 
-    def __init__(self, client: Client, kinds: Collection[Kind], labels: str) -> None:
+
+class Mirror:
+    """Of objects with these *labels* in the client's namespace; *keep* says what of each: its name, uid,
+    version and labels at least."""
+
+    def __init__(
+        self,
+        client: Client,
+        kinds: Collection[Kind],
+        labels: str,
+        keep: Keep = unowned,
+    ) -> None:
         self._client = client
         self._labels = labels
+        self._keep = keep
         self._there: dict[Kind, dict[str, Object]] = {kind: {} for kind in kinds}
         self._listed = {kind: asyncio.Event() for kind in kinds}
         self._away: dict[Kind, PenstockError] = {}
@@ -105,15 +119,13 @@ class Mirror:
     # --- news ----------------------------------------------------------------------------------------
 
     def put(self, kind: Kind, value: Object) -> None:
-        """What a write or a read returned, or a watch told; without who owns which field, which is the larger
-        half."""
+        """What a write or a read returned, or a watch told."""
         name = value["metadata"]["name"]
-        rest = {key: inner for key, inner in value["metadata"].items() if key != "managedFields"}
         known = self._there[kind].get(name)
         if any(one["metadata"]["uid"] == value["metadata"]["uid"] for one in self._gone):
             return
         if known is None or _version(known) <= _version(value):
-            self._there[kind][name] = {**value, "metadata": rest}
+            self._there[kind][name] = self._keep(value)
             self._changed()
 
     def drop(self, kind: Kind, value: Object) -> None:
@@ -131,7 +143,7 @@ class Mirror:
                 self._away[kind] = error
             self._listed[kind].set()  # whoever waits for the first look learns why there is none
 
-        async for seen in self._client.watch(kind, labels=self._labels, contact=contact):
+        async for seen in self._client.watch(kind, labels=self._labels, contact=contact, keep=self._keep):
             if isinstance(seen, Listed):
                 now = {value["metadata"]["name"]: value for value in seen.items}
                 # What was written since it was listed is not on the list, and is there all the same.

@@ -35,7 +35,7 @@ class Sight:
         self._client = client
         self._kind = kind
         self._routes = Mirror(client, (kind,), OURS)
-        self._releases = Mirror(client, (SERVICES, ENDPOINT_SLICES), OURS)
+        self._releases = Mirror(client, (SERVICES, ENDPOINT_SLICES), OURS, _kept)
         #: What the API itself said of a release, and when.
         self._asked: dict[str, tuple[float, Reached]] = {}
 
@@ -114,6 +114,23 @@ class Sight:
 
     def _pieces(self, service: str) -> list[Object]:
         return self._releases.all(ENDPOINT_SLICES, OF_SERVICE, service)
+
+
+def _kept(value: Object) -> Object:
+    """Of a Service or an EndpointSlice, what says who it is, at which port, and which endpoints are ready."""
+    metadata = value["metadata"]
+    endpoints = [
+        {"conditions": endpoint.get("conditions") or {}} for endpoint in value.get("endpoints") or ()
+    ]
+    return {
+        "metadata": {
+            **{name: metadata[name] for name in ("name", "uid", "resourceVersion")},
+            "labels": {OF_SERVICE: (metadata.get("labels") or {}).get(OF_SERVICE, "")},
+            "annotations": metadata.get("annotations") or {},
+        },
+        "spec": {"ports": (value.get("spec") or {}).get("ports") or []},
+        "endpoints": endpoints,
+    }
 
 
 NEVER = (-BELIEVED_SECONDS, Reached(0, 0))
