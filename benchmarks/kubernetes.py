@@ -5,8 +5,10 @@
 requests    of the API, for one delivery of a small service over another: dark, 10%, 50%, all; for one that is
             rolled back at 10%; and for a look at what is there. By stage and by verb
 stages      milliseconds of each stage, and of the same Deployment, Service and route without Penstock, by
-            turns; the difference is what Penstock adds to the cluster's own rollout
-watched     a controller that has 1,000 releases in view: its memory, its first look, its idle CPU
+            turns; the difference is what Penstock adds to the cluster's own rollout. Both take the release
+            before the last away with a promotion, and wait until it is gone
+watched     a controller that has 1,000 releases and their routes in view: its memory, its first look, its
+            idle CPU
 throughput  deliveries a second, placed to promoted, that one worker does with its ledger and gates, and how
             much of the processors the fake takes meanwhile
 
@@ -78,8 +80,9 @@ async def requests(folder: Path) -> Figures:
 async def counted(cluster: Served, ours: Drivers, lane: Lane) -> Figures:
     figures: Figures = {}
     looking = Counting(cluster)
-    await looking.part("the first", ours.platform.check())
-    figures |= looking.figures("look at the platform")
+    await looking.part("platform", ours.platform.check())
+    await looking.part("router", ours.router.check())
+    figures |= looking.figures("the first look")
     first, second, third = lane.next(), lane.next(), lane.next()
     for verb in ("deploy", "promote"):
         await lane.do(verb, first)
@@ -135,7 +138,8 @@ async def once(
     turns: dict[str, int],
 ) -> None:
     """One delivery each, stage by stage in turn."""
-    new, theirs, old = lane.next(), pair("bare", number + 1), pair("bare", number)
+    new = lane.next()
+    theirs, old, gone = (pair("bare", number + 1 - ago) for ago in range(3))
     for name, share in turns.items():
         if share and lane.live is None:
             continue
@@ -144,10 +148,9 @@ async def once(
         alone = {
             "deploy": lambda: bare.deploy(theirs),
             "shift": lambda share=share: bare.shift(theirs, old, share),
-            "promote": lambda: bare.promote(theirs),
+            "promote": lambda: bare.promote(theirs, gone),
         }[verb]
         took.setdefault(name, []).append((ours, await timed(alone())))
-    await bare.forget(old)
 
 
 async def timed(work: Awaitable[object]) -> float:
@@ -168,11 +171,12 @@ async def watched(folder: Path) -> Figures:
     with served(few, releases=1) as cluster:  # what is loaded once is no release's
         async with drivers(cluster.kubeconfig) as ours:
             await ours.platform.observe("web-0")
-            await ours.router.read("web", "production")
+            await ours.router.check()
+            await ours.router.read("web-0", "production")
     with served(many, releases=RELEASES) as cluster:
         async with drivers(cluster.kubeconfig) as ours:
             before = me.memory_info().rss
-            first = await timed(ours.platform.check())
+            first = await timed(ours.platform.check()) + await timed(ours.router.check())
             held = me.memory_info().rss
             each = await timed(look(ours))
             looked = me.memory_info().rss

@@ -29,12 +29,14 @@ from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState
 from penstock.core.workload import Workload
-from penstock.testing.kubernetes import Behaviour, FakeCluster, Object
+from penstock.testing.kubernetes import Behaviour, FakeCluster, Object, server
 from penstock.testing.kubernetes.gateway import ROUTES, use_gateway
 from penstock.testing.kubernetes.kinds import DEPLOYMENTS, PODS, SERVICES, SLICES, FakeKind
 
 #: How much faster than a real node's the clock of probes runs.
 SPEED = 10.0
+#: A real API tells a watch once a minute that nothing has happened.
+BOOKMARK_SECONDS = 60.0
 ATTACHED = Attached("public", "default")
 ARTIFACT = "sha256:" + "1" * 64
 
@@ -52,11 +54,12 @@ class Drivers:
 async def drivers(kubeconfig: Path) -> AsyncIterator[Drivers]:
     access = Access.of_files([kubeconfig])
     client, platform = Client(access), Kubernetes(Settings("registry.test"), access)
+    router = GatewayApi(client, ATTACHED)
     try:
-        yield Drivers(platform, GatewayApi(client, ATTACHED), client)
+        yield Drivers(platform, router, client)
     finally:
         await platform.close()
-        await client.close()
+        await router.close()
 
 
 # --- from outside ----------------------------------------------------------------------------------------
@@ -106,6 +109,7 @@ async def pull(_image: str, _folder: Path) -> Behaviour:
 
 
 async def serve(folder: Path, releases: int) -> None:
+    server.BOOKMARK_SECONDS = BOOKMARK_SECONDS
     cluster = FakeCluster(speed=SPEED)
     cluster.kubelet.pull = pull
     use_gateway(cluster)
@@ -141,7 +145,9 @@ async def alike(folder: Path, count: int) -> list[tuple[FakeKind, Object]]:
     uids = {json.loads(text)["metadata"]["uid"] for _, text in texts}
     for number in range(count):
         for kind, text in texts:
-            own = text.replace("web-1", f"web-{number}")
+            own = text.replace("web-1", f"web-{number}").replace(
+                '"web.production"', f'"web-{number}.production"'
+            )
             for uid in uids:  # others refer to it
                 own = own.replace(uid, f"{uid}-{number}")
             made.append((kind, json.loads(own)))

@@ -17,7 +17,7 @@ from parts.cluster import ATTACHED, Drivers
 from penstock.actions import deploy, promote, rollback, shift
 from penstock.actions._placing import workload
 from penstock.adapters._kubernetes import Client, Kind, Listed, Object
-from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, SERVICES
+from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS, SERVICES
 from penstock.adapters.gateway_api.driver import ROUTES
 from penstock.adapters.gateway_api.reading import word_of
 from penstock.adapters.gateway_api.rendering import spec_of
@@ -127,15 +127,25 @@ class Bare:
     async def shift(self, new: Release, old: Release, share: int) -> None:
         await self._led(self._state.shifting(Weight(old.id, WHOLE - share), Weight(new.id, share)))
 
-    async def promote(self, new: Release) -> None:
+    async def promote(self, new: Release, gone: Release) -> None:
+        """*gone* is the one before the last, if there is one by now; it is waited for."""
         await self._placed(new, COPIES)
-        known = tuple(one for one in self._state.backends if one.release == new.id)
-        await self._led(replace(self._state, weights=(), backends=known).settling(new.id))
+        known = tuple(one for one in self._state.backends if one.release != gone.id)
+        await self._led(replace(self._state, backends=known).settling(new.id))
+        await self._client.delete(SERVICES, gone.id)
+        if await self._client.delete(DEPLOYMENTS, gone.id):
+            await self._ended(gone.id)
 
-    async def forget(self, old: Release) -> None:
-        """It is gone, and its copies with it: they would be looked after in the rounds to come."""
-        await self._client.delete(DEPLOYMENTS, old.id)
-        await self._client.delete(SERVICES, old.id)
+    async def _ended(self, release: str) -> None:
+        there: set[str] = set()
+        async with asyncio.timeout(SECONDS):
+            async for seen in self._client.watch(PODS, labels=f"{manifests.RELEASE}={release}"):
+                if isinstance(seen, Listed):
+                    there = {pod["metadata"]["uid"] for pod in seen.items}
+                elif seen.gone:
+                    there.discard(seen.object["metadata"]["uid"])
+                if not there:
+                    return
 
     async def _placed(self, new: Release, copies: int) -> None:
         asked = workload(new, EnvironmentData(self._service, ENVIRONMENT), Image(("serve",), config("web")))

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
 import pytest
@@ -18,6 +19,7 @@ from fakes.router import FakeRouter
 from fakes.web import Website, free_port
 from penstock.adapters._kubernetes import Client, Kind, Object, previews
 from penstock.adapters._meshes import written
+from penstock.adapters._meshes.routed import Routed
 from penstock.adapters.gateway_api import Attached, GatewayApi
 from penstock.adapters.gateway_api import rendering as gateway_api
 from penstock.adapters.istio import Istio, Meshed
@@ -34,6 +36,7 @@ MESHED = Meshed()
 #: What a router writes, and how it writes a plan.
 Written = tuple[Kind, Callable[[TrafficPlan, str, Mapping[str, int]], Object]]
 PORT = 8080
+R = TypeVar("R", bound=Routed)
 
 
 class ClusterWorld:
@@ -47,8 +50,16 @@ class ClusterWorld:
         self._written = written
         self._users = httpx.AsyncClient(base_url=proxy.url, trust_env=False, verify=False)
         self._sites: dict[str, Website] = {}
+        self._routers: list[Routed] = []
+
+    def keep(self, router: R) -> R:
+        """It is closed at the end."""
+        self._routers.append(router)
+        return router
 
     async def close(self) -> None:
+        for router in self._routers:
+            await router.close()
         await self._users.aclose()
         for site in self._sites.values():
             await site.stop()
@@ -116,7 +127,7 @@ async def over_gateway(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorl
     async with cluster_and_client(folder) as (cluster, client):
         gateways = use_gateway(cluster)
         async with world_of(cluster, client, gateways.plane, (GatewayApi.kind, as_route)) as world:
-            yield Subject(GatewayApi(client, ATTACHED), FakeRouter(), world), world, gateways
+            yield Subject(world.keep(GatewayApi(client, ATTACHED)), FakeRouter(), world), world, gateways
 
 
 @contextlib.asynccontextmanager
@@ -124,7 +135,7 @@ async def over_istio(folder: Path) -> AsyncIterator[tuple[Subject, ClusterWorld,
     async with cluster_and_client(folder) as (cluster, client):
         mesh = use_istio(cluster)
         async with world_of(cluster, client, mesh, (Istio.kind, as_virtual)) as world:
-            yield Subject(Istio(client, MESHED), FakeRouter(), world), world, mesh
+            yield Subject(world.keep(Istio(client, MESHED)), FakeRouter(), world), world, mesh
 
 
 @contextlib.asynccontextmanager

@@ -67,11 +67,13 @@ def put_endpoint(
     ready: bool = True,
     annotations: Mapping[str, str] | None = None,
 ) -> None:
-    """A Service whose only endpoint is there already, at HOST:PORT; nothing happens if there is one."""
+    """A Service, as a platform makes those of releases, whose only endpoint is there already, at HOST:PORT;
+    nothing happens if there is one."""
     if cluster.api.storage.get(SERVICES.full, cluster.namespace, name) is not None:
         return
     host, _, port = address.rpartition(":")
-    metadata = {"name": name, "namespace": cluster.namespace}
+    labels = {"app.kubernetes.io/managed-by": "penstock"}
+    metadata = {"name": name, "namespace": cluster.namespace, "labels": labels}
     spec = {"ports": [{"name": "http", "port": 8080}]}
     head = {"apiVersion": "v1", "kind": "Service"}
     told = {**metadata, "annotations": dict(annotations or {})}
@@ -79,7 +81,11 @@ def put_endpoint(
     piece = {
         "apiVersion": SLICES.api_version,
         "kind": SLICES.kind,
-        "metadata": {**metadata, "name": f"{name}-1", "labels": {"kubernetes.io/service-name": name}},
+        "metadata": {
+            **metadata,
+            "name": f"{name}-1",
+            "labels": {**labels, "kubernetes.io/service-name": name},
+        },
         "addressType": "IPv4",
         "endpoints": [{"addresses": [host], "conditions": {"ready": ready}}],
         "ports": [{"name": "http", "port": int(port)}],

@@ -104,7 +104,7 @@ async def test_a_right_that_is_missing_is_named(fake: FakeCluster, named: Cluste
     fake.allow([])
     with pytest.raises(Refused, match=r"list on deployments\.apps in namespace default"):
         await check(platform(named))
-    with pytest.raises(Refused, match=r"get on httproutes\.gateway\.networking\.k8s\.io"):
+    with pytest.raises(Refused, match=r"list on httproutes\.gateway\.networking\.k8s\.io"):
         await check(GatewayApi.of(named))
 
 

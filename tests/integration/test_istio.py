@@ -146,7 +146,7 @@ async def test_a_share_of_a_tenth_of_a_per_cent(placed: Placed) -> None:
 async def test_the_names_are_those_that_were_chosen(placed: Placed) -> None:
     _, world, _ = placed
     meshed = Meshed(("ingress/public",), "{service}-{environment}.example.org", "https://{host}")
-    router = Istio(world.client, meshed)
+    router = world.keep(Istio(world.client, meshed))
     plan = TrafficState(SERVICE, "production").exposing(await world.backend("web-1"))
     state = await router.apply(plan, fence=FENCE)
     assert state.address == "https://web-production.example.org"

@@ -12,8 +12,9 @@ from penstock.core.traffic import TrafficPlan, TrafficState
 from penstock.ports import Router, Task
 
 
-async def change(task: Task, router: Router, to: Callable[[TrafficState], TrafficPlan]) -> None:
+async def change(task: Task, router: Router, to: Callable[[TrafficState], TrafficPlan]) -> TrafficState:
     """Read what the data plane does, and make it do what *to* makes of that; nothing if it does."""
     state = await router.read(task.change.service, task.change.environment)
     if (plan := to(state)) != state.plan:
-        await router.apply(plan, fence=task.fence)
+        state = await router.apply(plan, fence=task.fence)
+    return state

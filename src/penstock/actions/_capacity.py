@@ -62,8 +62,11 @@ class Capacity:
         live = self.task.baseline.id if self.task.baseline else ""
         needed = max(least, _needed(placement, (placement, *others), state, share, live))
         rest = placement.full if share == WHOLE else needed
+        before = placement
         placement = await self._settled(await self._asked(placement, needed, rest), needed)
-        state = await self._proven(placement, needed)
+        if placement is not before:  # that took its time
+            state = await self._read()
+        state = await self._proven(placement, needed, state)
         proven = state.proven(release)
         return Given(state, proven, self._lacking(placement, proven, needed), elastic=True)
 
@@ -83,7 +86,7 @@ class Capacity:
     async def _back(self, placement: Placement) -> TrafficState:
         """What the proxy says once the only copy, which a platform may have moved or started again, had time
         for it."""
-        return await self._proven(await self._settled(placement, 1), 1)
+        return await self._proven(await self._settled(placement, 1), 1, await self._read())
 
     async def _asked(self, placement: Placement, needed: int, rest: int) -> Placement:
         """Ask for copies that are missing, and hold those that load has added; later *rest* will do."""
@@ -103,9 +106,8 @@ class Capacity:
             placement = await self.platform.observe(placement.release) or placement
         return placement
 
-    async def _proven(self, placement: Placement, needed: int) -> TrafficState:
+    async def _proven(self, placement: Placement, needed: int, state: TrafficState) -> TrafficState:
         """Make copies that are ready known to the proxy, and wait until it has proven enough of them."""
-        state = await self._read()
         known = next((b.backend for b in state.backends if b.release == placement.release), placement.backend)
         there = {*known.addresses, *known.draining}
         ready = (i for i in placement.instances if i.phase is Phase.READY or i.address in there)

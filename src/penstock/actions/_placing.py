@@ -11,7 +11,7 @@ from dataclasses import replace
 from penstock.core.masking import masked
 from penstock.core.mesh import Mesh
 from penstock.core.release import EnvironmentData, Release
-from penstock.core.traffic import Backend
+from penstock.core.traffic import Backend, TrafficState
 from penstock.core.workload import Placement, Workload
 from penstock.errors import Unavailable
 from penstock.ports import Image, Platform, Router, Task
@@ -69,15 +69,17 @@ def backend(placement: Placement, data: EnvironmentData, image: Image) -> Backen
     return replace(meshed, handling=image.config.traffic.handling)
 
 
-async def unproven(task: Task, release: str, router: Router, platform: Platform) -> str:
-    """Wait until the proxy itself has found every copy ready; why it has not, "" if it has."""
+async def unproven(state: TrafficState, release: str, router: Router, platform: Platform) -> str:
+    """Wait until the proxy itself has found every copy ready; why it has not, "" if it has. *state* is what
+    was read back when it was made known."""
     for _ in range(int(PROOF_SECONDS / POLL_SECONDS)):
-        if (await router.read(task.change.service, task.change.environment)).ready(release):
+        if state.ready(release):
             return ""
         await asyncio.sleep(POLL_SECONDS)
         now = await platform.observe(release)
         if now is not None and now.verdict:
             return now.verdict
+        state = await router.read(state.service, state.environment)
     return "it answers on its own, but the proxy cannot reach it"
 
 

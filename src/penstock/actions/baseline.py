@@ -46,8 +46,8 @@ async def perform(
     why = "" if placement.ready else placement.reason or "they never became ready"
     if not why:
         known = backend(placement, data, old)
-        await change(task, router, lambda state: state.exposing(known))
-        why = await unproven(task, task.fresh, router, platform)
+        exposed = await change(task, router, lambda state: state.exposing(known))
+        why = await unproven(exposed, task.fresh, router, platform)
     if why:
         said = f"fresh copies of {stable.id}, which is live, do not serve: {why}"
         return Outcome(State.ERROR, masked(said, (*task.secrets, *data.secrets)), found)

@@ -40,8 +40,8 @@ async def perform(task: Task, /, *, platform: Platform, router: Router, artifact
     known = backend(placement, data, image)
     if release.id not in state.plan.serving:  # what it calls while it is dark
         known = replace(known, chain=tuple(link.release.id for link in task.chain))
-    await router.apply(state.exposing(known), fence=task.fence)
-    if why := await unproven(task, release.id, router, platform):
+    exposed = await router.apply(state.exposing(known), fence=task.fence)
+    if why := await unproven(exposed, release.id, router, platform):
         return Outcome(State.FAILURE, masked(why, task.secrets), found)
     isolation, count = placement.isolation.value, len(placement.instances)
     words = _dark(placement) + await _mirrored(task, router, release.id)

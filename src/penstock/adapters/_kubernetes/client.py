@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -30,6 +31,13 @@ SECONDS = 15.0
 NO_VERSION = "1"
 #: A watch is asked anew this often; one that says nothing for a little longer is dead.
 WATCH_SECONDS = 240
+#: A connection whose other end is gone without a word is found out after half a minute, where the system can:
+#: on one that only listens nothing else would.
+ALIVE = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)] + [
+    (socket.IPPROTO_TCP, getattr(socket, name), value)
+    for name, value in (("TCP_KEEPIDLE", 15), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 3))
+    if hasattr(socket, name)
+]
 #: Between tries of a watch whose server is away.
 PAUSES = (0.1, 0.5, 1.0, 2.0, 5.0)
 LIST_PAGE = 500
@@ -51,6 +59,8 @@ class Change:
     object: Object
 
 
+#: What of an object is kept as a list of many comes in.
+Keep = Callable[[Object], Object]
 #: Told whether the server can be reached.
 Contact = Callable[[PenstockError | None], None]
 
@@ -65,7 +75,9 @@ class Client:
         self._patience = patience
         self._http = httpx.AsyncClient(
             base_url=access.server,
-            verify=access.tls or False,
+            transport=httpx.AsyncHTTPTransport(
+                verify=access.tls or False, trust_env=False, socket_options=ALIVE
+            ),
             timeout=seconds,
             follow_redirects=False,
             trust_env=False,
@@ -82,9 +94,17 @@ class Client:
         answer = await self._ask(call, "GET", kind.path(call.namespace, name))
         return None if _absent(answer, name) else self._taken(call, answer)
 
-    async def list(self, kind: Kind, namespace: str = "", *, labels: str = "", fields: str = "") -> Listed:
+    async def list(
+        self,
+        kind: Kind,
+        namespace: str = "",
+        *,
+        labels: str = "",
+        fields: str = "",
+        keep: Keep = lambda item: item,
+    ) -> Listed:
         """All of a kind in a namespace that the selectors choose (``app=web,tier``;
-        ``involvedObject.name=a``)."""
+        ``involvedObject.name=a``); of each what *keep* makes of it, page by page."""
         call = self._call("list", kind, namespace)
         items: list[Object] = []
         query = _given(labelSelector=labels, fieldSelector=fields, limit=str(LIST_PAGE))
@@ -92,7 +112,7 @@ class Client:
             page = self._taken(call, await self._ask(call, "GET", kind.path(call.namespace), query=query))
             # Items of a list do not say what they are.
             who = {"apiVersion": kind.api_version, "kind": kind.name}
-            items += [{**who, **item} for item in page.get("items") or ()]
+            items += [keep({**who, **item}) for item in page.get("items") or ()]
             rest = str(page["metadata"].get("continue") or "")
             if not rest:
                 return Listed(tuple(items), str(page["metadata"]["resourceVersion"]))
@@ -208,21 +228,21 @@ class Client:
         namespace: str = "",
         *,
         labels: str = "",
-        since: str = "",
         contact: Contact = lambda _: None,
+        keep: Keep = lambda item: item,
     ) -> AsyncIterator[Listed | Change]:
-        """Everything that is there, and then each change, for ever; everything anew where changes were
-        missed. Whoever knows what is there, as of the version *since*, is told of changes alone.
+        """Everything that is there, of each what *keep* makes of it, and then each change, for ever;
+        everything anew where changes were missed.
 
         A server that is away is asked again until it is back: *contact* is told that it is away, and why, and
         with None that it was reached. What no time mends (a missing right, a missing CRD) is raised.
         """
         call = self._call("watch", kind, namespace)
-        version, tries = since, 0
+        version, tries = "", 0
         while True:
             try:
                 if not version:
-                    listed = await self.list(kind, call.namespace, labels=labels)
+                    listed = await self.list(kind, call.namespace, labels=labels, keep=keep)
                     version = listed.version
                     yield listed
                 async for event in self._events(call, labels, version, contact):

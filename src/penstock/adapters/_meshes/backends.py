@@ -38,7 +38,7 @@ class Reached:
 
 
 async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reached]:
-    """Each release as the cluster has it now: one question for each Service, and one for all endpoints."""
+    """Each release as the API itself says: one question for each Service, and one for all endpoints."""
     if not releases:
         return {}
     names = dict.fromkeys(name for one in releases for name in (one, previews.service_of(one)))
@@ -51,13 +51,14 @@ async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reache
         pieces[piece["metadata"]["labels"][OF_SERVICE]].append(piece)
     named = zip(releases, services, strict=True)
     return {
-        release: _reached(service, pieces[release], pieces[previews.service_of(release)])
+        release: reached_by(service, pieces[release], pieces[previews.service_of(release)])
         for release, service in named
     }
 
 
-def _reached(service: Object | None, pieces: Sequence[Object], apart: Sequence[Object]) -> Reached:
-    """*pieces* are the EndpointSlices of its Service, *apart* those of the one for its previews."""
+def reached_by(service: Object | None, pieces: Sequence[Object], apart: Sequence[Object]) -> Reached:
+    """A release with this Service (None: it has none): *pieces* are its EndpointSlices, *apart* those of the
+    one for its previews."""
     if service is None:
         return Reached(0, 0)
     ready = _ready(pieces)
@@ -101,11 +102,15 @@ def state_of(backend: Backend, known: Mapping[str, Reached]) -> BackendState:
     return BackendState(backend, min(found.ready, total), total)
 
 
-def check_reachable(plan: TrafficPlan, had: frozenset[str], known: Mapping[str, Reached]) -> None:
-    """`Unavailable` if users would be sent to a release, new to them, that has a copy that is not ready."""
+def new_to_users(plan: TrafficPlan, had: frozenset[str]) -> frozenset[str]:
+    """Releases that users, or copies of what they ask, come to; *had* are those that had users before."""
+    return (plan.serving - had) | ({plan.mirror.release} if plan.mirror else set())
+
+
+def check_reachable(plan: TrafficPlan, new: frozenset[str], known: Mapping[str, Reached]) -> None:
+    """`Unavailable` if one that is *new* to users has a copy that is not ready."""
     for backend in plan.backends:
-        mirrored = plan.mirror is not None and plan.mirror.release == backend.release
-        if backend.release in plan.serving - had or mirrored:
+        if backend.release in new:
             found = state_of(backend, known)
             if not 0 < found.total == found.ready:
                 raise Unavailable(

@@ -8,22 +8,25 @@ made of and carries our fence; a field that somebody else has changed is never t
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import secrets
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from penstock.adapters._kubernetes import Client, Kind, Listed, Object
+from penstock.adapters._kubernetes import Client, Kind, Object
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._meshes import backends, written
+from penstock.adapters._meshes.sight import Sight
 from penstock.core.fence import Fence
 from penstock.core.powers import Power, refuse_beyond
 from penstock.core.traffic import BackendState, Handling, Mirror, Rule, TrafficPlan, TrafficState, Weight
 from penstock.errors import Conflict, Invalid, Unavailable
 
+#: A controller that has said nothing for so long is looked after: its word may be known to the API alone.
+DOUBT_SECONDS = 0.5
 #: So often in a row a status may be told between our reading and our writing.
 MOST_MOVES = 5
 
@@ -61,14 +64,17 @@ class Routed(ABC):
         self._client = client
         self._seconds = seconds
         self._reach = reach
+        self._sight = Sight(client, self.kind)
 
     async def check(self) -> None:
         """Raise what would keep everybody from being led: a kind that is not known, a right that is
         missing."""
-        await self._client.get(self.kind, written.object_name("penstock", "check"))
+        await self._sight.check()
+        await self._sight.ask(written.object_name("penstock", "check"))
 
     async def close(self) -> None:
-        """Let go of connections."""
+        """Stop watching, and let go of connections."""
+        await self._sight.close()
         await self._client.close()
 
     @abstractmethod
@@ -88,12 +94,12 @@ class Routed(ABC):
         """Where users find a service; "" if that is not known."""
 
     @abstractmethod
-    async def _before(self, plan: TrafficPlan, fence: Fence) -> None:
-        """Make what the object will refer to."""
+    async def _before(self, plan: TrafficPlan, had: TrafficPlan | None, fence: Fence) -> None:
+        """Make what the object will refer to; *had* is what it did so far."""
 
     async def read(self, service: str, environment: str) -> TrafficState:
         """As the object has it, with what differs from what was asked."""
-        found = await self._client.get(self.kind, written.object_name(service, environment))
+        found = await self._sight.ask(written.object_name(service, environment))
         if found is None:
             return TrafficState(service, environment)
         return await self._told(found, service, environment)
@@ -101,34 +107,41 @@ class Routed(ABC):
     async def _told(self, found: Object, service: str, environment: str) -> TrafficState:
         """What the object does, and how its releases are now."""
         asked = written.asked(found, self._where(service, environment))
-        known, address = await asyncio.gather(
-            backends.look_up(self._client, tuple(b.release for b in asked.backends)),
-            self._address(service, environment),
-        )
+        known = await self._sight.reached(_hoped(asked))
         token = written.annotation(found, written.TOKEN)
         ours = self._spec(asked, token, backends.ports_of(known))
         changed = written.changed(found, ours)
         states = [backends.state_of(backend, known) for backend in asked.backends]
         state = self._state(found, ours, asked, states, changed)
+        address = await self._address(service, environment)
         return replace(state, address=address, reach=self._reach, preview_token=token)
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
         """Write, have it confirmed, read back; where it is refused, put back what was there."""
         refuse_beyond(plan, self.powers, self.called)
         backends.check_addresses(plan)
+        name = written.object_name(plan.service, plan.environment)
+        known = await self._sight.known(name)
+        if known is not None:
+            with contextlib.suppress(Moved):  # what is known was not the last
+                return await self._applied(plan, fence, known)
+        return await self._applied(plan, fence, await self._sight.ask(name))
+
+    async def _applied(self, plan: TrafficPlan, fence: Fence, live: Object | None) -> TrafficState:
+        """Made of *live*; `Moved` if that is not what is there."""
         where = self._where(plan.service, plan.environment)
-        live = await self._client.get(self.kind, written.object_name(plan.service, plan.environment))
         written.check_fence(live, fence, where)
-        before = written.asked(live, where) if live else None
-        known = await backends.look_up(self._client, tuple(b.release for b in plan.backends))
-        backends.check_reachable(plan, before.serving if before else frozenset(), known)
+        had = written.asked(live, where) if live else None
+        new_to_users = backends.new_to_users(plan, had.serving if had else frozenset())
+        known = await self._sight.reached(_hoped(plan), new_to_users)
+        backends.check_reachable(plan, new_to_users, known)
         token = written.annotation(live, written.TOKEN) if live else secrets.token_urlsafe(24)
         spec = self._spec(plan, token, backends.ports_of(known))
-        await self._before(plan, fence)
+        await self._before(plan, had, fence)
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
-        confirmed = await self._confirm(new, live, spec.keys(), where)
-        return await self._told(confirmed, plan.service, plan.environment)
+        await self._confirm(new, live, spec.keys(), where)
+        return await self._told(new, plan.service, plan.environment)
 
     def _state(
         self,
@@ -154,26 +167,24 @@ class Routed(ABC):
         """Make it of the version that was read. A controller that only told its status in between has moved
         the version too, and nothing else: then it is made of that one."""
         if live is None:
-            return await self._client.create(self.kind, object)
+            return self._sight.told(await self._client.create(self.kind, object))
         for left in reversed(range(MOST_MOVES)):
             for name in ("resourceVersion", "uid"):
                 object["metadata"][name] = live["metadata"][name]
             try:
-                return await self._client.apply(self.kind, object)
+                return self._sight.told(await self._client.apply(self.kind, object))
             except Moved:
-                now = await self._client.get(self.kind, object["metadata"]["name"])
+                now = await self._sight.ask(object["metadata"]["name"])
                 if now is None or not left or not _same_but_for_status(now, live):
                     raise
                 live = now
         raise AssertionError("the last of them returns or raises")
 
-    async def _confirm(
-        self, new: Object, before: Object | None, fields: Collection[str], where: str
-    ) -> Object:
-        """The object as it was when its controller had said that it does it."""
+    async def _confirm(self, new: Object, before: Object | None, fields: Collection[str], where: str) -> None:
+        """Return once its controller has said that it does what was written."""
         word = self._word(new, new["metadata"]["generation"])
         if not (word.sure or word.refused):
-            new, word = await self._wait(new, word)
+            word = await self._wait(new, word)
         if word.refused:
             await self._put_back(new, before, fields)
             move = "the words are its own; what was there before is there again"
@@ -184,26 +195,26 @@ class Routed(ABC):
                 where=where,
                 next_move=f"kubectl describe {self.kind.full} {new['metadata']['name']}",
             )
-        return new
 
-    async def _wait(self, new: Object, word: Word) -> tuple[Object, Word]:
-        """Follow the object from what was written on, until its controller has spoken or time is up."""
-        metadata, generation = new["metadata"], new["metadata"]["generation"]
-        labels = f"{written.SERVICE}={metadata['labels'][written.SERVICE]}"
-        since = str(metadata["resourceVersion"])
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._seconds):
-                async for seen in self._client.watch(self.kind, labels=labels, since=since):
-                    for found in seen.items if isinstance(seen, Listed) else (seen.object,):
-                        if found["metadata"]["name"] != metadata["name"]:
-                            continue
-                        if found["metadata"]["generation"] > generation:
-                            where = metadata["name"]
-                            raise Conflict("somebody changed it meanwhile", where=where, next_move="read it")
-                        new, word = found, self._word(found, generation)
-                        if word.sure or word.refused:
-                            return new, word
-        return new, word
+    async def _wait(self, new: Object, word: Word) -> Word:
+        """The last word, once the controller has spoken or time is up."""
+        name = new["metadata"]["name"]
+
+        def look(found: Object | None) -> bool:
+            nonlocal word
+            if found is None or not _is_same(found, new):
+                raise Conflict("somebody changed it meanwhile", where=name, next_move="read it")
+            word = self._word(found, new["metadata"]["generation"])
+            return word.sure or bool(word.refused)
+
+        began, pause = time.monotonic(), DOUBT_SECONDS
+        while (left := began + self._seconds - time.monotonic()) > 0:
+            if await self._sight.until(name, look, min(pause, left)):
+                break
+            if look(await self._sight.ask(name)):  # it has spoken, and nobody told of it
+                break
+            pause *= 2
+        return word
 
     async def _put_back(self, new: Object, before: Object | None, fields: Collection[str]) -> None:
         """The plan before, in the *fields* that we write; an object that is new goes."""
@@ -218,7 +229,8 @@ class Routed(ABC):
             metadata["namespace"],
         )
         spec = {name: before["spec"][name] for name in fields if name in before["spec"]}
-        await self._client.apply(self.kind, {"metadata": {**kept, "uid": metadata["uid"]}, "spec": spec})
+        put = {"metadata": {**kept, "uid": metadata["uid"]}, "spec": spec}
+        self._sight.told(await self._client.apply(self.kind, put))
 
     def _where(self, service: str, environment: str) -> str:
         return f"{self.kind.full} {written.object_name(service, environment)}"
@@ -228,3 +240,13 @@ def _same_but_for_status(now: Object, before: Object) -> bool:
     """Whether nobody has written more than a status: a spec has its generation, a worker its annotations."""
     told = ("uid", "generation", "annotations", "labels")
     return all(now["metadata"].get(name) == before["metadata"].get(name) for name in told)
+
+
+def _is_same(found: Object, new: Object) -> bool:
+    """Whether it is the one that was written, with the spec that was."""
+    return all(found["metadata"][name] == new["metadata"][name] for name in ("uid", "generation"))
+
+
+def _hoped(plan: TrafficPlan) -> dict[str, int]:
+    """How many copies of each release are to be ready."""
+    return {backend.release: len(backend.addresses) for backend in plan.backends}

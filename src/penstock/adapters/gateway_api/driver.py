@@ -10,10 +10,11 @@ asks for that is refused by name. Counts are not its business: it is no `Metrics
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Mapping
 from typing import ClassVar
 
-from penstock.adapters._kubernetes import Access, Client, Kind, Object
+from penstock.adapters._kubernetes import MANAGER, Access, Client, Kind, Object
 from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.gateway_api.reading import said, word_of
@@ -35,6 +36,9 @@ ROUTES = Kind(GROUP, "v1", "httproutes", "HTTPRoute")
 GATEWAYS = Kind(GROUP, "v1", "gateways", "Gateway")
 #: A gateway confirms in well under a second; one that does not in this time is not there.
 SECONDS = 30.0
+#: An address is for people and tests. The Gateway is in the hands, and often the namespace, of others: to be
+#: let watch what is there is more than that is worth.
+ADDRESS_SECONDS = 60.0
 
 
 class GatewayApi(Routed):
@@ -49,6 +53,8 @@ class GatewayApi(Routed):
     ) -> None:
         super().__init__(client, seconds, reach)
         self._attached = attached
+        #: The listener that users come to, and when that was looked up.
+        self._listener: tuple[float, Object] | None = None
 
     @classmethod
     def of(cls, cluster: Cluster) -> GatewayApi:
@@ -82,22 +88,30 @@ class GatewayApi(Routed):
     def _word(self, object: Object, generation: int) -> Word:
         return word_of(object, self._attached, generation)
 
-    async def _before(self, plan: TrafficPlan, fence: Fence) -> None:
+    async def _before(self, plan: TrafficPlan, had: TrafficPlan | None, fence: Fence) -> None:
         """The Service that has no endpoints, if anybody is led there; other services may make it at the same
         moment."""
-        if leads_nowhere(plan) and await self._client.get(SERVICES, NOBODY) is None:
+        if leads_nowhere(plan) and await self._sight.service(NOBODY) is None:
             port = {"name": "http", "port": NOBODY_PORT, "protocol": "TCP"}
-            metadata = {"name": NOBODY, "namespace": self._client.namespace}
+            labels = {"app.kubernetes.io/managed-by": MANAGER}
+            metadata = {"name": NOBODY, "namespace": self._client.namespace, "labels": labels}
             with contextlib.suppress(Conflict):
                 await self._client.create(SERVICES, {"metadata": metadata, "spec": {"ports": [port]}})
 
     async def _address(self, service: str, environment: str) -> str:
         """By its name, at the port of the listener."""
-        at = self._attached
-        gateway = await self._client.get(GATEWAYS, at.gateway, at.namespace)
-        mine = self._listeners(gateway)
-        if not mine:
+        listener = await self._first_listener()
+        if listener is None:
             return ""
-        protocol, port = str(mine[0].get("protocol", "HTTP")).lower(), int(mine[0]["port"])
+        protocol, port = str(listener.get("protocol", "HTTP")).lower(), int(listener["port"])
         usual = {"http": 80, "https": 443}.get(protocol)
-        return f"{protocol}://{at.hostname(service, environment)}{'' if port == usual else f':{port}'}"
+        hostname = self._attached.hostname(service, environment)
+        return f"{protocol}://{hostname}{'' if port == usual else f':{port}'}"
+
+    async def _first_listener(self) -> Object | None:
+        """As it was `ADDRESS_SECONDS` ago at most; None if there is none."""
+        at, now = self._attached, time.monotonic()
+        if self._listener is None or now - self._listener[0] > ADDRESS_SECONDS:
+            mine = self._listeners(await self._client.get(GATEWAYS, at.gateway, at.namespace))
+            self._listener = (now, mine[0]) if mine else None
+        return self._listener[1] if self._listener else None

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from penstock.adapters._kubernetes import MANAGER, Access, Client, Kind, Object
-from penstock.adapters._kubernetes.kinds import SERVICES
 from penstock.adapters._meshes import written
 from penstock.adapters._meshes.routed import Routed, Said, Word
 from penstock.adapters.istio.reading import said, word_of
@@ -58,10 +57,14 @@ class Istio(Routed):
     def _word(self, object: Object, generation: int) -> Word:
         return word_of(object, generation)
 
-    async def _before(self, plan: TrafficPlan, fence: Fence) -> None:
-        """A release's limits hold from when it is known. All are looked at before any is written."""
+    async def _before(self, plan: TrafficPlan, had: TrafficPlan | None, fence: Fence) -> None:
+        """A release's limits hold from when it is known. All are looked at before any is written; there are
+        none of a release that has none now, and had none."""
         limited: list[tuple[Backend, Object | None]] = []
+        was = {b.release for b in had.backends if b.breakers != NO_BREAKERS} if had else set()
         for backend in plan.backends:
+            if backend.breakers == NO_BREAKERS and backend.release not in was:
+                continue
             live = await self._client.get(LIMITS, backend.release)
             ours = live is None or bool(written.annotation(live, written.FENCE))
             where = f"{LIMITS.full} {backend.release}"
@@ -95,7 +98,7 @@ class Istio(Routed):
 
     async def _owners(self, release: str) -> list[Object]:
         """The release's Service: what is owned goes with it."""
-        service = await self._client.get(SERVICES, release)
+        service = await self._sight.service(release)
         if service is None:
             return []
         owner = {"apiVersion": "v1", "kind": "Service", "name": release}

@@ -13,14 +13,14 @@ from typing import Literal
 class Fault:
     """The next *times* requests of this *verb* on this resource (``deployments``, ``pods/log``; "" is any)
     end so: *how* ``refuse`` answers *status* at once; ``hang`` answers nothing; ``cut`` closes the
-    connection; ``cut-after`` does what was asked first, so that nobody knows; ``break`` ends watches that are
-    open with *status*, where ``watch`` is the verb."""
+    connection; ``cut-after`` does what was asked first, so that nobody knows. Where ``watch`` is the verb,
+    ``break`` ends one that is open with *status*, and ``mute`` has it stay open and say no more."""
 
     verb: str = ""
     resource: str = ""
     status: int = 503
     times: int = 1
-    how: Literal["refuse", "hang", "cut", "cut-after", "break"] = "refuse"
+    how: Literal["refuse", "hang", "cut", "cut-after", "break", "mute"] = "refuse"
     message: str = "on demand"
     retry_after: int = 0
 

@@ -143,7 +143,7 @@ class Server:
         return await self._webhooks.ask(write), new if dry_run else None
 
     def _fault(self, target: Target) -> Fault | None:
-        usable = (fault for fault in self.faults if fault.how != "break")
+        usable = (fault for fault in self.faults if fault.how not in ("break", "mute"))
         return next((fault for fault in usable if fault.meets(target.verb, target.resource)), None)
 
     async def _before(self, fault: Fault | None) -> None:
@@ -289,7 +289,7 @@ class Server:
         await answering.begin()
         while time.monotonic() < until and not answering.closed:
             try:
-                self._broken(target)
+                await self._befallen(target)
                 events = storage.since(version)
             except Problem as problem:
                 await answering.line({"type": "ERROR", "object": problem.body()})
@@ -302,10 +302,13 @@ class Server:
                 await answering.line(_bookmark(target.kind, version))
         await answering.end()
 
-    def _broken(self, target: Target) -> None:
+    async def _befallen(self, target: Target) -> None:
+        """What befalls a watch that is open."""
         for fault in self.faults:
             if fault.how == "break" and fault.meets("watch", target.resource):
                 raise Problem(fault.status, fault.message)
+            if fault.how == "mute" and fault.meets("watch", target.resource):
+                await asyncio.Event().wait()
 
 
 def _said(event: Happened, target: Target, chosen: selecting.Test) -> str:
