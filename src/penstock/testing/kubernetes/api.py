@@ -62,6 +62,10 @@ class Api:
         """By ``plural.group``."""
         return self._kinds.get(full)
 
+    @property
+    def served(self) -> list[FakeKind]:
+        return list(self._kinds.values())
+
     # --- reading -------------------------------------------------------------------------------------
 
     def get(self, kind: FakeKind, namespace: str, name: str) -> Object:
