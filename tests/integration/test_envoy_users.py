@@ -196,7 +196,9 @@ class Crowd:
                 writer.write(b"".join(self._request(user) for user in some))
                 got = b""
                 while got.count(b"\r\n\r\n") < len(some) or not got.endswith(Names.ENDS):
-                    got += await reader.read(1 << 16)
+                    part = await reader.read(1 << 16)
+                    assert part, "the connection has ended"  # it would be read for ever, and no timeout come
+                    got += part
                 for user, answer in zip(some, got.decode().split("HTTP/1.1 200 OK")[1:], strict=True):
                     moves[self.release[user], self._keep(user, answer)] += 1
         finally:
