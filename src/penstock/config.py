@@ -228,7 +228,7 @@ def check_service(config: ServiceConfig) -> None:
             raise Invalid(f"{name} is secret, and so must be a string", where=f"{FILE}: environment")
     config.canary.check()
     config.traffic.check()
-    check_scaling(config.replicas, config.scaling)
+    check_scaling(config.replicas, config.scaling, config.limits)
     config.warm.check()
     _check_liveness(config.liveness)
     if config.protocol == "grpc" and config.health:

@@ -26,7 +26,7 @@ from penstock.core.environmentconfig import NAME
 from penstock.core.experiment import MOST_VARIANTS
 from penstock.core.facts import AGED, FACTS, FactType
 from penstock.core.policy import ACTIONS
-from penstock.core.scaleconfig import MOST_BAKE, MOST_COPIES, MOST_WARM
+from penstock.core.scaleconfig import MOST_BAKE, MOST_COPIES, MOST_CPU, MOST_WARM
 from penstock.core.traffic import LONGEST
 from penstock.core.trafficconfig import MOST_EARLY
 from penstock.core.workload import MOST_DRAIN
@@ -76,6 +76,7 @@ PENSTOCK: Narrowing = {
     "replicas": within(1, MOST_COPIES),
     "scaling.most": within(0, MOST_COPIES),
     "scaling.in_flight": least(0),
+    "scaling.cpu": within(1, MOST_CPU),
     "scaling.idle_seconds": within(1, 3600),
     "warm.bake_seconds": within(0, MOST_BAKE),
     "warm.replicas": within(0, MOST_COPIES),

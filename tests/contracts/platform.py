@@ -51,8 +51,10 @@ class Subject:
         release: str = "web-1",
         begin_with: int = 0,
         most: int = 0,
+        cpu: int | None = None,
     ) -> Placement:
-        """Place a release that is asked at ``/live`` whether it lives."""
+        """Place a release that is asked at ``/live`` whether it lives. With *cpu* it follows its processors,
+        else its requests."""
         self.placed.add(release)
         workload = Workload(
             service="web",
@@ -72,7 +74,7 @@ class Subject:
             admission=Admission(callers=("cart",)),
             breakers=Breakers(requests=9),
             begin_with=begin_with,
-            scaling=Scaling(most, 10),
+            scaling=Scaling(most, 0 if cpu else 10, cpu),
         )
         return await self.platform.place(workload, fence=FENCE)
 
@@ -161,6 +163,18 @@ class PlatformContract:
         assert (ready.able, ready.backend.elastic) == (1, True)
         grown = await subject.platform.scale("web-1", 2, fence=FENCE)
         assert (len(grown.instances), grown.asked, grown.able) == (2, 2, 1)
+
+    async def test_one_that_follows_its_processors_has_what_is_asked_for(self, subject: Subject) -> None:
+        placed = await subject.place("serve", replicas=2, most=4, cpu=50)
+        assert (len(placed.instances), placed.asked, placed.most) == (2, 2, 4)
+        assert "scaling.in_flight" not in placed.advisory, "that was not declared"
+        assert len((await subject.platform.scale("web-1", 3, fence=FENCE)).instances) == 3
+        await subject.until(lambda p: p.able == 3)
+        assert (await subject.platform.scale("web-1", 1, fence=FENCE)).asked == 1
+        none = await subject.platform.scale("web-1", 0, fence=FENCE)
+        assert (none.instances, none.asked) == ((), 0)
+        assert len((await subject.platform.scale("web-1", 2, fence=FENCE)).instances) == 2
+        await subject.until(lambda p: p.able == 2)
 
     async def test_one_copy_that_never_changes_is_not_elastic(self, subject: Subject) -> None:
         assert not (await subject.place("serve")).backend.elastic
@@ -291,7 +305,7 @@ class PlatformContract:
     async def test_what_uses_too_much_memory_is_ended_and_that_is_told(self, subject: Subject) -> None:
         await subject.place("serve")
         ready = await subject.until(lambda p: p.ready)
-        assert set(ready.advisory) <= {"memory_mb", "cpus", "open_files", "scaling"}
+        assert set(ready.advisory) <= {"memory_mb", "cpus", "open_files", "scaling.in_flight"}
         await ignoring(subject.ask(ready.instances[0].address, "/eat"))
         again = await subject.until(lambda p: p.ready and p.instances[0].restarts > 0)
         assert again.reason.startswith("out of memory: it used ")

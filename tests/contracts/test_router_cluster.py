@@ -45,7 +45,7 @@ class ClusterWorld:
         self.client = client
         self.proxy = proxy
         self._written = written
-        self._users = httpx.AsyncClient(base_url=proxy.url, trust_env=False)
+        self._users = httpx.AsyncClient(base_url=proxy.url, trust_env=False, verify=False)
         self._sites: dict[str, Website] = {}
 
     async def close(self) -> None:

@@ -16,7 +16,7 @@ import httpx
 from penstock.adapters._kubernetes.previews import service_of
 from penstock.adapters._meshes.backends import OF_SERVICE
 from penstock.adapters.gateway_api.rendering import NOBODY
-from penstock.adapters.kubernetes.manifests import RELEASE
+from penstock.adapters.kubernetes.record import RELEASE
 from penstock.testing.kubernetes.kinds import Object
 from tests.e2e.machine import SERVICE
 from tests.fakes.postgres import PostgresServer

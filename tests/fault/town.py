@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from penstock.adapters.kubernetes.manifests import FENCE
+from penstock.adapters.kubernetes.record import FENCE
 from penstock.testing.kubernetes import Fault
 from penstock.testing.kubernetes.gateway import ROUTES
 from penstock.testing.kubernetes.istio import VIRTUALS

@@ -24,7 +24,7 @@ from penstock.adapters.kubernetes.jobs import KubernetesJobs
 from penstock.core.fence import Fence
 from penstock.core.traffic import TrafficState, Weight
 from penstock.core.workload import Placement, Step, Workload
-from penstock.errors import PenstockError
+from penstock.errors import PenstockError, Unavailable
 from penstock.ports import Sandbox
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
 from penstock.testing.kubernetes.kinds import PODS, QUOTAS, SLICES
@@ -40,12 +40,10 @@ SECONDS = 20.0
 
 
 class Asking:
-    """Whoever asks something of *cluster*; *made* is what is written, as the API calls it. What *waits* ends
-    with the first words, and is not waited for."""
+    """Whoever asks something of *cluster*; *made* is what is written, as the API calls it."""
 
     cluster: FakeCluster
     made: str
-    waits = False
 
     async def attempt(self) -> tuple[str, str]:
         """What becomes of it, as the table has it, and what is said."""
@@ -83,8 +81,11 @@ class Release(Asking):
             await self._platform.scale("web-1", 2, fence=FENCE)
         else:
             await self._platform.place(WORKLOAD, fence=FENCE)
-        found = await self._until(lambda p: p.ready or p.failed or (self.waits and bool(p.reason)))
-        return ("fails" if found.failed else "waits" if found.reason else "goes on"), found.reason
+        found = await self._until(lambda p: p.ready or p.failed or bool(p.lacks))
+        if found.lacks:  # as an action that placed it says then
+            what, _, move = found.reason.partition("; next: ")
+            raise Unavailable(what, where=found.release, next_move=move)
+        return "fails" if found.failed else "goes on", found.reason
 
     async def _until(self, wanted: Callable[[Placement], bool]) -> Placement:
         async with asyncio.timeout(SECONDS):
@@ -336,7 +337,6 @@ async def test_a_cluster_that_is_not_well(
         (short_tmp / name).mkdir()
     async with opened(who, short_tmp, sandbox) as everybody:
         for asking in everybody:
-            asking.waits = word == "waits"
             found, said, next_move = await told(asking, TROUBLES[what])
             assert found == word, said
             assert words in said

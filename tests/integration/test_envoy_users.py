@@ -115,7 +115,7 @@ async def test_headers_given_twice_open_no_more_than_given_once(town: Town) -> N
 async def test_a_browser_opens_a_dark_release_by_a_link(town: Town) -> None:
     state = await town.serving()
     link = f"/cart/7?{TOKEN_HEADER}={state.preview_token}"
-    async with httpx.AsyncClient(base_url=state.address) as browser:
+    async with httpx.AsyncClient(base_url=state.address, verify=False) as browser:
         there = {"host": preview_host("web-2")}
         for stranger in ({"host": "web"}, {"host": preview_host("web-9")}):
             assert (await browser.get(link, headers=stranger)).headers["x-penstock-release"] == "web-1"
@@ -145,7 +145,7 @@ async def test_a_chain_ends_on_connections_that_are_open_already(town: Town) -> 
     )
     fence = Fence("shop/production", 1, "key")
     state = await town.envoy.apply(TrafficPlan("shop", "production", (shop,), ()), fence=fence)
-    async with httpx.AsyncClient(base_url=f"http://{shop.egress[0].address}") as caller:
+    async with httpx.AsyncClient(base_url=f"http://{shop.egress[0].address}", verify=False) as caller:
         assert (await caller.get("/")).text == "web-2"
         await town.envoy.apply(state.shifting(Weight("shop-1", 1000)), fence=fence)
         assert [(await caller.get("/")).text for _ in range(20)] == ["web-1"] * 20
@@ -162,7 +162,7 @@ async def test_a_chain_ends_though_its_driver_died_on_the_way(town: Town) -> Non
     file.write_text(file.read_text().replace('"chain": ["web-2"]', '"chain": []'))
     town.envoy = town.driver()
     await town.envoy.apply(state.shifting(Weight("shop-1", 1000)), fence=fence)
-    async with httpx.AsyncClient(base_url=f"http://{shop.egress[0].address}") as caller:
+    async with httpx.AsyncClient(base_url=f"http://{shop.egress[0].address}", verify=False) as caller:
         assert (await caller.get("/")).text == "web-1"
 
 
@@ -265,7 +265,7 @@ async def restarted(town: Town) -> None:
     town.process.kill()
     async with (
         asyncio.timeout(SECONDS),
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{town.port}") as client,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{town.port}", verify=False) as client,
     ):
         while True:
             await town.envoy.tend()
@@ -330,7 +330,7 @@ async def test_a_sick_instance_is_passed_over_though_its_health_is_good(town: To
     both = replace(well, addresses=(*well.addresses, *sick.addresses))
     plan = TrafficPlan("web", "production", (both,), (Weight("web-1", 1000),))
     state = await town.envoy.apply(plan, fence=FENCE)
-    async with httpx.AsyncClient(base_url=state.address) as client:
+    async with httpx.AsyncClient(base_url=state.address, verify=False) as client:
         seen = [(await client.get("/")).status_code for _ in range(30)]
     assert seen.count(503) == 5
     assert set(seen[-15:]) == {200}

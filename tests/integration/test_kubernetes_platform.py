@@ -18,7 +18,7 @@ from fakes.images import FakeImages
 from penstock.adapters._kubernetes import Access
 from penstock.adapters.kubernetes import Kubernetes, Settings
 from penstock.core.fence import Fence
-from penstock.core.workload import Later, Limits, Liveness, Phase, Placement, Workload
+from penstock.core.workload import Later, Limits, Liveness, Phase, Placement, Scaling, Workload
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
 
@@ -112,6 +112,29 @@ async def everything(world: World) -> None:
     await world.platform.remove("web-1", fence=fence())
 
 
+AUTOSCALER = {
+    "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web-2"},
+    "maxReplicas": 2,
+    "metrics": [
+        {
+            "type": "Resource",
+            "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 9}},
+        }
+    ],
+}
+
+
+async def following_load(world: World) -> None:
+    """Where an earlier release of its name is about to go."""
+    labels = {"app.kubernetes.io/managed-by": "penstock"}
+    make(world, "horizontalpodautoscalers.autoscaling", "web-2", labels, spec=AUTOSCALER)
+    workload = replace(WORKLOAD, release="web-2", scaling=Scaling(most=4, cpu=50))
+    await world.platform.place(workload, fence=fence())
+    await world.platform.scale("web-2", 2, fence=fence())
+    await world.platform.scale("web-2", 0, fence=fence())
+    await world.platform.remove("web-2", fence=fence())
+
+
 FULL = ("services", "configmaps", "secrets", "poddisruptionbudgets.policy")
 
 
@@ -127,6 +150,7 @@ def make(world: World, full: str, name: str, labels: dict[str, str], **rest: obj
 async def test_the_listed_rights_are_enough_and_none_is_listed_in_vain(world: World) -> None:
     world.cluster.allow(RIGHTS)
     await everything(world)
+    await following_load(world)
     world.cluster.kubelet.behaviours[IMAGE] = Behaviour(life="crash")
     for full in FULL:  # a release that was removed and is placed again at once meets what is about to go
         make(world, full, "web-1", {"app.kubernetes.io/managed-by": "penstock"})

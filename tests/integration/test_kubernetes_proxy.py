@@ -83,7 +83,9 @@ async def world() -> AsyncIterator[World]:
     async with AsyncExitStack() as stack:
         plane = Fixed()
         proxy = await stack.enter_async_context(Proxy(plane))
-        users = await stack.enter_async_context(httpx.AsyncClient(base_url=proxy.url, trust_env=False))
+        users = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=proxy.url, trust_env=False, verify=False)
+        )
         yield World(plane, proxy, users, stack)
 
 
@@ -284,7 +286,7 @@ async def test_what_was_counted_is_told_at_a_port_of_its_own(world: World) -> No
     await world.site()
     await world.users.get("/")
     url = f"http://127.0.0.1:{world.proxy.metrics_port}"
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as prometheus:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, verify=False) as prometheus:
         page = (await prometheus.get("/stats/prometheus")).text
         assert (await prometheus.get("/")).status_code == 404
         async with world.proxy.unread():

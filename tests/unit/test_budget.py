@@ -101,8 +101,8 @@ def test_chance_is_the_binomial_tail(bad: int, expected: float) -> None:
 def test_chance_alone_seldom_burns_a_quiet_budget() -> None:
     """Over every count that a service at its target could show, the false alarms are as rare as is said."""
     for total in (10, 50, 200, 1000, 4000):
-        false = [bad for bad in range(total + 1) if exceeds(Count(total, bad), 0.001) is True]
-        assert chance(Count(total, false[0]), 0.001) <= CHANCE
+        false = next(bad for bad in range(total + 1) if exceeds(Count(total, bad), 0.001) is True)
+        assert chance(Count(total, false), 0.001) <= CHANCE
 
 
 # --- windows -----------------------------------------------------------------------------------------------

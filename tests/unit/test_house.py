@@ -7,11 +7,12 @@ sample. An exception is listed by name in `EXCEPTIONS`, with its reason, and mus
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,14 @@ def impure_imports(name: str, text: str, allowed: set[str]) -> list[str]:
     return found
 
 
+def lost_modules(name: str, text: str, modules: Collection[str]) -> list[str]:
+    """References such as `core.decide` to modules of ours that are not there."""
+    packages = {module.partition(".")[0] for module in modules if "." in module}
+    named = dict.fromkeys(re.findall(r"(?<!`)`([a-z]+\.[a-z_]+)(?:\.\w+)?`(?!`)", text))
+    lost = [one for one in named if one.partition(".")[0] in packages and one not in modules]
+    return [f"{name}: no module {one}" for one in lost]
+
+
 def links(page: Path) -> list[str]:
     """The relative links of a Markdown page, outside its blocks of code."""
     text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
@@ -178,6 +187,7 @@ def pages() -> list[Path]:
     return [*ROOT.glob("*.md"), *(page for folder in folders for page in folder.rglob("*.md"))]
 
 
+@functools.cache
 def budget_complaints() -> list[str]:
     found = [c for name, text in sources("src", "tests", "benchmarks") for c in long_file(name, text)]
     found += [c for name, text in sources("src", "benchmarks") for c in big_functions(name, text)]
@@ -203,6 +213,12 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_nothing_is_left_half_done() -> None:
     assert [c for name, text in sources("src", "benchmarks") for c in unfinished(name, text)] == []
+
+
+def test_modules_that_are_named_are_there() -> None:
+    paths = [path.relative_to(SRC / "penstock") for path in (SRC / "penstock").rglob("*.py")]
+    modules = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in paths}
+    assert [c for name, text in sources("src") for c in lost_modules(name, text, modules)] == []
 
 
 def test_pure_code_has_no_third_party_clients() -> None:
@@ -283,6 +299,8 @@ def test_the_rules_can_fail() -> None:
     assert wide_ports("bad.py", BAD_SAMPLE) == ["bad.py: Wide: 6 methods, at most 5"]
     assert undocumented("bad.py", BAD_SAMPLE) == ["bad.py: no module docstring"]
     assert len(unfinished("bad.py", BAD_SAMPLE)) == 1
+    named = "`core.gone.it` `core.here` `x.y` ``core.other``"
+    assert lost_modules("bad.py", named, {"core.here"}) == ["bad.py: no module core.gone"]
     assert impure_imports("bad.py", BAD_SAMPLE, set()) == [
         "bad.py: imports httpx",
         "bad.py: imports acme.client",

@@ -8,16 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import kubernetes_validate
+import jsonschema
 import pytest
 import yaml
 
+from fakes import schemas
 from penstock.adapters._kubernetes import Object, previews
-from penstock.adapters.kubernetes import Settings, manifests, steps
+from penstock.adapters.kubernetes import Settings, bounds, manifests, steps
 from penstock.adapters.kubernetes.bases import Pulled, base_of, found_base, is_kept, too_old
 from penstock.config import ServiceConfig
 from penstock.core.fence import Fence
-from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Mount, Step, Workload
+from penstock.core.workload import NO_LIMITS, PROCESS_LIVES, Limits, Liveness, Mount, Scaling, Step, Workload
 from penstock.errors import Invalid
 from penstock.ports import Image
 from penstock.testing.kubernetes.expansion import expanded
@@ -39,6 +40,7 @@ FULL = Workload(
     limits=Limits(memory_mb=200, cpus=0.3, open_files=256),
 )
 BARE = Workload(service="web", environment="production", release="web-1", artifact=FULL.artifact, command=())
+ELASTIC = replace(FULL, replicas=4, begin_with=1, scaling=Scaling(most=8, cpu=70, idle_seconds=59.5))
 GRPC = replace(FULL, protocol="grpc", limits=NO_LIMITS, liveness=PROCESS_LIVES)
 
 
@@ -60,16 +62,12 @@ def of(workload: Workload, pulled: Pulled = PLAIN) -> Iterator[Object]:
         yield {"apiVersion": kind.api_version, "kind": kind.name, **value}
 
 
-def valid(value: Object) -> None:
-    kubernetes_validate.validate(value, "1.36", strict=True)
-
-
 @pytest.mark.parametrize("pulled", [PLAIN, BASED], ids=["plain", "based"])
-@pytest.mark.parametrize("workload", [FULL, BARE, GRPC], ids=["full", "bare", "grpc"])
+@pytest.mark.parametrize("workload", [FULL, BARE, GRPC, ELASTIC], ids=["full", "bare", "grpc", "elastic"])
 def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) -> None:
     kinds = []
     for value in of(workload, pulled):
-        valid(value)
+        schemas.validate(value)
         assert list(complaints(value, BUILT_IN[value["kind"]])) == [], "the fake cluster is no stricter"
         kinds.append(value["kind"])
     secret = ["Secret"] if workload.secrets else []
@@ -81,6 +79,7 @@ def test_what_a_release_is_made_of_is_valid(workload: Workload, pulled: Pulled) 
         "PodDisruptionBudget",
         "ConfigMap",
         *secret,
+        *(["HorizontalPodAutoscaler"] if workload.scaling.cpu else []),
     ]
 
 
@@ -108,7 +107,7 @@ def test_a_release_whose_name_is_too_long_for_a_second_service_has_one() -> None
 def test_what_is_to_be_applied_by_hand_is_valid() -> None:
     for file in ("rbac.yaml", "rbac-steps.yaml", "binding.yaml"):
         for document in yaml.safe_load_all((DEPLOY / "kubernetes" / file).read_text()):
-            valid(document)
+            schemas.validate(document)
 
 
 @pytest.mark.parametrize(
@@ -126,8 +125,8 @@ def test_what_is_not_valid_is_found_by_both(path: tuple[str | int, ...], value: 
     for part in path[:-1]:
         at = at[part]  # type: ignore[index]
     at[path[-1]] = value  # type: ignore[index]
-    with pytest.raises(kubernetes_validate.ValidationError):
-        valid(wrong)
+    with pytest.raises(jsonschema.ValidationError):
+        schemas.validate(wrong)
     assert list(complaints(wrong, BUILT_IN["Deployment"]))
 
 
@@ -149,7 +148,7 @@ STEP = Step(
 )
 def test_what_a_step_is_made_of_is_valid(settings: steps.Settings) -> None:
     made = {"apiVersion": "batch/v1", "kind": "Job", **steps.job("step-1", "d/s", STEP, settings, "shop")}
-    valid(made)
+    schemas.validate(made)
     assert list(complaints(made, BUILT_IN["Job"])) == [], "the fake cluster is no stricter"
     assert "sesame" not in str(made)
 
@@ -202,7 +201,7 @@ def test_a_process_sees_its_command_and_variables_as_they_were_written() -> None
     """Kubernetes puts variables in where it reads ``$(NAME)``, and makes ``$$`` one ``$``."""
     env = {"PRICE": "$$5", "WHERE": "$(HOST)"}
     value = next(of(replace(FULL, command=("sh", "-c", SHELL)), replace(BASED, env=env)))
-    valid(value)
+    schemas.validate(value)
     (container,) = pod_of(value)["containers"]
     known = {"HOST": "10.0.0.1", "hostname": "wrong"}
     assert [expanded(word, known) for word in container["command"]] == ["sh", "-c", SHELL]
@@ -220,6 +219,49 @@ def test_a_process_sees_its_command_and_variables_as_they_were_written() -> None
 )
 def test_the_fake_cluster_reads_dollars_as_kubernetes_documents_it(written: str, seen: str) -> None:
     assert expanded(written, {"A": "1"}) == seen
+
+
+# --- by load ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("replicas", "asked", "between"),
+    [
+        (4, 0, (1, 1)),  # an autoscaler cannot be told of none, and leaves none alone
+        (4, 1, (1, 2)),
+        (4, 3, (3, 6)),
+        (4, 4, (4, 8)),
+        (4, 6, (6, 8)),  # those that load had added are held
+        (3, 1, (1, 3)),
+        (3, 2, (2, 6)),
+        (1, 1, (1, 8)),
+    ],
+)
+def test_load_may_add_to_a_share_as_much_as_to_the_whole(
+    replicas: int, asked: int, between: tuple[int, int]
+) -> None:
+    spec = bounds.autoscaler(replace(ELASTIC, replicas=replicas), asked, "app")
+    assert (spec["minReplicas"], spec["maxReplicas"]) == between
+
+
+def test_an_autoscaler_goes_by_our_container_and_waits_as_long_as_it_is_told() -> None:
+    scaler = next(value for value in of(ELASTIC) if value["kind"] == "HorizontalPodAutoscaler")
+    (metric,) = scaler["spec"]["metrics"]
+    (container,) = next(of(ELASTIC))["spec"]["template"]["spec"]["containers"]
+    assert metric["containerResource"]["container"] == container["name"]
+    assert container["resources"]["requests"]["cpu"] == container["resources"]["limits"]["cpu"] == "300m"
+    assert scaler["spec"]["behavior"] == {"scaleDown": {"stabilizationWindowSeconds": 60}}
+
+
+def test_what_the_api_fills_in_or_somebody_adds_is_no_difference() -> None:
+    wanted = bounds.autoscaler(ELASTIC, 2, "app")
+    live = copy.deepcopy(wanted)
+    live["behavior"]["scaleUp"] = {"policies": []}
+    live["behavior"]["scaleDown"]["selectPolicy"] = "Max"
+    assert bounds.has(live, wanted)
+    for name in wanted:
+        assert not bounds.has({**live, name: "another"}, wanted)
+        assert not bounds.has({key: value for key, value in live.items() if key != name}, wanted)
 
 
 # --- on a base ----------------------------------------------------------------------------------------------

@@ -287,7 +287,7 @@ def test_grpc_has_no_path() -> None:
         ("a: &x [1]\nb: *x\n", "0.yaml:1", "aliases are not supported", "explode"),
         ("a: !!python/object/apply:os.system [id]\n", "0.yaml:1", "not valid YAML", ""),
         ("a: 1\na: 2\n", "0.yaml:2", "the key 'a' is given twice", ""),
-        ("[" * 5000, "0.yaml", "not valid YAML", ""),
+        ("[" * 5000, "0.yaml:1", "nested more than 200 deep", ""),
         ("# nothing", "0.yaml", "no Rollout, Canary, Deployment", "helm template"),
         (POD + "  replicas: many\n", "0.yaml:10", "spec.replicas: expected a number, found many", ""),
         (POD.replace("[{name: shop, image: shop}]", "3"), "0.yaml:9", "expected a list, found 3", ""),

@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
+from penstock.core.masking import masked
 from penstock.core.mesh import Mesh
 from penstock.core.release import EnvironmentData, Release
 from penstock.core.traffic import Backend
 from penstock.core.workload import Placement, Workload
+from penstock.errors import Unavailable
 from penstock.ports import Image, Platform, Router, Task
 
 POLL_SECONDS = 0.1
@@ -45,7 +47,8 @@ def workload(release: Release, data: EnvironmentData, image: Image) -> Workload:
 
 
 async def placed(task: Task, asked: Workload, platform: Platform) -> Placement:
-    """As many copies as it is to begin with, or more if there are: once they are ready, or have failed."""
+    """As many copies as it is to begin with, or more if there are: once they are ready, or have failed.
+    `Unavailable` if that says nothing of the release."""
     placement = await platform.place(asked, fence=task.fence)
     count = max(asked.begin_with, len(placement.instances))
     if min(placement.floor, len(placement.instances)) < asked.begin_with:  # it was on its way out
@@ -55,6 +58,8 @@ async def placed(task: Task, asked: Workload, platform: Platform) -> Placement:
             break
         await asyncio.sleep(POLL_SECONDS)
         placement = await platform.observe(placement.release) or placement
+    if not placement.ready and placement.lacks:
+        raise Unavailable(masked(placement.reason, task.secrets), where=placement.release)
     return placement
 
 

@@ -26,6 +26,7 @@ from penstock.errors import Invalid
 
 MAX_EXPRESSION = 4000
 POSITION = re.compile(r"<input>:(\d+):(\d+): ([^\n]*)")
+_NAMED = {name: re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w)") for name in FACTS}
 
 TYPES = {
     FactType.TEXT: cel.Type.STRING,
@@ -91,7 +92,7 @@ class Cel:
 def _mentioned(*texts: str) -> tuple[str, ...]:
     """The facts that expressions name, sorted."""
     whole = " ".join(texts)
-    return tuple(sorted(name for name in FACTS if re.search(rf"(?<![\w.]){re.escape(name)}(?!\w)", whole)))
+    return tuple(sorted(name for name, pattern in _NAMED.items() if pattern.search(whole)))
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Experiments: which variant brings more users to the goal, and whether these users can tell at all.
 
-Called by `checks.experiment` at every look, by `ledger.looks` (to compute a verdict again), by the pages and,
+Called by `checks.weigh` at every look, by `ledger.looks` (to compute a verdict again), by the pages and,
 for `plan`, before anything begins. Pure, plain Python. All of it holds at every look: one may stop when one
 likes.
 

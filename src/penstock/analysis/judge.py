@@ -1,6 +1,6 @@
 """The canary judge: is the new release worse than the stable one beside it, from counts alone?
 
-Called by `checks.canary` at every look, by `ledger.again` (to compute a verdict again) and by ``canary
+Called by `checks.canary` at every look, by `ledger.looks` (to compute a verdict again) and by ``canary
 replay``. Pure: the same counts give the same judgment. Judged are the share of failed requests, the share of
 slow ones, the quantiles of latency that are asked for, and the share of bad events by each metric of the
 service's own (`series`); the errors are those of the whole canary, however often one looks and however many

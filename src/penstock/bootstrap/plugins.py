@@ -5,6 +5,8 @@ Called by the rest of bootstrap. An unknown name raises and lists the known ones
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -16,16 +18,21 @@ from penstock.ports import Meter, Sandbox
 
 def names(port: str) -> tuple[str, ...]:
     """The adapters that are installed for a port, in alphabetical order."""
-    return tuple(sorted(point.name for point in entry_points(group=f"penstock.{port}")))
+    return tuple(sorted(_installed(port)))
 
 
 def find(port: str, name: str) -> Any:
     """The adapter's class. Any, because each takes its own settings; bootstrap checks it into its port."""
-    for point in entry_points(group=f"penstock.{port}"):
-        if point.name == name:
-            return _load(port, point)
+    if (point := _installed(port).get(name)) is not None:
+        return _load(port, point)
     known = ", ".join(names(port)) or "none"
     raise Invalid(f"no {port} adapter is called {name!r}; known: {known}")
+
+
+@functools.cache
+def _installed(port: str) -> Mapping[str, EntryPoint]:
+    """Asked once: each answer is read from the metadata of every package that is installed."""
+    return {point.name: point for point in entry_points(group=f"penstock.{port}")}
 
 
 def _load(port: str, point: EntryPoint) -> Any:

@@ -14,9 +14,8 @@ from penstock.checks.contract import Asked, examine
 from penstock.checks.preview import Dark, Part
 from penstock.checks.reader import Reader
 from penstock.core.acceptance import Contract
-from penstock.core.predicates import Promoted
 from penstock.errors import Invalid
-from penstock.ledger.live import live
+from penstock.ledger.live import live, places
 from penstock.ledger.log import Ledger
 from penstock.ports import Artifacts, Store
 
@@ -53,8 +52,7 @@ class LiveDemands:
     async def of(self, service: str, environment: str) -> tuple[Demand, ...]:
         """See `Demands`."""
         async with self._store.transaction(write=False) as tx:
-            said = [e.statement.predicate for e in await self._ledger.tagged(tx, f"type:{Promoted.TYPE}")]
-            names = {p.release.service for p in said if isinstance(p, Promoted)} - {service}
+            names = {name for name, there in await places(tx) if there == environment} - {service}
             now_live = [await live(self._ledger, tx, name, environment) for name in sorted(names)]
         found = []
         for one in now_live:

@@ -180,11 +180,9 @@ def _upper(bucket: int) -> float:
 def judged(sent: Sent, load: LoadConfig) -> Part:
     """The load test's verdict: one test, with every threshold that it broke."""
     rate = sent.errors / sent.requests
-    broken = (
-        [f"{rate:.2%} of the requests failed, at most {load.error_rate:.2%}"]
-        if (rate > load.error_rate)
-        else []
-    )
+    broken = []
+    if rate > load.error_rate:
+        broken.append(f"{rate:.2%} of the requests failed, at most {load.error_rate:.2%}")
     for name, took, limit in (("p95", sent.p95_ms, load.p95_ms), ("p99", sent.p99_ms, load.p99_ms)):
         # Of requests that nobody answered there is no percentile.
         if limit is not None and (took > limit or sent.errors == sent.requests):

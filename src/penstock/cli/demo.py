@@ -191,8 +191,10 @@ def _repository(path: Path, source: str, version: str) -> str:
         path.mkdir(parents=True, exist_ok=True)
         _git(path, "init", "--quiet", "--initial-branch=main")
     for item in path.iterdir():
-        if item.name != ".git":
-            shutil.rmtree(item) if item.is_dir() else item.unlink()
+        if item.is_file():
+            item.unlink()
+        elif item.name != ".git":
+            shutil.rmtree(item)
     materialise(source, version, path)
     _git(path, "add", "--all")
     _git(path, "commit", "--quiet", "--allow-empty", "--message", _message(source, version))

@@ -1,4 +1,4 @@
-"""Commands about this machine: up, down, doctor, demo, and the two processes themselves.
+"""Commands about this machine: up, down, doctor, demo, and the processes themselves.
 
 Called by `main`. Thin: what they do is in ``bootstrap`` and `demo`.
 """

@@ -30,6 +30,7 @@ from penstock.core.people import (
 )
 from penstock.core.policy import ACTIONS
 from penstock.core.sshsig import parse_public_key
+from penstock.core.wording import plural
 from penstock.errors import Invalid
 
 UNITS = {"m": 60, "h": 3600, "d": 86400}
@@ -170,7 +171,7 @@ def mint(given: argparse.Namespace) -> int:
     client = Client.find()
     if given.drop:
         view = client.delete(f"/v1/tokens/{given.identity}")
-        return told(given, view, f"✓ {view['dropped']} tokens of {given.identity} are forgotten")
+        return told(given, view, f"✓ forgot {plural(view['dropped'], 'token')} of {given.identity}")
     view = client.post("/v1/tokens", {"identity": given.identity})
     return told(
         given, view, f"✓ token of {given.identity} (shown once, kept only as a hash): {view['token']}"

@@ -145,11 +145,6 @@ def test_files(given: argparse.Namespace) -> int:
     return 0 if good else 1
 
 
-def _result(name: str, cases: tuple[Case, ...], failures: list[Failure]) -> dict[str, Any]:
-    problems = [{"case": failure.case, "problem": failure.problem} for failure in failures]
-    return {"policy": name, "cases": len(cases), "failures": problems}
-
-
 def _tested(path: Path) -> tuple[str, tuple[Case, ...], list[Failure]]:
     policy, rules = _compiled(path)
     beside = path.with_name(path.name.removesuffix(".yaml") + SUFFIX)

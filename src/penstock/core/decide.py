@@ -282,12 +282,12 @@ def _gate(stage: Stage, facts: Facts, now: float) -> Intent | Wait | None:
     Sign-offs guard the beginning of their stage: one that has begun goes on, whatever changes meanwhile.
     """
     own = facts.of_stage(stage.name)
-    again = Intent(stage.name, "gate", len(own), guards=stage.guards)
     if not own:
-        return again
+        return Intent(stage.name, "gate", guards=stage.guards)
     last = own[-1]
     if not isinstance(last.detail, Gated):
         return None
+    again = Intent(stage.name, "gate", len(own), guards=stage.guards)
     if stage.name in facts.lapsed:
         return again
     if last.state is not State.PENDING:

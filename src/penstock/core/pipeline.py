@@ -8,7 +8,7 @@ not perform anything or read a clock.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
@@ -124,7 +124,7 @@ class Intent:
     part: str = ""
     target: str = ""
 
-    @functools.cached_property
+    @property
     def key(self) -> str:
         """Unique within a delivery; an intent with the same key is the same intent."""
         return f"{self.stage}/{self.verb}/{self.number}"
@@ -265,11 +265,8 @@ class Facts:
         return tuple(record for record in self.records if record.intent.verb == verb)
 
     def done(self, intent: Intent) -> bool:
-        return intent.key in self._done
-
-    @functools.cached_property
-    def _done(self) -> frozenset[str]:
-        return frozenset(record.intent.key for record in self.records)
+        key = intent.key
+        return any(record.intent.key == key for record in self.of_stage(intent.stage))
 
     @functools.cached_property
     def begun(self) -> Begun | None:
@@ -318,18 +315,22 @@ class Facts:
         optional = {stage.name for stage in pipeline.stages if stage.optional} if bad else ()
         return next((record for record in bad if record.intent.stage not in optional), None)
 
-    def of_stage(self, name: str) -> tuple[Record, ...]:
-        return tuple(record for record in self.records if record.intent.stage == name)
+    def of_stage(self, name: str) -> Sequence[Record]:
+        return self._by_stage.get(name, ())
+
+    @functools.cached_property
+    def _by_stage(self) -> Mapping[str, Sequence[Record]]:
+        """Grouped once: `core.decide` asks for every stage of the plan."""
+        found: dict[str, list[Record]] = {}
+        for record in self.records:
+            found.setdefault(record.intent.stage, []).append(record)
+        return found
 
     @functools.cached_property
     def open_gates(self) -> tuple[Record, ...]:
         """Gates that wait, or whose stage has not begun: they may have to be asked again."""
-        last = {record.intent.stage: record for record in self.records}
-        return tuple(
-            record
-            for name, record in last.items()
-            if isinstance(record.detail, Gated) and not _bad(record) and name not in self.running
-        )
+        last = ((name, records[-1]) for name, records in self._by_stage.items() if name not in self.running)
+        return tuple(record for _, record in last if isinstance(record.detail, Gated) and not _bad(record))
 
     def postponed(self, intent: Intent) -> float:
         """When an intent is tried again (seconds since 1970); 0 if nothing speaks against doing it now."""

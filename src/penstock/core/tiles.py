@@ -7,6 +7,7 @@ the tree's, and an entry bundle the entries under one tile of level 0.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -47,7 +48,7 @@ class Tile:
     @property
     def path(self) -> str:
         digits = str(self.index)
-        digits = digits.zfill(-(-len(digits) // 3) * 3)
+        digits = digits.zfill(3 * math.ceil(len(digits) / 3))
         groups = [digits[place : place + 3] for place in range(0, len(digits), 3)]
         named = "/".join([*(f"x{group}" for group in groups[:-1]), groups[-1]])
         kind = "entries" if self.level is None else str(self.level)

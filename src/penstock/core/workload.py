@@ -63,12 +63,16 @@ NO_LIMITS = Limits()
 
 @dataclass(frozen=True)
 class Scaling:
-    """How load sets the number of copies: one more while each has more than *in_flight* requests of users, up
-    to *most*; one less where fewer would have done for *idle_seconds*. 0 *in_flight*: load sets nothing.
+    """How load sets the number of copies: more while each has more than *in_flight* requests of users, or all
+    of them together use more than *cpu* percent of the processor time that their limit gives them, up to
+    *most*; fewer where those would have done for *idle_seconds*. 0 or None: not by that. Which of the two a
+    platform goes by is its own matter, and what it does not go by is advisory.
     """
 
     most: int = 0
     in_flight: int = 0
+    #: What is None is not written down: a release of Penstock that does not know it reads the rest.
+    cpu: int | None = None
     idle_seconds: float = 60.0
 
 
@@ -159,10 +163,10 @@ RECENT_SECONDS = 60.0
 class Placement:
     """A release as the platform observes it. *reason* says why it failed, with its own last output.
 
-    *advisory* names what was declared and does nothing here: limits, scaling by load. *full* is the number of
-    copies for all users, *asked* how many there must be now, and *later* what will be asked for; load may add
-    more, up to *most*. *base* is the image that holds the interpreter, where that is another than the
-    artifact's.
+    *advisory* names what was declared and does nothing here: limits, measures of load. *full* is the number
+    of copies for all users, *asked* how many there must be now, and *later* what will be asked for; load may
+    add more, up to *most*. *base* is the image that holds the interpreter, where that is another than the
+    artifact's. *lacks*: what *reason* tells of is wanting around it (room, a node): no word on the release.
     """
 
     release: str
@@ -182,6 +186,8 @@ class Placement:
     scaling: Scaling = NO_SCALING
     protocol: AppProtocol = HTTP1
     base: str = ""
+    #: What is None is not written down: a node agent of an older release does not know it.
+    lacks: bool | None = None
 
     @property
     def backend(self) -> Backend:

@@ -13,22 +13,17 @@ from penstock.engine.chains import called_by_users_release
 from penstock.engine.journal import Delivery, Journal
 from penstock.errors import Unavailable
 from penstock.ledger.live import places
-from penstock.ledger.log import Ledger
 from penstock.ports import Router, Store
 
 
-async def callers(
-    own: Delivery, *, store: Store, journal: Journal, ledger: Ledger, router: Router
-) -> tuple[str, ...]:
+async def callers(own: Delivery, *, store: Store, journal: Journal, router: Router) -> tuple[str, ...]:
     """The services of this environment that call it, in alphabetical order; none are looked for unless it
     says who may."""
     change, part = own.header.change, own.header.changeset
     if own.header.config.traffic.callers is None:
         return ()
     async with store.transaction(write=False) as tx:
-        live = {
-            service for service, environment in await places(ledger, tx) if environment == change.environment
-        }
+        live = {service for service, environment in await places(tx) if environment == change.environment}
         others = [await journal.find(tx, name) for name in part.members] if part else []
     found = {other.header.change.service for other in others if change.service in other.header.config.calls}
     for service in live - {change.service}:

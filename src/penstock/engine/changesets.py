@@ -1,6 +1,6 @@
 """What becomes of change sets: one row for each, settled once, for all its deliveries.
 
-Called by `ship`, which makes them, and by the worker, which reads how far the others are and settles. Each
+Called by `queue`, which makes them, and by the worker, which reads how far the others are and settles. Each
 of the set's deliveries is driven by whoever holds it: they meet only in this row and in their records.
 """
 

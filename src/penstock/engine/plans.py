@@ -1,6 +1,6 @@
 """Plans: the pipeline of a delivery, made when it is queued and kept with it.
 
-Called by `ship`, which keeps the plan in the delivery's header, and by whoever goes on with one. A release
+Called by `queue`, which keeps the plan in the delivery's header, and by whoever goes on with one. A release
 that plans in another way goes on with the plans of those before it.
 """
 

@@ -51,7 +51,7 @@ class Revival:
     async def run(self) -> tuple[str, ...]:
         """Look at each service once, those first that were promoted first; returns what came back."""
         async with self.store.transaction(write=False) as tx:
-            named = await places(self.ledger, tx)
+            named = await places(tx)
             found = [await live(self.ledger, tx, *place) for place in named]
         back = []
         deadline = asyncio.get_running_loop().time() + NODE_SECONDS

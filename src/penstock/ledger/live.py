@@ -15,6 +15,21 @@ from penstock.core.release import EnvironmentData, Release
 from penstock.ledger.log import Ledger
 from penstock.ports import Transaction
 
+#: From each tag of a place straight to the next one (``;`` comes after ``:``), and there to the first entry
+#: that is a promotion too.
+_PLACES = """
+    WITH RECURSIVE places (tag) AS (
+        SELECT min(tag) FROM tags WHERE tag >= 'service:' AND tag < 'service;'
+        UNION ALL
+        SELECT (SELECT min(tag) FROM tags WHERE tag > places.tag AND tag < 'service;')
+        FROM places WHERE places.tag IS NOT NULL)
+    SELECT tag, (
+        SELECT own.idx FROM tags AS own WHERE own.tag = places.tag
+        AND EXISTS (SELECT 1 FROM tags AS said WHERE said.tag = ? AND said.idx = own.idx)
+        ORDER BY own.idx LIMIT 1)
+    FROM places WHERE tag IS NOT NULL
+"""
+
 
 @dataclass(frozen=True)
 class Live:
@@ -40,18 +55,22 @@ async def history(
     return (stack[-1] if stack else None), (stack[-2] if len(stack) > 1 else None)
 
 
-async def places(ledger: Ledger, tx: Transaction) -> tuple[tuple[str, str], ...]:
-    """(service, environment) of everything that was ever promoted, the first first."""
-    said = (entry.statement.predicate for entry in await ledger.tagged(tx, f"type:{Promoted.TYPE}"))
-    releases = (predicate.release for predicate in said if isinstance(predicate, Promoted))
-    return tuple(dict.fromkeys((release.service, release.environment) for release in releases))
+async def places(tx: Transaction) -> tuple[tuple[str, str], ...]:
+    """(service, environment) of everything that was ever promoted, the first first.
+
+    Found by their tags: no entry is read, however many promotions there were.
+    """
+    rows = await tx.execute(_PLACES, (f"type:{Promoted.TYPE}",))
+    promoted = sorted((int(str(index)), str(tag)) for tag, index in rows if index is not None)
+    named = (tag.removeprefix("service:").rpartition("/") for _, tag in promoted)
+    return tuple((service, environment) for service, _, environment in named)
 
 
 async def pinned(ledger: Ledger, tx: Transaction, last: int) -> frozenset[str]:
     """The artifacts of what is live everywhere, of the *last* pairs that rollbacks by hand come back to, one
     after another, and of the *last* pairs that were promoted."""
     kept: set[str] = set()
-    for service, environment in await places(ledger, tx):
+    for service, environment in await places(tx):
         entries = await ledger.tagged(tx, f"service:{service}/{environment}")
         promoted = [e.statement.predicate for e in entries if isinstance(e.statement.predicate, Promoted)]
         for pairs in ([one.release for one in _fold(entries)], [one.release for one in promoted]):

@@ -91,8 +91,9 @@ def set_autoscaler(draft: Draft, spec: Place) -> None:
     spec.at("scaleTargetRef").done()
     least, most = spec.at("minReplicas"), spec.at("maxReplicas")
     set_replicas(draft, least)
-    move = f"scaling: {{most: {min(most.whole(1), 64)}, in_flight: …}}: how many requests a copy has at once"
-    draft.lost(most, "copies by processor or memory; here they follow requests", move)
+    bound = f"scaling: {{most: {min(most.whole(1), 64)}"
+    move = f"{bound}, in_flight: …}}: requests that a copy has at once; or cpu: … in a cluster"
+    draft.lost(most, "copies by processor or memory, of what they ask for", move)
     for name in ("metrics", "targetCPUUtilizationPercentage", "behavior"):
         spec.at(name).done()  # told with the number of copies
 

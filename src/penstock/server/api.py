@@ -37,7 +37,7 @@ from penstock.server import (
 )
 from penstock.server.guard import login_of
 from penstock.server.parameters import Index, Limit, Text
-from penstock.server.shares import Shares
+from penstock.server.slots import Slots
 from penstock.server.views import View
 
 
@@ -158,13 +158,15 @@ def _server(api: APIRouter, control: ControlPlane) -> None:
 
 
 def _ledger(api: APIRouter, control: ControlPlane) -> None:
-    verifying = Shares(1)
+    verifying = Slots(1)
 
     @api.get("/evidence")
     async def evidence(delivery: str = "", digest: str = "", type: str = "", limit: Limit = 50) -> View:
         async with control.store.transaction(write=False) as tx:
-            tag = f"delivery:{delivery}" if delivery else f"about:{digest}" if digest else f"type:{type}"
-            if delivery or digest or type:
+            # The narrowest that is given.
+            given = {"delivery": delivery, "about": digest, "type": type}
+            tag = next((f"{kind}:{name}" for kind, name in given.items() if name), "")
+            if tag:
                 found = await control.ledger.tagged(tx, tag, last=limit)
             else:
                 found = await control.ledger.entries(tx, max(0, await control.ledger.size(tx) - limit), limit)

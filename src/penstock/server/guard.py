@@ -22,7 +22,7 @@ from penstock.engine.door import Login
 from penstock.errors import Refused, Unavailable
 from penstock.ports import Store
 from penstock.server.rendering import problem
-from penstock.server.shares import Shares
+from penstock.server.slots import Slots
 
 COOKIE = "penstock"
 OPEN = ("/healthz", "/login", "/static/")
@@ -60,7 +60,7 @@ class Guard:
         self._app = app
         self._store = store
         self._trusted = trusted
-        self._streams = Shares(STREAMS_OF_ONE)
+        self._streams = Slots(STREAMS_OF_ONE)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":

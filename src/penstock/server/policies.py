@@ -20,7 +20,7 @@ from penstock.policyfile import parse_policy
 from penstock.projections.replay import replay
 from penstock.server.guard import login_of
 from penstock.server.parameters import Text
-from penstock.server.shares import Shares
+from penstock.server.slots import Slots
 from penstock.server.views import View
 
 
@@ -41,7 +41,7 @@ class Repository(BaseModel):
 
 
 def routes(api: APIRouter, control: ControlPlane) -> None:
-    replaying = Shares(1)
+    replaying = Slots(1)
 
     @api.get("/policies")
     async def policies() -> View:

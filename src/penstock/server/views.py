@@ -23,7 +23,7 @@ from penstock.engine import changesets, numbers, prune
 from penstock.engine.journal import Delivery
 from penstock.engine.plans import plan
 from penstock.errors import Invalid, Unavailable
-from penstock.ledger.live import live
+from penstock.ledger.live import live, places
 from penstock.ports import Transaction
 from penstock.projections.why import explain, reviews, sign_offs
 
@@ -254,13 +254,7 @@ def whole(entry: Entry) -> View:
 async def services(control: ControlPlane) -> list[tuple[str, str]]:
     """Every (service, environment) that was ever promoted or delivered, sorted."""
     async with control.store.transaction(write=False) as tx:
-        promoted = await control.ledger.tagged(tx, f"type:{Promoted.TYPE}")
-        found = await numbers.places(tx, 500)
-    for entry in promoted:
-        if isinstance(entry.statement.predicate, Promoted):
-            release = entry.statement.predicate.release
-            found.add((release.service, release.environment))
-    return sorted(found)
+        return sorted({*await places(tx), *await numbers.places(tx, 500)})
 
 
 async def status(control: ControlPlane) -> View:

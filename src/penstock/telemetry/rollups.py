@@ -14,6 +14,7 @@ The data plane's counters only rise, per release and epoch. What is kept is the 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -129,7 +130,7 @@ async def _spread(tx: Transaction, place: Place, what: Difference, since: float,
     if not (what.requests or what.errors):
         return
     first, last = int(since) // MINUTE, max(int(since), int(until) - 1) // MINUTE
-    step = -(-(last - first + 1) // MOST_ROWS)
+    step = math.ceil((last - first + 1) / MOST_ROWS)
     minutes = range(first, last + 1, step)
     for number, minute in enumerate(minutes):
         part = _part(what, number, len(minutes))

@@ -143,5 +143,5 @@ async def test_who_calls_a_service_is_asked_where_its_rules_say_who_may(tmp_path
         for proposed, expected in ((open_to_all, ()), (ruled, ("storefront", "till"))):
             started = await place.queue.add_together([proposal("storefront", "catalog"), proposed])
             (own,) = [name for name in started if name.startswith("catalog")]
-            powers = {"store": s.store, "journal": s.journal, "ledger": s.ledger, "router": place.router}
+            powers = {"store": s.store, "journal": s.journal, "router": place.router}
             assert await callers(await s.find(own), **powers) == expected

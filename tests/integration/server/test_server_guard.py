@@ -48,7 +48,9 @@ def test_nothing_answers_without_a_token(house: Playhouse) -> None:
 )
 def test_a_wrong_token_is_none(house: Playhouse, header: str) -> None:
     given = header.replace("TOKEN", house.token).encode("latin-1")
-    answer = httpx.get(f"{house.url}/v1/status", headers={b"authorization": given}, trust_env=False)
+    answer = httpx.get(
+        f"{house.url}/v1/status", headers={b"authorization": given}, trust_env=False, verify=False
+    )
     assert answer.status_code == 401
 
 
@@ -63,7 +65,7 @@ def test_a_token_is_kept_only_as_a_hash(house: Playhouse) -> None:
 def test_the_open_paths_are_the_few_that_are_meant(house: Playhouse) -> None:
     assert {path.rstrip("/") for path in OPEN} == UNGUARDED
     at_pages = house.url.replace("127.0.0.1", "localhost")
-    with httpx.Client(base_url=at_pages, trust_env=False) as nobody:
+    with httpx.Client(base_url=at_pages, trust_env=False, verify=False) as nobody:
         assert nobody.get("/healthz").text == "ok\n"
         assert nobody.get("/login").status_code == 200
         assert nobody.get("/static/style.css").status_code == 200
@@ -75,7 +77,9 @@ def test_the_users_own_socket_needs_no_token_and_is_only_the_users(house: Playho
     path = house.home.api_socket
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
-    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), base_url="http://localhost") as owner:
+    with httpx.Client(
+        transport=httpx.HTTPTransport(uds=str(path), verify=False), base_url="http://localhost"
+    ) as owner:
         assert owner.get("/v1/health").json()["ok"] is True
 
 
@@ -122,7 +126,7 @@ def test_a_body_is_bounded(house: Playhouse) -> None:
 
 def test_nobody_unknown_makes_the_server_read_a_long_form(house: Playhouse) -> None:
     at_pages = house.url.replace("127.0.0.1", "localhost")
-    with httpx.Client(base_url=at_pages, trust_env=False) as nobody:
+    with httpx.Client(base_url=at_pages, trust_env=False, verify=False) as nobody:
         assert nobody.post("/login", data={"token": "x" * 4000}).status_code == 401
         assert nobody.post("/login", data={"token": "x" * 5000}).status_code == 413
 
@@ -147,7 +151,7 @@ def test_every_answer_carries_the_headers_that_bind_browsers(house: Playhouse, t
 def browser(house: Playhouse) -> httpx.Client:
     headers = {"accept": "text/html"}
     url = house.url.replace("127.0.0.1", "localhost")
-    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False)
+    return httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False, verify=False)
 
 
 def test_people_are_sent_to_sign_in_and_then_to_the_pages(

@@ -16,10 +16,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from penstock.cluster import Cluster
 from penstock.errors import Invalid
+from penstock.yamltext import plain
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 LOGIN = "give the user of this context a token or a client certificate (kubectl create token NAME)"
@@ -96,12 +95,11 @@ def _in_cluster(environ: Mapping[str, str], account: Path) -> Access:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8"))
+        value = plain(path.read_bytes(), str(path))
     except OSError as error:
         raise Invalid(f"cannot read the kubeconfig: {error.strerror}", where=str(path)) from error
-    except (yaml.YAMLError, ValueError, LookupError, RecursionError) as error:
-        # Given a date that is none, or a tag that does not fit, the library raises whatever comes of it.
-        raise Invalid("the kubeconfig is not YAML", where=str(path)) from error
+    except Invalid as error:
+        raise Invalid("the kubeconfig is not YAML", where=error.where) from error
     if not isinstance(value, dict):
         raise Invalid("the kubeconfig is not a mapping", where=str(path))
     return value

@@ -151,6 +151,26 @@ class Client:
         call = self._call("patch", kind, metadata["namespace"], metadata["name"])
         return self._taken(call, await self._applied(call, object))
 
+    async def resize(self, kind: Kind, object: Object, replicas: int) -> Object:
+        """*object* with another number of copies, if this version of it is what is there (else `Conflict`).
+
+        By its ``scale`` subresource, as autoscalers write: whoever set the number last has it, and no apply
+        does.
+        """
+        metadata = {name: object["metadata"][name] for name in ("name", "namespace", "resourceVersion")}
+        call = self._call("update", kind, metadata["namespace"], metadata["name"], "scale")
+        scale = {"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": metadata}
+        content = json.dumps({**scale, "spec": {"replicas": replicas}}).encode()
+        path = kind.path(call.namespace, call.name) + "/scale"
+        query = {"fieldManager": MANAGER, "fieldValidation": "Strict"}
+        answer = self._taken(call, await self._ask(call, "PUT", path, query=query, content=content))
+        version = answer["metadata"]["resourceVersion"]
+        return {
+            **object,
+            "metadata": {**object["metadata"], "resourceVersion": version},
+            "spec": {**object["spec"], "replicas": replicas},
+        }
+
     async def delete(
         self,
         kind: Kind,

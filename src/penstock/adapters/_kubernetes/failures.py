@@ -30,8 +30,8 @@ UNKNOWN_FIELD = "field not declared in schema"
 
 @dataclass(frozen=True)
 class Call:
-    """What was asked: *verb* as RBAC names it (``get``, ``list``, ``watch``, ``create``, ``patch``,
-    ``delete``)."""
+    """What was asked: *verb* as RBAC names it (``get``, ``list``, ``watch``, ``create``, ``update``,
+    ``patch``, ``delete``)."""
 
     verb: str
     kind: Kind

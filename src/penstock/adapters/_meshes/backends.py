@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from penstock.adapters._kubernetes import Client, Object, previews
@@ -27,12 +27,14 @@ OF_SERVICE = "kubernetes.io/service-name"
 
 @dataclass(frozen=True)
 class Reached:
-    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*. Whether
-    its previews are led to another one, *apart*; then only what is ready in both is."""
+    """A release's Service: its *port* (0: there is none), and how many of its endpoints are *ready*, of those
+    that are *there*. Whether its previews are led to another one, *apart*; then only what is ready in both
+    is."""
 
     port: int
     ready: int
     apart: bool = True
+    there: int = 0
 
 
 async def look_up(client: Client, releases: tuple[str, ...]) -> dict[str, Reached]:
@@ -62,13 +64,18 @@ def _reached(service: Object | None, pieces: Sequence[Object], apart: Sequence[O
     if own := previews.has_own(service):
         ready = min(ready, _ready(apart))
     ports = service["spec"].get("ports") or [{"port": USUAL_PORT}]
-    return Reached(int(ports[0]["port"]), ready, own)
+    there = sum(one.get("terminating") is not True for one in _endpoints(pieces))
+    return Reached(int(ports[0]["port"]), ready, own, there)
 
 
 def _ready(pieces: Sequence[Object]) -> int:
     """Absent means ready, by the API's own words."""
-    endpoints = (endpoint for piece in pieces for endpoint in piece.get("endpoints") or ())
-    return sum((endpoint.get("conditions") or {}).get("ready") is not False for endpoint in endpoints)
+    return sum(one.get("ready") is not False for one in _endpoints(pieces))
+
+
+def _endpoints(pieces: Sequence[Object]) -> Iterator[Object]:
+    """What is told of each."""
+    return (one.get("conditions") or {} for piece in pieces for one in piece.get("endpoints") or ())
 
 
 def ports_of(known: Mapping[str, Reached]) -> dict[str, int]:
@@ -86,9 +93,12 @@ def seen_at(backend: Backend, ports: Mapping[str, int]) -> str:
 
 
 def state_of(backend: Backend, known: Mapping[str, Reached]) -> BackendState:
-    """All of its copies have to be ready, and never more of them than there are."""
-    total = len(backend.addresses)
-    return BackendState(backend, min(known[backend.release].ready, total), total)
+    """All of its copies have to be ready, and never more of them than there are. Where their number changes,
+    some of those that we were told of may have gone since, and are no lack."""
+    found, total = known[backend.release], len(backend.addresses)
+    if backend.elastic:
+        total = min(total, found.there)
+    return BackendState(backend, min(found.ready, total), total)
 
 
 def check_reachable(plan: TrafficPlan, had: frozenset[str], known: Mapping[str, Reached]) -> None:

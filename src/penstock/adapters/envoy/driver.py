@@ -239,7 +239,8 @@ class Envoy:
         )
         needed = {config.endpoints_file(backend.release) for backend in backends if backend.elastic}
         for file in self._folder.glob("eds-*.json"):
-            file.unlink() if file.name not in needed else None
+            if file.name not in needed:
+                file.unlink()
 
     async def _endpoints(self, plan: TrafficPlan | None) -> None:
         """Say where elastic releases are. A cluster that is new to Envoy reads it when it comes."""

@@ -10,6 +10,7 @@ from penstock.adapters._kubernetes import Client
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._kubernetes.kinds import SERVICE_ACCOUNTS
 from penstock.adapters.kubernetes import manifests
+from penstock.adapters.kubernetes.record import MANAGED
 from penstock.core.workload import Workload
 from penstock.errors import Conflict
 
@@ -20,8 +21,8 @@ async def demand(client: Client, workload: Workload) -> None:
         await client.create(SERVICE_ACCOUNTS, manifests.account(workload, client.namespace))
     except Moved:
         found = await client.get(SERVICE_ACCOUNTS, workload.service)
-        if found and found["metadata"].get("labels", {}).get(manifests.MANAGED) != "penstock":
-            given = f"kubectl label serviceaccount {workload.service} {manifests.MANAGED}=penstock"
+        if found and found["metadata"].get("labels", {}).get(MANAGED) != "penstock":
+            given = f"kubectl label serviceaccount {workload.service} {MANAGED}=penstock"
             raise Conflict(
                 f"there is a ServiceAccount {workload.service} that is not ours, and its pods would be it",
                 where=f"{SERVICE_ACCOUNTS.full} {client.namespace}/{workload.service}",

@@ -14,41 +14,31 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from penstock.adapters._kubernetes import MANAGER, Access, Client, Kind, Object
+from penstock.adapters._kubernetes import Access, Client, Object
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._kubernetes.kinds import DEPLOYMENTS, ENDPOINT_SLICES, PODS
 from penstock.adapters._kubernetes.mirror import Mirror
-from penstock.adapters._kubernetes.owned import extract
-from penstock.adapters.kubernetes import accounts, bases, manifests, reading
+from penstock.adapters.kubernetes import accounts, bases, children, manifests, reading, record
+from penstock.adapters.kubernetes.autoscaling import Autoscaling
 from penstock.adapters.kubernetes.bases import Pulled
-from penstock.adapters.kubernetes.ends import Ends, last_end
-from penstock.adapters.kubernetes.manifests import (
-    ASKED,
-    BASE,
-    COMPLETE,
-    COST,
-    FENCE,
-    RELEASE,
-    Asked,
-    Settings,
-)
+from penstock.adapters.kubernetes.copies import Copies
+from penstock.adapters.kubernetes.ends import Ends
+from penstock.adapters.kubernetes.manifests import Settings
 from penstock.adapters.kubernetes.reading import Seen
-from penstock.adapters.kubernetes.roll import Copy, Roll
+from penstock.adapters.kubernetes.record import BASE, COMPLETE, RELEASE
+from penstock.adapters.kubernetes.roll import Copy
+from penstock.adapters.kubernetes.tending import Tending
 from penstock.adapters.kubernetes.words import Words
 from penstock.cluster import Cluster
 from penstock.core.fence import Fence
 from penstock.core.workload import Afterwards, Phase, Placement, Workload
-from penstock.errors import Conflict, Invalid, PenstockError, Unavailable
+from penstock.errors import Conflict, Invalid
 from penstock.ports import Artifacts, Images
 
 T = TypeVar("T")
 
 #: A change that somebody else's came before is made again from what is there then, so often.
 TRIES = 5
-#: So much longer than it may take is waited for a pod to be gone: its node has to say so.
-NODE_SECONDS = 15.0
-#: Ended by SIGKILL.
-KILLED = 137
 
 
 class Kubernetes:
@@ -69,13 +59,12 @@ class Kubernetes:
         self._client = Client(access or Access.of_environment())
         self._client.namespace = settings.namespace or self._client.namespace
         kinds = (DEPLOYMENTS, PODS, ENDPOINT_SLICES)
-        self._mirror = Mirror(self._client, kinds, f"{manifests.MANAGED}=penstock")
-        self._roll = Roll()
+        self._mirror = Mirror(self._client, kinds, f"{record.MANAGED}=penstock")
+        self._autoscaling = Autoscaling(self._client)
+        self._copies = Copies(self._client, self._mirror, self._autoscaling)
+        self._tending = Tending(self._client, self._mirror, self._copies, self._autoscaling)
         self._ends = Ends()
         self._words = Words(self._client)
-        self._cut: dict[str, str] = {}
-        #: Versions that were looked after already.
-        self._left: dict[str, str] = {}
 
     @classmethod
     def of(cls, cluster: Cluster, images: Images, artifacts: Artifacts) -> Kubernetes:
@@ -96,6 +85,7 @@ class Kubernetes:
     async def close(self) -> None:
         """Stop watching. What runs goes on."""
         await self._mirror.close()
+        await self._autoscaling.close()
         await self._client.close()
 
     # --- Platform ------------------------------------------------------------------------------------
@@ -131,14 +121,11 @@ class Kubernetes:
         async def once() -> tuple[Object, Sequence[Copy]]:
             live = await self._known(release)
             _check(live, fence)
-            surplus = self._copies(live)[replicas:]
-            for copy in surplus:
-                await self._let_go_first(copy.pod)
-            asked = manifests.read_asked(live).said(replicas, then, time.time())
-            return await self._change(live, fence, asked, replicas), surplus
+            asked = record.read_asked(live).said(replicas, then, time.time())
+            return await self._copies.set(live, fence, asked, replicas)
 
-        live, surplus = await _until_unmoved(once)
-        await self._ended(live, surplus)
+        live, leaving = await _until_unmoved(once)
+        await self._copies.ended(live, leaving)
         return await self._placement(live)
 
     async def remove(self, release: str, *, fence: Fence) -> None:
@@ -155,51 +142,24 @@ class Kubernetes:
 
         live = await _until_unmoved(once)
         if live is not None:
-            await self._ended(live, self._copies(live))
-        self._roll.forget(release)
-        self._ends.forget(release)
-        self._words.forget(release)
-        self._cut.pop(release, None)
-        self._left.pop(release, None)
+            await self._copies.ended(live, self._copies.of(live))
+        for known in (self._copies, self._ends, self._words, self._tending):
+            known.forget(release)
 
     async def logs(self, release: str, lines: int) -> tuple[str, ...]:
         await self._mirror.ready()
         live = self._mirror.get(DEPLOYMENTS, release)
         if live is None:
             return ()
-        return await self._words.lines(release, [copy.pod for copy in self._copies(live)], lines)
+        return await self._words.lines(release, [copy.pod for copy in self._copies.of(live)], lines)
 
     # --- looking after -------------------------------------------------------------------------------
 
     async def tend(self) -> None:
-        """Take away what is too much by now, as `scale` was told. Every worker may, at any time: whoever
-        comes second, or meets a delivery, leaves it. Asks nothing of the API while nothing is due. One that
-        cannot be looked after keeps nobody from the others: such are told together afterwards."""
+        """Take away what is too much by now, as `scale` was told, and mend autoscalers. Every worker may, at
+        any time."""
         await self._mirror.ready()
-        troubles: list[PenstockError] = []
-        for seen in self._mirror.all(DEPLOYMENTS, manifests.MANAGED, "penstock"):
-            name, version = seen["metadata"]["name"], seen["metadata"]["resourceVersion"]
-            try:
-                if self._left.get(name) != version and _is_due(seen):
-                    await self._shrink(seen)
-            except Unavailable:
-                raise  # neither can the others be, and later this one can
-            except PenstockError as error:
-                self._left[name] = version  # until it is another, asking again would not help
-                troubles += [] if isinstance(error, Conflict) else [error]
-        if troubles:
-            raise _together(troubles)
-
-    async def _shrink(self, seen: Object) -> None:
-        """*seen* may be older than what is there: then the API refuses it."""
-        live = await self._client.get(DEPLOYMENTS, seen["metadata"]["name"])
-        if live is None or not _is_due(live):
-            return
-        asked = manifests.read_asked(live).at(time.time())
-        count = min(asked.replicas, int(live["spec"]["replicas"]))
-        for copy in self._copies(live)[count:]:
-            await self._let_go_first(copy.pod)
-        await self._change(live, manifests.read_fence(live), asked, count)
+        await self._tending.once()
 
     # --- placing -------------------------------------------------------------------------------------
 
@@ -236,44 +196,26 @@ class Kubernetes:
         """Give it what its pods need, and only then copies. Whoever did not come to the end begins anew."""
         await accounts.demand(self._client, workload)
         for kind, child in manifests.children(workload, live):
-            await self._make(kind, child)
+            await children.make(self._client, kind, child)
 
         async def once() -> Object:
             found = await self._known(workload.release)
             _check(found, fence)
-            asked = manifests.read_asked(found)
-            return await self._change(found, fence, asked, asked.replicas)
+            asked = record.read_asked(found)
+            found, _ = await self._copies.set(found, fence, asked, asked.replicas)
+            return found
 
         return await _until_unmoved(once)
-
-    async def _make(self, kind: Kind, child: Object) -> None:
-        """One that is there already is this Deployment's, or an earlier one's of its name, and would soon
-        go."""
-        try:
-            await self._client.create(kind, child)
-        except Moved:
-            name = child["metadata"]["name"]
-            found = await self._client.get(kind, name)
-            if found:
-                _check_ours(kind, found)
-                (owner,) = child["metadata"]["ownerReferences"]
-                owners = found["metadata"].get("ownerReferences", ())
-                if any(reference["uid"] == owner["uid"] for reference in owners):
-                    return
-                await self._client.delete(kind, name, uid=found["metadata"]["uid"])
-            await self._client.create(kind, child)
 
     async def _revive(self, live: Object) -> None:
         """Being asked for again, what had been given up gets a new start: the cluster makes a new pod."""
         placement = await self._placement(live)
         failed = {instance.id for instance in placement.instances if instance.phase is Phase.FAILED}
-        for copy in self._copies(live):
+        for copy in self._copies.of(live):
             if str(copy.number) in failed:
                 metadata = copy.pod["metadata"]
                 await self._client.delete(PODS, metadata["name"], uid=metadata["uid"])
-                self._roll.dismiss(copy.pod)
-
-    # --- changing ------------------------------------------------------------------------------------
+                self._copies.dismiss(copy.pod)
 
     async def _known(self, release: str) -> Object:
         live = await self._client.get(DEPLOYMENTS, release)
@@ -281,53 +223,11 @@ class Kubernetes:
             raise Invalid(f"{release} is not placed", where=f"namespace {self._client.namespace}")
         return live
 
-    async def _change(self, live: Object, fence: Fence, asked: Asked, replicas: int) -> Object:
-        """What is ours of it, with another number of copies. `Drift` if somebody else has set that number."""
-        wanted = extract(live, MANAGER)
-        said = {FENCE: str(fence.number), ASKED: manifests.kept(asked), COMPLETE: "true"}
-        wanted["metadata"].setdefault("annotations", {}).update(said)
-        wanted.setdefault("spec", {}).update(replicas=replicas, paused=False)
-        changed = await self._client.apply(DEPLOYMENTS, wanted)
-        self._mirror.put(DEPLOYMENTS, changed)
-        return changed
-
-    async def _let_go_first(self, pod: Object) -> None:
-        """Of the pods of one set the cheapest go first; the cluster's own choice would be another."""
-        metadata = {name: pod["metadata"][name] for name in ("name", "namespace", "uid")}
-        with contextlib.suppress(Conflict):  # it is gone, and that is as well
-            await self._client.apply(PODS, {"metadata": {**metadata, "annotations": {COST: "-1"}}})
-
-    async def _ended(self, live: Object, copies: Sequence[Copy]) -> None:
-        """Wait until these are gone, as long as they may take, and note who would not end by itself."""
-        if not copies:
-            return
-        workload = manifests.read_workload(live)
-        uids = {copy.pod["metadata"]["uid"] for copy in copies}
-
-        def gone() -> bool | None:
-            there = self._mirror.all(PODS, RELEASE, workload.release)
-            return None if any(pod["metadata"]["uid"] in uids for pod in there) else True
-
-        limit = manifests.LEAVE_SECONDS + workload.drain_seconds + NODE_SECONDS
-        if not await self._mirror.until(gone, limit):
-            self._cut[workload.release] = f"{workload.release}: not all have ended after {limit:g} s"
-            return
-        last = ((copy.number, self._mirror.last(copy.pod["metadata"]["uid"])) for copy in copies)
-        stubborn = [str(number) for number, pod in last if pod and _killed(pod)]
-        if stubborn:
-            which, seconds = ", ".join(stubborn), workload.drain_seconds
-            told = f"instance {which} was still at work {seconds:g} s after SIGTERM, and was killed"
-            self._cut[workload.release] = f"{workload.release}: {told}"
-
     # --- telling -------------------------------------------------------------------------------------
-
-    def _copies(self, live: Object) -> list[Copy]:
-        release = live["metadata"]["name"]
-        return self._roll.call(release, self._mirror.all(PODS, RELEASE, release))
 
     async def _placement(self, live: Object) -> Placement:
         release = live["metadata"]["name"]
-        copies, now = self._copies(live), datetime.datetime.now(datetime.UTC)
+        copies, now = self._copies.of(live), datetime.datetime.now(datetime.UTC)
         ends = {copy.pod["metadata"]["uid"]: await self._words.end(release, copy.pod) for copy in copies}
         seen = Seen(
             deployment=live,
@@ -336,10 +236,10 @@ class Kubernetes:
             ends={uid: end for uid, end in ends.items() if end is not None},
             recent=self._ends.look(release, [copy.pod for copy in copies], now),
             words={},
-            asked=manifests.read_asked(live).at(time.time()),
+            asked=record.read_asked(live).at(time.time()),
             settings=self._settings,
             now=now,
-            cut=self._cut.get(release, ""),
+            cut=self._copies.cut(release),
         )
         late = [copy.pod for copy in copies if seen.is_late(copy)]
         words = {pod["metadata"]["uid"]: await self._words.last(release, pod) for pod in late}
@@ -357,41 +257,11 @@ async def _until_unmoved(once: Callable[[], Awaitable[T]]) -> T:
 
 def _check(live: Object, fence: Fence) -> None:
     """`Conflict` if the release is not this fence's, or a higher one has been here."""
-    _check_ours(DEPLOYMENTS, live)
-    last, name = manifests.read_fence(live), live["metadata"]["name"]
+    children.check_ours(DEPLOYMENTS, live)
+    last, name = record.read_fence(live), live["metadata"]["name"]
     if last.scope != fence.scope:
         raise Conflict(f"{name} belongs to {last.scope}, the fence to {fence.scope}", where=name)
     if fence.number < last.number:
         raise Conflict(
             f"fence {fence.number} is stale: {last.number} has been seen", where=f"{fence.scope}: {fence.key}"
         )
-
-
-def _is_due(live: Object) -> bool:
-    """Whether fewer copies are asked for by now than were at first. What is not complete has none yet."""
-    if COMPLETE not in live["metadata"].get("annotations", {}):
-        return False
-    asked = manifests.read_asked(live)
-    return asked.at(time.time()).replicas < asked.replicas
-
-
-def _together(troubles: Sequence[PenstockError]) -> PenstockError:
-    """One error for all of them, with the first one's word and next move."""
-    first, *others = troubles
-    what = "; ".join([first.what, *(f"{error.where}: {error.what}" for error in others)])
-    return type(first)(what, where=first.where, next_move=first.next_move)
-
-
-def _check_ours(kind: Kind, found: Object) -> None:
-    metadata = found["metadata"]
-    if metadata.get("labels", {}).get(manifests.MANAGED) != "penstock":
-        raise Conflict(
-            f"there is a {kind.name} {metadata['name']} that is not ours",
-            where=f"{kind.full} {metadata['namespace']}/{metadata['name']}",
-            next_move="remove or rename it, or deliver into another namespace",
-        )
-
-
-def _killed(pod: Object) -> bool:
-    end = last_end(pod)
-    return end.get("exitCode") == KILLED and end.get("reason") != "OOMKilled"

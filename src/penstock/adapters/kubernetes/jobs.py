@@ -26,7 +26,7 @@ from penstock.adapters._output import Output, known_secrets
 from penstock.adapters.kubernetes import steps
 from penstock.adapters.kubernetes.carrying import Bundle, pack, unpack
 from penstock.adapters.kubernetes.life import Life
-from penstock.adapters.kubernetes.manifests import MANAGED
+from penstock.adapters.kubernetes.record import MANAGED
 from penstock.adapters.kubernetes.steps import BRING, FILES, READY, RUN, Settings, run_of
 from penstock.adapters.kubernetes.troubles import STEP
 from penstock.cluster import Cluster

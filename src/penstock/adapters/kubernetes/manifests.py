@@ -8,40 +8,42 @@ so nothing is left behind and no finalizer is needed. Every field is one that a 
 from __future__ import annotations
 
 import base64
-import functools
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
 
 from penstock.adapters._kubernetes import Kind, Object, previews
 from penstock.adapters._kubernetes.kinds import (
+    AUTOSCALERS,
     CONFIG_MAPS,
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
     SECRETS,
     SERVICES,
 )
+from penstock.adapters.kubernetes import bounds
 from penstock.adapters.kubernetes.bases import Pulled
-from penstock.core.codec import decode, encode
+from penstock.adapters.kubernetes.record import (
+    ASKED,
+    BASE,
+    ENVIRONMENT,
+    FENCE,
+    MANAGED,
+    RELEASE,
+    SERVICE,
+    WORKLOAD,
+    Asked,
+    kept,
+    read_asked,
+    read_workload,
+)
+from penstock.core.codec import encode
 from penstock.core.fence import Fence
 from penstock.core.traffic import HTTP2
-from penstock.core.workload import Afterwards, Workload
-from penstock.errors import Broken, Invalid
-
-PREFIX = "penstock.org"
-MANAGED = "app.kubernetes.io/managed-by"
-RELEASE, SERVICE, ENVIRONMENT = f"{PREFIX}/release", f"{PREFIX}/service", f"{PREFIX}/environment"
-#: Annotations of the Deployment: what was asked last, by whose fence, and what was placed.
-FENCE, ASKED, WORKLOAD = f"{PREFIX}/fence", f"{PREFIX}/asked", f"{PREFIX}/workload"
-#: And on which image with an interpreter.
-BASE = f"{PREFIX}/base"
-#: That all it needs is there.
-COMPLETE = f"{PREFIX}/complete"
-#: Which copies go first, as ReplicaSets understand it.
-COST = "controller.kubernetes.io/pod-deletion-cost"
+from penstock.core.workload import Workload
+from penstock.errors import Invalid
 
 #: The only container of a pod, its port, and the port of the Service.
 CONTAINER, PORT, SERVICE_PORT = "app", 8080, 80
@@ -53,8 +55,6 @@ LEAVE_SECONDS = 3
 LOST_SECONDS = 60
 #: Where the list of what must not be shown is kept, beside the secret variables.
 MASKED = "penstock.masked"
-
-T = TypeVar("T")
 
 LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -83,26 +83,6 @@ class Settings:
         """Where *workload* finds a callee."""
         named = {"service": callee, "environment": workload.environment, "namespace": namespace}
         return self.neighbour.format(**named)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """*replicas* copies, and *then* others, counted from *since* (seconds since 1970)."""
-
-    replicas: int
-    then: Afterwards = ()
-    since: float = 0.0
-
-    def at(self, now: float) -> Asked:
-        """What holds by now."""
-        due = [later.replicas for later in self.then if self.since + later.seconds <= now]
-        left = tuple(later for later in self.then if self.since + later.seconds > now)
-        return replace(self, replicas=min((self.replicas, *due)), then=left)
-
-    def said(self, replicas: int, then: Afterwards, now: float) -> Asked:
-        """What holds once this is asked for; the same once more changes nothing."""
-        same = (self.replicas, self.then) == (replicas, then)
-        return self if same else Asked(replicas, then, now)
 
 
 def check(workload: Workload) -> None:
@@ -158,7 +138,18 @@ def children(workload: Workload, owner: Object) -> tuple[tuple[Kind, Object], ..
     ]
     if workload.secrets:
         made.append((SECRETS, {"immutable": True, "data": secret_data, "type": "Opaque"}))
+    if scaler := autoscaler(owner):
+        made.append((AUTOSCALERS, scaler))
     return tuple((kind, {"metadata": metadata, **value}) for kind, value in made)
+
+
+def autoscaler(owner: Object) -> Object | None:
+    """Who adds copies to the Deployment *owner*, as of what was asked last; None if nobody does."""
+    workload = read_workload(owner)
+    if workload.scaling.cpu is None:
+        return None
+    spec = bounds.autoscaler(workload, read_asked(owner).replicas, CONTAINER)
+    return {"metadata": _metadata(workload, owner), "spec": spec}
 
 
 def account(workload: Workload, namespace: str) -> Object:
@@ -166,49 +157,6 @@ def account(workload: Workload, namespace: str) -> Object:
     labels = {MANAGED: "penstock", SERVICE: workload.service}
     metadata = {"name": workload.service, "namespace": namespace, "labels": labels}
     return {"metadata": metadata, "automountServiceAccountToken": False}
-
-
-def kept(asked: Asked) -> str:
-    return json.dumps(encode(asked))
-
-
-def read_asked(owner: Object) -> Asked:
-    return _annotation(owner, ASKED, _asked)
-
-
-def read_fence(owner: Object) -> Fence:
-    """The highest that was here."""
-    labels = owner["metadata"]["labels"]
-    number = _annotation(owner, FENCE, lambda text: int(text or 0))
-    return Fence(f"{labels.get(SERVICE)}/{labels.get(ENVIRONMENT)}", number, "last")
-
-
-def read_workload(owner: Object) -> Workload:
-    """What was placed, without its variables and secrets: those are not kept where many may read."""
-    return _annotation(owner, WORKLOAD, _workload)
-
-
-def _annotation(owner: Object, name: str, read: Callable[[str], T]) -> T:
-    where = f"deployments.apps {owner['metadata']['namespace']}/{owner['metadata']['name']}"
-    try:
-        return read(str(owner["metadata"].get("annotations", {}).get(name, "")))
-    except (ValueError, Invalid) as error:
-        raise Broken(
-            f"its annotation {name} cannot be read: {error}",
-            where=where,
-            next_move="put back what it held, or remove the Deployment once no user is led there",
-        ) from error
-
-
-# The same texts are read each time that a release is looked at.
-@functools.lru_cache(4096)
-def _asked(text: str) -> Asked:
-    return decode(Asked, json.loads(text), ASKED)
-
-
-@functools.lru_cache(4096)
-def _workload(text: str) -> Workload:
-    return decode(Workload, json.loads(text), WORKLOAD)
 
 
 # --- parts -----------------------------------------------------------------------------------------------

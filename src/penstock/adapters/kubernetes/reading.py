@@ -14,7 +14,8 @@ from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes import troubles
 from penstock.adapters.kubernetes.bases import found_base
 from penstock.adapters.kubernetes.ends import count_ends, last_end, status_of
-from penstock.adapters.kubernetes.manifests import PORT, Asked, Settings, read_workload
+from penstock.adapters.kubernetes.manifests import PORT, Settings
+from penstock.adapters.kubernetes.record import Asked, read_workload
 from penstock.adapters.kubernetes.roll import Copy, Roll
 from penstock.core.traffic import Egress
 from penstock.core.workload import Instance, Isolation, Phase, Placement, Workload
@@ -80,6 +81,7 @@ def placement(seen: Seen) -> Placement:
     told.sort(key=lambda pair: (pair[0].phase is not Phase.FAILED, not pair[1]))
     instances = sorted((instance for instance, _ in told), key=lambda instance: int(instance.id))
     namespace = seen.deployment["metadata"]["namespace"]
+    reason = next((reason for _, reason in told if reason), seen.cut)
     return Placement(
         release=workload.release,
         instances=tuple(instances),
@@ -87,7 +89,7 @@ def placement(seen: Seen) -> Placement:
             Egress(name, seen.settings.address(name, workload, namespace)) for name in workload.calls
         ),
         isolation=Isolation.CONTAINER,
-        reason=next((reason for _, reason in told if reason), seen.cut),
+        reason=reason,
         health_path=workload.health_path,
         advisory=_advisory(workload),
         drain_seconds=workload.drain_seconds,
@@ -100,12 +102,19 @@ def placement(seen: Seen) -> Placement:
         scaling=workload.scaling,
         protocol=workload.protocol,
         base=found_base(seen.deployment),
+        lacks=_lacks(seen, reason) or None,
     )
+
+
+def _lacks(seen: Seen, reason: str) -> bool:
+    """Whether *reason* is that the cluster wants something."""
+    known = (*(troubles.of_pod(copy.pod) for copy in seen.copies), troubles.of_deployment(seen.deployment))
+    return any(trouble.lacks and str(trouble) in reason for trouble in known if trouble)
 
 
 def _advisory(workload: Workload) -> tuple[str, ...]:
     """What was declared and does nothing here: nobody has told how many requests a copy has at once."""
-    asked = {"open_files": workload.limits.open_files, "scaling": workload.scaling.in_flight}
+    asked = {"open_files": workload.limits.open_files, "scaling.in_flight": workload.scaling.in_flight}
     return tuple(name for name, value in asked.items() if value)
 
 

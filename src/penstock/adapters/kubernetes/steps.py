@@ -17,7 +17,8 @@ from pathlib import Path
 
 from penstock.adapters._kubernetes import Object
 from penstock.adapters.kubernetes.carrying import SCRIPT
-from penstock.adapters.kubernetes.manifests import FENCE, MANAGED, NOBODY, PREFIX
+from penstock.adapters.kubernetes.manifests import NOBODY
+from penstock.adapters.kubernetes.record import FENCE, MANAGED, PREFIX
 from penstock.adapters.kubernetes.troubles import STEP
 from penstock.core.workload import Step
 from penstock.errors import Invalid

@@ -24,11 +24,13 @@ NO_PROGRAM = "executable file not found"
 
 @dataclass(frozen=True)
 class Trouble:
-    """*final*: waiting does not mend it."""
+    """*final*: waiting does not mend it. *lacks*: the cluster wants something; that is no word on what was to
+    run."""
 
     what: str
     next_move: str
     final: bool = False
+    lacks: bool = False
 
     def __str__(self) -> str:
         return f"{self.what}; next: {self.next_move}"
@@ -46,7 +48,8 @@ def of_deployment(deployment: Object) -> Trouble | None:
             said, namespace = str(condition.get("message", "")), deployment["metadata"]["namespace"]
             if "exceeded quota" in said:
                 move = f"kubectl describe quota -n {namespace}; remove what is not needed, or raise it"
-                return Trouble(f"the quota of namespace {namespace} is used up: {said}", move)
+                what = f"the quota of namespace {namespace} is used up: {said}"
+                return Trouble(what, move, lacks=True)
             move = f"kubectl describe replicaset -n {namespace}"
             return Trouble(f"the cluster refuses its pods: {said}", move)
     return None
@@ -59,7 +62,7 @@ def _found(pod: Object) -> Iterator[Trouble]:
     if lost := _lost(status, conditions):
         node = pod.get("spec", {}).get("nodeName", "?")
         move = f"kubectl describe node {node}; the cluster starts another copy elsewhere"
-        yield Trouble(f"node {node}, which runs pod {name}, is not heard of ({lost})", move)
+        yield Trouble(f"node {node}, which runs pod {name}, is not heard of ({lost})", move, lacks=True)
     scheduled = conditions.get("PodScheduled", {})
     if scheduled.get("reason") == UNSCHEDULABLE:
         asked = "steps in the cluster's file" if _is_step(pod) else "limits in penstock.yaml"
@@ -68,7 +71,7 @@ def _found(pod: Object) -> Iterator[Trouble]:
             chosen = pod.get("spec", {}).get("nodeSelector", {})
             wanted = "/".join(chosen.get(f"kubernetes.io/{part}", "any") for part in ("os", "arch"))
             move = f"it was built for {wanted}: give the cluster a node of that kind, or build on another"
-        yield Trouble(f"no node takes pod {name}: {scheduled.get('message', '')}", move)
+        yield Trouble(f"no node takes pod {name}: {scheduled.get('message', '')}", move, lacks=True)
     if status.get("reason") == "Evicted":
         move = f"kubectl describe pod {name} -n {namespace}"
         yield Trouble(f"pod {name} was put off its node: {status.get('message', '')}", move)
@@ -99,7 +102,8 @@ def _waiting(container: Object, pod: Object) -> Iterator[Trouble]:
             move = "correct bases in the cluster's file, or name the Secret that may pull it (pull_secrets)"
         if _is_step(pod):
             move = "correct steps in the cluster's file, or name the Secret that may pull it (pull_secrets)"
-        yield Trouble(f"the image {image} of pod {name} cannot be pulled: {said}", move, final)
+        what = f"the image {image} of pod {name} cannot be pulled: {said}"
+        yield Trouble(what, move, final, lacks=not final)
     elif reason in START:
         move = f"kubectl describe pod {name} -n {namespace}"
         yield Trouble(f"the container of pod {name} cannot be started: {reason}: {said}", move)

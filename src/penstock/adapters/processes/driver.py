@@ -12,6 +12,7 @@ import contextlib
 import hashlib
 import json
 import logging
+import math
 import shutil
 import time
 from collections.abc import Collection, Coroutine, Iterator, Sequence
@@ -177,7 +178,7 @@ class Processes:
         found = self._releases.get(release)
         if found is None or not found.instances or lines < 1:
             return ()
-        place, share = self._place(release), -(-lines // len(found.instances))
+        place, share = self._place(release), math.ceil(lines / len(found.instances))
         return tuple(
             line
             for record in found.instances
@@ -349,7 +350,7 @@ class Processes:
             isolation=self._isolation,
             reason=reasons[0] if reasons else release.cut,
             health_path=release.workload.health_path,
-            advisory=advisory(release.workload.limits),
+            advisory=advisory(release.workload),
             drain_seconds=release.workload.drain_seconds,
             admission=release.workload.admission,
             breakers=release.workload.breakers,

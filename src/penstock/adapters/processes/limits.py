@@ -2,7 +2,7 @@
 
 Called by `instance` as it starts one, and by the driver as it tends. Open files are bounded by the system;
 memory by looking every second and ending what has too much, which a quick burst can outrun; processor time
-is not bounded, and that is told (`ADVISORY`).
+is not bounded, nor are copies counted by it, and that is told (`advisory`).
 """
 
 from __future__ import annotations
@@ -13,15 +13,16 @@ import time
 import psutil
 
 from penstock.adapters.processes.record import Record
-from penstock.core.workload import Limits
+from penstock.core.workload import Limits, Workload
 
 EVERY_SECONDS = 1.0
 MEGABYTE = 1024 * 1024
 
 
-def advisory(limits: Limits) -> tuple[str, ...]:
-    """The limits that were declared and are not enforced."""
-    return ("cpus",) if limits.cpus else ()
+def advisory(workload: Workload) -> tuple[str, ...]:
+    """What was declared and does nothing here: nobody bounds processor time, or counts copies by it."""
+    asked = {"cpus": workload.limits.cpus, "scaling.cpu": workload.scaling.cpu or 0}
+    return tuple(name for name, value in asked.items() if value)
 
 
 def bounded(command: tuple[str, ...], limits: Limits) -> tuple[str, ...]:

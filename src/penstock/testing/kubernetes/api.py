@@ -6,7 +6,6 @@ Each method does all or nothing, and nothing in it waits. Must not know HTTP.
 
 from __future__ import annotations
 
-import copy
 import datetime
 import itertools
 import re
@@ -17,7 +16,7 @@ from penstock.testing.kubernetes import defaults, fields, volumes
 from penstock.testing.kubernetes.kinds import FakeKind, Object
 from penstock.testing.kubernetes.problems import Problem, not_found
 from penstock.testing.kubernetes.shapes import complaints
-from penstock.testing.kubernetes.storage import Storage
+from penstock.testing.kubernetes.storage import Storage, copied
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 #: What a write cannot change.
@@ -62,6 +61,10 @@ class Api:
     def named(self, full: str) -> FakeKind | None:
         """By ``plural.group``."""
         return self._kinds.get(full)
+
+    @property
+    def served(self) -> list[FakeKind]:
+        return list(self._kinds.values())
 
     # --- reading -------------------------------------------------------------------------------------
 
@@ -208,7 +211,7 @@ class Api:
             found += volumes.complaints(wanted)
         if found:
             raise Problem(400, "strict decoding error: " + ", ".join(found))
-        taken = copy.deepcopy(wanted)
+        taken: Object = copied(wanted)
         if self.image_volumes == "off":
             volumes.drop(taken)
         return taken
@@ -288,8 +291,8 @@ class Api:
 def merged(live: Any, patch: Any) -> Any:
     """RFC 7386."""
     if not isinstance(patch, dict):
-        return copy.deepcopy(patch)
-    found = copy.deepcopy(live) if isinstance(live, dict) else {}
+        return copied(patch)
+    found = copied(live) if isinstance(live, dict) else {}
     for name, value in patch.items():
         if value is None:
             found.pop(name, None)

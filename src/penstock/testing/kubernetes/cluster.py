@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from penstock.testing.kubernetes.api import Api
+from penstock.testing.kubernetes.autoscalers import Autoscalers
 from penstock.testing.kubernetes.controllers import Controllers
 from penstock.testing.kubernetes.faults import Fault
 from penstock.testing.kubernetes.finite import Enclose, Finite, use_finite
@@ -49,6 +50,7 @@ class FakeCluster:
         self._wire = Wire(self._server.handle)
         self._controllers = Controllers(self.api, self.webhooks.demand, speed)
         self._jobs = Jobs(self.api, self._controllers, speed)
+        self._autoscalers = Autoscalers(self.api, self._controllers, speed)
         self._more: list[Callable[[Api], None]] = []
         self._controlling: asyncio.Task[None] | None = None
         #: The version at which every controller found nothing to do.
@@ -117,6 +119,11 @@ class FakeCluster:
         self._server.follow = lambda namespace, name, container: pod(namespace, name).follow(container)
         self._server.execute = execute
 
+    def give_work(self, deployment: str, copies: float) -> None:
+        """From now on, and measured from now on, it has as much to do as so many copies of it do with all the
+        processor time that they ask for."""
+        self._autoscalers.work[deployment] = copies
+
     def control(self, reconcile: Callable[[Api], None]) -> None:
         """Add a controller: called after each change, it looks at what is there and writes where that
         differs."""
@@ -183,6 +190,7 @@ class FakeCluster:
             self.kubelet.sync()
             self._controllers.reconcile()
             self._jobs.reconcile()
+            self._autoscalers.reconcile()
             for reconcile in self._more:
                 reconcile(self.api)
             if await self.webhooks.settle():

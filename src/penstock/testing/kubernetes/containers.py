@@ -18,7 +18,6 @@ from typing import Any, Literal, Protocol
 import psutil
 
 Object = dict[str, Any]
-OUT_OF_MEMORY = 137
 #: Where images have their programs.
 FOLDERS = ("usr/local/bin", "usr/bin", "bin")
 

@@ -69,7 +69,7 @@ class Controllers:
         wanted = deployment["spec"]["replicas"]
         others = [s for s in owned if s is not current]
         recreating = deployment["spec"].get("strategy", {}).get("type") == "Recreate"
-        if recreating and any(self._pods(other) for other in others):
+        if recreating and any(self.owned(PODS, other) for other in others):  # those on their way out, too
             self._scale(others, 0)
         elif current is None:
             self._new_set(deployment, code, wanted)

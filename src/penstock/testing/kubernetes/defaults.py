@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from penstock.testing.kubernetes import volumes
+from penstock.testing.kubernetes import autoscaling, volumes
 from penstock.testing.kubernetes.kinds import Object
 
-FILLED = ("Deployment", "Job", "ReplicaSet", "Service", "Pod")
+FILLED = ("Deployment", "HorizontalPodAutoscaler", "Job", "ReplicaSet", "Service", "Pod")
 
 
 def fill(kind: str, value: Object, number: int) -> None:
@@ -30,6 +30,8 @@ def fill(kind: str, value: Object, number: int) -> None:
         _pod(spec.get("template", {}).get("spec", {}))
     elif kind == "Pod":
         _pod(spec)
+    elif kind == "HorizontalPodAutoscaler":
+        autoscaling.fill(spec)
     elif kind == "Service":
         spec.setdefault("type", "ClusterIP")
         if spec["type"] != "ExternalName":
@@ -56,6 +58,8 @@ def faults(kind: str, new: Object, live: Object | None) -> Iterator[tuple[str, s
     spec = new.get("spec", {})
     if kind in ("Deployment", "ReplicaSet"):
         yield from _workload(spec, live)
+    if kind == "HorizontalPodAutoscaler":
+        yield from autoscaling.faults(spec)
     if kind == "Job":
         yield from _job(spec, live)
     if kind in ("ConfigMap", "Secret") and live and live.get("immutable"):
@@ -104,7 +108,7 @@ def _job(spec: Object, live: Object | None) -> Iterator[tuple[str, str]]:
     if live and live["spec"]["template"] != spec.get("template"):
         yield "spec.template", "Invalid value: field is immutable"
     yield from _containers(pod)
-    yield from volumes.faults(pod, empty=True)
+    yield from volumes.faults(pod, ("image", "emptyDir"))
 
 
 def _containers(spec: Object) -> Iterator[tuple[str, str]]:

@@ -7,12 +7,12 @@ keys are one value.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from penstock.testing.kubernetes.problems import Problem
+from penstock.testing.kubernetes.storage import copied
 
 Path = tuple[str, ...]
 Keys = Callable[[tuple[str, ...]], tuple[str, ...]]
@@ -79,7 +79,7 @@ def apply(
         raise _clash(clashes)
     left = {who: fields - changing for who, fields in others.items()}
     held = set[Path]().union(*left.values(), new)
-    result = copy.deepcopy(live)
+    result = copied(live)
     for path in sorted(owners.get(me, set()) - held, key=_inner_first, reverse=True):
         _remove(result, path)
     _merge(result, wanted, keys, ())
@@ -139,9 +139,9 @@ def _merge(into: dict[str, Any], wanted: dict[str, Any], keys: Keys, path: tuple
                 if mark in known:
                     _merge(known[mark], element, keys, here)
                 else:
-                    into[name].append(copy.deepcopy(element))
+                    into[name].append(copied(element))
         else:
-            into[name] = copy.deepcopy(value)
+            into[name] = copied(value)
 
 
 def _remove(value: Any, path: Path) -> None:

@@ -73,6 +73,9 @@ QUOTAS = _built_in("", "v1", "resourcequotas", "ResourceQuota", status=True)
 DEPLOYMENTS = _built_in("apps", "v1", "deployments", "Deployment", status=True)
 JOBS = _built_in("batch", "v1", "jobs", "Job", status=True)
 REPLICA_SETS = _built_in("apps", "v1", "replicasets", "ReplicaSet", status=True)
+AUTOSCALERS = _built_in(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", status=True
+)
 NETWORK_POLICIES = _built_in("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 SLICES = _built_in("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 
@@ -120,5 +123,9 @@ SERVED = (
     _built_in("", "v1", "configmaps", "ConfigMap"),
     _built_in("", "v1", "secrets", "Secret"),
     _built_in("", "v1", "serviceaccounts", "ServiceAccount"),
+    _built_in("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", status=True),
+    AUTOSCALERS,
     _built_in("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", status=True),
+    _built_in("rbac.authorization.k8s.io", "v1", "roles", "Role"),
+    _built_in("rbac.authorization.k8s.io", "v1", "rolebindings", "RoleBinding"),
 )

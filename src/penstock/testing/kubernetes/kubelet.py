@@ -129,6 +129,8 @@ class Kubelet:
             raise Problem(422, "this node mounts one image, at /app")
         if behaviour.root is None:
             return Stub(behaviour)
+        if not volumes.only_images(pod.object["spec"]):
+            raise Problem(422, "this node mounts images, and no other volumes")
         app = str(behaviour.root / part)
 
         def here(text: str) -> str:

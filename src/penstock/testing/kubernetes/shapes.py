@@ -140,6 +140,16 @@ POD_SPEC: Shape = {
     "readinessGates": [{"conditionType": str}],
     "dnsPolicy": str,
     "schedulerName": str,
+    "priorityClassName": str,
+}
+
+#: Of an autoscaler: what a measure is to be, and how fast it may go.
+TARGET: Shape = {"type": str, "averageUtilization": int, "averageValue": INT_OR_TEXT, "value": INT_OR_TEXT}
+RULES: Shape = {
+    "stabilizationWindowSeconds": int,
+    "selectPolicy": str,
+    "policies": [{"type": str, "value": int, "periodSeconds": int}],
+    "tolerance": INT_OR_TEXT,
 }
 
 TEMPLATE: Shape = {"metadata": METADATA, "spec": POD_SPEC}
@@ -197,6 +207,26 @@ _SPECS: Mapping[str, Shape] = {
         "selector": SELECTOR,
         "unhealthyPodEvictionPolicy": str,
     },
+    "PersistentVolumeClaim": {
+        "accessModes": [str],
+        "storageClassName": str,
+        "volumeMode": str,
+        "resources": {"requests": {"*": INT_OR_TEXT}},
+    },
+    "HorizontalPodAutoscaler": {
+        "scaleTargetRef": {"apiVersion": str, "kind": str, "name": str},
+        "minReplicas": int,
+        "maxReplicas": int,
+        "metrics": [
+            {
+                "type": str,
+                "resource": {"name": str, "target": TARGET},
+                "containerResource": {"name": str, "container": str, "target": TARGET},
+            }
+        ],
+        "behavior": {"scaleUp": RULES, "scaleDown": RULES},
+    },
+    "Scale": {"replicas": int},
     "ResourceQuota": {"hard": {"*": INT_OR_TEXT}},
 }
 
@@ -205,6 +235,15 @@ _HEAD: Shape = {"apiVersion": str, "kind": str, "metadata": METADATA}
 BUILT_IN: Mapping[str, Shape] = {
     **{kind: {**_HEAD, "spec": spec, "status": ANY} for kind, spec in _SPECS.items()},
     "ConfigMap": {**_HEAD, "data": TEXTS, "binaryData": TEXTS, "immutable": bool},
+    "Role": {
+        **_HEAD,
+        "rules": [{"apiGroups": [str], "resources": [str], "resourceNames": [str], "verbs": [str]}],
+    },
+    "RoleBinding": {
+        **_HEAD,
+        "roleRef": {"apiGroup": str, "kind": str, "name": str},
+        "subjects": [{"apiGroup": str, "kind": str, "name": str, "namespace": str}],
+    },
     "Secret": {**_HEAD, "data": TEXTS, "stringData": TEXTS, "type": str, "immutable": bool},
     "ValidatingWebhookConfiguration": {
         **_HEAD,

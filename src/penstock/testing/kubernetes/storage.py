@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,13 @@ from penstock.testing.kubernetes.problems import Problem
 Object = dict[str, Any]
 #: (``plural.group``, namespace, name)
 Place = tuple[str, str, str]
+
+
+def copied(value: Any) -> Any:
+    """A copy of what JSON can say: without circles to look for, in a third of `copy.deepcopy`'s time."""
+    if isinstance(value, dict):
+        return {name: copied(below) for name, below in value.items()}
+    return [copied(below) for below in value] if isinstance(value, list) else value
 
 
 def _any(_: Object) -> bool:
@@ -50,7 +56,7 @@ class Storage:
 
     def get(self, full: str, namespace: str, name: str) -> Object | None:
         found = self._objects.get((full, namespace, name))
-        return copy.deepcopy(found) if found else None
+        return copied(found) if found else None
 
     def all(self, full: str, namespace: str = "", where: Callable[[Object], bool] = _any) -> list[Object]:
         """In the order of their names; of every namespace if none is given. *where* only looks."""
@@ -59,7 +65,7 @@ class Storage:
             for place, value in self._objects.items()
             if place[0] == full and namespace in ("", place[1]) and where(value)
         ]
-        return [copy.deepcopy(value) for _, value in sorted(found, key=lambda one: one[0])]
+        return [copied(value) for _, value in sorted(found, key=lambda one: one[0])]
 
     def kinds(self) -> Iterator[tuple[str, Object]]:
         """Everything there is, to look at: not to be changed."""
@@ -70,11 +76,12 @@ class Storage:
         metadata = value["metadata"]
         place = (full, str(metadata.get("namespace", "")), str(metadata["name"]))
         self.version += 1
-        kept = copy.deepcopy(value)
+        kept: Object = copied(value)
         kept["metadata"]["resourceVersion"] = str(self.version)
         self._happened(Happened(self.version, full, self._objects.get(place), kept))
         self._objects[place] = kept
-        return copy.deepcopy(kept)
+        given: Object = copied(kept)
+        return given
 
     def remove(self, full: str, namespace: str, name: str) -> None:
         gone = self._objects.pop((full, namespace, name))

@@ -1,13 +1,13 @@
 """Image volumes: which images a pod mounts, and what an API makes of them that lacks the feature. Pure.
 
-Called by `api` for every write, by `defaults`, and by `kubelet` for what a container finds where. Of other
-kinds of volume only empty ones are known here, to pods that end (`finite`).
+Called by `api` for every write, by `defaults`, and by `kubelet` for what a container finds where. Volumes of
+other kinds may be written; of those only empty ones are had by a process, that of a pod that ends (`finite`).
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +16,10 @@ from penstock.testing.kubernetes.kinds import Object
 #: Since 1.35 it is there; from 1.31 on it can be, and what is written is dropped if it is not; before, the
 #: field is unknown.
 Feature = Literal["on", "off", "unknown"]
+
+
+#: What a volume may be, as the API has it.
+SOURCES = ("image", "emptyDir", "configMap", "secret", "persistentVolumeClaim")
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,12 @@ def mounts(spec: Object) -> list[Mount]:
     ]
 
 
+def only_images(spec: Object) -> bool:
+    """Whether a node that mounts nothing else can run its first container."""
+    images = {volume["name"] for volume in spec.get("volumes", ()) if "image" in volume}
+    return all(mount["name"] in images for mount in spec["containers"][0].get("volumeMounts", ()))
+
+
 def complaints(value: Object) -> Iterator[str]:
     """What strict decoding says where nobody has heard of the field."""
     for number, volume in enumerate(pod_spec(value).get("volumes", ())):
@@ -63,17 +73,19 @@ def drop(value: Object) -> None:
         container["volumeMounts"] = kept
 
 
-def faults(spec: Object, *, empty: bool = False) -> Iterator[tuple[str, str]]:
-    """(field, what is wrong with it). Volumes may be *empty* ones."""
+def faults(spec: Object, usable: Collection[str] = SOURCES) -> Iterator[tuple[str, str]]:
+    """(field, what is wrong with it). A volume is of one of the *usable* kinds."""
     where, known = "spec.template.spec", set[str]()
     for number, volume in enumerate(spec.get("volumes", ())):
         here = f"{where}.volumes[{number}]"
         if not volume.get("name") or volume["name"] in known:
             yield f"{here}.name", "Required value, and no duplicate"
         known.add(volume.get("name", ""))
-        if empty and "emptyDir" in volume:
+        if sum(source in volume for source in usable) != 1:
+            yield here, f"Required value: must specify one volume type of {', '.join(usable)}"
+        image = volume.get("image")
+        if image is None:
             continue
-        image = volume.get("image", {})
         if not image.get("reference"):
             yield f"{here}.image.reference", "Required value"
         if image.get("pullPolicy", "IfNotPresent") not in ("Always", "Never", "IfNotPresent"):

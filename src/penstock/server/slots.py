@@ -1,7 +1,7 @@
 """How much of something may be going on at once: for everybody together, or for each who asks.
 
 Called by `guard` for event streams, which last as long as their readers want, and by the API for what takes
-a processor for itself. Must not let anybody wait: who gets no share is told so at once.
+a processor for itself. Must not let anybody wait: who gets none is told so at once.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 
-class Shares:
+class Slots:
     """*most* at once for each name that is given."""
 
     def __init__(self, most: int) -> None:
@@ -20,7 +20,7 @@ class Shares:
 
     @contextlib.contextmanager
     def one(self, name: str = "") -> Iterator[bool]:
-        """A share for as long as the block runs; False if there is none left."""
+        """A slot for as long as the block runs; False if there is none left."""
         if self._taken[name] >= self._most:
             yield False
             return

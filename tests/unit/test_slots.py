@@ -19,7 +19,7 @@ from penstock.bootstrap.home import Home
 from penstock.errors import Unavailable
 from penstock.server import api, app, policies
 from penstock.server.guard import STREAMS_OF_ONE, Guard
-from penstock.server.shares import Shares
+from penstock.server.slots import Slots
 
 POLICY = """
 policy: tests
@@ -35,13 +35,13 @@ rules:
 """
 
 
-def test_a_share_is_free_again_however_its_block_ends() -> None:
-    shares = Shares(2)
-    with shares.one("ann") as first, contextlib.suppress(ValueError), shares.one("ann") as second:
-        with shares.one("ann") as third, shares.one("bob") as another:
+def test_a_slot_is_free_again_however_its_block_ends() -> None:
+    slots = Slots(2)
+    with slots.one("ann") as first, contextlib.suppress(ValueError), slots.one("ann") as second:
+        with slots.one("ann") as third, slots.one("bob") as another:
             assert (first, second, third, another) == (True, True, False, True)
         raise ValueError
-    with shares.one("ann") as one, shares.one("ann") as two:
+    with slots.one("ann") as one, slots.one("ann") as two:
         assert one
         assert two
 
