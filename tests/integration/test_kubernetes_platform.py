@@ -214,22 +214,6 @@ async def test_a_name_that_a_cluster_cannot_hold_is_refused_before_anything_is_m
     assert world.left() == set()
 
 
-async def test_a_service_does_not_become_an_account_that_somebody_else_made(world: World) -> None:
-    """Its rights would be there for whoever calls a service so."""
-    make(world, "serviceaccounts", "web", {})
-    with pytest.raises(Conflict, match="a ServiceAccount web that is not ours") as caught:
-        await world.platform.place(WORKLOAD, fence=fence())
-    assert "kubectl label serviceaccount web app.kubernetes.io/managed-by=penstock" in caught.value.next_move
-    assert ("services", "web-1") not in world.left()
-    await world.platform.remove("web-1", fence=fence())
-
-
-async def test_a_service_may_be_an_account_that_was_given_to_it(world: World) -> None:
-    make(world, "serviceaccounts", "web", {"app.kubernetes.io/managed-by": "penstock"})
-    await world.platform.place(WORKLOAD, fence=fence())
-    await world.until(lambda p: p.ready)
-
-
 # --- fences and other hands -------------------------------------------------------------------------------
 
 

@@ -48,7 +48,7 @@ class Replica:
 
     async def start(self, opening: Coroutine[Any, Any, T]) -> T:
         """What *opening* comes to: however long it takes, nobody else starts meanwhile, or is called as it
-        is. `Conflict` if that was so all the same: this process had stopped, say. Then it goes no further.
+        is. `Conflict` if that was so all the same, of a process that had stopped, say: it goes no further.
         """
         work, turn = asyncio.ensure_future(opening), asyncio.ensure_future(self.starting.keep())
         try:

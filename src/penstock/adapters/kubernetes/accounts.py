@@ -22,9 +22,9 @@ async def demand(client: Client, workload: Workload) -> None:
     except Moved:
         found = await client.get(SERVICE_ACCOUNTS, workload.service)
         if found and found["metadata"].get("labels", {}).get(MANAGED) != "penstock":
-            taken = f"if it should be: kubectl label serviceaccount {workload.service} {MANAGED}=penstock"
+            given = f"kubectl label serviceaccount {workload.service} {MANAGED}=penstock"
             raise Conflict(
                 f"there is a ServiceAccount {workload.service} that is not ours, and its pods would be it",
                 where=f"{SERVICE_ACCOUNTS.full} {client.namespace}/{workload.service}",
-                next_move=f"call the service otherwise, or deliver into another namespace; {taken}",
+                next_move=f"call the service otherwise, or deliver elsewhere; to give it this one: {given}",
             ) from None
