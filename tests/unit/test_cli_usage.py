@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,49 @@ def test_what_a_step_says_is_cut_on_a_terminal_and_whole_in_a_file(monkeypatch: 
     assert max(map(len, [first, *others])) <= 140
     assert {line[:37].strip() for line in others} == {""}
     assert file.getvalue().split()[6:] == reason.split()
+
+
+def test_the_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["--version"])
+    assert left.value.code == 0
+    assert capsys.readouterr().out == f"penstock {version('penstock')}\n"
+
+
+def test_nobody_waits_for_the_version_who_did_not_ask() -> None:
+    program = (
+        "import sys; from penstock.cli.main import parser; parser('ship');"
+        "print('importlib.metadata' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "usage", "told"),
+    [
+        (["up", "--ingress-prot", "87"], "penstock up", "--ingress-prot 87; did you mean --ingress-port?"),
+        (["policy", "lint", "x", "--fromat=json"], "penstock policy lint", "--fromat=json"),
+        (["doctor", "--shcema=policy"], "penstock doctor", "--shcema=policy; did you mean --schema?"),
+        (["down", "now"], "penstock down", "unrecognized arguments: now"),
+    ],
+)
+def test_an_unknown_option_is_refused_with_the_usage_of_its_command(
+    words: list[str], usage: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(words)
+    assert left.value.code == 2
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"usage: {usage} [-h]")
+    assert said[-1].endswith(told)
+
+
+def test_a_schema_and_a_reference_are_two_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["doctor", "--schema", "slo", "--reference", "slo"])
+    assert left.value.code == 2
+    assert "not allowed with argument --schema" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,8 @@ def _cluster(home: Home, known: Cluster | None, wanted: Wanted) -> Cluster | Non
         if chosen != known and not wanted.foreground:
             asyncio.run(check_around(home, chosen))
     if chosen is not None and wanted.ingress is not None:
-        raise Invalid("users come through the cluster's gateway", where="--ingress-port")
+        what = "users come through the cluster's gateway"
+        raise Invalid(what, where="--ingress-port", next_move="leave it out; gateway in the cluster's file")
     return chosen
 
 

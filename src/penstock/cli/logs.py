@@ -19,6 +19,8 @@ from penstock.errors import Invalid, Unavailable
 
 
 def logs(given: argparse.Namespace) -> int:
+    if given.lines < 1:
+        raise Invalid(f"--lines: {given.lines} lines; from 1")
     client = Client.find()
     known = {row["service"] for row in client.get("/v1/status")["services"]}
     if given.follow:

@@ -69,6 +69,25 @@ class Parser(argparse.ArgumentParser):
         what = f"there is no {value!r}{meant or '; there are: ' + ', '.join(known)}"
         raise argparse.ArgumentError(action, what)
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Nothing unknown is handed up: the usage shown is the command's, and so are the options meant."""
+        given, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            option = unknown[0].partition("=")[0]
+            meant = did_you_mean(option, self._option_string_actions) if option.startswith("--") else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{meant}")
+        return given, unknown
+
+
+class Version(argparse.Action):
+    """As argparse's own, which wants the version told each time a parser is made."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"penstock {version('penstock')}\n")
+        parser.exit()
+
 
 def _verb_of_group(action: argparse.Action, value: str) -> str:
     """``; did you mean policy explain?``, for a verb that stands without its command."""
@@ -81,15 +100,16 @@ def _verb_of_group(action: argparse.Action, value: str) -> str:
 
 
 def parser(command: str = "") -> argparse.ArgumentParser:
-    """Of the section that *command* is in; of all, if it is in none."""
+    """Of the section that *command* is in; of all, if it is in none; ``--version`` needs none."""
     top: argparse.ArgumentParser = Parser(
         prog="penstock",
         description="Continuous delivery in which every sign-off is an executable policy.",
         epilog="Begin with: penstock up; penstock ship PATH_OR_GIT_URL; penstock why SERVICE",
     )
+    top.add_argument("--version", action=Version, nargs=0, help="print which version this is, and exit")
     commands = top.add_subparsers(title="commands", metavar="COMMAND", required=True)
     own = [section for section, words in SECTIONS.items() if command in words]
-    for section in own or SECTIONS:
+    for section in () if command == "--version" else own or SECTIONS:
         section(commands)
     return top
 
@@ -138,11 +158,12 @@ def _machine(commands: Commands[argparse.ArgumentParser]) -> None:
     _add(commands, "down", machine.down, "stop everything; data stays", "penstock down")
     doctor = "check what this machine needs, with the next move for each problem"
     command = _add(commands, "doctor", machine.doctor, doctor, "penstock doctor")
+    printed = command.add_mutually_exclusive_group()
     for option, what in (
         ("--reference", "print such a file with every field documented (default: penstock.yaml)"),
         ("--schema", "print its JSON Schema, for editors (docs/guides/editors.md)"),
     ):
-        command.add_argument(option, nargs="?", const="penstock", choices=KINDS, help=what)
+        printed.add_argument(option, nargs="?", const="penstock", choices=KINDS, help=what)
     demo = _add(commands, "demo", machine.demo, "tell the six stories in a fresh data folder", "make demo")
     demo.add_argument("--json", type=Path, metavar="FILE", help="write what happened as JSON")
     demo.add_argument("--keep", action="store_true", help="leave everything up afterwards")

@@ -18,7 +18,7 @@ from penstock.config import (
     load_environments,
     load_service,
 )
-from penstock.core.environmentconfig import EnvironmentConfig
+from penstock.core.environmentconfig import NAME, EnvironmentConfig
 from penstock.core.pipeline import State
 from penstock.core.release import Artifact, Change
 from penstock.engine.journal import Delivery, Header, Journal
@@ -89,6 +89,9 @@ class Shipping:
         return tuple(other.id for other in found)
 
     async def _proposed(self, location: str, revision: str, environment: str) -> list[Proposal]:
+        if not NAME.fullmatch(environment):  # it is a part of paths, host names and queues
+            what = f"{environment[:80]!r} is not the name of an environment"
+            raise Invalid(what, next_move="lower-case letters, digits and dashes, at most 40")
         found = await self._source.resolve(location, revision)
         with tempfile.TemporaryDirectory(prefix="penstock-") as folder:
             tree = Path(folder)

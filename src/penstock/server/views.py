@@ -5,6 +5,7 @@ Called by `api` and `pages`; every page shows a value that the API gives too.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -313,13 +314,24 @@ async def _turned_away(control: ControlPlane, traffic: TrafficState) -> dict[str
     return {refused.rule: refused.count for refused in found}
 
 
+def _not_live(service: str, environment: str, known: Sequence[tuple[str, str]]) -> Invalid:
+    """*known*: each service and environment. Says what the misspelt one of the two may have been."""
+    what = f"{service} is not live in {environment}"
+    if any(name == service for name, _ in known):
+        others = [place for name, place in known if name == service and place != environment]
+        what += f"; others of its environments: {', '.join(others)}" if others else ""
+        what += did_you_mean(environment, others)
+    else:
+        names = list(dict.fromkeys(name for name, _ in known))
+        what += f"; services: {', '.join(names) or 'none'}{did_you_mean(service, names)}"
+    return Invalid(what, next_move="penstock status")
+
+
 async def why(control: ControlPlane, service: str, environment: str = PRODUCTION) -> View:
     async with control.store.transaction(write=False) as tx:
         now_live = await live(control.ledger, tx, service, environment)
         if now_live is None:
-            known = list(dict.fromkeys(name for name, _ in await services(control)))
-            what = f"{service} is not live in {environment}; services: {', '.join(known) or 'none'}"
-            raise Invalid(what + did_you_mean(service, known), next_move="penstock status")
+            raise _not_live(service, environment, await services(control))
         own = await control.ledger.tagged(tx, f"delivery:{now_live.delivery}")
         history = list(await control.ledger.tagged(tx, f"service:{service}/{environment}"))
         about = await control.ledger.tagged(tx, f"about:{now_live.release.digest}")
