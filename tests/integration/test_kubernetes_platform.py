@@ -19,6 +19,7 @@ from penstock.core.fence import Fence
 from penstock.core.workload import Later, Limits, Liveness, Phase, Placement, Scaling, Workload
 from penstock.errors import Conflict, Invalid, PenstockError, Refused, Unavailable
 from penstock.testing.kubernetes import Behaviour, FakeCluster, Fault
+from penstock.testing.kubernetes.kinds import PODS
 
 SECONDS = 20.0
 ARTIFACT = "sha256:" + "1" * 64
@@ -168,6 +169,26 @@ async def test_a_right_that_is_missing_is_named(world: World) -> None:
 
 
 # --- what is made, and what is left -----------------------------------------------------------------------
+
+
+async def test_a_copy_that_goes_by_itself_while_it_is_told_to_is_gone(world: World) -> None:
+    """An API takes a change of what is not there for something new, and new pods we have no right to make."""
+    world.cluster.allow(RIGHTS)
+    await world.platform.place(replace(WORKLOAD, replicas=2), fence=fence())
+    await world.until(lambda p: [one.phase for one in p.instances] == [Phase.READY] * 2)
+
+    lost: list[str] = []
+
+    async def lose(what: str, moment: str) -> None:
+        if (what, moment) == ("patch pods", "before") and not lost:
+            lost.append(what)
+            for pod in world.cluster.api.all(PODS, "default"):
+                world.cluster.api.delete(PODS, "default", pod["metadata"]["name"], grace=0)
+
+    world.cluster.at_write(lose)
+    await world.platform.scale("web-1", 1, fence=fence())
+    assert (await world.until(lambda p: [one.phase for one in p.instances] == [Phase.READY])).asked == 1
+    assert lost
 
 
 async def test_what_is_made_goes_with_the_release(world: World) -> None:

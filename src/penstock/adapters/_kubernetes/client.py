@@ -169,7 +169,10 @@ class Client:
         """
         metadata = object["metadata"]
         call = self._call("patch", kind, metadata["namespace"], metadata["name"])
-        return self._taken(call, await self._applied(call, object))
+        answer = await self._applied(call, object)
+        if metadata.get("uid") and _would_be_new(answer):
+            raise Moved("it is not there any more", where=call.where, next_move="read it")
+        return self._taken(call, answer)
 
     async def resize(self, kind: Kind, object: Object, replicas: int) -> Object:
         """*object* with another number of copies, if this version of it is what is there (else `Conflict`).
@@ -348,6 +351,11 @@ def _absent(answer: httpx.Response, name: str) -> bool:
     """Whether the object is not there; that its kind is not known is something else."""
     body = _parsed(answer.text) if answer.status_code == 404 else None
     return isinstance(body, dict) and (body.get("details") or {}).get("name") == name
+
+
+def _would_be_new(answer: httpx.Response) -> bool:
+    """Whether a patch was refused for the right to create alone: there is nothing of that name to change."""
+    return answer.status_code == 403 and "cannot create resource" in answer.text
 
 
 def _given(**values: str) -> dict[str, str]:
