@@ -156,6 +156,29 @@ async def test_a_refused_route_is_put_back_and_the_reason_is_the_gateways(both: 
     assert await subject.who(state.address, 3) == {"web-1": 3}
 
 
+async def test_what_a_newer_worker_has_written_is_not_put_back(both: Place) -> None:
+    """It took over while this one had not yet undone what was refused."""
+    subject, world = both
+    state = await subject.serving("web-1", "web-2")
+    both.gateways.refuses.add(HOST)
+    newer = {"metadata": {"annotations": {written.FENCE: "99"}}}
+    writes = 0
+
+    async def take_over(what: str, moment: str) -> None:
+        nonlocal writes
+        writes += (what, moment) == ("patch httproutes", "before")
+        if writes == 2:
+            writes += 1
+            world.cluster.edit(ROUTES.full, NAME, newer, manager="penstock")
+
+    world.cluster.at_write(take_over)
+    with pytest.raises(Invalid, match="Accepted is False"):
+        await subject.apply(state.settling("web-2"))
+    assert writes == 3
+    route = world.cluster.api.get(ROUTES, "default", NAME)
+    assert written.annotation(route, written.FENCE) == "99"
+
+
 async def test_a_new_route_that_is_refused_goes(both: Place) -> None:
     subject, _ = both
     both.gateways.refuses.add(HOST)

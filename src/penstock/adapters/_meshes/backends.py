@@ -102,9 +102,16 @@ def state_of(backend: Backend, known: Mapping[str, Reached]) -> BackendState:
     return BackendState(backend, min(found.ready, total), total)
 
 
-def new_to_users(plan: TrafficPlan, had: frozenset[str]) -> frozenset[str]:
-    """Releases that users, or copies of what they ask, come to; *had* are those that had users before."""
-    return (plan.serving - had) | ({plan.mirror.release} if plan.mirror else set())
+def new_to_users(plan: TrafficPlan, had: TrafficPlan | None) -> frozenset[str]:
+    """Releases that users, or copies of what they ask, come to, and that had none in the plan before."""
+    served = had.serving if had else frozenset()
+    return (plan.serving - served) | ({plan.mirror.release} if plan.mirror else set())
+
+
+def gaining(plan: TrafficPlan, had: TrafficPlan | None) -> frozenset[str]:
+    """Releases with a larger share of users than in the plan before."""
+    before = {weight.release: weight.share for weight in had.weights} if had else {}
+    return frozenset(w.release for w in plan.weights if w.share > before.get(w.release, 0))
 
 
 def check_reachable(plan: TrafficPlan, new: frozenset[str], known: Mapping[str, Reached]) -> None:

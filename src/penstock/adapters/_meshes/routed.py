@@ -19,6 +19,7 @@ from typing import ClassVar
 from penstock.adapters._kubernetes import Client, Kind, Object
 from penstock.adapters._kubernetes.failures import Moved
 from penstock.adapters._meshes import backends, written
+from penstock.adapters._meshes.backends import Reached
 from penstock.adapters._meshes.sight import Sight
 from penstock.core.fence import Fence
 from penstock.core.powers import Power, refuse_beyond
@@ -102,18 +103,17 @@ class Routed(ABC):
         found = await self._sight.ask(written.object_name(service, environment))
         if found is None:
             return TrafficState(service, environment)
-        return await self._told(found, service, environment)
-
-    async def _told(self, found: Object, service: str, environment: str) -> TrafficState:
-        """What the object does, and how its releases are now."""
         asked = written.asked(found, self._where(service, environment))
-        known = await self._sight.reached(_hoped(asked))
+        return await self._told(found, asked, await self._sight.reached(_hoped(asked)))
+
+    async def _told(self, found: Object, asked: TrafficPlan, known: Mapping[str, Reached]) -> TrafficState:
+        """What the object does that was written as *asked*, and how its releases are."""
         token = written.annotation(found, written.TOKEN)
         ours = self._spec(asked, token, backends.ports_of(known))
         changed = written.changed(found, ours)
         states = [backends.state_of(backend, known) for backend in asked.backends]
         state = self._state(found, ours, asked, states, changed)
-        address = await self._address(service, environment)
+        address = await self._address(asked.service, asked.environment)
         return replace(state, address=address, reach=self._reach, preview_token=token)
 
     async def apply(self, plan: TrafficPlan, *, fence: Fence) -> TrafficState:
@@ -132,8 +132,8 @@ class Routed(ABC):
         where = self._where(plan.service, plan.environment)
         written.check_fence(live, fence, where)
         had = written.asked(live, where) if live else None
-        new_to_users = backends.new_to_users(plan, had.serving if had else frozenset())
-        known = await self._sight.reached(_hoped(plan), new_to_users)
+        new_to_users = backends.new_to_users(plan, had)
+        known = await self._sight.reached(_hoped(plan), new_to_users | backends.gaining(plan, had))
         backends.check_reachable(plan, new_to_users, known)
         token = written.annotation(live, written.TOKEN) if live else secrets.token_urlsafe(24)
         spec = self._spec(plan, token, backends.ports_of(known))
@@ -141,7 +141,7 @@ class Routed(ABC):
         metadata = written.metadata(plan, fence.number, token, self._client.namespace)
         new = await self._write({"metadata": metadata, "spec": spec}, live)
         await self._confirm(new, live, spec.keys(), where)
-        return await self._told(new, plan.service, plan.environment)
+        return await self._told(new, written.asked(new, where), known)
 
     def _state(
         self,
@@ -184,7 +184,7 @@ class Routed(ABC):
         """Return once its controller has said that it does what was written."""
         word = self._word(new, new["metadata"]["generation"])
         if not (word.sure or word.refused):
-            word = await self._wait(new, word)
+            new, word = await self._wait(new, word)
         if word.refused:
             await self._put_back(new, before, fields)
             move = "the words are its own; what was there before is there again"
@@ -196,15 +196,15 @@ class Routed(ABC):
                 next_move=f"kubectl describe {self.kind.full} {new['metadata']['name']}",
             )
 
-    async def _wait(self, new: Object, word: Word) -> Word:
-        """The last word, once the controller has spoken or time is up."""
-        name = new["metadata"]["name"]
+    async def _wait(self, new: Object, word: Word) -> tuple[Object, Word]:
+        """The last word, once the controller has spoken or time is up, and the object that has it."""
+        name, last = new["metadata"]["name"], new
 
         def look(found: Object | None) -> bool:
-            nonlocal word
+            nonlocal word, last
             if found is None or not _is_same(found, new):
                 raise Conflict("somebody changed it meanwhile", where=name, next_move="read it")
-            word = self._word(found, new["metadata"]["generation"])
+            word, last = self._word(found, new["metadata"]["generation"]), found
             return word.sure or bool(word.refused)
 
         began, pause = time.monotonic(), DOUBT_SECONDS
@@ -214,10 +214,11 @@ class Routed(ABC):
             if look(await self._sight.ask(name)):  # it has spoken, and nobody told of it
                 break
             pause *= 2
-        return word
+        return last, word
 
     async def _put_back(self, new: Object, before: Object | None, fields: Collection[str]) -> None:
-        """The plan before, in the *fields* that we write; an object that is new goes."""
+        """The plan before, in the *fields* that we write; an object that is new goes. What somebody has
+        written since stays: it is not what was refused."""
         metadata = new["metadata"]
         if before is None:
             await self._client.delete(self.kind, metadata["name"], uid=metadata["uid"])
@@ -229,8 +230,8 @@ class Routed(ABC):
             metadata["namespace"],
         )
         spec = {name: before["spec"][name] for name in fields if name in before["spec"]}
-        put = {"metadata": {**kept, "uid": metadata["uid"]}, "spec": spec}
-        self._sight.told(await self._client.apply(self.kind, put))
+        with contextlib.suppress(Moved):
+            await self._write({"metadata": kept, "spec": spec}, new)
 
     def _where(self, service: str, environment: str) -> str:
         return f"{self.kind.full} {written.object_name(service, environment)}"

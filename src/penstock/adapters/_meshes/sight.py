@@ -5,8 +5,8 @@ news that might be late:
 
 * A route is read from the API. What a watch told last of it is only for a write, which names the version that
   it was made of, and for who waits until its controller has spoken.
-* That a release is ready is believed of a watch, unless its first users are to come. That it is not, or not
-  there, may be old: then the API is asked, and believed for `BELIEVED_SECONDS`.
+* That a release is ready is believed of a watch, unless it is to get users, or more of them. That it is not,
+  or not there, may be old: then the API is asked, and believed for `BELIEVED_SECONDS`.
 * While watches are away the API is asked, as if there were none.
 
 A right that is missing is raised. Must not write.
