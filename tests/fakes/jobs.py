@@ -14,6 +14,8 @@ from penstock.core.workload import Mount, Step
 from penstock.testing.kubernetes import Behaviour, FakeCluster
 from penstock.testing.kubernetes.finite import Enclose, Inside
 
+#: What a kubelet gives to every pod: without it no name is found, and no dependency installed.
+NAMES = ("/etc/hosts", "/etc/resolv.conf")
 IMAGE = f"registry.example/base/steps@sha256:{'5' * 64}"
 
 
@@ -22,6 +24,8 @@ def enclosing(bubblewrap: Bubblewrap) -> Enclose:
 
     def enclose(inside: Inside) -> tuple[str, ...]:
         mounts = tuple(Mount(source, target, writable) for source, target, writable in inside.mounts)
+        if inside.network:
+            mounts += tuple(Mount(str(Path(name).resolve()), name) for name in NAMES if Path(name).exists())
         command = bubblewrap.enclose(Step(inside.argv, "/", mounts, inside.env))
         share = ("--share-net",) if inside.network else ()
         return (*command[:2], *share, *command[2:])

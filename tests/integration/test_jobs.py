@@ -257,6 +257,13 @@ async def test_neither_command_nor_secret_is_in_what_the_cluster_keeps(world: Wo
         await running
 
 
+async def test_a_step_with_network_is_told_who_resolves_names(world: World) -> None:
+    told = Path("/etc/resolv.conf")
+    if not told.exists():
+        pytest.skip("nobody resolves names on this machine")
+    assert (await world.run("cat /etc/resolv.conf", network=True)).tail.strip() == told.read_text().strip()
+
+
 async def test_a_step_without_network_reaches_nobody(world: World) -> None:
     """As the policy says that is installed beside the rights."""
     documents = yaml.safe_load_all((DEPLOY / "rbac-steps.yaml").read_text())
