@@ -120,8 +120,9 @@ def _problems(accepted: Accepted) -> tuple[str, ...]:
 
 
 def _words(accepted: Accepted) -> str:
+    counted = f"{plural(accepted.passed, 'test')} passed, {accepted.failed} failed; "
     return (
-        f"{plural(accepted.passed, 'test')} passed, {accepted.failed} failed; "
+        f"{counted if accepted.passed or accepted.failed else ''}"
         f"{plural(accepted.requests, 'generated request')}, {plural(accepted.errors, 'error')}, "
         f"p95 {accepted.p95_ms:g} ms{chained.in_words(accepted.together)}"
     )

@@ -27,7 +27,7 @@ def ship(given: argparse.Namespace) -> int:
         _warn_of_uncommitted(places)
     changes = [{"location": place, "revision": given.revision} for place in places]
     beside = {"beside": given.beside} if given.beside else {}
-    environments = given.environment or [PRODUCTION]
+    environments = list(dict.fromkeys(given.environment)) or [PRODUCTION]
     if given.together and len(environments) > 1:
         raise Invalid("--together in several environments", next_move="ship the set to one after another")
     if given.revision and len(changes) > 1:
@@ -109,7 +109,15 @@ def _waited(given: argparse.Namespace, client: Client, delivery: str) -> dict[st
     say(verdict(view))
     if move := where_to_look(view):
         complain(move)
+    if view["outcome"] in ("promoted", "restored"):
+        _say_where(client, view)
     return view
+
+
+def _say_where(client: Client, view: dict[str, Any]) -> None:
+    found = client.get(f"/v1/services/{view['service']}", environment=view["environment"])
+    if found["address"]:
+        say(f"  {found['live']} answers at {found['address']}")
 
 
 def status(given: argparse.Namespace) -> int:

@@ -46,6 +46,12 @@ def routes(api: APIRouter, control: ControlPlane) -> None:
         found = await control.shipping.roll_back(*asked)
         return {"delivery": found, "deliveries": [found]}
 
+    @api.get("/services/{service}")
+    async def one(service: str, environment: str = PRODUCTION) -> View:
+        """What runs of it, and where users find it."""
+        await _demand_known(control, service, environment)
+        return await views.service(control, service, environment)
+
     @api.get("/services/{service}/why")
     async def why(service: str, environment: str = PRODUCTION) -> View:
         return await views.why(control, service, environment)
@@ -74,4 +80,4 @@ async def _demand_known(control: ControlPlane, service: str, environment: str) -
     if (service, environment) not in there:
         places = ", ".join(place for name, place in there if name == service)
         what = f"{service} was never in {environment}; it is in: {places}"
-        raise Invalid(what, next_move="penstock logs SERVICE --environment NAME")
+        raise Invalid(what, next_move="--environment NAME, with one of these")

@@ -260,11 +260,12 @@ async def services(control: ControlPlane) -> list[tuple[str, str]]:
 
 async def status(control: ControlPlane) -> View:
     """What runs where: as the ledger says, and as the data plane says."""
-    rows = [await _service(control, *place) for place in await services(control)]
+    rows = [await service(control, *place) for place in await services(control)]
     return {"services": rows, "isolation": control.isolation.value, "home": str(control.home.path)}
 
 
-async def _service(control: ControlPlane, service: str, environment: str) -> View:
+async def service(control: ControlPlane, service: str, environment: str) -> View:
+    """What runs of one: as the ledger says, and as the data plane says."""
     async with control.store.transaction(write=False) as tx:
         now_live = await live(control.ledger, tx, service, environment)
         running = await control.journal.open_in(tx, f"{service}/{environment}")

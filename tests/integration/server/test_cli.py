@@ -31,6 +31,7 @@ def test_ship_shows_its_steps_and_ends_well(sh: Shell, house: Playhouse) -> None
     assert (sh.code, sh.err) == (0, "")
     for step in ("✓ build", "✓ deploy: sign-offs", "✓ canary: 5%", "✓ promote", "✓ promoted"):
         assert step in out
+    assert out.rstrip().endswith("answers at http://127.0.0.1:8600")
 
 
 def test_ship_says_who_refused_why_and_what_next(sh: Shell, house: Playhouse) -> None:

@@ -318,6 +318,8 @@ def test_the_logs_key_changes_and_the_trust_file_stays_good(office: Office) -> N
 
 def test_replay_tells_before_publishing_whom_it_would_have_refused(office: Office) -> None:
     sh = office.sh
+    for number in range(4):
+        office.ship(f"good, number {number}", until="promoted")
     source = sh.json("policy", "show", "development-lead")["source"]
     same = sh.json("policy", "replay", office.write(source))
     assert same["questions"] > 3

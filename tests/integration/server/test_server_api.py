@@ -110,6 +110,14 @@ def test_status_has_the_ledgers_word_and_the_data_planes(
     assert shop["drift"] is False
 
 
+def test_one_service_is_told_as_in_the_status(client: httpx.Client, told: Told) -> None:
+    assert ask(client, "/v1/services/shop") == ask(client, "/v1/status")["services"][0]
+    answer = client.get("/v1/services/shpo")
+    assert (answer.status_code, "did you mean shop?" in answer.text) == (422, True)
+    elsewhere = client.get("/v1/services/shop", params={"environment": "eu"})
+    assert "shop was never in eu; it is in: production" in elsewhere.text
+
+
 def test_status_notices_drift(client: httpx.Client, house: Playhouse, told: Told) -> None:
     kept = house.proxy.states["shop/production"]
     try:
