@@ -191,6 +191,7 @@ async def test_where_nobody_measures_there_are_as_many_as_are_asked_for(world: W
 
 async def test_it_goes_with_the_release(world: World) -> None:
     await world.place()
+    assert world.named(AUTOSCALER)
     await world.platform.remove("web-1", fence=FENCE)
     async with asyncio.timeout(SECONDS):
         while world.cluster.api.storage.get(AUTOSCALER, "default", "web-1"):
